@@ -1,0 +1,39 @@
+"""A command that an agent or the tests of a merged tree run, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = "{results}"
+"""In an argument: replaced by where the command sees `Command.results`."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run. `folder` is writable, is the working directory, and is all of the project that is seen."""
+
+    argv: tuple[str, ...]
+    folder: Path
+    timeout_s: float
+    results: Path | None = None
+    """A second writable folder, outside `folder`, for what the command reports."""
+    output_limit: int = 30_000
+    """Characters of output kept; the middle is cut out of longer output."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended. Everything it started is gone by now."""
+
+    code: int
+    """Exit code; 128 + N when killed by signal N."""
+    output: str
+    """Standard output and error together, as they came."""
+    timed_out: bool
+    seconds: float
+
+
+CommandRunner = Callable[[Command], Finished]
+"""Runs a command to its end, in a sandbox or not. Raises OrchestratorError when it cannot be started."""

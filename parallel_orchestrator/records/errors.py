@@ -1,0 +1,64 @@
+"""Every error that a person or another process can meet, in one tree.
+
+Each message says what happened, where, and what to do next. `exit_code` is what
+the command line ends with: 0 all done and green, 1 a task or the tests failed,
+2 usage or configuration, 3 transient (resume later), 4 budget reached, 5 another
+orchestrator holds the directory, 130 interrupted.
+
+All of them are built from one string, so they cross a process boundary by pickle
+unchanged.
+"""
+
+from __future__ import annotations
+
+
+class OrchestratorError(Exception):
+    """The root: catch this to catch everything that is foreseen."""
+
+    exit_code = 1
+
+
+class UsageError(OrchestratorError):
+    """The command, a configuration file or the environment is not usable as it is."""
+
+    exit_code = 2
+
+
+class KeyRefused(UsageError):
+    """The endpoint refused the credential: nothing goes on until the person mends it."""
+
+
+class PlanRefused(OrchestratorError):
+    """The planner's answers did not pass validation, every attempt having been told why."""
+
+
+class DamagedState(OrchestratorError):
+    """A state file is damaged before its end, where nothing may be guessed."""
+
+
+class StaleClaim(OrchestratorError):
+    """An executor acted under a claim that somebody else holds by now. Its work is kept, not merged."""
+
+
+class CannotGoOn(OrchestratorError):
+    """The run stops now, no task is to blame, and `resume` goes on later."""
+
+    exit_code = 3
+
+
+class BudgetReached(CannotGoOn):
+    """Spending has reached the cap. `resume DIR --max-cost` goes on."""
+
+    exit_code = 4
+
+
+class DirectoryHeld(OrchestratorError):
+    """Another orchestrator owns the run directory."""
+
+    exit_code = 5
+
+
+class Interrupted(OrchestratorError):
+    """The person asked to stop."""
+
+    exit_code = 130

@@ -1,0 +1,181 @@
+"""A plan: how a requirement is split into tasks, and the faults that make one unusable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+
+MAX_TASKS = 200
+"""More tasks than this in one plan are refused: no requirement of this tool's size needs them."""
+
+PROJECT_ROOTS = ("src", "tests", "docs")
+"""The top folders in which tasks own files. All else in a run's directory is ours."""
+
+TASK_ID = re.compile(r"task_[1-9][0-9]{0,3}")
+EFFORT_WEIGHT = {"low": 1.0, "medium": 2.0, "high": 4.0}
+"""Relative durations until observed times replace them; an estimate, not a measurement."""
+
+_SAFE_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Complexity(_Record):
+    """What the planner thinks of the requirement's size."""
+
+    level: Literal["simple", "medium", "complex"]
+    reasoning: str
+    key_features: list[str]
+    technical_components: list[str]
+
+
+class Task(_Record):
+    """One piece of work for one executor."""
+
+    id: str
+    name: str
+    description: str
+    """What to build and how, specific enough to work from alone."""
+    priority: int = Field(ge=1)
+    """1 is the highest. Breaks ties between equally long remaining paths."""
+    estimated_effort: Literal["low", "medium", "high"]
+    dependencies: list[str]
+    files: list[str]
+    """Paths that this task owns, under src/, tests/ or docs/."""
+    acceptance: list[str]
+    integration_notes: str
+
+    def owns_source(self) -> bool:
+        """Whether the task owns Python under src/, and so has to add a passing test."""
+        return any(path.startswith("src/") and path.endswith(".py") for path in self.files)
+
+
+class Plan(_Record):
+    """The planner's answer, checked. `execution_plan.json` is this model as JSON."""
+
+    complexity: Complexity
+    contract: str
+    """Shared interfaces: modules, public signatures, data shapes, conventions."""
+    integration_notes: str
+    packages: list[str]
+    """Third-party packages that the project needs."""
+    verify: list[str]
+    """Shell commands that prove the whole, run once on the final trunk."""
+    tasks: list[Task]
+
+    def task(self, task_id: str) -> Task:
+        """The task of that id. KeyError when there is none."""
+        for task in self.tasks:
+            if task.id == task_id:
+                return task
+        raise KeyError(task_id)
+
+    def graph(self) -> TaskGraph:
+        """The plan's shape without its texts, for scheduling and the queue."""
+        return TaskGraph(
+            TaskNode(t.id, tuple(t.dependencies), EFFORT_WEIGHT[t.estimated_effort], t.priority) for t in self.tasks
+        )
+
+    def owner_of(self, path: str) -> str | None:
+        """The id of the task that owns `path`, if one does."""
+        return next((task.id for task in self.tasks if path in task.files), None)
+
+
+def plan_faults(plan: Plan) -> list[str]:
+    """Everything that makes a well-formed plan unusable, one sentence each, for a person and for the planner.
+
+    Ids and sizes are checked first: with a broken skeleton the finer checks would only add noise.
+    """
+    faults = _skeleton_faults(plan)
+    if faults:
+        return faults
+    graph = plan.graph()
+    cycle = graph.cycle()
+    if cycle:
+        return ["the dependencies form a cycle: " + " -> ".join(cycle)]
+    return [*_file_faults(plan.tasks), *_ownership_faults(plan.tasks, graph)]
+
+
+def _skeleton_faults(plan: Plan) -> list[str]:
+    if not plan.tasks:
+        return ["the plan has no tasks"]
+    if len(plan.tasks) > MAX_TASKS:
+        return [f"the plan has {len(plan.tasks)} tasks; at most {MAX_TASKS} are allowed"]
+    return [*_id_faults(plan.tasks), *_dependency_faults(plan.tasks)]
+
+
+def _id_faults(tasks: list[Task]) -> list[str]:
+    faults: list[str] = []
+    seen: set[str] = set()
+    for task in tasks:
+        if not TASK_ID.fullmatch(task.id):
+            faults.append(f"task id {task.id!r} is not of the form task_1, task_2, …")
+        if task.id in seen:
+            faults.append(f"task id {task.id!r} is used twice")
+        seen.add(task.id)
+        if not task.name.strip() or not task.description.strip():
+            faults.append(f"{task.id!r} needs a name and a description")
+    return faults
+
+
+def _dependency_faults(tasks: list[Task]) -> list[str]:
+    known = {task.id for task in tasks}
+    faults: list[str] = []
+    for task in tasks:
+        for dependency in task.dependencies:
+            if dependency == task.id:
+                faults.append(f"{task.id} depends on itself")
+            elif dependency not in known:
+                faults.append(f"{task.id} depends on {dependency!r}, which is not in the plan")
+        if len(set(task.dependencies)) != len(task.dependencies):
+            faults.append(f"{task.id} names a dependency twice")
+    return faults
+
+
+def _file_faults(tasks: Iterable[Task]) -> list[str]:
+    faults = []
+    for task in tasks:
+        if not task.files:
+            faults.append(f"{task.id} owns no files")
+        if len(set(task.files)) != len(task.files):
+            faults.append(f"{task.id} lists a file twice")
+        for path in task.files:
+            problem = path_problem(path)
+            if problem:
+                faults.append(f"{task.id} owns {path!r}: {problem}")
+    return faults
+
+
+def path_problem(path: str) -> str | None:
+    """Why a task may not own `path`, or None. Paths are relative, with forward slashes."""
+    parts = PurePosixPath(path).parts
+    if not parts or path != "/".join(parts) or parts[0] not in PROJECT_ROOTS or len(parts) < 2:
+        return "not a file under src/, tests/ or docs/"
+    if not all(_SAFE_SEGMENT.fullmatch(part) for part in parts) or len(path) > 200:
+        return "only letters, digits, _, - and . are allowed in its names, none starting with . or -"
+    name = parts[-1]
+    if parts[0] == "tests" and name.endswith(".py") and name.startswith("test") and not name.startswith("test_"):
+        return "Python tests are named test_*.py"
+    return None
+
+
+def _ownership_faults(tasks: list[Task], graph: TaskGraph) -> list[str]:
+    owners: dict[str, list[str]] = {}
+    for task in tasks:
+        for path in task.files:
+            owners.setdefault(path.casefold(), []).append(task.id)
+    faults = []
+    for path, ids in owners.items():
+        for index, first in enumerate(ids):
+            for second in ids[index + 1 :]:
+                if not graph.ordered(first, second):
+                    faults.append(f"{first} and {second} may run at once and both own {path}")
+    return faults

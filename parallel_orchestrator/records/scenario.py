@@ -1,0 +1,75 @@
+"""A scenario: everything that decides what a run does, defaults filled in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_MODEL = "claude-opus-5-5"
+
+SandboxMode = Literal["auto", "required", "off"]
+Profile = Literal["anthropic", "compatible"]
+
+
+class Scenario(BaseModel):
+    """The effective configuration of one run; `scenario.json` is this model as JSON.
+
+    Never holds a credential. Fields of `IDENTITY` must match when a directory is used again;
+    the others may change between resumes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    run: str
+    """Random id of this run; part of every ledger key."""
+    requirements: str = Field(min_length=1)
+    planner_model: str = DEFAULT_MODEL
+    executor_model: str = DEFAULT_MODEL
+    backend: Literal["api"] = "api"
+    endpoint: str
+    """Base URL of the live endpoint, or `recording:NAME:SHA256` for a replay."""
+    plan_sha256: str | None = None
+    """Of the plan file that the run was started from, when the plan did not come from the planner."""
+    verify: list[str] = []
+    """Commands of the user's own that prove the whole, after those of the plan."""
+
+    endpoint_profile: Profile = "anthropic"
+    replay: str | None = None
+    """Recording file, or the name of a shipped one."""
+    speed: float = Field(default=1.0, gt=0)
+    """A replay's latencies are divided by this."""
+    planner_instructions: str | None = None
+    max_executors: int = Field(default=5, ge=1, le=500)
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    task_max_cost_usd: float | None = Field(default=None, ge=0)
+    max_turns: int = Field(default=60, ge=1)
+    """Model answers per attempt."""
+    task_timeout_min: float = Field(default=30.0, gt=0)
+    """Minutes of a task's own time; waiting for a rate limit or the gateway does not count."""
+    repair_rounds: int = Field(default=2, ge=0)
+    sandbox: SandboxMode = "auto"
+    allow_install: bool = False
+    prices: str | None = None
+    """A JSON file of prices that goes before the built-in table."""
+    endpoint_patience_s: float = Field(default=600.0, gt=0)
+    """The run ends with 3 when the endpoint sends nothing for this long."""
+
+
+IDENTITY = (
+    "requirements",
+    "plan_sha256",
+    "planner_model",
+    "executor_model",
+    "backend",
+    "endpoint",
+    "planner_instructions",
+    "verify",
+)
+"""Fields that make a run what it is."""
+
+
+def identity_difference(old: Scenario, new: dict[str, Any]) -> str | None:
+    """The first identity field in which `new` differs from the run's scenario, or None."""
+    return next((name for name in IDENTITY if getattr(old, name) != new[name]), None)

@@ -1,0 +1,71 @@
+"""The one home of durable writes: whole files by rename, lines by append.
+
+`write_whole` leaves the old content or the new, never a mixture: a temporary file
+beside the target, fsync, rename, fsync of the directory. `append_line` adds one
+line with a single write; a process killed inside it leaves a torn tail at worst,
+which `journal` repairs. Neither promises anything about power loss on storage
+that lies about fsync, nor on network file systems.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.errors import CannotGoOn
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`, durably, with mode 0600. Raises CannotGoOn when the disk refuses."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise disk_error(path, error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_whole` of indented JSON that people can read."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; `os.write` may stop early, on a full disk for instance."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename or a new name in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_error(path: Path, error: OSError) -> CannotGoOn:
+    """The clear form of a refused write: what, where, how much room there is."""
+    try:
+        free = f"{shutil.disk_usage(path.parent).free // 2**20} MiB free there"
+    except OSError:
+        free = "free space unknown"
+    return CannotGoOn(
+        f"cannot write {path}: {error.strerror or error} ({free}). "
+        "Nothing that was recorded is lost; make room or mend the permissions, then resume."
+    )

@@ -1,0 +1,166 @@
+"""Append-only JSON lines with a sequence number and a checksum per record.
+
+A line is one JSON object that starts with "seq" (1, 2, 3, … without gaps) and ends
+with "sum", the CRC-32 of all bytes before `,"sum"`:
+
+    {"seq":7,"task":"task_2",...,"sum":"8c1f0d3a"}
+
+What a kill can leave is a torn tail: bytes after the last whole record. The next
+writer cuts it off on disk before it appends, so no record ever follows garbage.
+Damage anywhere else is reported with line and offset, and never skipped.
+
+Writers of one journal must exclude each other (queue.lock, or being its only writer).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store.files import disk_error, sync_directory, write_all
+
+Record = dict[str, Any]
+
+
+def encode(seq: int, fields: Record) -> bytes:
+    """One record as its line, newline included."""
+    body = json.dumps({"seq": seq, **fields}, ensure_ascii=False, separators=(",", ":"))[:-1].encode()
+    return body + b',"sum":"%08x"}\n' % zlib.crc32(body)
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a whole line without its newline, or None when it is not one."""
+    body, mark, tail = line.rpartition(b',"sum":"')
+    if not mark or tail != b'%08x"}' % zlib.crc32(body):
+        return None
+    record: Record = json.loads(body + b"}")
+    return record
+
+
+class Journal:
+    """One journal file: read what is new, cut a torn tail, append.
+
+    The instance remembers how far it has read, so that following a journal costs
+    what was added and not what is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.next_seq = 1
+        self.offset = 0
+        """Bytes of whole records read or written so far."""
+        self._descriptor = -1
+        self._failed = False
+
+    def read_new(self) -> list[Record]:
+        """Whole records since the last call. A torn tail is left for the next writer; damage raises DamagedState."""
+        descriptor = self._open(create=False)
+        if descriptor < 0:
+            return []
+        size = os.fstat(descriptor).st_size
+        if size <= self.offset:
+            return []
+        data = os.pread(descriptor, size - self.offset, self.offset)
+        records: list[Record] = []
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            record = decode(data[start:end])
+            if record is None or record["seq"] != self.next_seq:
+                self._refuse_damage(data[end + 1 :], record)
+                break
+            records.append(record)
+            self.next_seq += 1
+            start = end + 1
+        self.offset += start
+        return records
+
+    def repair_tail(self) -> int:
+        """Cut what follows the last whole record off the file; the number of bytes cut. Call it as the writer only."""
+        descriptor = self._open(create=True)
+        self.read_new()
+        torn = os.fstat(descriptor).st_size - self.offset
+        if torn:
+            os.ftruncate(descriptor, self.offset)
+            os.fsync(descriptor)
+        return torn
+
+    def append(self, fields: Record, *, durable: bool) -> Record:
+        """Add one record after all that are there. With `durable`, it is on disk when this returns.
+
+        Raises CannotGoOn when the disk refuses. From then on this instance refuses to write: a page that
+        failed to reach the disk once may be gone although a second fsync says otherwise.
+        """
+        if self._failed:
+            raise disk_error(self.path, OSError("an earlier write to it failed"))
+        descriptor = self._open(create=True)
+        if os.fstat(descriptor).st_size != self.offset:
+            self.repair_tail()
+        line = encode(self.next_seq, fields)
+        try:
+            write_all(descriptor, line)
+            if durable:
+                os.fdatasync(descriptor)
+        except OSError as error:
+            self._failed = True
+            raise disk_error(self.path, error) from error
+        record = {"seq": self.next_seq, **fields}
+        self.offset += len(line)
+        self.next_seq += 1
+        return record
+
+    def sync(self) -> None:
+        """Make everything appended so far durable; for writers that sync outside their lock."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._failed = True
+            raise disk_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Give the descriptor back. The instance can be used again and opens the file anew."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self, *, create: bool) -> int:
+        if self._descriptor < 0:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+            try:
+                self._descriptor = os.open(self.path, flags)
+            except FileNotFoundError:
+                if not create:
+                    return -1
+                self._descriptor = os.open(self.path, flags | os.O_CREAT, 0o600)
+                sync_directory(self.path.parent)
+            except PermissionError as error:
+                # A reader of somebody else's run has no right to write, and needs none.
+                with contextlib.suppress(OSError):
+                    self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                if create or self._descriptor < 0:
+                    raise disk_error(self.path, error) from error
+        return self._descriptor
+
+    def _refuse_damage(self, rest: bytes, record: Record | None) -> None:
+        """Raise unless the bad bytes are a tail: a tail has no whole record after it."""
+        whole_after = any(decode(line) is not None for line in rest.split(b"\n"))
+        if record is None and not whole_after:
+            return
+        found = f"record {record['seq']}" if record else "bytes that are no record"
+        raise DamagedState(
+            f"{self.path} is damaged at line {self.next_seq}, byte {self.offset}: expected record {self.next_seq}, "
+            f"found {found}. Nothing was changed; restore the file from a backup or start a new output directory."
+        )
+
+
+def read_all(path: Path) -> list[Record]:
+    """Every whole record of a journal, without changing it. An absent file has none."""
+    journal = Journal(path)
+    try:
+        return journal.read_new()
+    finally:
+        journal.close()

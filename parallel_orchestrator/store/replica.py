@@ -1,0 +1,184 @@
+"""What one process knows of the queue: a pure fold over its records, and the choice of the next task.
+
+Holds ids, edges and states, never texts. No I/O and no clock: times come with the records.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.lifecycle import SETTLED, TaskState, check_move
+
+MAX_DEATHS = 3
+"""A task whose executor died this often is failed: it may be what kills them."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One executor's hold on a task. `number` only grows and is the fencing token."""
+
+    task: str
+    number: int
+    attempt: int
+    executor: int
+    folder: int
+    """The executor slot in whose folder the attempt lives: that of its first claim."""
+
+
+@dataclass
+class TaskStatus:
+    """Where one task stands."""
+
+    state: TaskState = TaskState.QUEUED
+    attempt: int = 1
+    folder: int = 0
+    """0 until the attempt's first claim."""
+    claim: Claim | None = None
+    claimed_at: float = 0.0
+    busy: float = 0.0
+    """Seconds under claims of the present attempt that have ended."""
+    deaths: int = 0
+    waiting_for: int = 0
+    """Dependencies that are not merged yet."""
+    why: str = ""
+
+
+@dataclass
+class Session:
+    """One orchestrator's time on the run, from its start record to the last record before the next."""
+
+    executors: int
+    started: float
+    last: float
+
+
+class Replica:
+    """The queue's state after the records applied so far."""
+
+    def __init__(self, graph: TaskGraph) -> None:
+        self.graph = graph
+        self.tasks = {task: TaskStatus(waiting_for=len(node.dependencies)) for task, node in graph.nodes.items()}
+        self.sessions: list[Session] = []
+        self.unsettled = len(self.tasks)
+        self._order = {task: place for place, task in enumerate(graph.nodes)}
+        self._observed: dict[float, list[float]] = {}
+        self._merged = 0
+        self._remaining = graph.remaining()
+        self._ready: list[tuple[bool, float, int, int, str]] = []
+        for task, status in self.tasks.items():
+            if not status.waiting_for:
+                self._push(task)
+
+    def apply(self, record: dict[str, Any]) -> int:
+        """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
+        if "session" in record:
+            self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
+            return 0
+        if self.sessions:
+            self.sessions[-1].last = record["mono"]
+        task, new = record["task"], TaskState(record["state"])
+        status = self.tasks[task]
+        check_move(task, status.state, new)
+        if status.state is TaskState.CLAIMED:
+            status.busy += record["mono"] - status.claimed_at
+        self.unsettled += (status.state in SETTLED) - (new in SETTLED)
+        status.state, status.why = new, record.get("why", "")
+        return self._enter(task, status, record)
+
+    def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
+        """What follows from the state just entered; the number of tasks made ready."""
+        if status.state is TaskState.CLAIMED:
+            status.folder = status.folder or record["executor"]
+            status.claim = Claim(task, record["seq"], status.attempt, record["executor"], status.folder)
+            status.claimed_at = record["mono"]
+            return 0
+        status.claim = None
+        if status.state is TaskState.MERGED:
+            return self._release_dependents(task, status.busy)
+        if status.state is TaskState.QUEUED:
+            status.deaths += record.get("died", False)
+            if record["attempt"] != status.attempt:
+                status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
+        if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
+            self._push(task)
+            return 1
+        return 0
+
+    def _release_dependents(self, task: str, seconds: float) -> int:
+        self._observed.setdefault(self.graph.nodes[task].weight, []).append(seconds)
+        self._merged += 1
+        ready = 0
+        for successor in self.graph.successors[task]:
+            status = self.tasks[successor]
+            status.waiting_for -= 1
+            if not status.waiting_for and status.state is TaskState.QUEUED:
+                self._push(successor)
+                ready += 1
+        # Ranking anew costs a walk over the whole plan, so it is done at 2, 4, 8, … merged tasks:
+        # often while little is known, and O(n log n) in all.
+        if self._merged > 1 and self._merged & (self._merged - 1) == 0:
+            self._rank_anew()
+        return ready
+
+    def expected(self) -> dict[str, float]:
+        """Expected seconds of each task: the mean of what its effort took so far, scaled effort where none has."""
+        total = sum(sum(times) for times in self._observed.values())
+        per_weight = total / (sum(w * len(times) for w, times in self._observed.items()) or 1.0) or 1.0
+        means = {weight: sum(times) / len(times) for weight, times in self._observed.items()}
+        return {task: means.get(node.weight, node.weight * per_weight) for task, node in self.graph.nodes.items()}
+
+    def _rank_anew(self) -> None:
+        self._remaining = self.graph.remaining(self.expected())
+        waiting = [task for *_, task in self._ready]
+        self._ready.clear()
+        for task in waiting:
+            self._push(task)
+
+    def _push(self, task: str) -> None:
+        # Repairs first: their work is nearly done and others may wait for it. Then the longest remaining
+        # path, the plan's priority, the plan's order.
+        node = self.graph.nodes[task]
+        fresh = self.tasks[task].state is not TaskState.REPAIR
+        heapq.heappush(self._ready, (fresh, -self._remaining[task], node.priority, self._order[task], task))
+
+    def pick(self) -> str | None:
+        """The ready task to claim next, or None. Asking does not take it."""
+        while self._ready:
+            task = self._ready[0][-1]
+            status = self.tasks[task]
+            if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
+                return task
+            heapq.heappop(self._ready)  # stale: claimed since it was pushed
+        return None
+
+    def dependents(self, task: str) -> Iterator[str]:
+        """Every task that depends on `task`, direct or not, once each."""
+        seen = {task}
+        reached = [task]
+        for current in reached:
+            for successor in self.graph.successors[current]:
+                if successor not in seen:
+                    seen.add(successor)
+                    reached.append(successor)
+                    yield successor
+
+    def count(self) -> dict[TaskState, int]:
+        """How many tasks are in each state."""
+        counts = dict.fromkeys(TaskState, 0)
+        for status in self.tasks.values():
+            counts[status.state] += 1
+        return counts
+
+
+@dataclass
+class Advance:
+    """What one hold of the queue's lock brought."""
+
+    claim: Claim | None = None
+    ready: int = 0
+    """Tasks that became ready, besides the one claimed: how many idle executors to wake."""
+    records: list[dict[str, Any]] = field(default_factory=list)

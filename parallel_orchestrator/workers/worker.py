@@ -1,0 +1,206 @@
+"""One worker process: claim a task, do it, record how it ended, claim the next.
+
+    run_worker
+      loop: step
+        claim            (or take the claim that came with the last finish)
+        work             the function that was passed in; this module knows nothing of models or git
+        finish + claim   one hold of the queue's lock
+
+What the work is, is not this room's business: it gets a `Job` and returns an Outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError, StaleClaim, UsageError
+from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.store.logfile import log_to
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.process import die_with_parent
+from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.replica import Claim
+from parallel_orchestrator.workers.forking import InheritedDescriptor
+
+log = logging.getLogger(__name__)
+
+IDLE_LOOK_S = 1.0
+"""An idle worker looks at the queue this often even when no wake-up arrives: wake-ups are only hints."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker tells the supervisor."""
+
+    executor: int
+    task: str | None
+    doing: str
+    within_s: float | None = None
+    """Seconds in which the next report must come, or the worker counts as hung. None: no limit."""
+    error: OrchestratorError | None = None
+    """Set when the whole run has to stop."""
+
+
+class Job:
+    """A claimed task as the work sees it. Also the `Hold` that a submission checks and records with."""
+
+    def __init__(self, worker: Worker, claim: Claim) -> None:
+        self.claim = claim
+        self._worker = worker
+
+    def check(self) -> None:
+        """Raise StaleClaim unless the claim still stands."""
+        self._worker.queue.check(self.claim)
+
+    def merged(self, evidence: dict[str, Any]) -> None:
+        """Record the merge and, in the same hold, claim this worker's next task."""
+        self._worker.finish(self.claim, Outcome(TaskState.MERGED, evidence=evidence))
+
+    def report(self, doing: str, within_s: float | None = None) -> None:
+        """Say what is being done now. Raises Interrupted when the run is to stop: call it where stopping is safe."""
+        self._worker.report(self.claim.task, doing, within_s)
+        if self._worker.stopping():
+            raise Interrupted("the run was asked to stop")
+
+
+Work = Callable[[Job], Outcome]
+"""Does a job; for a merged outcome it has called `job.merged` itself. CannotGoOn and UsageError stop the run."""
+
+
+@dataclass(frozen=True)
+class WorkerPipes:
+    """What a worker shares with the supervisor and its fellows."""
+
+    reports: Connection
+    stop: InheritedDescriptor
+    """Read end: end of file means that the run is to stop."""
+    wake_read: InheritedDescriptor
+    wake_write: InheritedDescriptor
+    """One pipe for all: each byte is a hint that a task became ready."""
+    run_lock: InheritedDescriptor
+    """Never used, only kept open: while any worker lives the run's lock is held."""
+
+
+class Worker:
+    """The state of one worker process."""
+
+    def __init__(self, executor: int, queue: TaskQueue, work: Work, pipes: WorkerPipes) -> None:
+        self.executor = executor
+        self.queue = queue
+        self._work = work
+        self._pipes = pipes
+        self._next: Claim | None = None
+
+    def run(self) -> None:
+        """Work until every task is settled or the run is to stop."""
+        while not self.stopping():
+            if self._next is None:
+                self._next = self.queue.claim(self.executor).claim
+            if self._next is not None:
+                self.step(self._next)
+            elif self.queue.replica.unsettled == 0:
+                self._wake(1)  # let the next idle one see the end as well
+                return
+            else:
+                self.report(None, "idle")
+                self._wait()
+        if self._next is not None:
+            self.queue.release(self._next, "the run was asked to stop")
+
+    def step(self, claim: Claim) -> None:
+        """Do the claimed task and record how it ended."""
+        self._next = None
+        job = Job(self, claim)
+        try:
+            job.report("starting")
+            outcome = self._work(job)
+        except StaleClaim as error:
+            log.warning("%s", error)
+        except Interrupted as error:
+            self._give_back(claim, str(error))
+        except (CannotGoOn, UsageError) as error:
+            # The supervisor hears it before the task is free again: no fellow may run into the same wall.
+            self._pipes.reports.send(Report(self.executor, claim.task, "stopped", error=error))
+            self._wait_for_stop()
+            self._give_back(claim, str(error))
+        except Exception as error:
+            # A bug or a bad surrounding met by one task must not take the run down, nor be tried for ever.
+            log.exception("%s: unexpected error", claim.task)
+            self.finish(claim, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
+        else:
+            if outcome.state is not TaskState.MERGED:
+                self.finish(claim, outcome)
+
+    def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
+        next_for = None if self.stopping() else self.executor
+        advance = self.queue.finish(claim, outcome, next_for=next_for)
+        self._next = advance.claim
+        log.info("%s %s%s", claim.task, outcome.state, f": {outcome.reason}" if outcome.reason else "")
+        self._wake(advance.ready or (self.queue.replica.unsettled == 0))
+
+    def report(self, task: str | None, doing: str, within_s: float | None = None) -> None:
+        """Tell the supervisor."""
+        self._pipes.reports.send(Report(self.executor, task, doing, within_s))
+
+    def stopping(self) -> bool:
+        """Whether the supervisor has asked to stop."""
+        return bool(select.select([self._pipes.stop.number], [], [], 0)[0])
+
+    def _give_back(self, claim: Claim, why: str) -> None:
+        with contextlib.suppress(StaleClaim):
+            self._wake(self.queue.release(claim, why).ready)
+
+    def _wake(self, count: int) -> None:
+        if count:
+            with contextlib.suppress(BlockingIOError):  # a full pipe holds hints enough
+                os.write(self._pipes.wake_write.number, b"x" * count)
+
+    def _wait(self) -> None:
+        wake = self._pipes.wake_read.number
+        if wake in select.select([wake, self._pipes.stop.number], [], [], IDLE_LOOK_S)[0]:
+            with contextlib.suppress(BlockingIOError):  # a fellow was quicker
+                os.read(wake, 1)
+
+    def _wait_for_stop(self) -> None:
+        """After reporting that the run cannot go on: claim nothing more until the supervisor has heard it."""
+        deadline = time.monotonic() + 30
+        while not self.stopping() and time.monotonic() < deadline:
+            select.select([self._pipes.stop.number], [], [], 1.0)
+
+
+@dataclass(frozen=True)
+class WorkSource:
+    """Makes the work inside the worker process."""
+
+    make: Callable[[Any], Work]
+    """Importable by name: what `__main__` defines cannot reach a worker."""
+    settings: Any
+
+
+def run_worker(executor: int, run: RunDirectory, graph: TaskGraph, source: WorkSource, pipes: WorkerPipes) -> None:
+    """The main function of a worker process, which the fork server forked."""
+    die_with_parent(os.getppid())
+    # Ctrl-C reaches the whole terminal group; how the run stops is the supervisor's decision alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log_to(run.log)
+    os.set_blocking(pipes.wake_read.number, False)
+    os.set_blocking(pipes.wake_write.number, False)
+    queue = TaskQueue(run, graph)
+    try:
+        Worker(executor, queue, source.make(source.settings), pipes).run()
+    except (CannotGoOn, UsageError) as error:
+        pipes.reports.send(Report(executor, None, "stopped", error=error))
+    finally:
+        queue.close()

@@ -1,0 +1,143 @@
+"""Real worker processes over a real queue: claims, deaths, hangs, stops."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.process import process_birth
+from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
+from parallel_orchestrator.workers.worker import WorkSource
+from tests.workers.works import Settings, touching
+
+
+def _graph(*edges: str) -> TaskGraph:
+    """Tasks from "c<a,b" strings: c depends on a and b."""
+    parts = [edge.partition("<") for edge in edges]
+    return TaskGraph(TaskNode(name, tuple(filter(None, after.split(","))), 1.0) for name, _, after in parts)
+
+
+class _Watch:
+    """A tick that remembers every process it saw."""
+
+    def __init__(self) -> None:
+        self.pids: set[int] = set()
+        self.most = 0
+
+    def __call__(self, supervisor: Supervisor) -> None:
+        live = {slot.process.pid for slot in supervisor.slots.values() if slot.process.pid}
+        self.pids |= live
+        self.most = max(self.most, len(live))
+
+
+def _supervise(folder: Path, graph: TaskGraph, executors: int, settings: Settings) -> tuple[Supervisor, _Watch]:
+    lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
+    watch = _Watch()
+    force = Workforce(executors, WorkSource(touching, settings), ("tests.workers.works",), lock)
+    supervisor = Supervisor(RunDirectory(folder), graph, force, watch)
+    try:
+        supervisor.supervise()
+    finally:
+        os.close(lock)
+        assert [pid for pid in watch.pids if process_birth(pid) is not None] == []
+    return supervisor, watch
+
+
+def _states(supervisor: Supervisor) -> dict[str, TaskState]:
+    return {task: status.state for task, status in supervisor.queue.refresh().tasks.items()}
+
+
+def _runs(folder: Path, task: str) -> list[str]:
+    path = folder / f"ran.{task}"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_every_task_runs_once_in_dependency_order(tmp_path: Path) -> None:
+    graph = _graph("a", "b", "c<a,b", "d<c", "e<c")
+    supervisor, watch = _supervise(tmp_path, graph, 2, Settings(tmp_path, seconds=0.05))
+    assert set(_states(supervisor).values()) == {TaskState.MERGED}
+    assert [len(_runs(tmp_path, task)) for task in "abcde"] == [1] * 5
+    assert watch.most == 2
+    order = sorted("abcde", key=lambda task: (tmp_path / f"ran.{task}").stat().st_mtime_ns)
+    assert set(order[:2]) == {"a", "b"}
+    assert order[2] == "c"
+
+
+def test_tasks_overlap_on_several_workers(tmp_path: Path) -> None:
+    graph = _graph(*"abcdefgh")
+    supervisor, _ = _supervise(tmp_path, graph, 4, Settings(tmp_path, seconds=0.3))
+    pids = {_runs(tmp_path, task)[0].split()[0] for task in "abcdefgh"}
+    assert len(pids) == 4
+    session = supervisor.queue.replica.sessions
+    assert session == []  # sessions are the orchestrator's to mark
+
+
+def test_a_failed_task_blocks_its_dependents_only(tmp_path: Path) -> None:
+    graph = _graph("a", "b", "c<a", "d<c", "e<b")
+    supervisor, _ = _supervise(tmp_path, graph, 2, Settings(tmp_path, fail=("a",)))
+    assert _states(supervisor) == {
+        "a": TaskState.FAILED,
+        "b": TaskState.MERGED,
+        "c": TaskState.BLOCKED,
+        "d": TaskState.BLOCKED,
+        "e": TaskState.MERGED,
+    }
+    assert supervisor.queue.replica.tasks["d"].why == "a failed"
+
+
+def test_a_killed_worker_is_replaced_and_its_task_goes_on_in_the_same_folder(tmp_path: Path) -> None:
+    supervisor, watch = _supervise(tmp_path, _graph("a", "b<a"), 1, Settings(tmp_path, die_once=("a",)))
+    assert set(_states(supervisor).values()) == {TaskState.MERGED}
+    first, second = (line.split() for line in _runs(tmp_path, "a"))
+    assert first[0] != second[0]
+    assert first[2] == second[2] == "1"
+    assert len(watch.pids) == 2
+
+
+def test_a_task_that_kills_its_executor_three_times_is_failed(tmp_path: Path) -> None:
+    supervisor, _ = _supervise(tmp_path, _graph("a", "b"), 1, Settings(tmp_path, die_always=("a",)))
+    assert _states(supervisor) == {"a": TaskState.FAILED, "b": TaskState.MERGED}
+    assert len(_runs(tmp_path, "a")) == 3
+    assert "died 3 times" in supervisor.queue.replica.tasks["a"].why
+
+
+def test_a_stopped_worker_is_killed_after_its_time_and_replaced(tmp_path: Path) -> None:
+    supervisor, _ = _supervise(tmp_path, _graph("a", "b"), 2, Settings(tmp_path, hang_once=("a",)))
+    assert set(_states(supervisor).values()) == {TaskState.MERGED}
+    assert len(_runs(tmp_path, "a")) == 2
+
+
+def test_repair_goes_first_and_may_change_hands(tmp_path: Path) -> None:
+    supervisor, _ = _supervise(tmp_path, _graph("a", "b", "c"), 1, Settings(tmp_path, repair_once=("a",)))
+    assert set(_states(supervisor).values()) == {TaskState.MERGED}
+    order = [record["task"] for record in _journal(tmp_path) if record["state"] == "claimed"]
+    assert order[:2] == ["a", "a"]
+
+
+def test_an_error_that_stops_the_run_fails_no_task(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(BudgetReached, match="cap is reached"):
+        _supervise(tmp_path, _graph("a", "b<a"), 2, Settings(tmp_path, stop_run=("a",)))
+    states = [record["state"] for record in _journal(tmp_path)]
+    assert states == ["claimed", "queued"]
+    assert time.monotonic() - started < 60
+
+
+def test_a_bug_fails_the_task_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+    supervisor, _ = _supervise(tmp_path, _graph("a", "b"), 1, Settings(tmp_path, raise_bug=("a",)))
+    assert _states(supervisor) == {"a": TaskState.FAILED, "b": TaskState.MERGED}
+    assert supervisor.queue.replica.tasks["a"].why == "internal error: ZeroDivisionError: a bug"
+    assert "Traceback" in RunDirectory(tmp_path).log.read_text()
+
+
+def _journal(folder: Path) -> list[dict[str, object]]:
+    from parallel_orchestrator.store.journal import read_all
+
+    return read_all(RunDirectory(folder).queue)

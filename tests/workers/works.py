@@ -1,0 +1,63 @@
+"""Works for worker processes to import: they only touch files and the clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.workers.worker import Job, Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the work does with which task."""
+
+    folder: Path
+    seconds: float = 0.0
+    fail: tuple[str, ...] = ()
+    die_once: tuple[str, ...] = ()
+    die_always: tuple[str, ...] = ()
+    hang_once: tuple[str, ...] = ()
+    repair_once: tuple[str, ...] = ()
+    stop_run: tuple[str, ...] = ()
+    raise_bug: tuple[str, ...] = ()
+
+
+def touching(settings: Settings) -> Work:
+    """Work that leaves one file per task and time, named by process."""
+
+    def first_time(task: str, what: str) -> bool:
+        mark = settings.folder / f"{what}.{task}"
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
+
+    def work(job: Job) -> Outcome:
+        task = job.claim.task
+        with (settings.folder / f"ran.{task}").open("a") as file:
+            file.write(f"{os.getpid()} {job.claim.executor} {job.claim.folder}\n")
+        if task in settings.die_always or (task in settings.die_once and first_time(task, "died")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task in settings.hang_once and first_time(task, "hung"):
+            job.report("hanging", within_s=0.2)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if task in settings.stop_run:
+            raise BudgetReached("the cap is reached")
+        if task in settings.raise_bug:
+            raise ZeroDivisionError("a bug")
+        time.sleep(settings.seconds)
+        if task in settings.fail:
+            return Outcome(TaskState.FAILED, "told to fail")
+        if task in settings.repair_once and first_time(task, "repaired"):
+            return Outcome(TaskState.REPAIR, "conflict")
+        job.merged({"by": os.getpid()})
+        return Outcome(TaskState.MERGED)
+
+    return work
