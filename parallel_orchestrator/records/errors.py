@@ -28,6 +28,18 @@ class KeyRefused(UsageError):
     """The endpoint refused the credential: nothing goes on until the person mends it."""
 
 
+class RecordingExhausted(UsageError):
+    """The recording holds no answer for the call that was made; the message names the call."""
+
+
+class TaskLimit(OrchestratorError):
+    """A task has spent what one task may. It fails, the others go on."""
+
+
+class RequestRefused(OrchestratorError):
+    """The endpoint refused a request for good, in its own words. The task fails that made it."""
+
+
 class PlanRefused(OrchestratorError):
     """The planner's answers did not pass validation, every attempt having been told why."""
 

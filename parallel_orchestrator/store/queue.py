@@ -95,12 +95,14 @@ class TaskQueue:
                     self._move(advance, task, TaskState.QUEUED, why=why, died=executor is not None)
         return advance
 
-    def adopt(self, task: str, evidence: dict[str, Any], executor: int) -> None:
+    def adopt(self, task: str, evidence: dict[str, Any]) -> None:
         """Record a merge that is on the trunk but whose move was lost with its writer."""
         with self._held() as advance:
             status = self.replica.tasks[task]
             if status.state in (TaskState.QUEUED, TaskState.REPAIR):
-                self._move(advance, task, TaskState.CLAIMED, executor=executor, why="adopting a merged commit")
+                self._move(
+                    advance, task, TaskState.CLAIMED, executor=status.folder or 1, why="adopting a merged commit"
+                )
             if status.state is TaskState.CLAIMED:
                 self._move(advance, task, TaskState.MERGED, why="found on the trunk", evidence=evidence)
         self._journal.sync()

@@ -15,6 +15,8 @@ plain use of one:
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import sys
 import types
@@ -43,16 +45,27 @@ class InheritedDescriptor:
         self.number = duplicate.detach()
 
 
+def warm_up(preload: Sequence[str]) -> None:
+    """Start the fork server, which imports the modules named by `preload` while the caller does something else."""
+    _context(preload)
+    with _bare_main(), _clean_environment():
+        multiprocessing.forkserver.ensure_running()
+
+
 def start_process(target: Callable[..., None], args: tuple[Any, ...], name: str, preload: Sequence[str]) -> BaseProcess:
     """Start `target(*args)` in a worker process. `preload` names modules that the first call has the server import."""
+    process = _context(preload).Process(target=target, args=args, name=name, daemon=True)
+    with _bare_main(), _clean_environment():
+        process.start()
+    return process
+
+
+def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         raise UsageError("this system cannot fork processes (Windows cannot); use Linux, macOS or WSL")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    process = context.Process(target=target, args=args, name=name, daemon=True)
-    with _bare_main(), _clean_environment():
-        process.start()
-    return process
+    return context
 
 
 @contextmanager

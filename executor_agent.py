@@ -1,0 +1,190 @@
+"""The executor: one claimed task in, one outcome out.
+
+    execute
+      open           a workspace from the trunk as it is now, or the one that a killed executor left
+      take turns     the model acts until it says that it has finished
+      submit         code checks what it wrote; merge, test, land
+      send back      a conflict, red tests or a broken rule return to the same conversation as facts
+
+Nothing is kept in memory between these steps: transcript and ledger say how far an attempt is, so
+any executor goes on with any attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.agent.prompt import opening
+from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.agent.tools import ToolBox
+from parallel_orchestrator.agent.transcript import Transcript
+from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
+from parallel_orchestrator.records.errors import RequestRefused, TaskLimit
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.records.plan import Plan, Task
+from parallel_orchestrator.records.scenario import SandboxMode, Scenario
+from parallel_orchestrator.records.token import Caller, mint
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.replica import Claim
+from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
+
+BASH_TIMEOUT_S = 120.0
+TEST_TIMEOUT_S = 300.0
+LONGEST_SUBMISSION_S = 12 * TEST_TIMEOUT_S
+"""Three tries of merged tests, each of them run again and compared with the trunk when red."""
+
+
+class Job(Protocol):
+    """The claimed task, as the worker hands it over."""
+
+    @property
+    def claim(self) -> Claim:
+        """Which task, which attempt, in whose folder."""
+
+    def check(self) -> None:
+        """Raise StaleClaim unless the claim still stands."""
+
+    def merged(self, evidence: dict[str, Any]) -> None:
+        """Record that the work is on the trunk."""
+
+    def report(self, doing: str, within_s: float | None = None) -> None:
+        """Say what is being done, and by when the next report comes. Raises Interrupted when the run is to stop."""
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """What an executor needs to know; crosses into the worker process."""
+
+    run: RunDirectory
+    scenario: Scenario
+    plan: Plan
+    socket: Path
+    """The gateway's."""
+    secret: str = field(repr=False)
+    """Signs the attempts' tokens."""
+    sandbox: SandboxMode
+    """`auto` settled: `required` or `off`."""
+
+
+def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
+    """An executor's work, made inside its worker process."""
+    return ExecutorAgent(settings).execute
+
+
+class ExecutorAgent:
+    """Works on one task after the other, in one process."""
+
+    def __init__(self, settings: ExecutorSettings) -> None:
+        self._settings = settings
+        self._runner = detect(settings.sandbox)
+        self._trunk = Trunk(settings.run, self._runner, TEST_TIMEOUT_S)
+
+    def execute(self, job: Job) -> Outcome:
+        """Go on with the claimed task until it is merged, sent back, or failed.
+
+        What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
+        """
+        task = self._settings.plan.task(job.claim.task)
+        transcript = self._open(task, job.claim)
+        client = self._client(job.claim)
+        try:
+            ended = take_turns(transcript, self._means(job, client), self._limits())
+            if ended.kind is End.FAILED:
+                transcript.outcome("failed", ended.reason)
+                return Outcome(TaskState.FAILED, ended.reason)
+            transcript.outcome("submitted", ended.reason)
+            return self._submit(task, job, transcript)
+        except (TaskLimit, RequestRefused) as error:
+            transcript.outcome("failed", str(error))
+            return Outcome(TaskState.FAILED, str(error))
+        finally:
+            client.close()
+            transcript.close()
+
+    def _open(self, task: Task, claim: Claim) -> Transcript:
+        """The attempt's transcript and workspace, begun now or found as they were left."""
+        run, scenario = self._settings.run, self._settings.scenario
+        run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
+        transcript = Transcript(run.transcript(claim.folder, task.id, claim.attempt))
+        if not transcript.conversation.start:
+            base = self._trunk.head()
+            self._trunk.open_workspace(self._folder(claim), base)
+            start = opening(
+                requirement=scenario.requirements,
+                plan=self._settings.plan,
+                task=task,
+                model=scenario.executor_model,
+                profile=scenario.endpoint_profile,
+            )
+            transcript.begin(start, base=base, run=scenario.run, task_id=task.id, attempt=claim.attempt)
+        return transcript
+
+    def _submit(self, task: Task, job: Job, transcript: Transcript) -> Outcome:
+        """Offer the work to the trunk, and send it back into its conversation when it cannot be taken."""
+        claim = job.claim
+        job.report("testing and merging", LONGEST_SUBMISSION_S)
+        base = transcript.conversation.base
+        offer = Submission(
+            task, self._settings.plan, claim.attempt, claim.number, base, self._folder(claim), title=task.name
+        )
+        match self._trunk.submit(offer, job):
+            case Merged(evidence=evidence):
+                return Outcome(TaskState.MERGED, evidence=evidence)
+            case Conflict(facts, tree, head):
+                return self._send_back(transcript, "conflicts with what others merged", facts, head, tree)
+            case Red(facts, tree, head):
+                return self._send_back(transcript, "the merged tests fail", facts, head, tree)
+            case Refused(facts):
+                tree = self._trunk.snapshot(self._folder(claim))
+                return self._send_back(transcript, "cannot be merged as it is", facts, base, tree)
+
+    def _send_back(self, transcript: Transcript, why: str, facts: tuple[str, ...], base: str, tree: str) -> Outcome:
+        reason = f"{why}: {'; '.join(fact.splitlines()[0] for fact in facts[:3])}"
+        rounds = self._settings.scenario.repair_rounds
+        if transcript.conversation.repair_rounds >= rounds:
+            given_up = f"{reason} (after {rounds} repair rounds)"
+            transcript.outcome("failed", given_up)
+            return Outcome(TaskState.FAILED, given_up)
+        transcript.repair(_repair_text(why, facts), base=base, tree=tree)
+        return Outcome(TaskState.REPAIR, reason)
+
+    def _client(self, claim: Claim) -> ModelClient:
+        settings = self._settings
+        token = mint(settings.secret, Caller(settings.scenario.run, claim.task, claim.attempt))
+        return ModelClient(settings.socket, token)
+
+    def _means(self, job: Job, client: ModelClient) -> Means:
+        folder = self._folder(job.claim)
+
+        def progress(doing: str) -> None:
+            # How long an answer takes is the gateway's to bound; how long a tool takes is ours.
+            job.report(doing, None if doing.startswith("asking") else BASH_TIMEOUT_S + 30)
+
+        return Means(
+            ask=client.ask,
+            tools=ToolBox(folder, self._runner, BASH_TIMEOUT_S),
+            snapshot=lambda: self._trunk.snapshot(folder),
+            restore=lambda tree: self._trunk.restore(folder, tree),
+            progress=progress,
+        )
+
+    def _limits(self) -> Limits:
+        scenario = self._settings.scenario
+        return Limits(turns=scenario.max_turns, seconds=scenario.task_timeout_min * 60)
+
+    def _folder(self, claim: Claim) -> Path:
+        return self._settings.run.workspace(claim.folder, claim.task, claim.attempt)
+
+
+def _repair_text(why: str, facts: tuple[str, ...]) -> str:
+    listed = "\n\n".join(facts)
+    return (
+        f"Your work is not merged yet: it {why}.\n\n{listed}\n\n"
+        "The workspace now holds your work together with what others have merged. "
+        "Mend it, run the tests, and finish with a short report as before."
+    )

@@ -1,0 +1,136 @@
+"""What a person asked for, made whole: options and environment become a Scenario."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallel_orchestrator.config.credentials import Credential, credential_from, endpoint_from
+from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.plan import Plan, plan_faults
+from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.store.directory import read_scenario
+from parallel_orchestrator.store.paths import RunDirectory
+
+SHIPPED = Path(__file__).parent.parent / "recordings"
+"""Recordings and configuration that come with the package."""
+
+
+@dataclass
+class Options:
+    """Everything that a run can be told, none of it filled in. Names are those of the scenario's fields."""
+
+    requirements: str
+    output_dir: Path | None = None
+    plan: Path | None = None
+    """Start from this plan file instead of asking the planner."""
+    replay: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Scenario fields that were given; absent ones take their defaults."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A scenario that can be run, with what must not be written down."""
+
+    scenario: Scenario
+    directory: Path
+    credential: Credential | None
+    recording: Path | None
+    plan: Plan | None
+
+
+def settle(options: Options, environment: Mapping[str, str]) -> Settled:
+    """Fill in what was left open and check all that can be checked before anything is paid for. Raises UsageError."""
+    requirement = options.requirements.strip()
+    if not requirement:
+        raise UsageError("the requirement is empty: say in a sentence or more what to build")
+    fields: dict[str, Any] = {"requirements": requirement, "run": secrets.token_hex(6), **options.settings}
+    recording = find_recording(options.replay) if options.replay else None
+    credential = None
+    if recording:
+        fields |= {"replay": options.replay, "endpoint": recording_identity(recording)}
+    else:
+        fields["endpoint"] = endpoint_from(environment)
+        credential = credential_from(environment)
+        official = "anthropic.com" in fields["endpoint"]
+        fields.setdefault("endpoint_profile", "anthropic" if official else "compatible")
+    plan = None
+    if options.plan:
+        plan, fields["plan_sha256"] = load_plan(options.plan)
+    directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
+    return Settled(make_scenario(fields), directory, credential, recording, plan)
+
+
+def make_scenario(fields: dict[str, Any]) -> Scenario:
+    """A scenario of these fields. Raises UsageError that lists every bad one."""
+    try:
+        return Scenario(**fields)
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise UsageError("bad settings:\n" + "\n".join(faults)) from error
+
+
+def slug(requirement: str) -> str:
+    """A folder name made of the requirement's first words."""
+    plain = unicodedata.normalize("NFKD", requirement).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", plain)
+    name = "-".join(words)[:48].rsplit("-", 1)[0] if len("-".join(words)) > 48 else "-".join(words)
+    return name or "run-" + hashlib.sha256(requirement.encode()).hexdigest()[:8]
+
+
+def find_recording(name: str) -> Path:
+    """The recording file called `name`: a path, or the name of a shipped one. Raises UsageError."""
+    path = Path(name)
+    if path.is_file():
+        return path.absolute()
+    shipped = SHIPPED / f"{name}.yaml"
+    if re.fullmatch(r"[a-z_]+", name) and shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml") if p.stem != "demo"))
+    raise UsageError(f"there is no recording {name!r}: neither a file, nor one of the shipped ones ({known})")
+
+
+def is_shipped(recording: Path) -> bool:
+    """Whether the recording is one of ours, byte for byte: only those may run without a sandbox unasked."""
+    ours = {path.read_bytes() for path in SHIPPED.glob("*.yaml")}
+    return recording.read_bytes() in ours
+
+
+def recording_identity(recording: Path) -> str:
+    """What scenario.json holds as the endpoint of a replay."""
+    return f"recording:{recording.stem}:{hashlib.sha256(recording.read_bytes()).hexdigest()[:16]}"
+
+
+def load_plan(path: Path) -> tuple[Plan, str]:
+    """A plan file and its hash. Raises UsageError that lists every fault."""
+    try:
+        text = path.read_text()
+        plan = Plan.model_validate_json(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the plan {path}: {error}") from error
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise UsageError(f"{path} is not a plan:\n" + "\n".join(faults)) from error
+    if faults := plan_faults(plan):
+        raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in faults))
+    canonical = json.dumps(plan.model_dump(), sort_keys=True)
+    return plan, hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
+    """The options under which the run in `directory` goes on: its own, caps and limits replaced by `overrides`."""
+    scenario = read_scenario(RunDirectory(directory.absolute()))
+    if scenario is None:
+        raise UsageError(f"{directory} holds no run (there is no scenario.json in it)")
+    kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay"})
+    return Options(scenario.requirements, directory, None, scenario.replay, {**kept, **overrides})

@@ -1,0 +1,115 @@
+"""Short texts for a person: who pays before a run, what came of it after."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from parallel_orchestrator.records.graph import choose_executors
+from parallel_orchestrator.records.plan import Plan
+
+
+def replay_note(recording: Path, speed: float) -> str:
+    """What is replayed, said plainly: it is not a live model."""
+    origin = _origin(recording)
+    told = {
+        "written": "its answers were written by hand, no model is asked",
+        "exported": "the answers of an earlier run, no model is asked",
+    }.get(origin, "no model is asked")
+    pace = "" if speed == 1 else f", {speed:g} times as fast as recorded"
+    return f"recording {recording.stem!r}: {told}{pace}; costs nothing"
+
+
+def plan_account(plan: Plan, directory: Path, budget: int) -> str:
+    """A plan for a person: its tasks, what follows from what, how many executors it is worth."""
+    graph = plan.graph()
+    complexity = plan.complexity
+    lines = [f"{complexity.level}: {complexity.reasoning}", ""]
+    for task in plan.tasks:
+        after = f"  after {', '.join(task.dependencies)}" if task.dependencies else ""
+        lines.append(f"{task.id}  {task.name}  [{task.estimated_effort}, priority {task.priority}]{after}")
+        lines += [f"        {path}" for path in task.files]
+    lines += [
+        "",
+        f"critical path: {' -> '.join(graph.critical_path())}",
+        choose_executors(graph, budget).reason,
+        f"the plan is in {directory / 'execution_plan.json'}; running the same requirement there uses it",
+    ]
+    return "\n".join(lines)
+
+
+def closing_account(summary: dict[str, Any], directory: Path) -> str:
+    """What was made, where, and what to do next."""
+    lines = [_headline(summary)]
+    tests, lines_of_code = summary["tests"], summary["lines_of_code"]
+    if tests:
+        covered = summary["coverage_percent"]
+        shown = f", {covered:.0f} % of src covered" if covered is not None else ""
+        lines.append(
+            f"  tests:    {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped{shown}"
+        )
+        lines += [f"            {fact.splitlines()[0]}" for fact in tests["facts"][:3]]
+    for check in summary["verify"] or []:
+        lines.append(f"  verify:   {'ok    ' if check['code'] == 0 else 'FAILED'} {check['command']}")
+    if lines_of_code:
+        count = ", ".join(f"{kind} {number}" for kind, number in lines_of_code.items())
+        lines.append(f"  made:     {summary['total_files_created']} files; lines: {count}")
+    lines.append(f"  time:     {_time(summary)}")
+    lines.append(f"  cost:     {_cost(summary)}")
+    lines += [f"  {task['state']}: {task['id']} {task['name']}: {task['reason']}" for task in _unfinished(summary)]
+    lines.append(f"  where:    {directory}")
+    if summary["status"] == "done":
+        lines.append(f"  next:     cd {_quoted(directory)} && python -m pytest, and read README.md there")
+    elif summary["failed"]:
+        lines.append(f"  next:     parallel-orchestrator retry {_quoted(directory)}")
+    return "\n".join(lines)
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    rate = f"{summary['success_rate']:.0%}"
+    done = f"{summary['completed']} of {summary['total_tasks']} tasks merged ({rate})"
+    word = {"done": "done", "failed": "not all is done", "incomplete": "stopped before the end"}[summary["status"]]
+    return f"{word}: {done}"
+
+
+def _time(summary: dict[str, Any]) -> str:
+    if not summary["speedup"]:
+        return "no task was worked on"
+    return (
+        f"{summary['makespan_s']:.1f} s with {summary['executors_used']} executors; {summary['work_s']:.1f} s of work, "
+        f"{summary['speedup']:.2f} times as fast as one after the other"
+    )
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    tokens = summary["tokens"]
+    read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
+    text = f"${summary['cost_usd']:.2f}"
+    if summary["unpriced_calls"]:
+        text = f"at least {text} ({summary['unpriced_calls']} calls have no known price)"
+    if summary["uncertain_cost_usd"]:
+        text += f", up to ${summary['uncertain_cost_usd']:.2f} more for calls whose end is unknown"
+    if summary["recorded_cost_usd"]:
+        text += f" (when recorded: ${summary['recorded_cost_usd']:.2f})"
+    return f"{text}; {summary['model_calls']} calls, {read} tokens read, {tokens['output']} written"
+
+
+def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [task for task in summary["tasks"] if task["state"] in ("failed", "blocked")]
+
+
+def _quoted(directory: Path) -> str:
+    return shlex.quote(str(directory))
+
+
+def _origin(recording: Path) -> str:
+    """The recording's `origin`, from its head alone."""
+    head = recording.read_text(encoding="utf-8").partition("\nanswers:")[0]
+    try:
+        found = yaml.safe_load(head)
+    except yaml.YAMLError:
+        return ""
+    return str(found.get("origin", "")) if isinstance(found, dict) else ""

@@ -1,0 +1,115 @@
+"""What the ledger says was bought: a fold over ledger.jsonl."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+TOKEN_KINDS = {
+    "input": "input_tokens",
+    "cache_write": "cache_creation_input_tokens",
+    "cache_read": "cache_read_input_tokens",
+    "output": "output_tokens",
+}
+"""Our name of each kind of token, and the API's. Input counts uncached tokens only, as the API does."""
+
+
+@dataclass
+class Spending:
+    """Sums over model calls, of one task or of the whole run."""
+
+    calls: int = 0
+    """Answers received."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    usd: float = 0.0
+    recorded_usd: float = 0.0
+    """What replayed answers would have cost; not part of `usd`."""
+    unpriced: int = 0
+    """Answers whose model has no known price; `usd` leaves them out."""
+    retries: int = 0
+    """Tries that failed and were made again."""
+    bought_again: int = 0
+    """Answers beyond the first for the same turn."""
+    changed: int = 0
+    """Calls whose body differed from one already answered for the same turn."""
+    open_calls: int = 0
+    """Calls begun whose outcome nobody recorded: the gateway died with them in flight."""
+    uncertain_usd: float = 0.0
+    """Upper bound of what faults and open calls may have cost on top of `usd`."""
+    endpoint_s: float = 0.0
+    """Seconds that the endpoint worked on answers."""
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Count one answer."""
+        self.calls += 1
+        usage = answer["usage"] or {}
+        self.tokens.update({ours: usage.get(theirs) or 0 for ours, theirs in TOKEN_KINDS.items()})
+        if answer["usd"] is None:
+            self.unpriced += 1
+        else:
+            self.usd += answer["usd"]
+        self.recorded_usd += answer.get("recorded_usd") or 0.0
+        self.endpoint_s += answer["endpoint_s"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The part of a summary that is about model calls."""
+        return {
+            "model_calls": self.calls,
+            "tokens": {kind: self.tokens[kind] for kind in TOKEN_KINDS},
+            "cost_usd": round(self.usd, 6),
+            "uncertain_cost_usd": round(self.uncertain_usd, 6),
+            "recorded_cost_usd": round(self.recorded_usd, 6),
+            "unpriced_calls": self.unpriced,
+            "retries": self.retries,
+            "bought_again": self.bought_again,
+            "changed_bodies": self.changed,
+            "open_calls": self.open_calls,
+        }
+
+
+class Ledger:
+    """Spending per task, folded record by record; the planner is the task `plan`."""
+
+    def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
+        self.tasks: dict[str, Spending] = {}
+        self._answered: Counter[tuple[str, int, int]] = Counter()
+        self._open: dict[int, dict[str, Any]] = {}
+        """Intents whose outcome has not been seen, by call."""
+        for record in records:
+            self.apply(record)
+
+    def apply(self, record: dict[str, Any]) -> None:
+        """Take in the ledger's next record."""
+        spending = self.tasks.setdefault(record["task"], Spending())
+        if record["kind"] == "intent":
+            spending.changed += bool(record["changed"]) and record["try"] == 1
+            self._open[record["call"]] = record
+            return
+        intent = self._open.pop(record["call"], {})
+        if record["kind"] == "answer":
+            key = (record["task"], record["attempt"], record["turn"])
+            spending.bought_again += self._answered[key] > 0
+            self._answered[key] += 1
+            spending.add(record)
+        elif record["kind"] == "fault":
+            spending.retries += 1
+            spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
+
+    def of(self, task: str) -> Spending:
+        """Spending of one task, calls still open counted as uncertain."""
+        spending = replace(self.tasks.get(task, Spending()))
+        for intent in self._open.values():
+            if intent["task"] == task:
+                spending.open_calls += 1
+                spending.uncertain_usd += intent["bound_usd"] or 0.0
+        return spending
+
+    def total(self) -> Spending:
+        """The sum over all tasks."""
+        total = Spending()
+        for spending in map(self.of, self.tasks):
+            for name, value in vars(spending).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total

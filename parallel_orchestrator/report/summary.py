@@ -1,0 +1,162 @@
+"""execution_summary.json: what a run did, folded from its files alone.
+
+Claimed, executed, verified and merged are told apart: a model's word is none of them. `verified` means
+that our own test run over the merged tree passed with this task's tests in it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.plan import Plan, Task
+from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.report.spending import Ledger
+from parallel_orchestrator.report.timing import Timing, fold_timing
+from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.replica import Replica, TaskStatus
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that the files of a run say, folded once."""
+
+    run: RunDirectory
+    scenario: Scenario
+    plan: Plan
+    replica: Replica
+    moves: list[dict[str, Any]]
+    timing: Timing
+    ledger: Ledger
+
+    def evidence(self, task: str) -> dict[str, Any]:
+        """What was checked when the task was last handed in; empty before that."""
+        return next((m["evidence"] for m in reversed(self.moves) if m.get("task") == task and "evidence" in m), {})
+
+
+def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
+    """Fold queue and ledger, without changing either."""
+    moves = read_all(run.queue)
+    replica = Replica(plan.graph())
+    for move in moves:
+        replica.apply(move)
+    return RunState(run, scenario, plan, replica, moves, fold_timing(moves), Ledger(read_all(run.ledger)))
+
+
+def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
+    """The summary as a dict. `final`: tests, coverage and lines of the final trunk, None when they were not run."""
+    counts = state.replica.count()
+    tasks = [_task_summary(state, task) for task in state.plan.tasks]
+    total = len(tasks)
+    return {
+        "version": VERSION,
+        "run": state.scenario.run,
+        "requirements": state.scenario.requirements,
+        "status": _status(state, final),
+        "total_tasks": total,
+        "completed": counts[TaskState.MERGED],
+        "failed": counts[TaskState.FAILED],
+        "blocked": counts[TaskState.BLOCKED],
+        "success_rate": counts[TaskState.MERGED] / total,
+        "total_files_created": sum(task["files_created"] for task in tasks),
+        **(final or {"lines_of_code": None, "tests": None, "coverage_percent": None, "verify": None}),
+        **_parallelism(state),
+        **state.ledger.total().as_json(),
+        "planning": _planning(state),
+        "tasks": tasks,
+    }
+
+
+def incomplete_summary(run: RunDirectory, scenario: Scenario, plan: Plan) -> dict[str, Any]:
+    """The summary of a run that had to stop: the final trunk is not tested then."""
+    return summarize(read_state(run, scenario, plan), None)
+
+
+def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
+    """The summary of a run that has come to its end and has nothing left to do, else None."""
+    try:
+        summary: dict[str, Any] = json.loads(run.summary.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return None  # derived: made again from the other files
+    return None if summary.get("status") == "incomplete" else summary
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """The summary as the JSON that the file holds."""
+    return json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+
+
+def succeeded(summary: dict[str, Any]) -> bool:
+    """Whether everything is done and green."""
+    return bool(summary["status"] == "done")
+
+
+def _status(state: RunState, final: dict[str, Any] | None) -> str:
+    if state.replica.unsettled:
+        return "incomplete"
+    merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
+    return "done" if merged and final and final["green"] else "failed"
+
+
+def _parallelism(state: RunState) -> dict[str, Any]:
+    timing, sessions = state.timing, state.replica.sessions
+    utilisation = timing.utilisation()
+    return {
+        "executors_used": len(utilisation),
+        "executors_started": max((session.executors for session in sessions), default=0),
+        "executors_budget": state.scenario.max_executors,
+        "sessions": len(sessions),
+        "makespan_s": round(timing.makespan, 3),
+        "work_s": round(timing.work, 3),
+        "critical_path_s": round(timing.critical_path(state.replica.graph), 3),
+        "speedup": round(timing.work / timing.makespan, 3) if timing.makespan else None,
+        "utilisation": {f"executor_{k}": round(share, 3) for k, share in utilisation.items()},
+    }
+
+
+def _planning(state: RunState) -> dict[str, Any]:
+    spending = state.ledger.of("plan")
+    return {
+        "complexity": state.plan.complexity.level,
+        "endpoint_s": round(spending.endpoint_s, 3),
+        **spending.as_json(),
+    }
+
+
+def _task_summary(state: RunState, task: Task) -> dict[str, Any]:
+    status, holds = state.replica.tasks[task.id], state.timing.of(task.id)
+    evidence = state.evidence(task.id)
+    return {
+        "id": task.id,
+        "name": task.name,
+        "state": status.state.value,
+        "reason": status.why,
+        "claimed": bool(holds),
+        "executed": _handed_in(state.run, task.id, status),
+        "verified": evidence.get("tested") == "merged and tested",
+        "merged": status.state is TaskState.MERGED,
+        "executor": f"executor_{status.folder}" if status.folder else None,
+        "attempt": status.attempt,
+        "deaths": status.deaths,
+        "started_s": round(holds[0].start, 3) if holds else None,
+        "ended_s": round(holds[-1].end, 3) if holds else None,
+        "duration_s": round(sum(hold.seconds for hold in holds), 3),
+        "files_created": len(evidence.get("files", {}).get("created", [])),
+        **state.ledger.of(task.id).as_json(),
+        "evidence": evidence,
+    }
+
+
+def _handed_in(run: RunDirectory, task: str, status: TaskStatus) -> bool:
+    """Whether the present attempt's conversation came to an end and its work was handed in."""
+    if not status.folder:
+        return False
+    records = read_all(run.transcript(status.folder, task, status.attempt))
+    return any(record["kind"] == "submitted" for record in records)

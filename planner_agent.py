@@ -1,0 +1,196 @@
+"""The planner: one requirement in, one checked plan out.
+
+    create_plan
+      ask            one structured call through the gateway, which keeps the raw answer
+      validate       shape by pydantic, the rest by `plan_faults`
+      ask again      in the same conversation, with the exact faults; at most three times in all
+
+There is no plan without a model: nothing falls back to templates. The answers wait in the
+ledger, so that a planner killed anywhere parses them again instead of asking anew.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.records.errors import DamagedState, PlanRefused
+from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults
+from parallel_orchestrator.records.scenario import Scenario
+
+MAX_ATTEMPTS = 3
+MAX_TOKENS = 32_000
+MAX_FAULTS_TOLD = 30
+CUT_OFF = f"the answer was cut off at {MAX_TOKENS} tokens: plan shorter"
+
+PROMPT = """\
+You plan software projects for a team of autonomous engineers who work in parallel and cannot talk to each other.
+Analyse how complex the requirement is, then split it into tasks.
+
+How the team works:
+- Each task is given to one engineer, who sees the requirement, this plan, and the files of all tasks merged so far.
+- A task starts when its dependencies are merged. Tasks without an order between them run at the same time.
+- A finished task is merged only when it applies cleanly and the tests of the whole project pass.
+
+What makes a good plan:
+- As many tasks as the work really has: 1-3 for a simple requirement, 3-8 for a medium one, 8-15 for a complex one.
+- Few dependencies, each of them real, so that much can run at once.
+- Every file has one owner. Two tasks that may run at once never own the same path, not even an __init__.py.
+- The contract fixes what the parts need to fit: modules, public signatures, data shapes, conventions.
+
+Rules:
+- Task ids are task_1, task_2, … in a sensible reading order. priority 1 is the highest.
+- Files lie under src/, tests/ or docs/. src/ is the import root. Python tests are tests/test_*.py, run by pytest,
+  each with a name unique in the project.
+- A task that owns Python under src/ also owns a test file for it and adds passing tests.
+- A task that builds something documents it in a docs/*.md of its own.
+- Use the standard library of Python 3.11 unless the requirement says otherwise; packages lists third-party ones.
+- verify lists shell commands, run once in the root of the finished project, that prove the whole; they exit with 0
+  on success, ask nothing and leave no files behind. src is not on the path by itself there: PYTHONPATH=src.
+
+Answer with one JSON object of exactly this shape and nothing else:
+{"complexity": {"level": "simple|medium|complex", "reasoning": "", "key_features": [""], "technical_components": [""]},
+ "contract": "", "integration_notes": "", "packages": [], "verify": [""],
+ "tasks": [{"id": "task_1", "name": "", "description": "what to build and how, specific enough to work from alone",
+            "priority": 1, "estimated_effort": "low|medium|high", "dependencies": [],
+            "files": ["src/…", "tests/test_….py", "docs/….md"], "acceptance": ["what must hold"],
+            "integration_notes": ""}]}
+"""
+
+
+class PlannerAgent:
+    """Turns requirements into plans by asking a model through the gateway.
+
+    `note` hears each answer that had to be asked again, with its faults.
+    """
+
+    def __init__(
+        self, client: ModelClient, scenario: Scenario, note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._client = client
+        self._scenario = scenario
+        self._note = note
+        self._plans: dict[str, Plan] = {}
+
+    def analyze_complexity(self, requirement: str) -> Complexity:
+        """How complex the requirement is. Part of the plan's one call, so asking for both costs one."""
+        return self.create_plan(requirement).complexity
+
+    def create_plan(self, requirement: str) -> Plan:
+        """A plan that passed every check. Raises PlanRefused with the last faults after three answers."""
+        if requirement not in self._plans:
+            self._plans[requirement] = self._ask_until_valid(requirement)
+        return self._plans[requirement]
+
+    def _ask_until_valid(self, requirement: str) -> Plan:
+        messages: list[dict[str, Any]] = [{"role": "user", "content": self._first_message(requirement)}]
+        faults: list[str] = []
+        for turn in range(1, MAX_ATTEMPTS + 1):
+            answer = self._client.ask(self._request(messages), turn=turn, phase="work", phase_turn=turn)
+            text = "".join(block["text"] for block in answer.content if block["type"] == "text")
+            if answer.stop_reason == "refusal":
+                raise PlanRefused(f"the model refuses to plan this requirement: {text or 'no reason given'}")
+            cut = answer.stop_reason == "max_tokens"
+            plan, faults = (None, [CUT_OFF]) if cut else self._read(text)
+            if plan is not None and not faults:
+                return plan
+            self._note(f"plan {turn} of at most {MAX_ATTEMPTS} is not usable: " + "; ".join(faults))
+            messages += [
+                {"role": "assistant", "content": text.rstrip() or "(nothing)"},
+                {"role": "user", "content": _complaint(faults)},
+            ]
+        listed = "\n".join(f"  {fault}" for fault in faults[:MAX_FAULTS_TOLD])
+        raise PlanRefused(
+            f"no usable plan after {MAX_ATTEMPTS} answers; the last one's faults:\n{listed}\n"
+            "Say the requirement more precisely, use another model, or start from a plan of your own with --plan."
+        )
+
+    def _first_message(self, requirement: str) -> str:
+        parts = [f"<requirement>\n{requirement}\n</requirement>"]
+        if self._scenario.planner_instructions:
+            parts.append(f"<instructions>\n{self._scenario.planner_instructions}\n</instructions>")
+        return "\n\n".join(parts)
+
+    def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "model": self._scenario.planner_model,
+            "max_tokens": MAX_TOKENS,
+            "system": PROMPT,
+            "messages": messages,
+        }
+        if self._scenario.endpoint_profile == "anthropic":
+            import anthropic
+
+            schema = anthropic.transform_schema(Plan)
+            request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+        return request
+
+    def _read(self, text: str) -> tuple[Plan | None, list[str]]:
+        try:
+            plan = Plan.model_validate_json(json_part(text))
+        except ValidationError as error:
+            return None, [f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()]
+        return plan, [*plan_faults(plan), *self._package_faults(plan)]
+
+    def _package_faults(self, plan: Plan) -> list[str]:
+        if self._scenario.allow_install:
+            return []
+        return [
+            f"package {name!r} is not installed here: use the standard library instead"
+            for name in plan.packages
+            if not _installed(name)
+        ]
+
+
+def json_part(text: str) -> str:
+    """The JSON object in an answer: the whole, or what a Markdown fence or a preamble wraps."""
+    stripped = text.strip()
+    if stripped.startswith("{"):
+        return stripped
+    fenced = re.search(r"```(?:json)?\s*\n(\{.*?\n?\})\s*```", stripped, re.DOTALL)
+    if fenced:
+        return fenced.group(1)
+    start, end = stripped.find("{"), stripped.rfind("}")
+    return stripped[start : end + 1] if 0 <= start < end else stripped
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _complaint(faults: list[str]) -> str:
+    told = faults[:MAX_FAULTS_TOLD]
+    more = f"\n… and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
+    return (
+        "This plan cannot be used:\n"
+        + "\n".join(f"- {fault}" for fault in told)
+        + more
+        + "\nAnswer with the whole corrected plan."
+    )
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a run, as it was written. Raises DamagedState when the file was changed into no plan."""
+    try:
+        plan = Plan.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DamagedState(f"{path} is no plan any more: {error.errors()[0]['msg']}") from error
+    if faults := plan_faults(plan):
+        raise DamagedState(f"{path} cannot be run any more: {faults[0]}")
+    return plan
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as the JSON that execution_plan.json holds."""
+    return json.dumps(plan.model_dump(), indent=2, ensure_ascii=False) + "\n"
