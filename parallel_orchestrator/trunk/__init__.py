@@ -1,0 +1,31 @@
+"""git: workspaces, the merge queue, the tests of the merged tree."""
+
+from parallel_orchestrator.trunk.results import (
+    Conflict,
+    Coverage,
+    FinalReport,
+    Hold,
+    Merged,
+    MergedCommit,
+    Red,
+    Refused,
+    Submission,
+    TestCounts,
+    VerifyResult,
+)
+from parallel_orchestrator.trunk.trunk import Trunk
+
+__all__ = [
+    "Conflict",
+    "Coverage",
+    "FinalReport",
+    "Hold",
+    "Merged",
+    "MergedCommit",
+    "Red",
+    "Refused",
+    "Submission",
+    "TestCounts",
+    "Trunk",
+    "VerifyResult",
+]

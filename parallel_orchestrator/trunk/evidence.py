@@ -1,0 +1,74 @@
+"""What is kept about each merge, beside the objects: for the summary, and for whoever adopts it after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.store.files import write_json, write_whole
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk import rules
+from parallel_orchestrator.trunk.change import Change, shown
+from parallel_orchestrator.trunk.checks import is_checked
+from parallel_orchestrator.trunk.repository import Commit
+from parallel_orchestrator.trunk.results import Evidence
+from parallel_orchestrator.trunk.verdict import Verdict
+
+_LISTED = 200
+"""Paths per list."""
+
+
+def describe(change: Change, verdict: Verdict, task: Task) -> Evidence:
+    """What was checked about a change that is about to land."""
+    counts = verdict.report.counts
+    tested = counts.passed > 0 and (verdict.added > 0 or verdict.report.passed_in(task.files) > 0)
+    return {
+        "files": {
+            "created": _listed(change.created),
+            "changed": _listed(change.changed),
+            "deleted": _listed(change.deleted),
+        },
+        "tests": {
+            "passed": counts.passed,
+            "failed": counts.failed,
+            "skipped": counts.skipped,
+            "added": verdict.added,
+        },
+        "tested": "merged and tested" if tested else "merged, not tested",
+        "left_out": _paths(change.left_out),
+        "unplanned": _paths(rules.unplanned(change, task)),
+        "also_changed": _paths(rules.also_changed(change, task)),
+        "not_checked": _paths([path for path in change.written if not is_checked(path)]),
+        "flaky": list(verdict.flaky),
+        "red_before": list(verdict.red_before),
+    }
+
+
+def keep_evidence(run: RunDirectory, task: str, attempt: int, evidence: Evidence, junit: bytes) -> None:
+    """Write it down before the trunk moves, so that a merge is never without its evidence."""
+    write_whole(_file(run, task, attempt, "junit.xml"), junit)
+    write_json(_file(run, task, attempt, "json"), evidence)
+
+
+def read_evidence(run: RunDirectory, commit: Commit) -> Evidence:
+    """What was recorded when a commit landed; at least which commit it is."""
+    path = _file(run, commit.trailers["Task"], commit.number("Attempt"), "json")
+    try:
+        evidence: Evidence = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        evidence = {}
+    return evidence if evidence.get("commit") == commit.id else {"commit": commit.id}
+
+
+def _listed(paths: list[str]) -> dict[str, object]:
+    return {"count": len(paths), "paths": _paths(paths)}
+
+
+def _paths(paths: list[str]) -> list[str]:
+    more = [f"… and {len(paths) - _LISTED} more"] if len(paths) > _LISTED else []
+    return [shown(path) for path in paths[:_LISTED]] + more
+
+
+def _file(run: RunDirectory, task: str, attempt: int, suffix: str) -> Path:
+    return run.evidence / f"{task}.{attempt}.{suffix}"

@@ -1,0 +1,96 @@
+"""The last look at the whole: the tests under coverage, the plan's own checks, the size of the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parallel_orchestrator.records.command import RESULTS
+from parallel_orchestrator.records.plan import PROJECT_ROOTS
+from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk.folder import read_plain
+from parallel_orchestrator.trunk.objects import LINK, Tree
+from parallel_orchestrator.trunk.repository import Repository
+from parallel_orchestrator.trunk.results import Coverage, FinalReport, VerifyResult
+from parallel_orchestrator.trunk.testbench import PYTHON, Report, TestBench
+
+_DATA = f"--data-file={RESULTS}/coverage.data"
+_LARGEST_COVERAGE = 64_000_000
+
+
+@dataclass(frozen=True)
+class FinalChecks:
+    """Checks copies of the trunk's head; the trunk itself is not touched."""
+
+    run: RunDirectory
+    repository: Repository
+    bench: TestBench
+
+    def check(self, verify: Sequence[str]) -> FinalReport:
+        """Test the head under coverage, then run each verify command, one after the other in one fresh copy."""
+        started = time.monotonic()
+        head = self.repository.head()
+        tree = self.repository.tree(head)
+        report, coverage = self._test(tree)
+        return FinalReport(
+            commit=head,
+            tests=report.counts,
+            facts=tuple(_facts(report)),
+            coverage=coverage,
+            verify=self._verify(tree, verify),
+            lines=self._lines(tree),
+            seconds=time.monotonic() - started,
+        )
+
+    def _test(self, tree: Tree) -> tuple[Report, Coverage | None]:
+        with self.bench.copy(tree) as (folder, results):
+            report = self.bench.run_pytest(folder, results, (*PYTHON, "coverage", "run", "--source=src", _DATA, "-m"))
+            target = f"{RESULTS}/coverage.json"
+            self.bench.run(folder, results, (*PYTHON, "coverage", "json", "-q", _DATA, "-o", target))
+            measured = read_plain(results / "coverage.json", _LARGEST_COVERAGE)
+        self._keep("final.junit.xml", report.junit)
+        self._keep("coverage.json", measured or b"")
+        return report, _coverage(measured)
+
+    def _verify(self, tree: Tree, commands: Sequence[str]) -> tuple[VerifyResult, ...]:
+        if not commands:
+            return ()
+        with self.bench.copy(tree) as (folder, results):
+            return tuple(self._verify_one(folder, results, command) for command in commands)
+
+    def _verify_one(self, folder: Path, results: Path, command: str) -> VerifyResult:
+        done = self.bench.run(folder, results, ("bash", "-c", command))
+        return VerifyResult(command, done.code, done.output, done.timed_out, done.seconds)
+
+    def _lines(self, tree: Tree) -> dict[str, int]:
+        files = [path for path, entry in tree.items() if path.partition("/")[0] in PROJECT_ROOTS and entry.mode != LINK]
+        lines = Counter(dict.fromkeys(PROJECT_ROOTS, 0))
+        for path, content in zip(files, self.repository.objects.blobs(tree[p].id for p in files), strict=True):
+            if b"\0" not in content:
+                lines[path.partition("/")[0]] += sum(1 for line in content.splitlines() if line.strip())
+        return dict(lines)
+
+    def _keep(self, name: str, content: bytes) -> None:
+        if content:
+            write_whole(self.run.evidence / name, content)
+
+
+def _facts(report: Report) -> list[str]:
+    if report.red:
+        return report.messages()
+    counts = report.counts
+    return ["No test passed."] if not counts.passed else []
+
+
+def _coverage(measured: bytes | None) -> Coverage | None:
+    """Totals of coverage.py's report; None when there is none that can be believed."""
+    try:
+        totals = json.loads(measured or b"")["totals"]
+        return Coverage(int(totals["covered_lines"]), int(totals["num_statements"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,154 @@
+"""The trunk's repository in the output directory: how it begins, its commits, its head and its checkout.
+
+The branch is the truth. The files beside it are its checkout, which is brought up to
+date after the branch has moved, and finished by the next call when a kill came between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk.git import Git
+from parallel_orchestrator.trunk.lock import held
+from parallel_orchestrator.trunk.objects import FILE, Entry, Objects, Tree
+
+BRANCH = "refs/heads/main"
+PROJECT_FILE = "pyproject.toml"
+"""Ours: it tells pytest where things are. No task owns it."""
+
+PROJECT_TEXT = b"""\
+[tool.pytest.ini_options]
+pythonpath = ["src"]
+testpaths = ["tests"]
+"""
+
+_CONFIG = """\
+[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = false
+\tlogallrefupdates = false
+"""
+_MARK = "The trunk of a Parallel Orchestrator run.\n"
+_EXCLUDE = "/*\n!/src/\n!/tests/\n!/docs/\n!/README.md\n!/pyproject.toml\n__pycache__/\n*.pyc\n"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the trunk and what its trailers say."""
+
+    id: str
+    trailers: Mapping[str, str]
+
+    def number(self, trailer: str) -> int:
+        """A trailer that is a number; 0 when it is absent."""
+        value = self.trailers.get(trailer, "0")
+        return int(value) if value.isdecimal() else 0
+
+
+class Repository:
+    """Commits, head and checkout. Whatever moves the head or the checkout is called within `alone`. For one thread."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self.git = Git(run.git, run.root)
+        self.objects = Objects(self.git)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold merge.lock: no other process of the run, and no git of a killed one, moves the trunk meanwhile."""
+        with held(self._run.merge_lock) as descriptor:
+            self.git.inherited = (descriptor,)
+            try:
+                yield
+            finally:
+                self.git.inherited = ()
+
+    def refuse_foreign(self) -> None:
+        """Raise UsageError when the output directory holds a repository that is not ours."""
+        if not (self._run.git.exists() or self._run.git.is_symlink()):
+            return
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if (self._run.git / "description").read_text() == _MARK and not self._run.git.is_symlink():
+                return
+        raise UsageError(
+            f"{self._run.root} holds a git repository that is not a run's. Choose another output directory."
+        )
+
+    def create(self) -> None:
+        """Make the repository with its first commit, by rename: what stands under its name is always whole."""
+        if self._run.git.exists():
+            return
+        draft = self._run.git.with_name(".git-new")
+        shutil.rmtree(draft, ignore_errors=True)
+        git = Git(draft, self._run.root, self.git.inherited)
+        draft.mkdir(mode=0o700)
+        git("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
+        for name, text in {"config": _CONFIG, "description": _MARK, "info/exclude": _EXCLUDE}.items():
+            (draft / name).parent.mkdir(exist_ok=True)
+            (draft / name).write_text(text)
+        (draft / "evidence").mkdir()
+        objects = Objects(git)
+        tree = objects.write_tree({PROJECT_FILE: Entry(FILE, objects.write("blob", PROJECT_TEXT))})
+        git("update-ref", BRANCH, git.text("commit-tree", tree, "-m", "Begin"))
+        draft.rename(self._run.git)
+
+    def head(self) -> str:
+        """The commit that the trunk stands at."""
+        return self.git.text("rev-parse", "--verify", f"{BRANCH}^{{commit}}")
+
+    def commit(self, tree: str, parent: str, subject: str, trailers: Mapping[str, object]) -> str:
+        """Store a commit; the trunk does not move yet."""
+        lines = "".join(f"{name}: {value}\n" for name, value in trailers.items())
+        return self.git.text("commit-tree", tree, "-p", parent, "-F", "-", feed=f"{subject}\n\n{lines}".encode())
+
+    def move(self, old: str, new: str) -> None:
+        """Move the trunk from `old` to `new`; GitFailed when it does not stand at `old`."""
+        self._remove_stale_locks()
+        self.git("update-ref", BRANCH, new, old)
+
+    def check_out(self) -> None:
+        """Bring the trunk's files in the output directory up to date; other files are left alone."""
+        self._remove_stale_locks()
+        self.git("read-tree", "--reset", "-u", BRANCH)
+
+    def log(self, commits: str, *options: str) -> list[Commit]:
+        """The commits of a range such as "a..b", oldest first."""
+        output = self.git.text("log", "--first-parent", "--reverse", "-z", "--format=%H%n%B", *options, commits, "--")
+        return [_commit(record) for record in output.split("\0") if record]
+
+    def tree(self, commit: str) -> Tree:
+        """The files of a commit."""
+        return self.objects.read_tree(commit)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left half-written. Only while no other process of the run lives."""
+        shutil.rmtree(self._run.git.with_name(".git-new"), ignore_errors=True)
+        for leftover in (self._run.git / "objects").glob("tmp_obj_*"):
+            leftover.unlink(missing_ok=True)
+
+    def _remove_stale_locks(self) -> None:
+        """Remove lock files that a killed git left. Within `alone` no git of ours can be using them."""
+        heads = self._run.git / "refs" / "heads"
+        for folder in (self._run.git, heads):
+            for lock in folder.glob("*.lock"):
+                lock.unlink(missing_ok=True)
+
+
+def one_line(text: str) -> str:
+    """`text` without what could forge a second line or a terminal command; for commit subjects."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return os.fsencode(" ".join(printable.split())).decode(errors="replace")[:200]
+
+
+def _commit(record: str) -> Commit:
+    name, _, message = record.strip("\n").partition("\n")
+    _, _, last = message.rstrip("\n").rpartition("\n\n")
+    pairs = (line.partition(": ") for line in last.splitlines())
+    return Commit(name, {key: value for key, mark, value in pairs if mark})

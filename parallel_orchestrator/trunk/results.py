@@ -1,0 +1,159 @@
+"""What is handed to the trunk and what comes back from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from parallel_orchestrator.records.plan import Plan, Task
+
+Evidence = dict[str, Any]
+"""What code has checked about a merge, ready for JSON."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One attempt's work, offered to the trunk."""
+
+    task: Task
+    plan: Plan
+    attempt: int
+    claim: int
+    base: str
+    """The commit that the work started from or was last merged onto."""
+    folder: Path
+    """The workspace."""
+    title: str
+
+
+class Hold(Protocol):
+    """The submitter's claim on its task. Both are called while merge.lock is held."""
+
+    def check(self) -> None:
+        """Raise StaleClaim when somebody else holds the task by now. Called right before the trunk moves."""
+
+    def merged(self, evidence: Evidence) -> None:
+        """Record that the work is on the trunk. Called right after the trunk moved."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The work is on the trunk."""
+
+    commit: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """The work and the trunk changed the same lines."""
+
+    facts: tuple[str, ...]
+    tree: str
+    """The merge with conflict markers, and the workspace's other files: what the workspace goes on from."""
+    head: str
+    """The commit that it was merged onto: the base of the next submission."""
+
+
+@dataclass(frozen=True)
+class Red:
+    """The work merges, and the merged tests do not pass because of it."""
+
+    facts: tuple[str, ...]
+    tree: str
+    """The merge, and the workspace's other files: what the workspace goes on from."""
+    head: str
+    """The commit that it was merged onto: the base of the next submission."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The work cannot be merged as it is; each fact says what to mend. The workspace stays as it is."""
+
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MergedCommit:
+    """A commit of the trunk that brought a task's work."""
+
+    commit: str
+    task: str
+    attempt: int
+    claim: int
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TestCounts:
+    """Tests by how they ended. A test with an error in its set-up or clean-up counts as failed."""
+
+    __test__ = False
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Lines of src/ that the tests ran."""
+
+    covered: int
+    statements: int
+
+    @property
+    def percent(self) -> float:
+        """0 to 100; 100 when there is nothing to cover."""
+        return 100.0 * self.covered / self.statements if self.statements else 100.0
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """How one of the plan's verify commands ended."""
+
+    command: str
+    code: int
+    output: str
+    timed_out: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FinalReport:
+    """What was checked on a copy of the final trunk."""
+
+    commit: str
+    tests: TestCounts
+    facts: tuple[str, ...]
+    """Why the tests are not green; empty when they are."""
+    coverage: Coverage | None
+    """None when it could not be measured."""
+    verify: tuple[VerifyResult, ...]
+    lines: dict[str, int]
+    """Non-blank lines of text under "src", "tests" and "docs"."""
+    seconds: float
+
+    @property
+    def green(self) -> bool:
+        """Whether the tests and every verify command passed."""
+        return not self.facts and all(result.code == 0 and not result.timed_out for result in self.verify)
+
+    def as_json(self) -> dict[str, Any]:
+        """The part of a summary that is about the final trunk."""
+        tests = self.tests
+        return {
+            "green": self.green,
+            "commit": self.commit,
+            "lines_of_code": self.lines,
+            "tests": {
+                "total": tests.passed + tests.failed + tests.skipped,
+                "passed": tests.passed,
+                "failed": tests.failed,
+                "skipped": tests.skipped,
+                "facts": list(self.facts),
+            },
+            "coverage_percent": round(self.coverage.percent, 2) if self.coverage else None,
+            "verify": [{"command": v.command, "code": v.code, "output": v.output[-2000:]} for v in self.verify],
+        }

@@ -1,0 +1,134 @@
+"""The merge queue: how a task's work gets onto the trunk.
+
+    submit
+    ├─ adopt        the work is on the trunk already, only the note of it was lost
+    ├─ collect      what the workspace changed, and whether it may      -> Refused
+    └─ three times at most, the last under merge.lock from the start:
+       ├─ merge     onto the head as it is now                          -> Conflict
+       ├─ judge     by the tests of the merged tree                     -> Red
+       └─ land      under merge.lock, if the head has not moved         -> Merged
+
+Merging and testing hold no lock, so many submissions test at once. Whoever lands
+first moves the head, and the others merge again on top of it; the third try keeps
+everybody else out, so each submission is through after three rounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk import rules
+from parallel_orchestrator.trunk.change import Change, collect
+from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
+from parallel_orchestrator.trunk.merge import merge
+from parallel_orchestrator.trunk.objects import Tree
+from parallel_orchestrator.trunk.repository import Commit, Repository, one_line
+from parallel_orchestrator.trunk.results import Conflict, Hold, Merged, Red, Refused, Submission
+from parallel_orchestrator.trunk.testbench import TestBench
+from parallel_orchestrator.trunk.verdict import Verdict, judge
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Green:
+    """A change merged onto `head`, whose tests passed."""
+
+    change: Change
+    head: str
+    tree: Tree
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class MergeQueue:
+    """Takes submissions, one call each, from any number of processes at once."""
+
+    run: RunDirectory
+    repository: Repository
+    bench: TestBench
+
+    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
+        """Bring a submission onto the trunk, or say why not. StaleClaim passes through, and the trunk has not moved."""
+        started = time.monotonic()
+        adopted = self._adopt(submission, hold)
+        if adopted:
+            return adopted
+        change = collect(self.repository, submission, rules.LARGEST_FILE)
+        faults = rules.broken_rules(change, submission.task, submission.plan)
+        if faults:
+            return Refused(faults)
+        for last_try in (False, False, True):
+            with self.repository.alone() if last_try else nullcontext():
+                result = self._merge_and_judge(change, submission)
+                if not isinstance(result, _Green):
+                    return result
+                with nullcontext() if last_try else self.repository.alone():
+                    if self.repository.head() == result.head:
+                        return self._land(submission, hold, result, started)
+            logger.info("%s: the trunk moved while it was tested; merging again", submission.task.id)
+        raise AssertionError("the trunk moved although merge.lock was held")
+
+    def _adopt(self, submission: Submission, hold: Hold) -> Merged | None:
+        """A submitter was killed after the trunk had moved and before that was recorded: record it now."""
+        landed = self._landed(submission)
+        if landed is None:
+            return None
+        evidence = read_evidence(self.run, landed)
+        with self.repository.alone():
+            hold.check()
+            hold.merged(evidence)
+            self.repository.check_out()
+        return Merged(landed.id, evidence)
+
+    def _landed(self, submission: Submission) -> Commit | None:
+        wanted = {"Task": submission.task.id, "Attempt": str(submission.attempt)}
+        since = self.repository.log(f"{submission.base}..{self.repository.head()}")
+        return next((commit for commit in since if wanted.items() <= commit.trailers.items()), None)
+
+    def _merge_and_judge(self, change: Change, submission: Submission) -> Conflict | Red | _Green:
+        """Merge onto the head as it is now, and test the result."""
+        head = self.repository.head()
+        merged = merge(self.repository, change.tree, submission.base, head)
+        conflicts = merged.conflicts or _twins(merged.tree)
+        if conflicts:
+            return Conflict(conflicts, self._workspace(change, merged.tree), head)
+        passed_before = self.repository.log(head, "-1")[0].number("Tests-Passed")
+        verdict = judge(self.bench, merged.tree, self.repository.tree(head), passed_before, submission.task)
+        if verdict.facts:
+            return Red(verdict.facts, self._workspace(change, merged.tree), head)
+        return _Green(change, head, merged.tree, verdict)
+
+    def _land(self, submission: Submission, hold: Hold, green: _Green, started: float) -> Merged:
+        """Move the trunk. merge.lock is held, and the head is still the one that was merged onto."""
+        task, attempt, verdict = submission.task, submission.attempt, green.verdict
+        self.repository.objects.sync(green.change.project[path].id for path in green.change.written)
+        tree = self.repository.objects.write_tree(green.tree, durable=True)
+        trailers = {
+            "Task": task.id,
+            "Attempt": attempt,
+            "Claim": submission.claim,
+            "Tests-Passed": verdict.report.counts.passed,
+        }
+        commit = self.repository.commit(tree, green.head, f"{task.id}: {one_line(submission.title)}", trailers)
+        seconds = round(time.monotonic() - started, 3)
+        evidence = {"commit": commit, **describe(green.change, verdict, task), "seconds": seconds}
+        hold.check()
+        keep_evidence(self.run, task.id, attempt, evidence, verdict.report.junit)
+        self.repository.move(green.head, commit)
+        # A kill from here on loses nothing: the commit names task and attempt, and is adopted.
+        hold.merged(evidence)
+        self.repository.check_out()
+        return Merged(commit, evidence)
+
+    def _workspace(self, change: Change, merged: Tree) -> str:
+        """The merge together with the workspace's own scratch files, so that going on from it loses nothing."""
+        return self.repository.objects.write_tree(change.others | merged)
+
+
+def _twins(tree: Tree) -> tuple[str, ...]:
+    return tuple(rules.twin_fact(first, second) for first, second in rules.twins(tree))

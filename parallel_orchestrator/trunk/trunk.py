@@ -1,0 +1,112 @@
+"""The trunk of a run: one git repository in the output directory, and a merge queue in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from parallel_orchestrator.records.command import CommandRunner
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk import git
+from parallel_orchestrator.trunk.evidence import read_evidence
+from parallel_orchestrator.trunk.final import FinalChecks
+from parallel_orchestrator.trunk.folder import read_folder, write_folder
+from parallel_orchestrator.trunk.objects import FILE, Entry
+from parallel_orchestrator.trunk.repository import Repository, one_line
+from parallel_orchestrator.trunk.results import (
+    Conflict,
+    FinalReport,
+    Hold,
+    Merged,
+    MergedCommit,
+    Red,
+    Refused,
+    Submission,
+)
+from parallel_orchestrator.trunk.submit import MergeQueue
+from parallel_orchestrator.trunk.testbench import TestBench
+
+
+class Trunk:
+    """Everything that others do with the trunk. Each process and thread makes its own; they meet at merge.lock."""
+
+    def __init__(self, run: RunDirectory, runner: CommandRunner, test_timeout_s: float = 300) -> None:
+        self._run = run
+        self._repository = Repository(run)
+        bench = TestBench(self._repository.objects, runner, test_timeout_s)
+        self._queue = MergeQueue(run, self._repository, bench)
+        self._final = FinalChecks(run, self._repository, bench)
+
+    def create(self) -> None:
+        """Make the trunk unless it is there. UsageError: git is too old, or the directory holds another repository."""
+        git.require()
+        self._repository.refuse_foreign()
+        self._run.root.mkdir(parents=True, exist_ok=True)
+        with self._repository.alone():
+            self._repository.create()
+            self._repository.check_out()
+
+    def head(self) -> str:
+        """The commit that the trunk stands at."""
+        return self._repository.head()
+
+    def recover(self) -> list[MergedCommit]:
+        """Mend what a kill left, and name every merge that is on the trunk, oldest first.
+
+        For the run's owner alone, while no other process of the run lives.
+        """
+        with self._repository.alone():
+            self._repository.remove_leftovers()
+            self._repository.check_out()
+            commits = self._repository.log(self.head())
+        return [
+            MergedCommit(
+                commit.id,
+                commit.trailers["Task"],
+                commit.number("Attempt"),
+                commit.number("Claim"),
+                read_evidence(self._run, commit),
+            )
+            for commit in commits
+            if "Task" in commit.trailers
+        ]
+
+    def open_workspace(self, folder: Path, commit: str) -> None:
+        """Make `folder` hold exactly the files of `commit`, without a repository; all else in it is removed."""
+        write_folder(self._repository.objects, folder, self._repository.tree(commit))
+
+    def snapshot(self, folder: Path) -> str:
+        """Store everything in `folder` but caches, nested repositories and special files; the id of its tree."""
+        objects = self._repository.objects
+        return objects.write_tree(read_folder(objects, folder).entries)
+
+    def restore(self, folder: Path, tree: str) -> None:
+        """Make `folder` hold exactly what a snapshot, Conflict or Red of it holds."""
+        write_folder(self._repository.objects, folder, self._repository.tree(tree))
+
+    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
+        """Bring one attempt's work onto the trunk, tested, or say why not. Raises StaleClaim as `hold` does."""
+        return self._queue.submit(submission, hold)
+
+    def publish(self, files: Mapping[str, bytes], message: str) -> str:
+        """Commit files of ours (README.md, documents) to the trunk, untested; the head afterwards.
+
+        There is no commit when nothing changes.
+        """
+        repository = self._repository
+        with repository.alone():
+            head = self.head()
+            before = repository.tree(head)
+            ours = {
+                path: Entry(FILE, repository.objects.write("blob", data, durable=True)) for path, data in files.items()
+            }
+            if before | ours != before:
+                tree = repository.objects.write_tree(before | ours, durable=True)
+                passed = repository.log(head, "-1")[0].number("Tests-Passed")
+                repository.move(head, repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}))
+            repository.check_out()
+            return self.head()
+
+    def final_checks(self, verify: Sequence[str]) -> FinalReport:
+        """Test a copy of the head under coverage, run the verify commands in another, and count lines."""
+        return self._final.check(verify)

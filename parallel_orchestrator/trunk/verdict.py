@@ -1,0 +1,79 @@
+"""Green or red: whether a merged tree is at least as good as the trunk that it would replace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.trunk.objects import Tree
+from parallel_orchestrator.trunk.testbench import Report, TestBench
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the trunk is known to do without the change."""
+
+    passed: int
+    red: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The last run of the merged tree's tests, and what was found out about it."""
+
+    report: Report
+    facts: tuple[str, ...]
+    """Why the tree is red; empty when it is green."""
+    added: int
+    """Passing tests more than on the trunk."""
+    flaky: tuple[str, ...] = ()
+    """What failed once and passed when repeated."""
+    red_before: tuple[str, ...] = ()
+    """What fails on the trunk without the change, too."""
+
+
+def judge(bench: TestBench, tree: Tree, trunk: Tree, passed_before: int, task: Task) -> Verdict:
+    """Test `tree`; when something broke, find out whether the change is to blame before saying so."""
+    known = Baseline(passed_before)
+    first = bench.test(tree)
+    if not regressions(first, known):
+        return _verdict(first, known, task)
+    again = bench.test(tree)
+    if not regressions(again, known):
+        return _verdict(again, known, task, flaky=first.red)
+    without = bench.test(trunk)
+    measured = Baseline(without.counts.passed, without.red)
+    return _verdict(again, measured, task, red_before=again.red & without.red)
+
+
+def regressions(report: Report, baseline: Baseline) -> list[str]:
+    """What is worse than the baseline; empty when nothing is."""
+    if report.red - baseline.red:
+        return report.messages(known=baseline.red)
+    passed = report.counts.passed
+    if passed < baseline.passed:
+        return [f"{passed} tests pass; on the trunk {baseline.passed} pass. No passing test may get lost."]
+    return []
+
+
+def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
+    """Which tests a task that breaks nothing still owes; empty when none."""
+    counts = report.counts
+    if counts.skipped and not counts.passed:
+        return [f"All {counts.skipped} tests are skipped, which proves nothing. Let them run."]
+    if task.owns_source() and counts.passed <= baseline.passed and not report.passed_in(task.files):
+        return ["No passing test was added. Add a test of your code that passes, under tests/."]
+    return []
+
+
+def _verdict(
+    report: Report,
+    baseline: Baseline,
+    task: Task,
+    *,
+    flaky: frozenset[str] = frozenset(),
+    red_before: frozenset[str] = frozenset(),
+) -> Verdict:
+    facts = regressions(report, baseline) or missing_proof(report, baseline, task)
+    added = report.counts.passed - baseline.passed
+    return Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(red_before)))

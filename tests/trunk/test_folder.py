@@ -1,0 +1,129 @@
+"""Workspaces: opened at a commit, stored and brought back."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from parallel_orchestrator.trunk.folder import read_plain
+from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, tree_of, write
+
+CALC = task(1, "src/calc.py", "tests/test_calc.py")
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
+    lambda name: (
+        name not in {".", ".."} and name.casefold() != ".git" and not name.endswith(".pyc") and "cache" not in name
+    )
+)
+
+
+def test_open_workspace_is_exactly_the_commit(bench: Bench) -> None:
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD}))
+    folder = bench.run.workspace(9, "task_9", 1)
+    write(folder, {"old/file": "x", "src/calc.py": "old", "src/calc.pyc": "x"})
+    (folder / "src/gone").mkdir(mode=0)
+    before = folder.stat().st_ino
+    bench.trunk.open_workspace(folder, bench.trunk.head())
+    assert set(tree_of(folder)) == {"pyproject.toml", "src", "src/calc.py", "tests", "tests/test_calc.py"}
+    assert folder.stat().st_ino == before
+
+
+def test_round_trip(bench: Bench, tmp_path: Path) -> None:
+    folder = bench.workspace(CALC)
+    write(folder, {"run.sh": "#!/bin/sh\n", "empty": "", "a b/é\n\t\"'": "x", "-rf": "y", "big": b"ab" * 2_000_000})
+    write(folder, {"sort/a.b": "", "sort/a/c": "", "sort/a0": "", ".hidden/x": "1"})
+    (folder / "run.sh").chmod(0o755)
+    Path(os.fsdecode(bytes(folder) + b"/\xff\xfe")).write_text("bytes")
+    (folder / "nothing/in/here").mkdir(parents=True)
+    (folder / "dangling").symlink_to("../../outside")
+    (folder / "to_folder").symlink_to("a b")
+    before = tree_of(folder)
+    tree = bench.trunk.snapshot(folder)
+    assert bench.trunk.snapshot(folder) == tree
+    write(folder, {"new": "x", "empty": "filled"})
+    (folder / "to_folder").unlink()
+    bench.trunk.restore(folder, tree)
+    assert tree_of(folder) == before
+    other = tmp_path / "other"
+    bench.trunk.restore(other, tree)
+    assert tree_of(other) == before
+    bench.git("fsck", "--strict")
+
+
+def test_snapshot_leaves_out_caches_repositories_and_special_files(bench: Bench) -> None:
+    folder = bench.workspace(CALC)
+    tree = bench.trunk.snapshot(folder)
+    write(folder, {"__pycache__/a": "", ".pytest_cache/b": "", ".mypy_cache/c": "", "a.pyc": "", ".git/hooks/x": ""})
+    os.mkfifo(folder / "pipe")
+    assert bench.trunk.snapshot(folder) == tree
+
+
+def test_snapshot_does_not_follow_links(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("canary")
+    folder = bench.workspace(CALC)
+    (folder / "way").symlink_to(tmp_path / "secret")
+    tree = bench.trunk.snapshot(folder)
+    assert "way/key" not in bench.git("ls-tree", "-r", "--name-only", tree)
+    bench.trunk.restore(folder, tree)
+    (folder / "way/key").write_text("changed by the link's owner")
+    bench.trunk.restore(folder, tree)
+    assert (tmp_path / "secret/key").exists()
+
+
+def test_snapshot_ids_are_those_of_git(bench: Bench) -> None:
+    folder = bench.workspace(CALC)
+    write(folder, {"a/b/c": "x", "a.b": "y", "a0": "z", "large": os.urandom(3_000_000)})
+    tree = bench.trunk.snapshot(folder)
+    index = f"--work-tree={folder}"
+    os.environ["GIT_INDEX_FILE"] = str(bench.run.root / "test.index")
+    try:
+        bench.git(f"--git-dir={bench.run.git}", index, "add", "-A", "--force", str(folder))
+        assert bench.git(f"--git-dir={bench.run.git}", index, "write-tree") == tree
+    finally:
+        del os.environ["GIT_INDEX_FILE"]
+
+
+def test_snapshot_reads_what_was_packed_since(bench: Bench) -> None:
+    folder = bench.workspace(CALC)
+    write(folder, {"a": "x"})
+    tree = bench.trunk.snapshot(folder)
+    bench.git("repack", "-a", "-d", "-k", "-q")
+    bench.git("prune-packed")
+    bench.trunk.restore(folder, tree)
+    assert bench.trunk.snapshot(folder) == tree
+
+
+def test_snapshot_of_many_files_is_quick_when_little_changed(bench: Bench) -> None:
+    folder = bench.workspace(CALC)
+    write(folder, {f"src/{n}.py": f"{n}" for n in range(500)})
+    started = time.monotonic()
+    first = bench.trunk.snapshot(folder)
+    between = time.monotonic()
+    assert bench.trunk.snapshot(folder) == first
+    assert time.monotonic() - between < between - started
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(NAMES, st.binary(max_size=40), max_size=6))
+def test_any_names_and_contents_round_trip(bench: Bench, tmp_path: Path, files: dict[str, bytes]) -> None:
+    folder = bench.workspace(CALC)
+    write(folder, {name: content for name, content in files.items() if len(os.fsencode(name)) < 200})
+    before = tree_of(folder)
+    bench.trunk.restore(tmp_path / "copy", bench.trunk.snapshot(folder))
+    assert tree_of(tmp_path / "copy") == before
+
+
+def test_read_plain_reads_only_plain_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_plain(tmp_path / "file", 10) == b"text"
+    assert read_plain(tmp_path / "file", 3) is None
+    assert read_plain(tmp_path / "link", 10) is None
+    assert read_plain(tmp_path / "pipe", 10) is None
+    assert read_plain(tmp_path / "absent", 10) is None
+    assert read_plain(tmp_path, 10) is None
