@@ -144,7 +144,7 @@ class ExecutorAgent:
                 return self._send_back(transcript, "cannot be merged as it is", facts, base, tree)
 
     def _send_back(self, transcript: Transcript, why: str, facts: tuple[str, ...], base: str, tree: str) -> Outcome:
-        reason = f"{why}: {'; '.join(fact.splitlines()[0] for fact in facts[:3])}"
+        reason = f"{why}: {'; '.join(fact.splitlines()[0].rstrip(': ') for fact in facts[:3])}"
         rounds = self._settings.scenario.repair_rounds
         if transcript.conversation.repair_rounds >= rounds:
             given_up = f"{reason} (after {rounds} repair rounds)"

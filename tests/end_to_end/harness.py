@@ -71,12 +71,12 @@ def moves(directory: Path) -> list[dict[str, Any]]:
 
 def family(directory: Path) -> set[int]:
     """Processes that hold the run's lock open: orchestrator, gateway, workers."""
-    lock = os.stat(directory / "run.lock")
+    lock = (directory / "run.lock").stat()
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                links = [os.stat(link) for link in (entry / "fd").iterdir()]
+                links = [link.stat() for link in (entry / "fd").iterdir()]
                 if any((link.st_dev, link.st_ino) == (lock.st_dev, lock.st_ino) for link in links):
                     found.add(int(entry.name))
     return found

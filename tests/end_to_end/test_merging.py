@@ -16,7 +16,7 @@ FIRST = 'NAMES = ["first"]\n'
 
 
 def _plan() -> dict[str, object]:
-    """task_1 makes a shared file; task_2 and task_3 both change it, at once; task_4 needs task_3; task_5 stands alone."""
+    """task_1 makes a shared file; task_2 and task_3 change it, at once; task_4 needs task_3; task_5 stands alone."""
     tasks = [
         scripted.task(1, [], files=["src/part_1.py", SHARED, "tests/test_part_1.py", "docs/part_1.md"]),
         scripted.task(2, [1]),
@@ -65,28 +65,38 @@ def _wait_for_the_other(_body: Body) -> None:
     time.sleep(0.5)
 
 
+UNIQUE = """
+import pathlib
+
+def test_ids_are_unique():
+    modules = pathlib.Path("src").glob("part_*.py")
+    ids = [line for module in modules for line in module.read_text().splitlines() if "ID =" in line]
+    assert len(ids) == len(set(ids))
+"""
+
+
 def _red_together(body: Body, *, repairs: bool) -> list[Block]:
-    """Each of tasks 2 and 3 adds a module with a claim about the shared total; together one of the claims is wrong."""
+    """Tasks 2 and 3 give their modules the same id, and each tests that ids are unique: green alone, red together."""
     name = task_of(body)
     if name == "task_1":
         return _first_part(body)
     if name not in ("task_2", "task_3"):
         return build_part(body)
     number = int(name[-1])
-    test = f"tests/test_part_{number}.py"
-    counting = "import glob\n\n\ndef test_parts():\n    assert len(glob.glob('src/part_*.py')) <= {}\n"
+    module = {"command": "create", "path": f"src/part_{number}.py"}
     if "not merged yet" in said_last(body):
         if not repairs:
             return [text("It is fine as it is.")]
-        return [tool_use(f"toolu_{name}_repair", EDITOR, command="create", path=test, file_text=counting.format(9))]
+        return [tool_use(f"toolu_{name}_repair", EDITOR, **module, file_text=f"ID = {number}\n")]
     if "toolu_" + name + "_repair" in said_last(body):
-        return [text("The count allows for more parts now.")]
+        return [text("The id is its own now.")]
     if answers_before(body) == 0:
-        time.sleep(0.5)
-        module = tool_use(
-            f"toolu_{name}_m", EDITOR, command="create", path=f"src/part_{number}.py", file_text="X = 1\n"
-        )
-        return [module, tool_use(f"toolu_{name}_t", EDITOR, command="create", path=test, file_text=counting.format(3))]
+        _wait_for_the_other(body)
+        test = {"command": "create", "path": f"tests/test_part_{number}.py", "file_text": UNIQUE}
+        return [
+            tool_use(f"toolu_{name}_m", EDITOR, **module, file_text="ID = 7\n"),
+            tool_use(f"toolu_{name}_t", EDITOR, **test),
+        ]
     return build_part(body)
 
 
@@ -106,7 +116,7 @@ def test_a_model_that_repairs_when_told_gets_everything_merged(build: object, tm
 
 @pytest.mark.parametrize(
     ("build", "reason"),
-    [(_conflicting, "conflicts with what others merged"), (_red_together, "the merged tests fail")],
+    [(_conflicting, "conflict markers"), (_red_together, "the merged tests fail")],
 )
 def test_a_model_that_does_not_repair_fails_that_task_alone(build: object, reason: str, tmp_path: Path) -> None:
     script = scripted.model(_plan(), lambda body: build(body, repairs=False))  # type: ignore[operator]
