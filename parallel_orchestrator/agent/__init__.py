@@ -1,0 +1,1 @@
+"""How a model acts: its turns and their transcript, its tools, path confinement, the sandbox."""

@@ -1,0 +1,212 @@
+"""Asking the model: the official SDK, over the gateway's Unix socket.
+
+The gateway retries, waits and records; it gives an answer only when that answer is whole and
+on disk. So this client retries one thing alone: that the gateway itself is not there, is being
+started again, or dies within a call. Asking again then costs nothing that was answered already.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallel_orchestrator.records.errors import (
+    BudgetReached,
+    CannotGoOn,
+    KeyRefused,
+    OrchestratorError,
+    RecordingExhausted,
+    RequestRefused,
+    TaskLimit,
+)
+
+if TYPE_CHECKING:
+    # Importing the SDK takes two seconds. Here it is imported at the first call; workers have it preloaded.
+    import anthropic
+
+PATIENCE_S = 120.0
+"""How long the gateway may be away in one stretch."""
+
+_SILENCE_S = 60.0
+"""The gateway pings every 15 s; a connection without a byte for so long is dead."""
+_MAX_BROKEN = 5
+"""Answers in a row that begin and then break off."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+
+_ENDS: dict[str, type[OrchestratorError]] = {
+    "budget_reached": BudgetReached,
+    "task_budget_reached": TaskLimit,
+    "key_refused": KeyRefused,
+    "credit_exhausted": CannotGoOn,
+    "endpoint_silent": CannotGoOn,
+    "gateway_stopping": CannotGoOn,
+    "cannot_write": CannotGoOn,
+    "unknown_token": CannotGoOn,
+    "recording_exhausted": RecordingExhausted,
+}
+"""What the gateway's own error types mean for the caller."""
+
+_PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
+"""Error types that are gone at the next try."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer of the model."""
+
+    content: list[dict[str, Any]]
+    """Its blocks, as they can be sent back."""
+    stop_reason: str | None
+    usage: dict[str, Any]
+    """Token counts as the endpoint gave them; any of them may be missing."""
+    model: str
+    endpoint_s: float
+    """How long the endpoint took for it."""
+    waited_s: float
+    """All other waiting: for the rate limit, between tries."""
+
+
+class _Fault(Exception):
+    """This try gave no answer; the next may."""
+
+    def __init__(self, told: str, *, begun: bool) -> None:
+        super().__init__(told)
+        self.begun = begun
+        """Whether the gateway had begun to answer."""
+
+
+class ModelClient:
+    """Asks in the name of one attempt. Make it in the process that uses it; a connection does not survive a fork."""
+
+    def __init__(self, socket: Path, token: str, patience_s: float = PATIENCE_S) -> None:
+        self._socket = socket
+        self._token = token
+        self._patience_s = patience_s
+
+    def ask(self, request: Mapping[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
+        """The model's answer to `request`, the arguments of `messages.stream`.
+
+        `turn` counts all answers of the attempt and is part of the ledger's key: asked again after a
+        fault or a restart, the same answer is delivered. An answer that the SDK cannot read comes back
+        empty, with stop reason `unreadable`.
+
+        Raises BudgetReached, TaskLimit, KeyRefused, RecordingExhausted, RequestRefused, and CannotGoOn,
+        also when the gateway is away for longer than `patience_s`.
+        """
+        headers = {
+            "x-orchestrator-turn": str(turn),
+            "x-orchestrator-phase": phase,
+            "x-orchestrator-phase-turn": str(phase_turn),
+        }
+        away_since, broken, wait = time.monotonic(), 0, _FIRST_WAIT_S
+        while True:
+            try:
+                return self._try(request, headers, turn)
+            except _Fault as fault:
+                _log.info("turn %d gave no answer: %s", turn, fault)
+                if fault.begun:
+                    away_since, broken, wait = time.monotonic(), broken + 1, _FIRST_WAIT_S
+                if broken >= _MAX_BROKEN or time.monotonic() - away_since > self._patience_s:
+                    raise CannotGoOn(f"the gateway gives no answer ({fault}); resume the run") from fault
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if "_sdk" in self.__dict__:
+            self._sdk.close()
+
+    @cached_property
+    def _sdk(self) -> anthropic.Anthropic:
+        import anthropic
+        import httpx2
+
+        # A transport of one's own also keeps proxies of the environment out of the way.
+        transport = httpx2.HTTPTransport(uds=str(self._socket))
+        return anthropic.Anthropic(
+            api_key=self._token,
+            base_url="http://gateway",
+            max_retries=0,
+            http_client=anthropic.DefaultHttpxClient(transport=transport, timeout=_SILENCE_S),
+            timeout=_SILENCE_S,
+        )
+
+    def _try(self, request: Mapping[str, Any], headers: dict[str, str], turn: int) -> Answer:
+        import anthropic
+        import httpx2
+        import pydantic
+
+        begun = False
+        try:
+            with self._sdk.messages.stream(**request, extra_headers=headers) as stream:
+                begun = True
+                message = _whole(stream)
+            return self._answer(message, turn)
+        except anthropic.APIStatusError as error:
+            raise _meaning(error) from error
+        except (
+            *(anthropic.AnthropicError, httpx2.HTTPError, json.JSONDecodeError, pydantic.ValidationError),
+            *(RuntimeError, AssertionError),  # the SDK's own, for events out of order and for none at all
+        ) as error:
+            raise _Fault(f"{type(error).__name__}: {error}", begun=begun) from error
+
+    def _answer(self, message: dict[str, Any], turn: int) -> Answer:
+        import httpx2
+
+        times = self._sdk.get(f"/orchestrator/turn/{turn}", cast_to=httpx2.Response).json()
+        return Answer(
+            content=_clean(message["content"]),
+            stop_reason=message["stop_reason"],
+            usage=message.get("usage", {}),
+            model=message.get("model", ""),
+            endpoint_s=times["endpoint_s"],
+            waited_s=times["waited_s"],
+        )
+
+
+def _whole(stream: anthropic.MessageStream[None]) -> dict[str, Any]:
+    """The message as JSON, when its end came. Raises _Fault and the SDK's errors."""
+    import pydantic
+
+    try:
+        message = stream.get_final_message()
+    except (json.JSONDecodeError, pydantic.ValidationError):
+        raise
+    except ValueError as error:
+        # A tool call whose arguments are not JSON. The gateway would deliver it again and again: only
+        # another turn can help.
+        _log.warning("an answer cannot be read: %s", error)
+        return {"content": [], "stop_reason": "unreadable"}
+    if message.stop_reason is None:
+        # A stream that ends early raises nothing.
+        raise _Fault("its answer broke off", begun=True)
+    return message.model_dump(mode="json", exclude_none=True)
+
+
+def _meaning(error: anthropic.APIStatusError) -> Exception:
+    """What an error of the gateway, or one that it passes on, means for the caller."""
+    kind, told = str(error.type or ""), error.api_message or str(error)
+    if kind in _ENDS:
+        return _ENDS[kind](told)
+    if error.status_code >= 500 or kind in _PASSING:
+        return _Fault(f"{kind or error.status_code}: {told}", begun=True)
+    return RequestRefused(f"the endpoint refused the request ({kind or error.status_code}): {told}")
+
+
+def _clean(value: Any) -> Any:
+    """The value without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,123 @@
+"""Runs one command without a sandbox and leaves nothing of it behind. A program: `python -I -S reaper.py LEASH argv...`
+
+Who daemonises itself (fork twice, setsid) leaves its session and its process group, but not its
+ancestry: on Linux this process is the subreaper of all that the command starts, and what loses its
+parent becomes its child. When the command ends, or the leash breaks, all of it is killed.
+
+LEASH is the descriptor of a pipe's reading end. Whoever holds the writing end asks the command to
+end by writing a byte, and kills it by closing the pipe, or by dying: no kill -9 leaves it running.
+
+Not covered: a command that kills this process first. It has the same rights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 2.0
+"""Between SIGTERM and SIGKILL, for a command that is stopped."""
+
+
+def main(leash: int, argv: list[str]) -> int:
+    """Run `argv` to its end; its exit code, 128 + N when killed by signal N."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.set_inheritable(leash, False)  # noqa: FBT003
+    bell, bell_end = os.pipe()
+    os.set_blocking(bell_end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(bell_end)
+    # Python ignores these two, and what is ignored stays so across exec.
+    command = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
+    code = _wait(command, leash, bell)
+    _kill_all(command)
+    return code
+
+
+def _wait(command: int, leash: int, bell: int) -> int:
+    """Until the command itself ends; reaps orphans on the way."""
+    poll = select.poll()
+    poll.register(leash, select.POLLIN)
+    poll.register(bell, select.POLLIN)
+    deadline = float("inf")
+    while True:
+        code = _reap(command)
+        if code is not None:
+            return code
+        if time.monotonic() >= deadline:
+            return 128 + signal.SIGKILL
+        for ready, _ in poll.poll(None if deadline == float("inf") else 100):
+            if ready == bell:
+                os.read(bell, 512)
+            elif os.read(leash, 1):
+                deadline = time.monotonic() + GRACE_S
+                _signal(_all(command), signal.SIGTERM)
+            else:
+                return 128 + signal.SIGKILL
+
+
+def _reap(command: int) -> int | None:
+    """Collect what has ended; the command's code once it is among them."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == command:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+            if pid == 0:
+                break
+    return None
+
+
+def _kill_all(command: int) -> None:
+    """Kill until nothing is left. Again and again, as what is being killed may be forking."""
+    while True:
+        _signal(_all(command), signal.SIGKILL)
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            time.sleep(0.002)
+
+
+def _all(command: int) -> list[int]:
+    """Everything that the command started; without /proc its session's process group."""
+    return descendants(os.getpid()) if sys.platform == "linux" else [-command]
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below `pid`, as /proc tells at this moment. Zombies are left out."""
+    children: dict[int, list[int]] = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        try:
+            fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != b"Z":
+            children.setdefault(int(fields[1]), []).append(int(process.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
+
+
+if __name__ == "__main__":
+    # The exit code alone is the report; a finaliser or a traceback of ours would end up in the output.
+    os._exit(main(int(sys.argv[1]), sys.argv[2:]))

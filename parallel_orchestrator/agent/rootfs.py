@@ -1,0 +1,88 @@
+"""What a command finds around it: its limits, its environment and, in the sandbox, its file system."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from parallel_orchestrator.records.command import RESULTS, Command
+
+MAX_PROCESSES = 256
+RESULTS_MOUNT = "/results"
+# Both are private in the sandbox, which is what S108 asks about.
+TMP = "/tmp"  # noqa: S108
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+_TMPFS_BYTES = str(512 * 2**20)
+
+_SET_LIMITS = """
+ulimit -c 0; ulimit -n 1024; ulimit -v 4194304; ulimit -f 524288
+echo 1000 > /proc/self/oom_score_adj; renice -n 10 -p $$ > /dev/null
+"""
+"""Memory in KiB, file size in blocks of 512 bytes, as POSIX has it for `sh`.
+
+Where memory runs out, commands go first; where processes multiply, whoever watches them is quicker.
+"""
+
+_LIMIT_PROCESSES = f"ulimit -u {MAX_PROCESSES} || ulimit -p {MAX_PROCESSES}"
+"""dash knows only -p. Inside the sandbox's user namespace alone: elsewhere it counts all that the user runs."""
+
+
+def limited(command: Command, results: str, *, limit_processes: bool) -> list[str]:
+    """The command's arguments behind a shell that sets its limits and then becomes the command."""
+    limits = _SET_LIMITS + (_LIMIT_PROCESSES if limit_processes else "")
+    script = f'{{ {limits}\n}} 2>/dev/null; exec "$@"'
+    return ["/bin/sh", "-c", script, "sh", *(part.replace(RESULTS, results) for part in command.argv)]
+
+
+def environment(home: str) -> dict[str, str]:
+    """All that a command finds in its environment: built from nothing, so nothing can be forgotten in it."""
+    own = [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin"]
+    return {
+        "PATH": os.pathsep.join(dict.fromkeys([*own, "/usr/local/bin", "/usr/bin", "/bin"])),
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+
+def minimal_root() -> list[str]:
+    """bwrap arguments: the least of a system in which Python, a shell and the usual tools run."""
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+        path = Path(name)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            arguments += ["--ro-bind", name, name]
+    for name in (
+        *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "passwd", "group", "nsswitch.conf", "hosts"),
+        *("localtime", "ssl/certs", "ssl/openssl.cnf", "mime.types"),
+    ):
+        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    arguments += ["--proc", "/proc", *_kernel_settings(), "--dev", "/dev"]
+    arguments += ["--size", _TMPFS_BYTES, "--tmpfs", _SHARED_MEMORY, "--remount-ro", "/dev"]
+    return [*arguments, "--size", _TMPFS_BYTES, "--tmpfs", TMP]
+
+
+def _kernel_settings() -> list[str]:
+    """Make them read-only. Root may write some without any capability, in every namespace.
+
+    One of them, sys/kernel/core_pattern, names a program that the host's kernel runs.
+    """
+    names = ("sys", "sysrq-trigger", "mtrr", "fs", "pressure")
+    return [part for name in names for part in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")]
+
+
+def python_binds() -> list[str]:
+    """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown."""
+    real = Path(sys.executable).resolve().parent.parent
+    prefixes = [Path(sys.prefix), Path(sys.base_prefix), real]
+    arguments: list[str] = []
+    for path in dict.fromkeys([*prefixes, *(prefix.resolve() for prefix in prefixes)]):
+        if path != Path("/") and not path.is_relative_to("/usr"):
+            arguments += ["--ro-bind", str(path), str(path)]
+    return arguments

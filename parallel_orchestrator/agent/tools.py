@@ -1,0 +1,86 @@
+"""The tools of one attempt: the text editor and bash, over its workspace."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.agent.editor import Editor
+from parallel_orchestrator.agent.paths import MOUNT, Workspace
+from parallel_orchestrator.agent.results import ToolFault, ToolResult
+from parallel_orchestrator.records.command import Command, CommandRunner
+
+EDITOR = "str_replace_based_edit_tool"
+BASH = "bash"
+
+_COMMAND_LIMIT = 100_000
+"""Bytes of the longest command; the kernel takes 128 KiB in one argument."""
+
+_log = logging.getLogger(__name__)
+
+
+class ToolBox:
+    """Runs a model's tool calls. Whatever a call does wrong becomes a result that says so; nothing is raised for it."""
+
+    def __init__(self, folder: Path, runner: CommandRunner, bash_timeout_s: float = 120) -> None:
+        self._folder = folder.resolve()
+        self._runner = runner
+        self._timeout_s = bash_timeout_s
+        hosts = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
+        self._host_path = re.compile("(?:" + "|".join(map(re.escape, hosts)) + r")(?![\w.-])")
+
+    def run(self, name: str, arguments: object) -> ToolResult:
+        """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
+        try:
+            if not isinstance(arguments, Mapping):
+                raise ToolFault(f"the arguments have to be an object, not {type(arguments).__name__}")
+            result = self._dispatch(name, arguments)
+        except ToolFault as fault:
+            result = ToolResult(f"Error: {fault}", is_error=True)
+        except OSError as error:
+            _log.warning("%s failed on the host: %s", name, error)
+            result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
+        shown = self._host_path.sub(MOUNT, result.content)
+        return ToolResult(shown or "(no output)", result.is_error)
+
+    def mutates(self, name: str, arguments: object) -> bool:
+        """Whether the call can change files of the workspace."""
+        if not isinstance(arguments, Mapping):
+            return False
+        if name == EDITOR:
+            return arguments.get("command") != "view"
+        return name == BASH and not arguments.get("restart")
+
+    def _dispatch(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        if name == EDITOR:
+            workspace = Workspace(self._folder)
+            try:
+                return ToolResult(Editor(workspace).run(arguments))
+            finally:
+                workspace.close()
+        if name == BASH:
+            return self._bash(arguments)
+        raise ToolFault(f"there is no tool {name!r}; the tools are {EDITOR} and {BASH}")
+
+    def _bash(self, arguments: Mapping[str, Any]) -> ToolResult:
+        if arguments.get("restart"):
+            return ToolResult("Every command has a fresh shell anyway; there is nothing to restart.")
+        command = arguments.get("command")
+        if not isinstance(command, str) or not command.strip():
+            raise ToolFault("the argument command is missing; it has to be a string")
+        if "\0" in command or len(command.encode(errors="replace")) > _COMMAND_LIMIT:
+            raise ToolFault(
+                f"a command may not hold NUL and has at most {_COMMAND_LIMIT:,} bytes; write long text to a file first"
+            )
+        command = command.encode(errors="replace").decode()
+        done = self._runner(Command(("bash", "-c", command), self._folder, self._timeout_s))
+        output = done.output.rstrip("\n")
+        if done.timed_out:
+            note = f"[stopped: it ran longer than {self._timeout_s:g} s; everything that it started was ended]"
+            return ToolResult(f"{output}\n{note}".lstrip("\n"), is_error=True)
+        if done.code != 0:
+            output = f"{output}\n[exit code {done.code}]".lstrip("\n")
+        return ToolResult(output)

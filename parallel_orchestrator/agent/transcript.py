@@ -1,0 +1,240 @@
+"""The conversation of one attempt, as a journal, and what follows from it.
+
+    start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt
+    answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded
+    tree       turn, tree                     the workspace before the turn's tools ran
+    results    turn, results, seconds         one result for each tool call, in order
+    repair     round, text, base, tree        facts sent back; the workspace begins again as that tree
+    finished | submitted | failed | ...       reason: how it ended
+
+Every record is on disk before the next step is taken. What the model is sent, and every
+decision on how to go on, is computed from the records alone, so that a conversation which
+was killed goes on with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.agent.client import Answer
+from parallel_orchestrator.agent.results import ToolResult
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store.journal import Journal, Record, read_all
+
+WORK = "work"
+"""The phase before any repair; then come `repair 1`, `repair 2`, …"""
+
+GO_ON = "Your answer was cut off at the output limit. Go on exactly where it stopped."
+
+NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
+"""Stop reasons of answers whose tool calls are not carried out."""
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One tool call of an answer."""
+
+    id: str
+    name: str
+    arguments: Any
+
+    def __str__(self) -> str:
+        """The call in one line, for progress."""
+        arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
+        told = [str(arguments[key]) for key in ("command", "path") if key in arguments]
+        return " ".join([self.name, *told]).replace("\n", "; ")[:120]
+
+
+@dataclass
+class Conversation:
+    """Where a conversation stands: the fold of its records."""
+
+    start: Record = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+    """As the Messages API takes them, byte for byte the same after every fold."""
+    calls: tuple[ToolCall, ...] = ()
+    """Tool calls of the last answer that have no results yet."""
+    tree: str | None = None
+    """What the workspace has to be, on a fresh start, before anything else happens."""
+    stop_reason: str | None = None
+    """How the last answer ended; None when something was said to the model since."""
+    text: str = ""
+    """The last answer's text."""
+    turns: int = 0
+    """Answers so far, discarded ones too."""
+    phase: str = WORK
+    phase_turn: int = 1
+    """The number of the next answer in its phase."""
+    repair_rounds: int = 0
+    base: str = ""
+    """The commit that the work is based on."""
+    seconds: float = 0.0
+    """The task's own time: at the endpoint and in tools."""
+    cuts: int = 0
+    """Answers in a row that were cut off at the output limit."""
+    discarded_cuts: int = 0
+    """Those of them that could not be used at all, in a row."""
+    empties: int = 0
+    """Answers in a row that said nothing."""
+    error_turns: int = 0
+    """Turns in a row whose tool calls all failed."""
+    repeats: int = 0
+    """How often the last call was made in a row with the same result."""
+    outcome: Record | None = None
+    _last_call: str = ""
+
+    def apply(self, record: Record) -> None:
+        """Take the next record into account."""
+        step = _STEPS.get(record["kind"])
+        if step is not None:
+            step(self, record)
+        else:
+            self.outcome = record
+
+    def _started(self, record: Record) -> None:
+        self.start = record
+        self.base = record["base"]
+        self._say(record["task"])
+
+    def _answered(self, record: Record) -> None:
+        content: list[dict[str, Any]] = record["content"]
+        discarded: bool = record["discarded"]
+        self.turns, self.phase_turn = record["turn"], record["phase_turn"] + 1
+        self.seconds += record["endpoint_s"]
+        self.stop_reason, self.tree, self.outcome = record["stop_reason"], None, None
+        cut = self.stop_reason == "max_tokens"
+        self.cuts = self.cuts + 1 if cut else 0
+        self.discarded_cuts = self.discarded_cuts + 1 if cut and discarded else 0
+        self.empties = self.empties + 1 if discarded and not cut else 0
+        self.text = "\n".join(block["text"] for block in content if block["type"] == "text")
+        if discarded:
+            return
+        if self.stop_reason not in NEVER_ACTED_ON:
+            self.calls = tuple(ToolCall(b["id"], b["name"], b["input"]) for b in content if b["type"] == "tool_use")
+        if content:
+            self.messages.append({"role": "assistant", "content": content})
+        if cut and not self.calls:
+            self._say([{"type": "text", "text": GO_ON}])
+
+    def _tree_kept(self, record: Record) -> None:
+        self.tree = record["tree"]
+
+    def _tools_ran(self, record: Record) -> None:
+        results: list[dict[str, Any]] = record["results"]
+        for call, result in zip(self.calls, results, strict=True):
+            told = json.dumps([call.name, call.arguments, result["content"]], sort_keys=True)
+            self.repeats = self.repeats + 1 if told == self._last_call else 1
+            self._last_call = told
+        self.error_turns = self.error_turns + 1 if all(result["is_error"] for result in results) else 0
+        self.seconds += record["seconds"]
+        self.calls, self.tree, self.stop_reason = (), None, None
+        self._say([{"type": "tool_result", **result} for result in results])
+
+    def _sent_back(self, record: Record) -> None:
+        self.repair_rounds = record["round"]
+        self.phase, self.phase_turn = f"repair {record['round']}", 1
+        self.base, self.tree, self.stop_reason, self.outcome = record["base"], record["tree"], None, None
+        self.cuts = self.discarded_cuts = self.empties = self.error_turns = self.repeats = 0
+        self._last_call = ""
+        self._say([{"type": "text", "text": record["text"]}])
+
+    def _say(self, blocks: Sequence[Mapping[str, Any]]) -> None:
+        """Add to what the user says; two user messages in a row are one."""
+        if self.messages and self.messages[-1]["role"] == "user":
+            self.messages[-1]["content"] += list(blocks)
+        else:
+            self.messages.append({"role": "user", "content": list(blocks)})
+
+
+_STEPS = {
+    "start": Conversation._started,
+    "answer": Conversation._answered,
+    "tree": Conversation._tree_kept,
+    "results": Conversation._tools_ran,
+    "repair": Conversation._sent_back,
+}
+
+
+def fold(records: Iterable[Record]) -> Conversation:
+    """Where the conversation of these records stands."""
+    conversation = Conversation()
+    for record in records:
+        conversation.apply(record)
+    return conversation
+
+
+def read(path: Path) -> Conversation:
+    """Where the conversation in `path` stands, without changing the file."""
+    return fold(read_all(path))
+
+
+class Transcript:
+    """The conversation in `path`, open for going on. One writer at a time: whoever holds the task's claim."""
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path)
+        records = self._journal.read_new()
+        self.torn_bytes = self._journal.repair_tail()
+        """Bytes of a torn tail that were cut off when it was opened."""
+        if records and records[0]["kind"] != "start":
+            raise DamagedState(f"{path} does not begin with a start record; move it away, then `retry` the task")
+        self.conversation = fold(records)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was said yet: `begin` comes first."""
+        return not self.conversation.messages
+
+    def begin(self, opening: Mapping[str, Any], *, base: str, run: str, task_id: str, attempt: int) -> None:
+        """Record what the conversation starts with; `opening` as `prompt.opening` makes it."""
+        self._add("start", **opening, base=base, run=run, task_id=task_id, attempt=attempt)
+
+    def answer(self, answer: Answer, content: list[dict[str, Any]], *, discarded: bool) -> None:
+        """Record the next answer, `content` being what is kept of it. Do this before any of its tools runs."""
+        now = self.conversation
+        self._add(
+            "answer",
+            turn=now.turns + 1,
+            phase=now.phase,
+            phase_turn=now.phase_turn,
+            content=content,
+            stop_reason=answer.stop_reason,
+            usage=answer.usage,
+            endpoint_s=answer.endpoint_s,
+            discarded=discarded,
+        )
+
+    def tree(self, tree: str) -> None:
+        """Record what the workspace is before the last answer's tools run."""
+        self._add("tree", turn=self.conversation.turns, tree=tree)
+
+    def results(self, results: Sequence[ToolResult], seconds: float) -> None:
+        """Record what the last answer's tool calls gave, in their order."""
+        told = [
+            {"tool_use_id": call.id, "content": result.content, "is_error": result.is_error}
+            for call, result in zip(self.conversation.calls, results, strict=True)
+        ]
+        self._add("results", turn=self.conversation.turns, results=told, seconds=seconds)
+
+    def repair(self, text: str, *, base: str, tree: str) -> None:
+        """Send facts back into the conversation. It goes on from `tree`, made of commit `base`."""
+        self._add("repair", round=self.conversation.repair_rounds + 1, text=text, base=base, tree=tree)
+
+    def outcome(self, kind: str, reason: str = "") -> None:
+        """Record how it ended, for whoever reads the transcript later. `kind` is none of the other records' kinds."""
+        if kind in _STEPS:
+            raise ValueError(f"{kind} is not an outcome")
+        self._add(kind, reason=reason)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._journal.close()
+
+    def _add(self, kind: str, **fields: Any) -> None:
+        self.conversation.apply(self._journal.append({"kind": kind, **fields}, durable=True))

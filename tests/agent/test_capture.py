@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel_orchestrator.agent.capture import Output
+
+
+def test_short_output_is_kept_as_it_is() -> None:
+    output = Output(10)
+    output.add("größe".encode())
+    assert output.text() == "größe"
+
+
+def test_long_output_keeps_head_and_tail() -> None:
+    output = Output(20)
+    for _ in range(1000):
+        output.add(b"x" * 1000)
+    output.add(b"the end")
+    head, note, tail = output.text().split("\n")
+    assert head == "x" * 10
+    assert "1,000,007 bytes" in note
+    assert tail == "xxxthe end"
+
+
+@given(st.lists(st.binary(max_size=300), max_size=40), st.integers(2, 100))
+def test_output_is_bounded_whatever_comes(chunks: list[bytes], limit: int) -> None:
+    output = Output(limit)
+    for chunk in chunks:
+        output.add(chunk)
+    assert len(output.text()) <= limit + 80

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.agent.rootfs import MAX_PROCESSES
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, detect
+from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
+from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+from tests.agent.conftest import wait_for
+
+
+def _bubblewrap() -> BubblewrapRunner | str:
+    try:
+        found = detect("required")
+    except UsageError as error:
+        return str(error)
+    assert isinstance(found, BubblewrapRunner)
+    return found
+
+
+BUBBLEWRAP = _bubblewrap()
+needs_bubblewrap = pytest.mark.skipif(isinstance(BUBBLEWRAP, str), reason=str(BUBBLEWRAP))
+SANDBOXED = pytest.param(BUBBLEWRAP, id="bubblewrap", marks=needs_bubblewrap)
+BOTH = [SANDBOXED, pytest.param(PlainRunner(), id="plain")]
+in_both = pytest.mark.parametrize("runner", BOTH)
+in_sandbox = pytest.mark.parametrize("runner", [SANDBOXED])
+
+
+def sh(runner: CommandRunner, folder: Path, script: str, timeout_s: float = 60, limit: int = 30_000) -> Finished:
+    return runner(Command(("bash", "-c", script), folder, timeout_s, output_limit=limit))
+
+
+def running(marker: str) -> list[int]:
+    """Processes whose command line holds the marker."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdecimal() and marker.encode() in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+# What both promise
+
+
+@in_both
+def test_output_code_and_folder(runner: CommandRunner, folder: Path) -> None:
+    done = sh(runner, folder, "echo out; echo err >&2; touch made; exit 3")
+    assert (done.code, done.output, done.timed_out) == (3, "out\nerr\n", False)
+    assert (folder / "made").exists()
+
+
+@in_both
+def test_death_by_signal_is_told_as_a_shell_does(runner: CommandRunner, folder: Path) -> None:
+    assert sh(runner, folder, "kill -9 $$").code == 137
+
+
+@in_both
+def test_results_folder(runner: CommandRunner, folder: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results folder"
+    results.mkdir()
+    done = runner(Command(("sh", "-c", 'echo x > "$1"', "sh", f"{RESULTS}/report"), folder, 60, results))
+    assert done.code == 0, done.output
+    assert (results / "report").read_text() == "x\n"
+
+
+@in_both
+def test_python_and_pytest_are_there(runner: CommandRunner, folder: Path) -> None:
+    (folder / "test_a.py").write_text("def test_a(tmp_path):\n    (tmp_path / 'x').touch()\n")
+    done = sh(runner, folder, "python -m pytest -q -p no:cacheprovider")
+    assert (done.code, "1 passed" in done.output) == (0, True), done.output
+    assert sorted(path.name for path in folder.iterdir()) == ["test_a.py"]
+
+
+@in_both
+def test_environment_is_built_from_nothing(
+    runner: CommandRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "canary-1")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "canary-2")
+    names = {line.partition("=")[0] for line in sh(runner, folder, "env").output.splitlines()}
+    ours = {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}
+    assert names == ours | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PWD", "SHLVL", "_"}
+
+
+@in_both
+def test_standard_input_is_empty(runner: CommandRunner, folder: Path) -> None:
+    assert sh(runner, folder, "cat; echo end").output == "end\n"
+
+
+@in_both
+def test_time_limit_ends_with_what_was_said(runner: CommandRunner, folder: Path) -> None:
+    done = sh(runner, folder, "trap 'echo asked; exit 5' TERM; echo begun; sleep 1000 & wait", timeout_s=0.5)
+    assert done.timed_out
+    assert done.output.startswith("begun\nasked")
+
+
+@in_both
+def test_ignoring_sigterm_does_not_help(runner: CommandRunner, folder: Path) -> None:
+    done = sh(runner, folder, "trap '' TERM; while :; do sleep 0.1234; done", timeout_s=0.3)
+    assert (done.timed_out, done.code) == (True, 137)
+    assert running("0.1234") == []
+
+
+@in_both
+@pytest.mark.parametrize(
+    "start",
+    [
+        "sleep {s} &",
+        "setsid sleep {s} > /dev/null 2>&1 < /dev/null &",
+        "(setsid bash -c 'sleep {s} & disown' &)",
+        "python -c 'import os, time\nfor _ in (1, 2): os.fork() and os._exit(0); os.setsid()\ntime.sleep({s})' &",
+        "env -i setsid sleep {s} &",
+    ],
+    ids=["background", "setsid", "orphan", "double-fork", "no-environment"],
+)
+def test_what_stays_behind_is_killed(runner: CommandRunner, folder: Path, start: str) -> None:
+    seconds = f"{1000 + os.getpid()}.5"
+    done = sh(runner, folder, start.format(s=seconds) + "\nsleep 0.1; echo done")
+    assert (done.output, done.timed_out) == ("done\n", False)
+    assert running(seconds) == []
+
+
+@in_both
+def test_nothing_writes_after_the_end(runner: CommandRunner, folder: Path) -> None:
+    sh(runner, folder, "(trap '' TERM HUP; setsid bash -c 'while :; do date +%N > tick; done' &) ; sleep 0.2")
+    before = (folder / "tick").stat().st_mtime_ns
+    time.sleep(0.1)
+    assert (folder / "tick").stat().st_mtime_ns == before
+
+
+@in_both
+def test_a_flood_of_output_costs_no_memory(runner: CommandRunner, folder: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = sh(runner, folder, "echo first; head -c 200000000 /dev/zero | tr '\\0' x; echo; echo last", limit=1000)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert done.output.startswith("first\n")
+    assert done.output.endswith("last\n")
+    assert len(done.output) < 1200
+    assert grown_kib < 50_000
+
+
+@in_both
+def test_a_memory_bomb_hits_the_limit(runner: CommandRunner, folder: Path) -> None:
+    done = sh(runner, folder, "python -c 'x = bytearray(5 * 2**30)'")
+    assert done.code == 1
+    assert "MemoryError" in done.output
+
+
+@in_both
+def test_files_are_limited_in_size_and_number(runner: CommandRunner, folder: Path) -> None:
+    assert sh(runner, folder, "truncate -s 300M big").code != 0
+    done = sh(runner, folder, "python -c 'f = [open(\"/dev/null\") for _ in range(2000)]'")
+    assert "Too many open files" in done.output
+    assert sh(runner, folder, "ulimit -c").output == "0\n"
+
+
+@in_both
+def test_two_at_once_leave_each_other_alone(runner: CommandRunner, folder: Path) -> None:
+    slow: list[Finished] = []
+    thread = threading.Thread(target=lambda: slow.append(sh(runner, folder, "sleep 1; echo slow")))
+    thread.start()
+    while thread.is_alive():
+        assert sh(runner, folder, "echo quick").output == "quick\n"
+    thread.join()
+    assert slow[0].output == "slow\n"
+
+
+@in_both
+def test_no_descriptor_is_left_open(runner: CommandRunner, folder: Path) -> None:
+    sh(runner, folder, "true")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    sh(runner, folder, "echo x")
+    sh(runner, folder, "sleep 10", timeout_s=0.1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.records.command import Command
+detect(sys.argv[1])(Command(("bash", "-c", sys.argv[3]), Path(sys.argv[2]), 100))
+"""
+
+
+@pytest.mark.parametrize("mode", [pytest.param("required", marks=needs_bubblewrap), "off"])
+def test_kill_9_of_the_worker_leaves_nothing(mode: str, folder: Path) -> None:
+    seconds = f"{2000 + os.getpid()}.25"
+    script = f"setsid sleep {seconds} & touch started; sleep {seconds}"
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, mode, str(folder), script])
+    assert wait_for((folder / "started").exists)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert wait_for(lambda: running(seconds) == [])
+
+
+# What the sandbox adds
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+@in_sandbox
+def test_no_network_but_its_own_loopback(runner: CommandRunner, folder: Path, listener: int) -> None:
+    (folder / "probe.py").write_text(
+        "import socket, sys\n"
+        "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), 2); print('own')\n"
+        f"for address in [('127.0.0.1', {listener}), ('169.254.169.254', 80), ('1.1.1.1', 53)]:\n"
+        "    try:\n        socket.create_connection(address, 2); print('LEAK', address)\n"
+        "    except OSError as e: print('blocked')\n"
+        "try: socket.getaddrinfo('example.com', 80); print('LEAK')\n"
+        "except OSError: print('blocked')\n"
+    )
+    assert sh(runner, folder, "python probe.py").output.split() == ["own", *4 * ["blocked"]]
+
+
+@in_sandbox
+def test_nothing_outside_is_there(runner: CommandRunner, folder: Path) -> None:
+    (folder.parent / "neighbour").write_text("x")
+    seen = sh(runner, folder, f"ls -A / /root /home /work /tmp /etc; ls {folder} {folder.parent}; ls ..").output
+    assert "neighbour" not in seen
+    assert "shadow" not in seen
+    roots = set(sh(runner, folder, "ls -A /").output.split())
+    python = {Path(prefix).parts[1] for prefix in (sys.prefix, sys.base_prefix)}
+    usual = {"bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "tmp", "usr", "workspace"}
+    assert roots <= usual | python
+
+
+@in_sandbox
+def test_nothing_outside_can_be_written(runner: CommandRunner, folder: Path) -> None:
+    places = f"/x /usr/x /etc/x /dev/x /results /proc/sys/kernel/hostname {sys.prefix}/x {sys.base_prefix}/x"
+    seen = sh(runner, folder, f"for p in {places}; do (echo x > $p) 2>/dev/null && echo LEAK $p; done; echo end")
+    assert seen.output == "end\n"
+    assert sh(runner, folder, "touch /tmp/x /dev/shm/x && ls /tmp").output == "x\n"
+    assert sh(runner, folder, "ls /tmp").output == ""
+    kernel = "find /proc/sys /proc/sysrq-trigger /proc/mtrr /proc/fs -writable 2> /dev/null"
+    assert sh(runner, folder, kernel).output == ""
+    assert sh(runner, folder, "mount -o remount,rw / || mount --bind /tmp /usr").code != 0
+
+
+@in_sandbox
+def test_no_environment_of_the_host_is_readable(
+    runner: CommandRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = "sk-canary-8c1f0d3a"
+    code = "import time; print('up', flush=True); time.sleep(1000)"
+    environment = {**os.environ, "ANTHROPIC_API_KEY": canary}
+    # The environment that bwrap itself is started from is that of this process.
+    monkeypatch.setenv("ANTHROPIC_API_KEY", canary)
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        seen = sh(runner, folder, "cat /proc/*/environ /proc/*/cmdline | tr '\\0' '\\n'; ps eww 2>/dev/null").output
+        holder.kill()
+    assert canary not in seen
+    assert str(folder.parent) not in seen
+    processes = sh(runner, folder, "ls /proc").output.split()
+    assert len([name for name in processes if name.isdecimal()]) < 5
+    assert sh(runner, folder, "ls /proc/$$/fd; true").output.split() == ["0", "1", "2"]
+
+
+@in_sandbox
+def test_no_capabilities(runner: CommandRunner, folder: Path) -> None:
+    assert "CapEff:\t0000000000000000" in sh(runner, folder, "cat /proc/self/status").output
+
+
+@in_sandbox
+def test_a_fork_bomb_is_bounded(runner: CommandRunner, folder: Path) -> None:
+    bomb = "import os, time\nwhile True:\n    try: os.fork()\n    except OSError: time.sleep(9999.25)\n"
+    (folder / "bomb.py").write_text(bomb)
+    done = sh(runner, folder, "python bomb.py", timeout_s=20)
+    assert done.code != 0
+    # As root it is ended early; the kernel holds anybody else to the limit until the time is up.
+    assert done.timed_out or f"more than {MAX_PROCESSES} processes" in done.output
+    assert running("bomb.py") == []
+
+
+@in_sandbox
+def test_folder_with_odd_name(runner: CommandRunner, tmp_path: Path) -> None:
+    odd = tmp_path / "größe 'a' $b --x"
+    odd.mkdir()
+    assert sh(runner, odd, "touch x; pwd").output == "/workspace\n"
+    assert (odd / "x").exists()
+
+
+@in_sandbox
+def test_a_sandbox_that_cannot_be_set_up_is_no_verdict_on_the_command(runner: CommandRunner, folder: Path) -> None:
+    with pytest.raises(CannotGoOn, match="could not be set up"):
+        sh(runner, folder / "absent", "true")
+
+
+# Choosing
+
+
+def test_off_is_obeyed_and_told() -> None:
+    assert (detect("off").name, detect("off").describe()) == ("none", "Sandbox: OFF - commands run as you")
+
+
+@in_sandbox
+def test_on_is_told(runner: BubblewrapRunner) -> None:
+    assert (runner.name, runner.describe()) == ("bubblewrap", "Sandbox: ON (bubblewrap)")
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_no_sandbox_names_both_ways_on(
+    mode: str, broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if broken:
+        (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create a namespace' >&2; exit 1\n")
+        (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"(?s)nstall bubblewrap.*--sandbox off") as caught:
+        detect(mode)  # type: ignore[arg-type]
+    assert ("No permissions" in str(caught.value)) is broken
+
+
+def test_descendants_see_the_whole_tree() -> None:
+    with subprocess.Popen(["bash", "-c", "sleep 1000.5 & sleep 1000.5 & wait"]) as shell:
+        assert wait_for(lambda: len(reaper.descendants(shell.pid)) == 2)
+        for pid in reaper.descendants(shell.pid):
+            os.kill(pid, signal.SIGKILL)
