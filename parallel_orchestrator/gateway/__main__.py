@@ -1,0 +1,7 @@
+"""`python -m parallel_orchestrator.gateway`: started by `GatewayProcess`, not by people."""
+
+from __future__ import annotations
+
+from parallel_orchestrator.gateway.gateway import main
+
+main()

@@ -1,0 +1,85 @@
+"""From a caller's HTTP request to an `Ask`: whose turn it is, and what goes to the endpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_orchestrator.gateway import declined
+from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash
+from parallel_orchestrator.records.token import Caller, verify
+
+MAX_BODY = 32 * 2**20
+"""Bytes; the API's own limit."""
+
+_PASSED_ON = ("anthropic-version", "anthropic-beta", "user-agent")
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Request headers by lower-case name, the last of equal ones."""
+
+    values: Mapping[str, str]
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> Headers:
+        """Those of an ASGI scope."""
+        return cls({name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]})
+
+    def tokens(self) -> list[str]:
+        """What the caller shows to prove who it is. Some clients send both headers, for different credentials."""
+        bearer = self.values.get("authorization", "")
+        shown = [bearer[7:].strip() if bearer[:7].lower() == "bearer " else "", self.values.get("x-api-key", "")]
+        return [token for token in shown if token]
+
+    def caller(self, secret: str) -> Caller:
+        """The attempt that the token proves. Raises Declined."""
+        found = [caller for token in self.tokens() if (caller := verify(secret, token))]
+        if not found:
+            raise declined.unknown_token()
+        return found[0]
+
+    def number(self, name: str) -> int | None:
+        """A header that is a whole number from 1. Raises Declined when it is something else."""
+        text = self.values.get(name)
+        if text is None:
+            return None
+        if not text.isdecimal() or not int(text):
+            raise declined.bad_request(f"{name}: a whole number from 1 is wanted, not {text!r}")
+        return int(text)
+
+
+def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple[Ask, bool]:
+    """The ask, and whether the caller wants a stream. Raises Declined."""
+    body = _object(data)
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise declined.bad_request("model: Field required")
+    turn = headers.number("x-orchestrator-turn")
+    # A caller that counts no turns is given a count by the service, which knows its earlier answers.
+    phase_turn = headers.number("x-orchestrator-phase-turn") or turn or 0
+    ask = Ask(
+        slot=Slot(caller.task, caller.attempt, turn),
+        phase=headers.values.get("x-orchestrator-phase", "work") if turn else "work",
+        phase_turn=phase_turn if turn else 0,
+        model=body["model"],
+        max_tokens=body["max_tokens"] if isinstance(body.get("max_tokens"), int) else 0,
+        body=json.dumps({**body, "stream": True}, ensure_ascii=False, separators=(",", ":")).encode(),
+        hash=body_hash(body),
+        query=query,
+        headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
+    )
+    return ask, bool(body.get("stream"))
+
+
+def _object(data: bytes) -> Json:
+    try:
+        body = json.loads(data)
+        # A lone surrogate is legal in JSON text but in no UTF-8, so it could not be sent on.
+        json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise declined.bad_request(f"the request body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise declined.bad_request("the request body is not a JSON object")
+    return body

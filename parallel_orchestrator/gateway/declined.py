@@ -1,0 +1,97 @@
+"""Errors as callers of the gateway get them: an HTTP status and the error object of the Messages API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallel_orchestrator.gateway.messages import Refusal
+
+
+class Declined(Exception):
+    """The caller gets no answer. `type` tells it why: see the functions of this module."""
+
+    def __init__(self, status: int, kind: str, message: str, body: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = kind
+        self.body = body or {"type": "error", "error": {"type": kind, "message": message}}
+
+    def again(self) -> Declined:
+        """The same error to be raised anew, without the traceback and frames of its last use."""
+        return Declined(self.status, self.type, str(self), self.body)
+
+
+def unknown_token() -> Declined:
+    """No valid token of an attempt was shown."""
+    return Declined(401, "unknown_token", "the gateway knows no such token; a token is minted for each attempt")
+
+
+def unknown_run(run: str) -> Declined:
+    """The token is good, but its run is not open here."""
+    return Declined(404, "unknown_run", f"run {run} is not open in this gateway")
+
+
+def bad_request(message: str) -> Declined:
+    """The request cannot be understood. Nothing was sent to the endpoint."""
+    return Declined(400, "invalid_request_error", message)
+
+
+def not_found() -> Declined:
+    """No such path."""
+    return Declined(404, "not_found_error", "the gateway serves POST /v1/messages and nothing else of the API")
+
+
+def too_large(limit: int) -> Declined:
+    """The body is over the limit."""
+    return Declined(413, "request_too_large", f"the request body is larger than {limit // 2**20} MiB")
+
+
+def budget_reached(spent: float, cap: float) -> Declined:
+    """The run, or all runs together, have spent their cap."""
+    return Declined(402, "budget_reached", f"${spent:.4f} of ${cap:.2f} are spent; raise --max-cost to go on")
+
+
+def task_budget_reached(task: str, spent: float, cap: float) -> Declined:
+    """One task has spent its own cap."""
+    return Declined(402, "task_budget_reached", f"{task} has spent ${spent:.4f} of its ${cap:.2f}")
+
+
+def unpriced(model: str) -> Declined:
+    """A budget is set, and nobody knows what this model costs."""
+    return Declined(
+        400,
+        "unpriced_model",
+        f"a budget is set, but the price of model {model!r} is unknown; name it in a --prices file",
+    )
+
+
+def endpoint_silent(patience_s: float) -> Declined:
+    """The endpoint has sent nothing, not even an error, for the run's whole patience."""
+    return Declined(503, "endpoint_silent", f"the endpoint has sent nothing for {patience_s:g} s; resume later")
+
+
+def stopping() -> Declined:
+    """The gateway ends. Calls that were at the endpoint still land in the ledger."""
+    return Declined(503, "gateway_stopping", "the gateway is stopping; ask again after a resume")
+
+
+def cannot_write(reason: str) -> Declined:
+    """The ledger cannot be written, so nothing may be bought."""
+    return Declined(503, "cannot_write", reason)
+
+
+def refused(refusal: Refusal) -> Declined:
+    """The endpoint's own refusal, passed on as it is."""
+    return Declined(refusal.status, refusal.type, refusal.detail, refusal.body)
+
+
+def key_refused(refusal: Refusal) -> Declined:
+    """The endpoint refuses the credential."""
+    return Declined(
+        401, "key_refused", f"the endpoint refused the credential (HTTP {refusal.status}): {refusal.detail}"
+    )
+
+
+def credit_exhausted(refusal: Refusal) -> Declined:
+    """The account behind the credential has no money left, or may not spend more."""
+    return Declined(402, "credit_exhausted", f"the endpoint refused for lack of credit: {refusal.detail}")

@@ -1,0 +1,192 @@
+"""The gateway process: listens on its socket, obeys the lines on its standard input, and ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
+from parallel_orchestrator.gateway.endpoint import LiveEndpoint
+from parallel_orchestrator.gateway.ledger import Ledger
+from parallel_orchestrator.gateway.limiter import Limiter, Unlimited
+from parallel_orchestrator.gateway.messages import Endpoint, Json
+from parallel_orchestrator.gateway.prices import PriceTable
+from parallel_orchestrator.gateway.run import Run
+from parallel_orchestrator.gateway.server import Application
+from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.gateway.sockets import listen, remove_socket
+from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, UsageError
+from parallel_orchestrator.store.process import hide_memory
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ENDPOINT = "https://api.anthropic.com"
+_LINE_LIMIT = 2**20
+_GOODBYE_S = 5
+
+
+class Gateway:
+    """Everything of one gateway, made from its `start` line."""
+
+    def __init__(self, config: StartConfig) -> None:
+        self._config = config
+        self._prices = PriceTable.load(config.prices)
+        self.service = Service(limiter=Limiter(), patience_s=config.patience_s, max_cost_usd=config.max_cost_usd)
+        self._live = self._live_endpoint()
+        config.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # gone when an earlier gateway ended well
+        self._listener = listen(config.socket)
+        self._server = _Server(
+            uvicorn.Config(
+                Application(self.service, config.secret),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_keep_alive=600,  # the caller's pool closes first, so none meets a connection just closed
+                timeout_graceful_shutdown=_GOODBYE_S,
+            )
+        )
+        self._tasks = [
+            asyncio.create_task(self._server.serve(sockets=[self._listener])),
+            asyncio.create_task(self.service.watch_silence()),
+        ]
+
+    async def open_run(self, config: RunConfig) -> OpenedRun:
+        """Serve a run from now on. Raises OrchestratorError."""
+        await self.service.runs.closed(config.run)
+        if self.service.runs.is_open(config.run):
+            raise UsageError(f"run {config.run} is open already")
+        endpoint, limiter = self._endpoint(config)
+        self._check_prices(config, endpoint)
+        ledger = Ledger(config.ledger)
+        if ledger.torn_bytes or ledger.dead_calls:
+            log.warning(
+                "%s: cut %d bytes of a torn record, found %d calls without outcome",
+                config.ledger,
+                ledger.torn_bytes,
+                ledger.dead_calls,
+            )
+        run = Run(config.run, ledger, endpoint, limiter, self._prices, config.max_cost_usd, config.task_max_cost_usd)
+        self.service.runs.open(run)
+        return OpenedRun(run.spent_usd(), ledger.dead_calls)
+
+    def close_run(self, run: str) -> None:
+        """Take no more asks for it. What is at the endpoint still lands in its ledger."""
+        if not self.service.runs.is_open(run):
+            raise UsageError(f"run {run} is not open")
+        self.service.runs.close(run)
+
+    async def stop(self) -> None:
+        """Land the calls in flight, deliver what has landed, and go."""
+        await self.service.runs.close_all()
+        self._server.should_exit = True
+        await self._tasks[0]
+        self._tasks[1].cancel()
+        if self._live:
+            await self._live.close()
+        remove_socket(self._config.socket)
+
+    def _endpoint(self, config: RunConfig) -> tuple[Endpoint, Limiter]:
+        if config.recording:
+            # Only a replay needs pydantic and YAML; a live gateway starts without them.
+            from parallel_orchestrator.gateway.recording import load
+            from parallel_orchestrator.gateway.replay import ReplayEndpoint
+
+            return ReplayEndpoint(load(config.recording), config.speed), Unlimited()
+        if self._live is None:
+            raise UsageError("no endpoint: give a key or a base URL, or replay a recording")
+        return self._live, self.service.limiter
+
+    def _live_endpoint(self) -> LiveEndpoint | None:
+        config = self._config
+        if config.base_url is None and config.credential is None:
+            return None
+        url = config.base_url or DEFAULT_ENDPOINT
+        return LiveEndpoint(url, config.credential, config.patience_s, self.service.silence.heard)
+
+    def _check_prices(self, config: RunConfig, endpoint: Endpoint) -> None:
+        caps = (config.max_cost_usd, config.task_max_cost_usd, self._config.max_cost_usd)
+        unknown = [model for model in config.models if not self._prices.knows(model)]
+        if unknown and not endpoint.free and any(cap is not None for cap in caps):
+            raise UsageError(
+                f"a budget is set, but the price of {', '.join(unknown)} is unknown. "
+                'Name it in a file for --prices, in USD per million tokens: {"models": {"NAME": {"input": 1, '
+                '"output": 5}}}; or run without a budget.'
+            )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: this process has its own way to end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve() -> None:
+    """Obey standard input until it ends or a signal comes, then stop in good order."""
+    lines = await _standard_input()
+    end = asyncio.create_task(_signalled())
+    gateway: Gateway | None = None
+    while True:
+        line = asyncio.create_task(lines.readline())
+        await asyncio.wait([line, end], return_when=asyncio.FIRST_COMPLETED)
+        if end.done() or not line.result():
+            break
+        try:
+            command, fields = next(iter(json.loads(line.result()).items()))
+            gateway, reply = await _obey(gateway, command, fields)
+        except OrchestratorError as error:
+            reply = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+        except OSError as error:
+            reply = {"error": str(error), "kind": "CannotGoOn", "exit_code": CannotGoOn.exit_code}
+        except (ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
+            # Only the class: the text could quote the line, and the first one holds the key.
+            reply = {"error": f"not understood: {type(error).__name__}", "kind": "UsageError", "exit_code": 2}
+        print(json.dumps(reply), flush=True)
+    if gateway:
+        await gateway.stop()
+
+
+async def _obey(gateway: Gateway | None, command: str, fields: Json) -> tuple[Gateway | None, Json]:
+    if command == "start" and gateway is None:
+        return Gateway(StartConfig.from_json(fields)), {"ok": True}
+    if command == "open_run" and gateway:
+        opened = await gateway.open_run(RunConfig.from_json(fields))
+        return gateway, {"ok": True, "spent_usd": opened.spent_usd, "open_calls": opened.open_calls}
+    if command == "close_run" and gateway:
+        gateway.close_run(fields["run"])
+        return gateway, {"ok": True}
+    raise UsageError(f"the gateway cannot do {command!r} now")
+
+
+async def _standard_input() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=_LINE_LIMIT)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def _signalled() -> None:
+    """Return when the process is asked to end. Ctrl-C is not for it: the orchestrator gets that too, and decides."""
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
+    await signalled.wait()
+
+
+def main() -> None:
+    """Run the gateway until its standard input ends."""
+    hide_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s gateway %(levelname)s %(message)s", stream=sys.stderr)
+    for name in ("httpx2", "httpcore2", "uvicorn"):  # they log every request, or that they start
+        logging.getLogger(name).setLevel(logging.WARNING)
+    asyncio.run(serve())

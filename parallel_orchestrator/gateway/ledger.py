@@ -1,0 +1,202 @@
+"""One run's ledger of model calls: intent before each call, outcome after it, both on disk before anything follows.
+
+Records (see `_fold` for what they mean together):
+
+    {"kind":"intent", "call":n, "task", "attempt", "turn", "phase", "phase_turn", "hash", "model", "try":k,
+     "bound_usd":x|null, "changed":bool, "at"}
+    {"kind":"answer", "call", ..., "model", "stop_reason", "usage", "usd", "recorded_usd", "endpoint_s", "waited_s",
+     "request_id", "at", "events"}
+    {"kind":"fault", "call", ..., "fault", "ambiguous", "detail", "at"}        a retry is a new intent, same call
+    {"kind":"refused", "call", ..., "status", "error_type", "detail", "at"}
+
+An intent without an outcome, found at opening, is a call that died with an earlier gateway: it may have been
+billed and counts at its bound. Answers stay on disk; memory holds where each one lies.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Refusal, Slot
+from parallel_orchestrator.gateway.spending import Spending
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store.journal import Journal, Record, decode
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where an answer lies in the ledger file, and what its task's clock wants to know."""
+
+    offset: int
+    length: int
+    endpoint_s: float
+    """Seconds that the successful try took."""
+    waited_s: float
+    """All other seconds from the ask to the answer."""
+    request_id: str | None
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A try that was announced in the ledger and has no outcome yet."""
+
+    call: int
+    ask: Ask
+    bound_usd: float | None
+
+
+class Ledger:
+    """The ledger of one run. Its only writer is this process; opening it repairs a torn tail.
+
+    Every method that writes raises CannotGoOn when the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path)
+        self._answers: dict[Slot, dict[str, Stored]] = defaultdict(dict)
+        self._open: dict[int, tuple[str, float | None]] = {}
+        """Task and bound of each call whose last intent has no outcome."""
+        self._last_call = 0
+        self.by_task: dict[str, Spending] = defaultdict(Spending)
+        self.changed = 0
+        """Calls bought although their turn was answered before, for another request."""
+        self.answers = 0
+        self.dead_calls = 0
+        """Calls that died with an earlier gateway."""
+        self.torn_bytes = 0
+        """Cut off the file's end at opening: a record that was being written at a kill."""
+        self._load()
+
+    def find(self, slot: Slot, request_hash: str) -> Stored | None:
+        """The answer to that very request, if it is there."""
+        return self._answers[slot].get(request_hash) if slot in self._answers else None
+
+    def answered_otherwise(self, slot: Slot, request_hash: str) -> bool:
+        """Whether the slot's turn has an answer, but to another request."""
+        return slot.turn is not None and slot in self._answers and request_hash not in self._answers[slot]
+
+    def latest(self, slot: Slot) -> Stored | None:
+        """The answer of a turn; the last one when the turn was asked for in several ways."""
+        stored = self._answers.get(slot)
+        return next(reversed(stored.values())) if stored else None
+
+    def count(self, task: str, attempt: int) -> int:
+        """Answers in one attempt so far."""
+        return sum(len(found) for slot, found in self._answers.items() if (slot.task, slot.attempt) == (task, attempt))
+
+    def events(self, stored: Stored) -> str:
+        """The SSE text of an answer, read back from disk. Raises DamagedState."""
+        with self._journal.path.open("rb") as file:
+            line = os.pread(file.fileno(), stored.length, stored.offset)
+        record = decode(line.removesuffix(b"\n"))
+        if record is None:
+            raise DamagedState(f"{self._journal.path} was changed at byte {stored.offset} while the gateway ran")
+        events: str = record["events"]
+        return events
+
+    def spending(self) -> Spending:
+        """The whole run's."""
+        total = Spending()
+        for part in self.by_task.values():
+            total.answered += part.answered
+            total.unsure += part.unsure
+            total.recorded += part.recorded
+            total.unpriced += part.unpriced
+        return total
+
+    def spent_by_task(self, task: str) -> float:
+        """USD that can have been billed for one task, over all its attempts."""
+        return self.by_task[task].total if task in self.by_task else 0.0
+
+    def new_call(self) -> int:
+        """The number for a call that starts now; its tries share it."""
+        self._last_call += 1
+        return self._last_call
+
+    def write_intent(self, call: int, ask: Ask, number: int, bound_usd: float | None) -> Intent:
+        """Announce a try. Only after this may anything go to the endpoint."""
+        changed = number == 1 and self.answered_otherwise(ask.slot, ask.hash)
+        fields = {"hash": ask.hash, "model": ask.model, "try": number, "bound_usd": bound_usd, "changed": changed}
+        self._write("intent", call, ask, fields)
+        return Intent(call, ask, bound_usd)
+
+    def write_answer(
+        self, intent: Intent, answer: Answered, usd: float | None, recorded_usd: float | None, waited_s: float
+    ) -> Stored:
+        """Record a whole answer. Only after this may it be delivered."""
+        fields = {
+            "hash": intent.ask.hash,
+            "model": answer.model,
+            "stop_reason": answer.stop_reason,
+            "usage": answer.usage,
+            "usd": usd,
+            "recorded_usd": recorded_usd,
+            "endpoint_s": round(answer.endpoint_s, 3),
+            "waited_s": round(waited_s, 3),
+            "request_id": answer.request_id,
+        }
+        self._write("answer", intent.call, intent.ask, fields, events=answer.events)
+        return self._answers[intent.ask.slot][intent.ask.hash]
+
+    def write_fault(self, intent: Intent, fault: Fault) -> None:
+        """Record that a try failed."""
+        fields = {"fault": fault.kind, "ambiguous": fault.ambiguous, "detail": fault.detail}
+        self._write("fault", intent.call, intent.ask, fields)
+
+    def write_refusal(self, intent: Intent, refusal: Refusal) -> None:
+        """Record that the endpoint said no."""
+        fields = {"status": refusal.status, "error_type": refusal.type, "detail": refusal.detail}
+        self._write("refused", intent.call, intent.ask, fields)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._journal.close()
+
+    def _write(self, kind: str, call: int, ask: Ask, fields: Record, **last: Any) -> None:
+        slot = ask.slot
+        head = {"kind": kind, "call": call, "task": slot.task, "attempt": slot.attempt, "turn": slot.turn}
+        where = {"phase": ask.phase, "phase_turn": ask.phase_turn}
+        # Milliseconds on the event loop, on purpose: nothing may overtake the record that it depends on.
+        record = {**head, **where, **fields, "at": round(time.time(), 3), **last}
+        before = self._journal.offset
+        self._journal.append(record, durable=True)
+        self._fold(record, before, self._journal.offset - before)
+
+    def _load(self) -> None:
+        records = self._journal.read_new()
+        self.torn_bytes = self._journal.repair_tail()
+        offset = 0
+        with self._journal.path.open("rb") as file:
+            for record, line in zip(records, file, strict=True):
+                self._fold(record, offset, len(line))
+                offset += len(line)
+        self.dead_calls = len(self._open)
+        for task, bound in self._open.values():
+            self.by_task[task].add_doubt(bound)
+        self._open.clear()
+
+    def _fold(self, record: Record, offset: int, length: int) -> None:
+        """Take one record into account, whether just written or found at opening."""
+        call, task = record["call"], record["task"]
+        self._last_call = max(self._last_call, call)
+        if record["kind"] == "intent":
+            if call in self._open:
+                raise DamagedState(f"{self._journal.path}: call {call} was begun twice")
+            self._open[call] = (task, record["bound_usd"])
+            self.changed += record["changed"]
+            return
+        _, bound = self._open.pop(call)
+        if record["kind"] == "answer":
+            self.answers += 1
+            self.by_task[task].add_answer(record["usd"], record["recorded_usd"])
+            slot = Slot(task, record["attempt"], record["turn"])
+            self._answers[slot][record["hash"]] = Stored(
+                offset, length, record["endpoint_s"], record["waited_s"], record["request_id"]
+            )
+        elif record["kind"] == "fault" and record["ambiguous"]:
+            self.by_task[task].add_doubt(bound)

@@ -1,0 +1,129 @@
+"""What model calls cost, by a dated table (`prices.json`) and the user's own file before it.
+
+The user's file has the table's form; of its fields only `models` is needed:
+
+    {"models": {"my-model": {"input": 1, "output": 5}}}
+
+Figures are USD per million tokens. Cache rates that are left out are the input rate: an endpoint without a cache
+bills all input alike. A list of such objects has prices by prompt size: the first whose `up_to` (tokens, cached
+ones included) holds the prompt. A model that stands in neither table has no price, which is never taken as 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.errors import UsageError
+
+_DATE = re.compile(r"-20[0-9]{6}$")
+_BYTES_PER_TOKEN = 3
+"""Fewer bytes than a token of text or JSON has, so that a bound is one."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """USD per million tokens, for prompts of at most `up_to` tokens."""
+
+    input: float
+    output: float
+    cache_read: float
+    cache_write_5m: float
+    cache_write_1h: float
+    up_to: float = float("inf")
+
+    def dearest_input(self) -> float:
+        """The most that a token of the prompt can cost."""
+        return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
+
+
+class PriceTable:
+    """Prices by model name. A date at a name's end (-20251001) is left off when the full name is not in the table."""
+
+    def __init__(self, models: Mapping[str, tuple[Rates, ...]], regions: Mapping[str, float]) -> None:
+        self._models = models
+        self._regions = regions
+
+    @classmethod
+    def load(cls, override: Path | None = None) -> PriceTable:
+        """The built-in table, with the models of `override` put before it. Raises UsageError."""
+        built_in = json.loads(files(__package__).joinpath("prices.json").read_text(encoding="utf-8"))
+        models, regions = _read_models(built_in), built_in["regions"]
+        if override:
+            own = _read_file(override)
+            models.update(own)
+        return cls(models, regions)
+
+    def knows(self, model: str) -> bool:
+        """Whether the model has a price."""
+        return bool(self._tiers(model))
+
+    def cost(self, model: str, usage: Mapping[str, Any]) -> float | None:
+        """USD for one answer with that `usage`, as the API states it; missing and null cache figures count as 0.
+
+        None when the model is unknown, or when the usage does not say what went in and out.
+        """
+        if not all(isinstance(usage.get(name), int) for name in ("input_tokens", "output_tokens")):
+            return None
+        written, read = _tokens(usage, "cache_creation_input_tokens"), _tokens(usage, "cache_read_input_tokens")
+        prompt = _tokens(usage, "input_tokens") + written + read
+        rates = next((r for r in self._tiers(model) if prompt <= r.up_to), None)
+        if rates is None:
+            return None
+        long = min(_tokens(usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"), written)
+        figure = (
+            _tokens(usage, "input_tokens") * rates.input
+            + (written - long) * rates.cache_write_5m
+            + long * rates.cache_write_1h
+            + read * rates.cache_read
+            + _tokens(usage, "output_tokens") * rates.output
+        )
+        return figure * self._regions.get(str(usage.get("inference_geo")), 1.0) / 1e6
+
+    def bound(self, model: str, body_bytes: int, max_tokens: int) -> float | None:
+        """The most that one answer to a request of that size can cost in USD. None when the model is unknown."""
+        tiers = self._tiers(model)
+        if not tiers:
+            return None
+        prompt = body_bytes / _BYTES_PER_TOKEN * max(rates.dearest_input() for rates in tiers)
+        answer = max_tokens * max(rates.output for rates in tiers)
+        return (prompt + answer) * max(1.0, *self._regions.values()) / 1e6
+
+    def _tiers(self, model: str) -> tuple[Rates, ...]:
+        return self._models.get(model) or self._models.get(_DATE.sub("", model)) or ()
+
+
+def _tokens(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
+    try:
+        return _read_models(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"the price file {path} cannot be used: {error!r}. "
+            'It is JSON of this form, in USD per million tokens: {"models": {"NAME": {"input": 1, "output": 5}}}'
+        ) from error
+
+
+def _read_models(table: Mapping[str, Any]) -> dict[str, tuple[Rates, ...]]:
+    return {
+        name: tuple(_read_rates(tier) for tier in (prices if isinstance(prices, list) else [prices]))
+        for name, prices in table["models"].items()
+    }
+
+
+def _read_rates(prices: Mapping[str, Any]) -> Rates:
+    base = float(prices["input"])
+    caches = dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h"), base)
+    rates = Rates(**{**caches, **{name: float(value) for name, value in prices.items()}})
+    if min(rates.input, rates.output, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h) < 0:
+        raise ValueError("a price is negative")
+    return rates

@@ -1,0 +1,59 @@
+"""A recording as an endpoint: its answers come after their recorded latency, and cost nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.gateway.messages import Answered, Ask, Outcome, Refusal
+from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording
+
+
+class ReplayEndpoint:
+    """Answers by task, phase and turn in it; what the request says is not looked at.
+
+    Latencies are divided by `speed`.
+    """
+
+    free = True
+
+    def __init__(self, recording: Recording, speed: float) -> None:
+        self._recording = recording
+        self._speed = speed
+        self._answers = {answer.key: answer for answer in recording.answers}
+
+    async def ask(self, ask: Ask) -> Outcome:
+        """The recorded answer, or a refusal that names the key which the recording lacks."""
+        started = time.monotonic()
+        answer = self._answers.get((ask.slot.task, ask.phase, ask.phase_turn))
+        if answer is None:
+            return self._exhausted(ask)
+        await asyncio.sleep(answer.latency_s / self._speed)
+        return Answered(
+            events=sse.stream_of(self._message(answer)),
+            model=self._recording.model,
+            stop_reason=answer.stop_reason,
+            usage=dict(answer.usage),
+            request_id=None,
+            endpoint_s=time.monotonic() - started,
+        )
+
+    def _message(self, answer: RecordedAnswer) -> sse.Json:
+        name = "_".join(map(str, answer.key)).replace(" ", "_")
+        return {
+            "id": f"msg_recorded_{name}",
+            "type": "message",
+            "role": "assistant",
+            "model": self._recording.model,
+            "content": answer.content,
+            "stop_reason": answer.stop_reason,
+            "stop_sequence": None,
+            "usage": dict(answer.usage),
+        }
+
+    def _exhausted(self, ask: Ask) -> Refusal:
+        missing = f"{ask.slot.task}, phase {ask.phase}, turn {ask.phase_turn}"
+        return Refusal(
+            404, "recording_exhausted", f"the recording {self._recording.name!r} has no answer for {missing}"
+        )

@@ -1,0 +1,92 @@
+"""One open run: its ledger, its endpoint, its caps, and the calls that are under way for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallel_orchestrator.gateway.declined import Declined
+from parallel_orchestrator.gateway.ledger import Ledger, Stored
+from parallel_orchestrator.gateway.limiter import Limiter
+from parallel_orchestrator.gateway.messages import Ask, Endpoint, Slot
+from parallel_orchestrator.gateway.prices import PriceTable
+
+CallKey = tuple[Slot, str]
+"""Slot and hash of the request: what makes two asks the same call."""
+
+
+@dataclass(eq=False)
+class Purchase:
+    """One call being bought, in a task of its own that no caller can cancel."""
+
+    ask: Ask
+    began: float = field(default_factory=time.monotonic)
+    running: bool = False
+    at_endpoint: bool = False
+    ended_by: Declined | None = None
+    task: asyncio.Task[Stored] = field(init=False)
+
+    def end(self, why: Declined) -> None:
+        """Stop trying. What is at the endpoint may have been billed, and is recorded so."""
+        if self.ended_by is None:
+            self.ended_by = why
+            # A task that is cancelled before its first step never enters its own try block; it will see `ended_by`.
+            if self.running:
+                self.task.cancel()
+
+
+@dataclass(eq=False)
+class Run:
+    """What the gateway holds of one run."""
+
+    id: str
+    ledger: Ledger
+    endpoint: Endpoint
+    limiter: Limiter
+    prices: PriceTable
+    max_cost_usd: float | None = None
+    task_max_cost_usd: float | None = None
+    halted: Declined | None = None
+    """Set when nothing more may be bought for this run."""
+    purchases: dict[CallKey, Purchase] = field(default_factory=dict)
+
+    @property
+    def capped(self) -> bool:
+        """Whether spending has a limit, so that every call needs a price."""
+        return self.max_cost_usd is not None or self.task_max_cost_usd is not None
+
+    def spent_usd(self) -> float:
+        """Answers, and doubtful calls at their bound."""
+        return self.ledger.spending().total
+
+    def bound(self, ask: Ask) -> float | None:
+        """The most in USD that a try can cost."""
+        return 0.0 if self.endpoint.free else self.prices.bound(ask.model, len(ask.body), ask.max_tokens)
+
+    def end_waiting(self, why: Declined) -> None:
+        """End the purchases that are not at the endpoint now."""
+        for purchase in list(self.purchases.values()):
+            if not purchase.at_endpoint:
+                purchase.end(why)
+
+    async def landed(self, timeout_s: float) -> None:
+        """Wait until no purchase is under way, at most that long."""
+        if tasks := [purchase.task for purchase in self.purchases.values()]:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        """Figures for the live view."""
+        spending = self.ledger.spending()
+        return {
+            "spent_usd": spending.total,
+            "unsure_usd": spending.unsure,
+            "recorded_usd": spending.recorded,
+            "unpriced": spending.unpriced,
+            "max_cost_usd": self.max_cost_usd,
+            "answers": self.ledger.answers,
+            "changed": self.ledger.changed,
+            "under_way": len(self.purchases),
+            "halted": self.halted.type if self.halted else None,
+        }

@@ -1,0 +1,190 @@
+"""The way of one call: from a caller's ask to an answer that is whole and on disk.
+
+    Service.ask
+      the answer is in the ledger ............ it is delivered from there, and nothing is bought
+      the same call is under way ............. its outcome is awaited
+      otherwise .............................. Service._buy, in a task that no caller can cancel
+        Service._try, until there is an answer
+          Limiter.turn ....................... wait for the endpoint's rate limit and for a place in flight
+          Permission.check ................... may this call be made now? credential, caps, disk
+          Ledger.write_intent ................ on disk before a byte goes out
+          Endpoint.ask ....................... one try
+          Ledger.write_answer, _fault ........ on disk before a caller hears of it
+        after a fault, wait: everybody (429) or this call (else); then try again, as long as patience lasts
+
+All of it runs in one event loop: a step without `await` is never interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from parallel_orchestrator.gateway import declined
+from parallel_orchestrator.gateway.declined import Declined
+from parallel_orchestrator.gateway.ledger import Intent, Stored
+from parallel_orchestrator.gateway.limiter import MAX_HOLD_S, Limiter, backoff
+from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Outcome, Refusal, Verdict
+from parallel_orchestrator.gateway.permission import Permission
+from parallel_orchestrator.gateway.run import Purchase, Run
+from parallel_orchestrator.gateway.runs import Runs
+from parallel_orchestrator.gateway.silence import Silence
+from parallel_orchestrator.records.errors import CannotGoOn
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Answers asks for all open runs. `limiter` is the live endpoint's; replays have their own."""
+
+    def __init__(self, *, limiter: Limiter, patience_s: float, max_cost_usd: float | None = None) -> None:
+        self.limiter = limiter
+        self.silence = Silence(patience_s, lambda: limiter.held_until)
+        self.runs = Runs(patience_s)
+        self.permission = Permission(self.runs, max_cost_usd)
+
+    async def ask(self, run_id: str, ask: Ask) -> tuple[Run, Stored]:
+        """The run, and where in its ledger the answer to `ask` lies. Raises Declined.
+
+        A caller that goes away is of no consequence: the call goes on, and the next ask finds it.
+        """
+        run = await self.runs.opened(run_id)
+        if stored := run.ledger.find(ask.slot, ask.hash):
+            return run, stored
+        purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
+        return run, await asyncio.shield(purchase.task)
+
+    async def watch_silence(self) -> None:
+        """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing."""
+        while True:
+            await self.silence.until_too_long()
+            for purchase in self.runs.live_purchases():
+                log.warning("%s: nothing came for %g s, giving up", purchase.ask.slot.task, self.silence.patience_s)
+                purchase.end(declined.endpoint_silent(self.silence.patience_s))
+            self.silence.heard()
+
+    def status(self) -> dict[str, Any]:
+        """Money, load and waiting, of the gateway and of each run, for the live view."""
+        return {
+            "spent_usd": self.runs.spent_usd(),
+            "max_cost_usd": self.permission.max_cost_usd,
+            "in_flight": self.limiter.in_flight,
+            "waiting": self.limiter.waiting,
+            "limit": int(self.limiter.limit),
+            "held_until_s": max(0.0, self.limiter.held_until - time.monotonic()),
+            "stopping": self.runs.stopping,
+            "runs": {run.id: run.status() for run in self.runs},
+        }
+
+    def _begin(self, run: Run, ask: Ask) -> Purchase:
+        if not ask.phase_turn:
+            under_way = sum(p.ask.slot == ask.slot for p in run.purchases.values())
+            ask = replace(ask, phase_turn=run.ledger.count(ask.slot.task, ask.slot.attempt) + under_way + 1)
+        if not self.runs.live_purchases():
+            self.silence.heard()
+        purchase = run.purchases[ask.slot, ask.hash] = Purchase(ask)
+        purchase.task = asyncio.create_task(self._buy(run, purchase))
+        # Its callers may be gone when it fails, and then nobody takes the exception.
+        purchase.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return purchase
+
+    async def _buy(self, run: Run, purchase: Purchase) -> Stored:
+        """Try until there is an answer. Raises Declined when there will be none."""
+        purchase.running = True
+        try:
+            self._check(run, purchase)
+            call = run.ledger.new_call()
+            for number in count(1):
+                outcome = await self._try(run, purchase, call, number)
+                if isinstance(outcome, Stored):
+                    return outcome
+                self._check(run, purchase)
+                await asyncio.sleep(self._delay(outcome, number))
+            raise AssertionError("count never ends")
+        except asyncio.CancelledError:
+            raise purchase.ended_by or declined.stopping() from None
+        except CannotGoOn as error:
+            raise self._cannot_write(run, error) from error
+        finally:
+            del run.purchases[purchase.ask.slot, purchase.ask.hash]
+
+    async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Stored | Fault:
+        """One try, when its turn has come. Raises Declined when another would not help."""
+        ask = purchase.ask
+        async with run.limiter.turn(retry=number > 1) as started:
+            self._check(run, purchase)
+            intent = run.ledger.write_intent(call, ask, number, run.bound(ask))
+            outcome = await self._at_endpoint(run, purchase, intent)
+            match outcome:
+                case Answered():
+                    run.limiter.succeeded()
+                    return self._store(run, purchase, intent, outcome)
+                case Refusal():
+                    run.ledger.write_refusal(intent, outcome)
+                    raise self._refused(outcome)
+                case Fault():
+                    log.info("%s, try %d failed: %s, %s", ask.slot.task, number, outcome.kind, outcome.detail)
+                    run.ledger.write_fault(intent, outcome)
+                    self._slow_down(run, outcome, started)
+                    return outcome
+
+    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent) -> Outcome:
+        purchase.at_endpoint = True
+        try:
+            return await run.endpoint.ask(purchase.ask)
+        except asyncio.CancelledError:
+            run.ledger.write_fault(intent, Fault("silent", ambiguous=True, detail="given up while it was under way"))
+            raise
+        finally:
+            purchase.at_endpoint = False
+
+    def _store(self, run: Run, purchase: Purchase, intent: Intent, answer: Answered) -> Stored:
+        price = run.prices.cost(answer.model, answer.usage)
+        if price is None:
+            price = run.prices.cost(purchase.ask.model, answer.usage)
+        usd, recorded_usd = (0.0, price) if run.endpoint.free else (price, None)
+        waited = time.monotonic() - purchase.began - answer.endpoint_s
+        return run.ledger.write_answer(intent, answer, usd, recorded_usd, max(0.0, waited))
+
+    def _check(self, run: Run, purchase: Purchase) -> None:
+        if purchase.ended_by:
+            raise purchase.ended_by
+        self.permission.check(run, purchase.ask)
+
+    def _slow_down(self, run: Run, fault: Fault, started: float) -> None:
+        if fault.holds_back:
+            run.limiter.hold_back(started, fault.retry_after_s)
+        elif fault.overload:
+            run.limiter.overloaded(started)
+
+    def _delay(self, fault: Fault, number: int) -> float:
+        """Seconds before this call's next try. After a rate limit the shared gate makes it wait, with all others."""
+        if fault.holds_back:
+            return 0.0
+        delay = backoff(number) if fault.retry_after_s is None else min(fault.retry_after_s, MAX_HOLD_S)
+        if fault.heard:
+            self.silence.excuse(delay)
+        return delay
+
+    def _refused(self, refusal: Refusal) -> Declined:
+        """The error for a refused call. When it concerns everybody, no other call goes out."""
+        if refusal.verdict is Verdict.CALLER:
+            return declined.refused(refusal)
+        why = (declined.key_refused if refusal.verdict is Verdict.KEY_REFUSED else declined.credit_exhausted)(refusal)
+        log.error("%s", why)
+        self.permission.refused = why
+        for run in self.runs:
+            if not run.endpoint.free:
+                run.end_waiting(why)
+        return why
+
+    def _cannot_write(self, run: Run, error: CannotGoOn) -> Declined:
+        """The ledger refused a record: nothing more is bought for this run."""
+        log.error("%s", error)
+        run.halted = declined.cannot_write(str(error))
+        run.end_waiting(run.halted)
+        return run.halted

@@ -1,0 +1,35 @@
+"""What a run has spent, counted from its ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Spending:
+    """Money in USD. A cap is compared with `total`, which is what can have been billed at most."""
+
+    answered: float = 0.0
+    """Whole answers, by their usage."""
+    unsure: float = 0.0
+    """Upper bounds of calls that may or may not have been billed."""
+    recorded: float = 0.0
+    """What replayed answers cost when they were recorded; nothing is paid for them now."""
+    unpriced: int = 0
+    """Calls whose cost is unknown, and is in none of these sums."""
+
+    @property
+    def total(self) -> float:
+        """Answers and doubtful calls together."""
+        return self.answered + self.unsure
+
+    def add_answer(self, usd: float | None, recorded_usd: float | None) -> None:
+        """Count a whole answer."""
+        self.answered += usd or 0.0
+        self.recorded += recorded_usd or 0.0
+        self.unpriced += usd is None
+
+    def add_doubt(self, bound_usd: float | None) -> None:
+        """Count a call that may have been billed, at its upper bound."""
+        self.unsure += bound_usd or 0.0
+        self.unpriced += bound_usd is None

@@ -1,0 +1,149 @@
+"""Server-sent events of the Messages API: reading them, telling a whole answer, and making them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Json = dict[str, Any]
+
+_PIECE = 2000
+"""Characters in one delta of a synthesised stream."""
+
+
+class BadEvent(ValueError):
+    """A data line is not a JSON object."""
+
+
+class EventReader:
+    """Splits a stream into events as the bytes arrive."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Json]:
+        """The events that `data` completes. Raises BadEvent."""
+        # Only \n ends a line here: the JSON inside may hold U+2028 and the like, which str.splitlines would cut.
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        events = []
+        for line in lines:
+            self._parts.append(line.decode("utf-8", errors="replace") + "\n")
+            event = _data_of(line)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def verbatim(self) -> str:
+        """The whole text, ended by an empty line as every event is."""
+        text = "".join(self._parts) + self._rest.decode("utf-8", errors="replace")
+        return text.rstrip("\r\n") + "\n\n"
+
+
+def parse(text: str) -> list[Json]:
+    """All events of a stored stream."""
+    return EventReader().feed(text.encode())
+
+
+def _data_of(line: bytes) -> Json | None:
+    if not line.startswith(b"data:"):
+        return None
+    try:
+        event = json.loads(line[5:])
+    except (ValueError, RecursionError):
+        raise BadEvent(f"not JSON: {line[:80]!r}") from None
+    if not isinstance(event, dict):
+        raise BadEvent(f"not an object: {line[:80]!r}")
+    return event
+
+
+def assemble(events: Iterable[Json]) -> Json:
+    """The Message object that a stream of events describes.
+
+    Usage figures of later events replace earlier ones unless they are null. A tool input that is no JSON, as a
+    cut answer leaves it, becomes an empty object.
+    """
+    message: Json = {}
+    for event in events:
+        match event.get("type"):
+            case "message_start":
+                message = {**event["message"], "content": [], "usage": dict(event["message"].get("usage") or {})}
+            case "content_block_start":
+                message["content"].append(dict(event["content_block"]))
+            case "content_block_delta":
+                _extend(message["content"][event["index"]], event["delta"])
+            case "message_delta":
+                message.update(event["delta"])
+                message["usage"].update({k: v for k, v in (event.get("usage") or {}).items() if v is not None})
+    for block in message.get("content", ()):
+        if "partial_json" in block:
+            block["input"] = _json_or_empty(block.pop("partial_json"))
+    return message
+
+
+def _extend(block: Json, delta: Json) -> None:
+    match delta["type"]:
+        case "text_delta":
+            block["text"] = block.get("text", "") + delta["text"]
+        case "thinking_delta":
+            block["thinking"] = block.get("thinking", "") + delta["thinking"]
+        case "signature_delta":
+            block["signature"] = delta["signature"]
+        case "input_json_delta":
+            block["partial_json"] = block.get("partial_json", "") + delta["partial_json"]
+        case "citations_delta":
+            block["citations"] = [*(block.get("citations") or []), delta["citation"]]
+
+
+def _json_or_empty(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def stream_of(message: Json) -> str:
+    """The SSE text of a whole Message object."""
+    return "".join(encode(event) for event in _events_of(message))
+
+
+def encode(event: Json) -> str:
+    """One event as it goes over the wire: all ASCII, for readers that take U+2028 for the end of a line."""
+    return f"event: {event['type']}\ndata: {json.dumps(event, separators=(',', ':'))}\n\n"
+
+
+def _events_of(message: Json) -> Iterator[Json]:
+    usage = message["usage"]
+    yield {
+        "type": "message_start",
+        "message": {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 0}},
+    }
+    for index, block in enumerate(message["content"]):
+        empty, deltas = _taken_apart(block)
+        yield {"type": "content_block_start", "index": index, "content_block": empty}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    ending = {"stop_reason": message["stop_reason"], "stop_sequence": message.get("stop_sequence")}
+    yield {"type": "message_delta", "delta": ending, "usage": usage}
+    yield {"type": "message_stop"}
+
+
+def _taken_apart(block: Json) -> tuple[Json, list[Json]]:
+    """A content block as it starts, and the deltas that fill it."""
+    match block["type"]:
+        case "text":
+            return {**block, "text": ""}, [{"type": "text_delta", "text": p} for p in _pieces(block["text"])]
+        case "tool_use":
+            arguments = json.dumps(block["input"], ensure_ascii=False)
+            return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": p} for p in _pieces(arguments)]
+        case "thinking":
+            deltas = [{"type": "thinking_delta", "thinking": p} for p in _pieces(block["thinking"])]
+            signature = {"type": "signature_delta", "signature": block.get("signature", "")}
+            return {**block, "thinking": "", "signature": ""}, [*deltas, signature]
+    return block, []
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]

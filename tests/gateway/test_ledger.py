@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.gateway.ledger import Ledger
+from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Refusal, Slot
+from parallel_orchestrator.records.errors import DamagedState
+
+ASK = Ask(Slot("task_1", 1, 1), "work", 1, "claude-opus-5-5", 100, b"{}", "hash1")
+ANSWER = Answered("event: ping\ndata: {}\n\n\u2028ä", "claude-opus-5-5", "end_turn", {"output_tokens": 1}, "req_1", 1.5)
+
+
+def buy(ledger: Ledger, ask: Ask, usd: float = 1.0) -> None:
+    intent = ledger.write_intent(ledger.new_call(), ask, 1, 3.0)
+    ledger.write_answer(intent, ANSWER, usd, None, 0.25)
+
+
+def test_what_was_written_is_found_again_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    buy(ledger, ASK)
+    buy(ledger, replace(ASK, slot=Slot("task_2", 1, 1)))
+    for found in (ledger, Ledger(path)):
+        stored = found.find(ASK.slot, ASK.hash)
+        assert stored is not None
+        assert found.events(stored) == ANSWER.events
+        assert (stored.endpoint_s, stored.waited_s, stored.request_id) == (1.5, 0.25, "req_1")
+        assert found.find(ASK.slot, "other") is None
+        assert found.find(Slot("task_3", 1, 1), ASK.hash) is None
+        assert found.answered_otherwise(ASK.slot, "other")
+        assert not found.answered_otherwise(ASK.slot, ASK.hash)
+        assert found.answers == 2
+        assert found.new_call() == 3
+
+
+def test_spending_is_what_can_have_been_billed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    buy(ledger, ASK, usd=1.0)
+    other = replace(ASK, slot=Slot("task_2", 1, 1))
+    clean = ledger.write_intent(2, other, 1, 3.0)
+    ledger.write_fault(clean, Fault("429", ambiguous=False, detail="slow down"))
+    doubtful = ledger.write_intent(2, other, 2, 3.0)
+    ledger.write_fault(doubtful, Fault("reset", ambiguous=True, detail="gone"))
+    refused = ledger.write_intent(3, other, 1, 3.0)
+    ledger.write_refusal(refused, Refusal(400, "invalid_request_error", "no"))
+    ledger.write_intent(4, other, 1, 5.0)
+    assert (ledger.spending().answered, ledger.spending().unsure) == (1.0, 3.0)
+    again = Ledger(path)
+    assert (again.spending().answered, again.spending().unsure, again.dead_calls) == (1.0, 8.0, 1)
+    assert (again.spent_by_task("task_1"), again.spent_by_task("task_2"), again.spent_by_task("x")) == (1.0, 8.0, 0.0)
+
+
+def test_the_last_way_a_turn_was_asked_is_its_time(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    buy(ledger, ASK)
+    assert ledger.latest(Slot("task_1", 1, 2)) is None
+    intent = ledger.write_intent(ledger.new_call(), replace(ASK, hash="hash2"), 1, None)
+    ledger.write_answer(intent, replace(ANSWER, endpoint_s=9.0), None, None, 0.0)
+    latest = ledger.latest(ASK.slot)
+    assert latest is not None
+    assert latest.endpoint_s == 9.0
+    assert ledger.changed == 1
+    assert ledger.spending().unpriced == 1
+
+
+def test_a_file_that_is_changed_under_way_is_not_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    buy(ledger, ASK)
+    stored = ledger.find(ASK.slot, ASK.hash)
+    assert stored is not None
+    path.write_bytes(path.read_bytes().replace(b"ping", b"pong"))
+    with pytest.raises(DamagedState, match="was changed"):
+        ledger.events(stored)
+
+
+def test_every_cut_of_the_file_opens_and_keeps_what_was_whole(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    for turn in (1, 2):
+        buy(ledger, replace(ASK, slot=Slot("task_1", 1, turn)))
+    data = path.read_bytes()
+    ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        cut = Ledger(path)
+        whole = sum(end <= size for end in ends)
+        assert (cut.answers, cut.dead_calls) == (whole // 2, whole % 2)
+        assert path.stat().st_size == max([end for end in ends if end <= size], default=0)
+        cut.close()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel_orchestrator.gateway import sse
+from tests.fake_api import events_of
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+blocks = st.one_of(
+    st.builds(lambda t: {"type": "text", "text": t}, texts),
+    st.builds(lambda t: {"type": "thinking", "thinking": t, "signature": "c2ln"}, texts),
+    st.builds(
+        lambda i: {"type": "tool_use", "id": "toolu_1", "name": "bash", "input": i},
+        st.dictionaries(texts, st.one_of(texts, st.integers(), st.none(), st.lists(texts))),
+    ),
+)
+
+
+def message(content: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": content,
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 3, "output_tokens": 5},
+    }
+
+
+@given(st.lists(blocks))
+def test_a_message_survives_being_streamed_and_put_together(content: list[dict[str, Any]]) -> None:
+    assert sse.assemble(sse.parse(sse.stream_of(message(content)))) == message(content)
+    assert sse.assemble(events_of(message(content))) == message(content)
+
+
+@given(st.lists(blocks, max_size=3), st.lists(st.integers(1, 40), min_size=1))
+def test_events_are_the_same_however_the_bytes_are_cut(content: list[dict[str, Any]], sizes: list[int]) -> None:
+    events = events_of(message(content))
+    data = "".join(f"event: x\r\ndata: {json.dumps(e, ensure_ascii=False)}\r\n\r\n" for e in events).encode()
+    reader, found, start, turn = sse.EventReader(), [], 0, 0
+    while start < len(data):
+        size = sizes[turn % len(sizes)]
+        found += reader.feed(data[start : start + size])
+        start, turn = start + size, turn + 1
+    assert found == events
+    assert reader.verbatim().rstrip("\r\n") == data.decode().rstrip("\r\n")
+
+
+@pytest.mark.parametrize("line", [b"data: {", b"data: []", b"data: 3", b"data: [DONE]", b"data: " + b"[" * 100_000])
+def test_a_line_that_is_no_event_is_told(line: bytes) -> None:
+    with pytest.raises(sse.BadEvent):
+        sse.EventReader().feed(line + b"\n")
+
+
+def test_comments_and_other_fields_are_skipped() -> None:
+    assert sse.parse(': hello\nid: 3\nretry: 5\nevent: ping\ndata: {"type":"ping"}\n\n') == [{"type": "ping"}]
+
+
+def test_later_usage_replaces_earlier_unless_null() -> None:
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 1}}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"input_tokens": None, "output_tokens": 7},
+        },
+    ]
+    assert sse.assemble(events)["usage"] == {"input_tokens": 10, "output_tokens": 7}
+    assert sse.assemble([{**events[0], "message": {"usage": None}}, {**events[1], "usage": None}])["usage"] == {}
+
+
+def test_a_cut_tool_input_becomes_empty() -> None:
+    cut = message([{"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "x" * 3000}}])
+    events = sse.parse(sse.stream_of(cut))
+    del events[3]
+    assert sse.assemble(events)["content"][0]["input"] == {}
