@@ -3,21 +3,24 @@
     submit
     ├─ adopt        the work is on the trunk already, only the note of it was lost
     ├─ collect      what the workspace changed, and whether it may      -> Refused
-    └─ three times at most, the last under merge.lock from the start:
-       ├─ merge     onto the head as it is now                          -> Conflict
-       ├─ judge     by the tests of the merged tree                     -> Red
-       └─ land      under merge.lock, if the head has not moved         -> Merged
+    ├─ under merge.lock:
+    │  ├─ merge     onto the head                                       -> Conflict
+    │  ├─ test      the merged tree
+    │  └─ land      when nothing broke                                  -> Merged
+    └─ without it, when something broke:
+       └─ judge     is this change to blame?                            -> Red
+          └─ if not, all of it once more, judged under merge.lock
 
-Merging and testing hold no lock, so many submissions test at once. Whoever lands
-first moves the head, and the others merge again on top of it; the third try keeps
-everybody else out, so each submission is through after three rounds.
+A test result holds for one head only, so submissions land one after the other however
+they are tested. Testing under the lock runs each tree's tests once; testing ahead of it
+would run most of them again whenever somebody else lands first. Finding out who is to
+blame takes more runs and happens outside.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from parallel_orchestrator.store.paths import RunDirectory
@@ -29,7 +32,7 @@ from parallel_orchestrator.trunk.objects import Tree
 from parallel_orchestrator.trunk.repository import Commit, Repository, one_line
 from parallel_orchestrator.trunk.results import Conflict, Hold, Merged, Red, Refused, Submission
 from parallel_orchestrator.trunk.testbench import TestBench
-from parallel_orchestrator.trunk.verdict import Verdict, judge
+from parallel_orchestrator.trunk.verdict import Trial, Verdict, glance, judge
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +65,22 @@ class MergeQueue:
         faults = rules.broken_rules(change, submission.task, submission.plan)
         if faults:
             return Refused(faults)
-        for last_try in (False, False, True):
-            with self.repository.alone() if last_try else nullcontext():
-                result = self._merge_and_judge(change, submission)
-                if not isinstance(result, _Green):
-                    return result
-                with nullcontext() if last_try else self.repository.alone():
-                    if self.repository.head() == result.head:
-                        return self._land(submission, hold, result, started)
-            logger.info("%s: the trunk moved while it was tested; merging again", submission.task.id)
-        raise AssertionError("the trunk moved although merge.lock was held")
+        cleared = None
+        for last_try in (False, True):
+            with self.repository.alone():
+                trial = self._merge_and_test(change, submission)
+                if isinstance(trial, Conflict):
+                    return trial
+                verdict = judge(trial) if last_try else glance(trial)
+                if verdict and not verdict.facts:
+                    told = verdict.after(cleared) if cleared else verdict
+                    return self._land(submission, hold, _Green(change, trial.head, trial.tree, told), started)
+            verdict = verdict or judge(trial)
+            if verdict.facts:
+                return Red(verdict.facts, self._workspace(change, trial.tree), trial.head)
+            cleared = verdict
+            logger.info("%s: what failed is not its doing; merging again", submission.task.id)
+        raise AssertionError("the last verdict is either red or has landed")
 
     def _adopt(self, submission: Submission, hold: Hold) -> Merged | None:
         """A submitter was killed after the trunk had moved and before that was recorded: record it now."""
@@ -90,18 +99,16 @@ class MergeQueue:
         since = self.repository.log(f"{submission.base}..{self.repository.head()}")
         return next((commit for commit in since if wanted.items() <= commit.trailers.items()), None)
 
-    def _merge_and_judge(self, change: Change, submission: Submission) -> Conflict | Red | _Green:
-        """Merge onto the head as it is now, and test the result."""
+    def _merge_and_test(self, change: Change, submission: Submission) -> Conflict | Trial:
+        """Merge onto the head as it is now, and run the tests of the result once."""
         head = self.repository.head()
         merged = merge(self.repository, change.tree, submission.base, head)
         conflicts = merged.conflicts or _twins(merged.tree)
         if conflicts:
             return Conflict(conflicts, self._workspace(change, merged.tree), head)
         passed_before = self.repository.log(head, "-1")[0].number("Tests-Passed")
-        verdict = judge(self.bench, merged.tree, self.repository.tree(head), passed_before, submission.task)
-        if verdict.facts:
-            return Red(verdict.facts, self._workspace(change, merged.tree), head)
-        return _Green(change, head, merged.tree, verdict)
+        trunk = self.repository.tree(head)
+        return Trial(self.bench, head, trunk, merged.tree, passed_before, submission.task, self.bench.test(merged.tree))
 
     def _land(self, submission: Submission, hold: Hold, green: _Green, started: float) -> Merged:
         """Move the trunk. merge.lock is held, and the head is still the one that was merged onto."""

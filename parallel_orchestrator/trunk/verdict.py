@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.trunk.objects import Tree
@@ -31,19 +31,49 @@ class Verdict:
     red_before: tuple[str, ...] = ()
     """What fails on the trunk without the change, too."""
 
+    def after(self, cleared: Verdict) -> Verdict:
+        """This verdict, with what an earlier one found to be nobody's doing."""
+        return replace(
+            self,
+            flaky=tuple(sorted({*self.flaky, *cleared.flaky})),
+            red_before=tuple(sorted({*self.red_before, *cleared.red_before})),
+        )
 
-def judge(bench: TestBench, tree: Tree, trunk: Tree, passed_before: int, task: Task) -> Verdict:
-    """Test `tree`; when something broke, find out whether the change is to blame before saying so."""
-    known = Baseline(passed_before)
-    first = bench.test(tree)
-    if not regressions(first, known):
-        return _verdict(first, known, task)
-    again = bench.test(tree)
+
+@dataclass(frozen=True)
+class Trial:
+    """A tree merged onto a head, its tests run once."""
+
+    bench: TestBench
+    head: str
+    trunk: Tree
+    """The head's tree, without the change."""
+    tree: Tree
+    """With it."""
+    passed_before: int
+    """Tests that pass on the head."""
+    task: Task
+    first: Report
+
+
+def glance(trial: Trial) -> Verdict | None:
+    """The verdict where the first run shows that nothing broke; None where it takes `judge`."""
+    known = Baseline(trial.passed_before)
+    return None if regressions(trial.first, known) else _verdict(trial.first, known, trial.task)
+
+
+def judge(trial: Trial) -> Verdict:
+    """Where something broke, find out whether the change is to blame: repeat the run, and run the head without it."""
+    verdict = glance(trial)
+    if verdict:
+        return verdict
+    known = Baseline(trial.passed_before)
+    again = trial.bench.test(trial.tree)
     if not regressions(again, known):
-        return _verdict(again, known, task, flaky=first.red)
-    without = bench.test(trunk)
+        return _verdict(again, known, trial.task, flaky=trial.first.red)
+    without = trial.bench.test(trial.trunk)
     measured = Baseline(without.counts.passed, without.red)
-    return _verdict(again, measured, task, red_before=again.red & without.red)
+    return _verdict(again, measured, trial.task, red_before=again.red & without.red)
 
 
 def regressions(report: Report, baseline: Baseline) -> list[str]:

@@ -1,0 +1,260 @@
+"""The documents against the program: links, commands, code blocks, fields and diagrams."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import typer
+
+from parallel_orchestrator.cli.app import make_app
+from parallel_orchestrator.config.options import Options, make_scenario
+from parallel_orchestrator.config.scenarios import load_options
+from parallel_orchestrator.gateway.recording import load
+from parallel_orchestrator.records.lifecycle import LEGAL_MOVES
+from parallel_orchestrator.records.plan import Complexity, Plan, Task
+from parallel_orchestrator.records.scenario import IDENTITY, Scenario
+from parallel_orchestrator.report.summary import read_state, summarize
+from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk.change import Change
+from parallel_orchestrator.trunk.evidence import describe
+from parallel_orchestrator.trunk.results import FinalReport, TestCounts
+from parallel_orchestrator.trunk.testbench import Report
+from parallel_orchestrator.trunk.verdict import Verdict
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+DOCUMENTS = [ROOT / "README.md", ROOT / "QUICKSTART.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(path), re.MULTILINE | re.DOTALL)
+
+
+def prose(path: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", text_of(path), flags=re.MULTILINE | re.DOTALL)
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [path.relative_to(ROOT).as_posix() for path in paths]
+
+
+# Links
+
+
+def anchors(path: Path) -> set[str]:
+    """Headings as GitHub turns them into anchors."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids(DOCUMENTS))
+def test_links_between_documents_resolve(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", prose(document)):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (document.parent / name).resolve() if name else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+# Python, YAML and shell blocks
+
+PYTHON = [(path, block) for path in DOCUMENTS for block in blocks(path, "python")]
+
+
+@pytest.mark.parametrize(("document", "block"), PYTHON, ids=ids([path for path, _ in PYTHON]))
+def test_python_blocks_compile_and_import_what_there_is(document: Path, block: str) -> None:
+    for node in ast.walk(ast.parse(block, str(document))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_the_scenario_file_in_the_readme_loads(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "README.md", "yaml")
+    file = tmp_path / "services.yaml"
+    file.write_text(block, encoding="utf-8")
+    options = load_options(file, "services")
+    assert options.settings["max_cost_usd"] == 20
+    assert options.settings["verify"]
+
+
+def test_the_recording_in_the_documents_loads(tmp_path: Path) -> None:
+    (block,) = blocks(DOCS / "recordings.md", "yaml")
+    file = tmp_path / "hello.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert load(file).answers[0].key == ("plan", "work", 1)
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """Arguments of every command line of ours that a document names, in blocks and in running text."""
+    lines = [line for block in blocks(path, "sh") for line in block.replace("\\\n", "").splitlines()]
+    lines += re.findall(r"`(python orchestrator\.py [^`]+|parallel-orchestrator [^`]+)`", prose(path))
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[:2] == ["python", "orchestrator.py"]:
+            yield words[2:]
+        elif words[:1] == ["parallel-orchestrator"]:
+            yield words[1:]
+
+
+COMMANDS = [(path, arguments) for path in DOCUMENTS for arguments in commands(path)]
+
+
+class Started(Exception):
+    """A command line was understood; the run that it asks for is not begun."""
+
+
+def not_begun(options: Options, *, retry: Any = None) -> NoReturn:
+    make_scenario({"requirements": options.requirements, "run": "x", "endpoint": "http://x", **options.settings})
+    raise Started
+
+
+def not_written(directory: Path, file: Path) -> NoReturn:
+    raise Started
+
+
+@pytest.mark.parametrize(("document", "arguments"), COMMANDS, ids=[" ".join(words)[:60] for _, words in COMMANDS])
+def test_commands_in_the_documents_are_understood(
+    document: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "services.yaml").write_text(blocks(ROOT / "README.md", "yaml")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("resume", "retry"):
+        Path(arguments[1]).mkdir(parents=True)
+        scenario = make_scenario({"requirements": "Build it", "run": "x", "endpoint": "http://x"})
+        write_json(RunDirectory(Path(arguments[1])).scenario, scenario.model_dump())
+    command = typer.main.get_command(make_app(not_begun, not_written))
+    with pytest.raises(Started):
+        command.main(arguments, prog_name="orchestrator.py", standalone_mode=False)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) > 15
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids(DOCUMENTS))
+def test_make_targets_exist(document: Path) -> None:
+    named = {line.split()[1] for block in blocks(document, "sh") for line in block.splitlines() if line[:5] == "make "}
+    assert named <= set(re.findall(r"^(\w+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+
+
+# docs/run-directory.md names every field
+
+FIELDS = set(re.findall(r"`([a-z0-9_]+)`", text_of(DOCS / "run-directory.md")))
+
+
+def sample_plan() -> Plan:
+    task = Task(
+        id="task_1",
+        name="n",
+        description="d",
+        priority=1,
+        estimated_effort="low",
+        dependencies=[],
+        files=["docs/a.md"],
+        acceptance=[],
+        integration_notes="",
+    )
+    complexity = Complexity(level="simple", reasoning="r", key_features=[], technical_components=[])
+    return Plan(complexity=complexity, contract="", integration_notes="", packages=[], verify=[], tasks=[task])
+
+
+def keys(value: Any) -> set[str]:
+    """The keys of a JSON value, at every depth."""
+    if isinstance(value, dict):
+        return set(value).union(*map(keys, value.values()))
+    return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+
+def test_every_field_of_scenario_and_plan_is_documented() -> None:
+    named = [*Scenario.model_fields, *Plan.model_fields, *Task.model_fields, *Complexity.model_fields]
+    assert set(named) <= FIELDS
+
+
+def test_the_identity_is_marked() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \* \|", text_of(DOCS / "run-directory.md"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(IDENTITY)
+
+
+def test_every_field_of_the_summary_is_documented(tmp_path: Path) -> None:
+    scenario = make_scenario({"requirements": "Build it", "run": "x", "endpoint": "http://x"})
+    state = read_state(RunDirectory(tmp_path), scenario, sample_plan())
+    final = FinalReport("c", TestCounts(), (), None, (), {"src": 0, "tests": 0, "docs": 0}, 0.0)
+    assert keys(summarize(state, final.as_json())) <= FIELDS
+
+
+def test_every_field_of_the_evidence_is_documented() -> None:
+    verdict = Verdict(Report(()), (), 0)
+    assert keys(describe(Change({}, {}, {}, {}, {}), verdict, sample_plan().tasks[0])) <= FIELDS
+
+
+# Diagrams
+
+
+def test_the_page_shows_the_diagrams_of_the_document() -> None:
+    diagrams = runpy.run_path(str(DOCS / "render_diagrams.py"))["diagrams"]
+    drawn = re.findall(r'data-source-sha256="([0-9a-f]{64})"', text_of(DOCS / "architecture-diagram.html"))
+    found = diagrams(text_of(DOCS / "architecture.md"))
+    assert len(found) == len(blocks(DOCS / "architecture.md", "mermaid")) > 6
+    assert [diagram.digest for diagram in found] == drawn, "run docs/render_diagrams.py"
+
+
+def test_the_page_needs_no_network() -> None:
+    page = text_of(DOCS / "architecture-diagram.html")
+    assert page.count("<svg ") == 2 * len(blocks(DOCS / "architecture.md", "mermaid"))
+    assert not re.search(r"""(src|href)=["'](https?:)?//|@import|url\(["']?http""", page)
+
+
+def arrows(block: str) -> set[tuple[str, str]]:
+    """The arrows of a diagram; `a & b --> c` are two."""
+    pairs = re.findall(r"^ +([\w &]+?) --> ([\w &]+?)(?:: .*)?$", block, re.MULTILINE)
+    return {(a, b) for left, right in pairs for a in left.split(" & ") for b in right.split(" & ")}
+
+
+def rooms_of(file: Path) -> set[str]:
+    """Rooms and top files that a file imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text_of(file))):
+        if isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    parts = [name.split(".") for name in names]
+    return {part[1] if part[0] == "parallel_orchestrator" and part[1:] else part[0] for part in parts}
+
+
+def files_of(name: str) -> list[Path]:
+    top = ROOT / f"{name}.py"
+    return [top] if top.exists() else [*(ROOT / "parallel_orchestrator" / name).rglob("*.py")]
+
+
+def test_the_import_diagram_is_the_code() -> None:
+    (block,) = (b for b in blocks(DOCS / "architecture.md", "mermaid") if "orchestrator --> cli" in b)
+    names = {"planner": "planner_agent", "executor": "executor_agent"}
+    drawn = {(names.get(a, a), names.get(b, b)) for a, b in arrows(block)}
+    known = {name for pair in drawn for name in pair}
+    real = {(name, room) for name in known for file in files_of(name) for room in rooms_of(file) & known - {name}}
+    left_out = {pair for pair in real - drawn if pair[1] in ("records", "store")}
+    assert real - left_out == drawn
+
+
+def test_the_state_diagram_is_the_table_of_legal_moves() -> None:
+    (block,) = (b for b in blocks(DOCS / "architecture.md", "mermaid") if b.startswith("stateDiagram"))
+    table = {(old.value, new.value) for old, moves in LEGAL_MOVES.items() for new in moves}
+    assert arrows(block) == table
