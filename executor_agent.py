@@ -27,7 +27,7 @@ from parallel_orchestrator.records.errors import RequestRefused, TaskLimit
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan, Task
-from parallel_orchestrator.records.scenario import SandboxMode, Scenario
+from parallel_orchestrator.records.scenario import Scenario, Surroundings
 from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.replica import Claim
@@ -67,8 +67,7 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
-    sandbox: SandboxMode
-    """`auto` settled: `required` or `off`."""
+    surroundings: Surroundings
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
@@ -81,7 +80,7 @@ class ExecutorAgent:
 
     def __init__(self, settings: ExecutorSettings) -> None:
         self._settings = settings
-        self._runner = detect(settings.sandbox)
+        self._runner = detect(settings.surroundings.sandbox, settings.surroundings.venv)
         self._trunk = Trunk(settings.run, self._runner, TEST_TIMEOUT_S)
 
     def execute(self, job: Job) -> Outcome:

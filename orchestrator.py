@@ -18,7 +18,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.process import GatewayProcess
     from parallel_orchestrator.records.plan import Plan
-    from parallel_orchestrator.records.scenario import SandboxMode
+    from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.console import View
     from parallel_orchestrator.store.directory import OwnedRun
     from parallel_orchestrator.trunk import Trunk
@@ -107,16 +107,19 @@ class Run:
         from parallel_orchestrator.report.summary import finished_summary
 
         try:
-            sandbox, described = self._choose_sandbox()
+            around, described = self._choose_sandbox()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
                 self.say(f"{self._who_pays()}. {described}")
-                trunk = self._open_trunk(owned, sandbox)
+                trunk = self._open_trunk(owned, around)
                 with self._gateway(owned) as gateway:
                     plan = self._plan(owned, gateway)
-                    self._build(owned, gateway, trunk, plan, sandbox)
+                    if venv := self._install(owned, plan):
+                        around = replace(around, venv=venv)
+                        trunk = self._open_trunk(owned, around)
+                    self._build(owned, gateway, trunk, plan, around)
                 return self._finish(owned, trunk, plan)
         finally:
             self.view.close()
@@ -133,10 +136,11 @@ class Run:
         log.info("%s", text)
         self.view.say(text)
 
-    def _choose_sandbox(self) -> tuple[SandboxMode, str]:
-        """`required` or `off`, and a line on it. Shipped recordings go on where none works, their code being ours."""
+    def _choose_sandbox(self) -> tuple[Surroundings, str]:
+        """Where commands run, and a line on it. Shipped recordings go on where none works, their code being ours."""
         from parallel_orchestrator.agent.sandbox import detect
         from parallel_orchestrator.config.options import is_shipped
+        from parallel_orchestrator.records.scenario import Surroundings
 
         mode, recording = self.settled.scenario.sandbox, self.settled.recording
         try:
@@ -144,10 +148,10 @@ class Run:
         except UsageError:
             if mode == "required" or recording is None or not is_shipped(recording):
                 raise
-            return "off", "Sandbox: OFF - none works here, and a shipped recording may run without"
+            return Surroundings("off"), "Sandbox: OFF - none works here, and a shipped recording may run without"
         if mode == "off" and os.geteuid() == 0 and self.settled.credential:
             described += ", that is as root: they can read the credential from memory"
-        return ("off" if mode == "off" else "required"), described
+        return Surroundings("off" if mode == "off" else "required"), described
 
     def _who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
@@ -177,13 +181,25 @@ class Run:
             stop_logging(handler)
             owned.lock.release()
 
-    def _open_trunk(self, owned: OwnedRun, sandbox: SandboxMode) -> Trunk:
+    def _install(self, owned: OwnedRun, plan: Plan) -> Path | None:
+        """The venv with those of the plan's packages that are not here; None when there are none."""
+        from parallel_orchestrator.agent.packages import install, missing
+
+        packages = missing(plan.packages)
+        if not packages:
+            return None
+        if not owned.scenario.allow_install:
+            raise UsageError(f"the plan needs {', '.join(packages)}: allow it with --allow-install, or plan without")
+        self.say(f"installing {', '.join(packages)} …")
+        return install(packages, owned.run.venv)
+
+    def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
         from parallel_orchestrator.agent.sandbox import detect
         from parallel_orchestrator.trunk import Trunk
 
-        trunk = Trunk(owned.run, detect(sandbox), TEST_TIMEOUT_S)
+        trunk = Trunk(owned.run, detect(around.sandbox, around.venv), TEST_TIMEOUT_S)
         trunk.create()
         return trunk
 
@@ -241,7 +257,7 @@ class Run:
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
-    def _build(self, owned: OwnedRun, gateway: GatewayProcess, trunk: Trunk, plan: Plan, sandbox: SandboxMode) -> None:
+    def _build(self, owned: OwnedRun, gateway: GatewayProcess, trunk: Trunk, plan: Plan, around: Surroundings) -> None:
         """Run executors until every task is settled."""
         from executor_agent import ExecutorSettings, open_executor
         from parallel_orchestrator.records.graph import choose_executors
@@ -254,7 +270,7 @@ class Run:
         choice = choose_executors(plan.graph(), owned.scenario.max_executors)
         self.say(f"plan: {plan.complexity.level}, {choice.reason}")
         settings = ExecutorSettings(
-            owned.run, owned.scenario, plan, gateway.config.socket, gateway.config.secret, sandbox
+            owned.run, owned.scenario, plan, gateway.config.socket, gateway.config.secret, around
         )
         source = WorkSource(open_executor, settings)
         force = Workforce(choice.executors, source, PRELOAD, owned.lock.descriptor)

@@ -11,7 +11,7 @@ ledger, so that a planner killed anywhere parses them again instead of asking an
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.agent.packages import missing
 from parallel_orchestrator.records.errors import DamagedState, PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults
 from parallel_orchestrator.records.scenario import Scenario
@@ -142,31 +143,21 @@ class PlannerAgent:
     def _package_faults(self, plan: Plan) -> list[str]:
         if self._scenario.allow_install:
             return []
-        return [
-            f"package {name!r} is not installed here: use the standard library instead"
-            for name in plan.packages
-            if not _installed(name)
-        ]
+        return [f"package {name!r} is not installed here: use the standard library" for name in missing(plan.packages)]
 
 
 def json_part(text: str) -> str:
-    """The JSON object in an answer: the whole, or what a Markdown fence or a preamble wraps."""
+    """The JSON object in an answer: the whole, or what a Markdown fence or other words wrap."""
     stripped = text.strip()
     if stripped.startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return stripped[: json.JSONDecoder().raw_decode(stripped)[1]]  # words after it do no harm
         return stripped
     fenced = re.search(r"```(?:json)?\s*\n(\{.*?\n?\})\s*```", stripped, re.DOTALL)
     if fenced:
         return fenced.group(1)
     start, end = stripped.find("{"), stripped.rfind("}")
     return stripped[start : end + 1] if 0 <= start < end else stripped
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return False
-    return True
 
 
 def _complaint(faults: list[str]) -> str:

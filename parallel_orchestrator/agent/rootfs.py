@@ -35,9 +35,9 @@ def limited(command: Command, results: str, *, limit_processes: bool) -> list[st
     return ["/bin/sh", "-c", script, "sh", *(part.replace(RESULTS, results) for part in command.argv)]
 
 
-def environment(home: str) -> dict[str, str]:
+def environment(home: str, venv: Path | None) -> dict[str, str]:
     """All that a command finds in its environment: built from nothing, so nothing can be forgotten in it."""
-    own = [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin"]
+    own = [f"{venv}/bin"] * bool(venv) + [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin"]
     return {
         "PATH": os.pathsep.join(dict.fromkeys([*own, "/usr/local/bin", "/usr/bin", "/bin"])),
         "HOME": home,
@@ -77,10 +77,10 @@ def _kernel_settings() -> list[str]:
     return [part for name in names for part in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")]
 
 
-def python_binds() -> list[str]:
+def python_binds(venv: Path | None) -> list[str]:
     """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown."""
     real = Path(sys.executable).resolve().parent.parent
-    prefixes = [Path(sys.prefix), Path(sys.base_prefix), real]
+    prefixes = [Path(sys.prefix), Path(sys.base_prefix), real, *([venv] if venv else [])]
     arguments: list[str] = []
     for path in dict.fromkeys([*prefixes, *(prefix.resolve() for prefix in prefixes)]):
         if path != Path("/") and not path.is_relative_to("/usr"):

@@ -50,14 +50,17 @@ _LAST_WAIT_S = 10.0
 """For a killed process to be gone; only a hanging disk takes so long."""
 
 
-def detect(mode: SandboxMode) -> BubblewrapRunner | PlainRunner:
-    """The runner for a run. Raises UsageError, with both ways on, where a sandbox is wanted and none works."""
+def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
+    """The runner for a run; `venv` is the run's own Python environment, if it has one.
+
+    Raises UsageError, with both ways on, where a sandbox is wanted and none works.
+    """
     if mode == "off":
-        return PlainRunner()
+        return PlainRunner(venv)
     program = shutil.which("bwrap")
     if program is None:
         raise _no_sandbox("bubblewrap (bwrap) is not installed")
-    runner = BubblewrapRunner(program)
+    runner = BubblewrapRunner(program, venv)
     with tempfile.TemporaryDirectory() as folder:
         try:
             probe = runner(Command(("true",), Path(folder), timeout_s=30))
@@ -80,11 +83,11 @@ class BubblewrapRunner:
 
     name = "bubblewrap"
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, venv: Path | None = None) -> None:
         self._program = program
         self._root = minimal_root()
-        self._python = python_binds()
-        self._environment = environment(home=TMP)
+        self._python = python_binds(venv)
+        self._environment = environment(TMP, venv)
 
     def describe(self) -> str:
         """One line for a person."""
@@ -134,6 +137,9 @@ class PlainRunner:
 
     name = "none"
 
+    def __init__(self, venv: Path | None = None) -> None:
+        self._venv = venv
+
     def describe(self) -> str:
         """One line for a person."""
         return "Sandbox: OFF - commands run as you"
@@ -147,7 +153,7 @@ class PlainRunner:
             results = str(command.results.resolve()) if command.results else ""
             arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash)]
             arguments += limited(command, results, limit_processes=False)
-            process = _start(arguments, environment(home), command.folder, leash)
+            process = _start(arguments, environment(home, self._venv), command.folder, leash)
             with process:
                 follower = Follower(process, command.output_limit)
                 try:

@@ -14,6 +14,7 @@ import typer
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.default_command import DefaultRun
 from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, UsageError
+from parallel_orchestrator.store.logfile import printable
 
 if TYPE_CHECKING:
     from parallel_orchestrator.config.options import Options, Settled
@@ -220,7 +221,7 @@ def run_app(app: typer.Typer) -> None:
     except OrchestratorError as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(printable(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

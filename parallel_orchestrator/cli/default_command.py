@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import typer.core
-from typer._click.core import Context  # typer brings its own click, and names its types nowhere else
+from typer._click.core import Context, Parameter  # typer brings its own click, and names its types nowhere else
 
 from parallel_orchestrator.records.errors import UsageError
 
@@ -18,17 +19,27 @@ class DefaultRun(typer.core.TyperGroup):
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Put `run` in front of what begins with neither a command nor an option of the group."""
         if args and args[0] not in self.commands and args[0] not in _OF_THE_GROUP:
-            words = [arg for arg in args if not arg.startswith("-")]
-            if words and " " not in words[0].strip() and not _follows_option(args, words[0]):
-                raise UsageError(_not_a_command(words[0], list(self.commands)))
+            word = _first_argument(args, self.commands["run"].params)
+            if word is not None and " " not in word.strip():
+                raise UsageError(_not_a_command(word, list(self.commands)))
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
 
-def _follows_option(args: list[str], word: str) -> bool:
-    """Whether `word` is an option's value, as `5` in `--max-executors 5 "Build …"`."""
-    place = args.index(word)
-    return place > 0 and args[place - 1].startswith("-")
+def _first_argument(args: list[str], params: Sequence[Parameter]) -> str | None:
+    """The first of `args` that is neither an option nor an option's value, as `5` in `--max-executors 5`."""
+    with_value = {
+        name for p in params if p.param_type_name == "option" and not getattr(p, "is_flag", False) for name in p.opts
+    }
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            return next(rest, None)
+        if not arg.startswith("-"):
+            return arg
+        if arg in with_value:
+            next(rest, None)
+    return None
 
 
 def _not_a_command(word: str, commands: list[str]) -> str:

@@ -58,12 +58,15 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     recording = find_recording(options.replay) if options.replay else None
     credential = None
     if recording:
-        fields |= {"replay": options.replay, "endpoint": recording_identity(recording)}
+        shipped = recording.parent == SHIPPED
+        fields |= {"replay": options.replay if shipped else str(recording), "endpoint": recording_identity(recording)}
     else:
         fields["endpoint"] = endpoint_from(environment)
         credential = credential_from(environment)
         official = "anthropic.com" in fields["endpoint"]
         fields.setdefault("endpoint_profile", "anthropic" if official else "compatible")
+    if fields.get("prices"):
+        fields["prices"] = str(Path(fields["prices"]).absolute())  # a resume may be typed in another folder
     plan = None
     if options.plan:
         plan, fields["plan_sha256"] = load_plan(options.plan)

@@ -21,6 +21,8 @@ TASK_ID = re.compile(r"task_[1-9][0-9]{0,3}")
 EFFORT_WEIGHT = {"low": 1.0, "medium": 2.0, "high": 4.0}
 """Relative durations until observed times replace them; an estimate, not a measurement."""
 
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*([<>=!~]=?=?\s*[A-Za-z0-9.*+-]+,?\s*)*")
+"""A distribution's name with extras and versions; no URLs, paths or options."""
 _SAFE_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
@@ -109,7 +111,8 @@ def _skeleton_faults(plan: Plan) -> list[str]:
         return ["the plan has no tasks"]
     if len(plan.tasks) > MAX_TASKS:
         return [f"the plan has {len(plan.tasks)} tasks; at most {MAX_TASKS} are allowed"]
-    return [*_id_faults(plan.tasks), *_dependency_faults(plan.tasks)]
+    packages = [f"{p!r} is no package requirement" for p in plan.packages if not _REQUIREMENT.fullmatch(p)]
+    return [*_id_faults(plan.tasks), *_dependency_faults(plan.tasks), *packages]
 
 
 def _id_faults(tasks: list[Task]) -> list[str]:

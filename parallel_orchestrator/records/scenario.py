@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,6 +57,16 @@ class Scenario(BaseModel):
     """A JSON file of prices that goes before the built-in table."""
     endpoint_patience_s: float = Field(default=600.0, gt=0)
     """The run ends with 3 when the endpoint sends nothing for this long."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where the commands of agents, and the tests, run."""
+
+    sandbox: SandboxMode
+    """`auto` settled: `required` or `off`."""
+    venv: Path | None = None
+    """The run's own Python environment, when its plan has packages that were not there."""
 
 
 IDENTITY = (

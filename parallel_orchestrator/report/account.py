@@ -10,6 +10,7 @@ import yaml
 
 from parallel_orchestrator.records.graph import choose_executors
 from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.store.logfile import one_line
 
 
 def replay_note(recording: Path, speed: float) -> str:
@@ -38,7 +39,7 @@ def plan_account(plan: Plan, directory: Path, budget: int) -> str:
         choose_executors(graph, budget).reason,
         f"the plan is in {directory / 'execution_plan.json'}; running the same requirement there uses it",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def closing_account(summary: dict[str, Any], directory: Path) -> str:
@@ -65,7 +66,7 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
         lines.append(f"  next:     cd {_quoted(directory)} && python -m pytest, and read README.md there")
     elif summary["failed"]:
         lines.append(f"  next:     parallel-orchestrator retry {_quoted(directory)}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _headline(summary: dict[str, Any]) -> str:

@@ -167,7 +167,7 @@ def _change(snapshot: Snapshot, task: str, state: TaskState, why: str) -> str:
     text = f"{mark} {task} {snapshot.names[task]}: {state}{who if state is TaskState.CLAIMED else ''}"
     if why and state is not TaskState.MERGED:
         text += f" ({why})"
-    return f"[{snapshot.done()}/{len(snapshot.states)}] {text}"
+    return one_line(f"[{snapshot.done()}/{len(snapshot.states)}] {text}")
 
 
 def _cost(snapshot: Snapshot) -> str:

@@ -56,7 +56,8 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     plan, replica, requirement = state.plan, state.replica, state.scenario.requirements
     merged = [task for task in plan.tasks if replica.tasks[task.id].state is TaskState.MERGED]
     written = {task.id: _documents(task, documents) for task in merged}
-    parts = [f"# {_title(requirement)}", requirement.strip()]
+    title = _title(requirement)
+    parts = [f"# {title}"] + [requirement.strip()] * (requirement.strip().rstrip(".") != title)
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
         listed = "\n".join(f"- {task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
@@ -67,7 +68,7 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     parts += ["## How to run it", *(f"**{title}**\n\n{run}" for title, run in runs)] if runs else []
     parts.append(
         "## How to test it\n\n```sh\npython -m pytest\n```\n\n"
-        "Needs Python 3.11 or newer and pytest. `src/` is the import root; `pyproject.toml` tells pytest so."
+        f"Needs Python 3.11 or newer and {_listed(['pytest', *plan.packages])}. `src/` is the import root; `pyproject.toml` tells pytest so."
     )
     rows = "\n".join(_row(task, replica, written[task.id]) for task in merged)
     parts.append(f"## Its parts\n\n| part | built by | files | more |\n|---|---|---|---|\n{rows}")
@@ -76,6 +77,10 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
         "in [docs/execution_summary.json](docs/execution_summary.json)."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _title(requirement: str) -> str:

@@ -97,6 +97,10 @@ class Ledger:
             spending.retries += 1
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
 
+    def turns(self, task: str, attempt: int) -> int:
+        """Turns of one attempt that have an answer."""
+        return sum(key[:2] == (task, attempt) for key in self._answered)
+
     def of(self, task: str) -> Spending:
         """Spending of one task, calls still open counted as uncertain."""
         spending = replace(self.tasks.get(task, Spending()))

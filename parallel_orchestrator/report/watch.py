@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.console import Row, Snapshot, View
 from parallel_orchestrator.report.spending import Ledger
@@ -56,11 +56,12 @@ class Watch:
         for record in self._journal.read_new():
             self._ledger.apply(record)
         done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
-        begun = {
-            task: spending.calls
-            for task, spending in self._ledger.tasks.items()
-            if task in replica.tasks and task not in done and spending.calls
+        turns_of = {
+            task: self._ledger.turns(task, status.attempt)
+            for task, status in replica.tasks.items()
+            if status.state not in SETTLED
         }
+        begun = {task: turns for task, turns in turns_of.items() if turns}
         spent = self._ledger.total()
         parts = [_counted(len(done), "task")]
         parts += [f"{_counted(turns, 'turn')} of {task}" for task, turns in begun.items()]

@@ -58,7 +58,7 @@ def own(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> Owne
 def read_scenario(run: RunDirectory) -> Scenario | None:
     """The scenario of a run, None where there is none yet. Raises DamagedState when it cannot be understood."""
     try:
-        text = run.scenario.read_text()
+        text = run.scenario.read_bytes()
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:

@@ -85,8 +85,12 @@ class Journal:
         self.read_new()
         torn = os.fstat(descriptor).st_size - self.offset
         if torn:
-            os.ftruncate(descriptor, self.offset)
-            os.fsync(descriptor)
+            try:
+                os.ftruncate(descriptor, self.offset)
+                os.fsync(descriptor)
+            except OSError as error:
+                self._failed = True
+                raise disk_error(self.path, error) from error
         return torn
 
     def append(self, fields: Record, *, durable: bool) -> Record:
@@ -131,14 +135,16 @@ class Journal:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
             try:
-                self._descriptor = os.open(self.path, flags)
-            except FileNotFoundError:
-                if not create:
-                    return -1
-                self._descriptor = os.open(self.path, flags | os.O_CREAT, 0o600)
-                sync_directory(self.path.parent)
-            except PermissionError as error:
-                # A reader of somebody else's run has no right to write, and needs none.
+                if create and not self.path.exists():
+                    self._descriptor = os.open(self.path, flags | os.O_CREAT, 0o600)
+                    sync_directory(self.path.parent)
+                else:
+                    self._descriptor = os.open(self.path, flags)
+            except FileNotFoundError as error:
+                if create:
+                    raise disk_error(self.path, error) from error
+            except OSError as error:
+                # A reader of somebody else's run, or of one on a read-only disk, cannot write and need not.
                 with contextlib.suppress(OSError):
                     self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                 if create or self._descriptor < 0:

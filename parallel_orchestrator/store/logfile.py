@@ -14,6 +14,11 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
+def printable(text: str) -> str:
+    """`text` with every control character but the newline escaped."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 class _OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))

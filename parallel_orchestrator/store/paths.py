@@ -67,6 +67,11 @@ class RunDirectory:
         """The result, for programs."""
         return self.root / "execution_summary.json"
 
+    @property
+    def venv(self) -> Path:
+        """Where the plan's packages are installed, when it has any that were not there."""
+        return self.root / ".venv"
+
     def folder(self, executor: int) -> Path:
         """The folder of one executor slot."""
         return self.root / f"executor_{executor}"

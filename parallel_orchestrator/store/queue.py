@@ -87,9 +87,8 @@ class TaskQueue:
                 if status.claim is None or executor not in (None, status.claim.executor):
                     continue
                 if executor is not None and status.deaths + 1 >= MAX_DEATHS:
-                    self._move(
-                        advance, task, TaskState.FAILED, why=f"its executor died {MAX_DEATHS} times; last: {why}"
-                    )
+                    told = f"its executor died {MAX_DEATHS} times; last: {why}"
+                    self._move(advance, task, TaskState.FAILED, why=told, died=True)
                     self._block_dependents(advance, task)
                 else:
                     self._move(advance, task, TaskState.QUEUED, why=why, died=executor is not None)

@@ -64,6 +64,7 @@ class Replica:
         self.tasks = {task: TaskStatus(waiting_for=len(node.dependencies)) for task, node in graph.nodes.items()}
         self.sessions: list[Session] = []
         self.unsettled = len(self.tasks)
+        self._last_mono = 0.0
         self._order = {task: place for place, task in enumerate(graph.nodes)}
         self._observed: dict[float, list[float]] = {}
         self._merged = 0
@@ -76,10 +77,11 @@ class Replica:
     def apply(self, record: dict[str, Any]) -> int:
         """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
         if "session" in record:
-            self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
+            self._begin_session(record)
             return 0
         if self.sessions:
             self.sessions[-1].last = record["mono"]
+        self._last_mono = record["mono"]
         task, new = record["task"], TaskState(record["state"])
         status = self.tasks[task]
         check_move(task, status.state, new)
@@ -89,6 +91,14 @@ class Replica:
         status.state, status.why = new, record.get("why", "")
         return self._enter(task, status, record)
 
+    def _begin_session(self, record: dict[str, Any]) -> None:
+        # Claims that a killed session left open end where its records do: nobody worked until this one began.
+        for status in self.tasks.values():
+            if status.state is TaskState.CLAIMED:
+                status.busy += self._last_mono - status.claimed_at
+                status.claimed_at = record["mono"]
+        self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
+
     def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
         """What follows from the state just entered; the number of tasks made ready."""
         if status.state is TaskState.CLAIMED:
@@ -97,12 +107,11 @@ class Replica:
             status.claimed_at = record["mono"]
             return 0
         status.claim = None
+        status.deaths += record.get("died", False)
         if status.state is TaskState.MERGED:
             return self._release_dependents(task, status.busy)
-        if status.state is TaskState.QUEUED:
-            status.deaths += record.get("died", False)
-            if record["attempt"] != status.attempt:
-                status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
+        if status.state is TaskState.QUEUED and record["attempt"] != status.attempt:
+            status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
         if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
             self._push(task)
             return 1
