@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check emptied lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,8 +29,15 @@ check: setup ## types, style, structure
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+emptied: setup ## empty each function of the three demo projects in turn: a test must notice, and every test must once
+	@rm -rf .emptied
+	@for name in simple medium complex; do \
+	  $(BIN)/python orchestrator.py run --config configs/demo.yaml --only $$name --speed 100 --output-dir .emptied/$$name && \
+	  $(BIN)/python tests/checks/emptied_functions.py .emptied/$$name || exit 1; \
+	done
+
 lock: setup ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .emptied .mypy_cache .ruff_cache .pytest_cache

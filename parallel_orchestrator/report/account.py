@@ -54,7 +54,7 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
         )
         lines += [f"            {fact.splitlines()[0]}" for fact in tests["facts"][:3]]
     for check in summary["verify"] or []:
-        lines.append(f"  verify:   {'ok    ' if check['code'] == 0 else 'FAILED'} {check['command']}")
+        lines.append(f"  verify:   {'ok    ' if check['code'] == 0 else 'FAILED'} {_short(check['command'])}")
     if lines_of_code:
         count = ", ".join(f"{kind} {number}" for kind, number in lines_of_code.items())
         lines.append(f"  made:     {summary['total_files_created']} files; lines: {count}")
@@ -69,6 +69,10 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
     return "\n".join(map(one_line, lines))
 
 
+def _short(command: str) -> str:
+    return command if len(command) <= 60 else command[:59] + "…"
+
+
 def _headline(summary: dict[str, Any]) -> str:
     rate = f"{summary['success_rate']:.0%}"
     done = f"{summary['completed']} of {summary['total_tasks']} tasks merged ({rate})"
@@ -80,7 +84,7 @@ def _time(summary: dict[str, Any]) -> str:
     if not summary["speedup"]:
         return "no task was worked on"
     return (
-        f"{summary['makespan_s']:.1f} s with {summary['executors_used']} executors; {summary['work_s']:.1f} s of work, "
+        f"{summary['makespan_s']:.1f} s, executors: {summary['executors_used']}; {summary['work_s']:.1f} s of work, "
         f"{summary['speedup']:.2f} times as fast as one after the other"
     )
 

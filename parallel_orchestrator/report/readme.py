@@ -66,9 +66,10 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     parts += ["## What it is", *leads] if leads else []
     runs = [(document.title, document.run) for task in merged for document in written[task.id] if document.run]
     parts += ["## How to run it", *(f"**{title}**\n\n{run}" for title, run in runs)] if runs else []
+    needed = _listed(["Python 3.11 or newer", "pytest", *plan.packages])
     parts.append(
         "## How to test it\n\n```sh\npython -m pytest\n```\n\n"
-        f"Needs Python 3.11 or newer and {_listed(['pytest', *plan.packages])}. `src/` is the import root; `pyproject.toml` tells pytest so."
+        f"Needs {needed}. `src/` is the import root; `pyproject.toml` tells pytest so."
     )
     rows = "\n".join(_row(task, replica, written[task.id]) for task in merged)
     parts.append(f"## Its parts\n\n| part | built by | files | more |\n|---|---|---|---|\n{rows}")
@@ -80,7 +81,7 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _title(requirement: str) -> str:

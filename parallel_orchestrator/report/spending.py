@@ -85,6 +85,7 @@ class Ledger:
         spending = self.tasks.setdefault(record["task"], Spending())
         if record["kind"] == "intent":
             spending.changed += bool(record["changed"]) and record["try"] == 1
+            spending.retries += record["try"] > 1
             self._open[record["call"]] = record
             return
         intent = self._open.pop(record["call"], {})
@@ -94,7 +95,6 @@ class Ledger:
             self._answered[key] += 1
             spending.add(record)
         elif record["kind"] == "fault":
-            spending.retries += 1
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
 
     def turns(self, task: str, attempt: int) -> int:

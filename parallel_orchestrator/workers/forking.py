@@ -83,13 +83,15 @@ def _bare_main() -> Iterator[None]:
 def _clean_environment() -> Iterator[None]:
     """The environment that the fork server is executed with: no credentials, and our own import path.
 
-    Before 3.12.4 a fork server ignores the import path that multiprocessing hands it, and preloads nothing.
+    Before 3.12.4 a fork server ignores the import path that multiprocessing hands it, and preloads nothing. Without
+    PYTHONSAFEPATH it would look into the working directory first, where anything may lie under our modules' names.
     """
     real = dict(os.environ)
     for name in real:
         if any(mark in name.upper() for mark in _CREDENTIAL_MARKS):
             del os.environ[name]
     os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         yield
     finally:
