@@ -249,6 +249,8 @@ class Run:
         if owned.run.plan.exists():
             return read_plan(owned.run.plan)
         plan = self.settled.plan
+        if plan is None and owned.scenario.plan_sha256:
+            raise UsageError("this run was to start from a plan file and stopped before: give the file again by --plan")
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
@@ -282,11 +284,12 @@ class Run:
             watch.look(supervisor.queue.refresh(), supervisor.slots.values())
 
         supervisor = Supervisor(owned.run, plan.graph(), force, tick)
+        again = self._to_retry(supervisor)
         supervisor.queue.start_session(choice.executors)
         for merge in trunk.recover():
             supervisor.queue.adopt(merge.task, merge.evidence)
         supervisor.queue.take_back(None, "its orchestrator ended")
-        for task in self._to_retry(supervisor):
+        for task in again:
             supervisor.queue.retry(task, "the person asked for another attempt")
         if owned.resumed:
             self.say(watch.reuse(supervisor.queue.refresh()))

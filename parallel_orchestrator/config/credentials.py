@@ -32,6 +32,9 @@ def endpoint_from(environment: Mapping[str, str]) -> str:
     url = environment.get("ANTHROPIC_BASE_URL", "").strip().rstrip("/") or DEFAULT_ENDPOINT
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"ANTHROPIC_BASE_URL is {url!r}: it must start with http:// or https://")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        # scenario.json names the endpoint, and holds no credential.
+        raise UsageError("ANTHROPIC_BASE_URL holds a user name or password; set ANTHROPIC_AUTH_TOKEN instead")
     return url.removesuffix("/v1")
 
 

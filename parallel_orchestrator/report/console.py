@@ -39,6 +39,8 @@ class Snapshot:
     rows: Sequence[Row]
     states: dict[str, tuple[TaskState, str]]
     """State of each task and why."""
+    holders: dict[str, int]
+    """The executor of each claimed task."""
     names: dict[str, str]
     spent: Spending
     max_cost_usd: float | None
@@ -162,7 +164,7 @@ class LiveView:
 
 
 def _change(snapshot: Snapshot, task: str, state: TaskState, why: str) -> str:
-    who = next((f" by executor {row.executor}" for row in snapshot.rows if row.task == task), "")
+    who = f" by executor {snapshot.holders[task]}" if task in snapshot.holders else ""
     mark = {TaskState.MERGED: "✓", TaskState.FAILED: "✗", TaskState.BLOCKED: "–"}.get(state, "·")
     text = f"{mark} {task} {snapshot.names[task]}: {state}{who if state is TaskState.CLAIMED else ''}"
     if why and state is not TaskState.MERGED:

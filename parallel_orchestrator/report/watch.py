@@ -45,8 +45,9 @@ class Watch:
             for slot in sorted(slots, key=lambda slot: slot.number)
         ]
         states = {task: (status.state, status.why) for task, status in replica.tasks.items()}
+        holders = {task: status.claim.executor for task, status in replica.tasks.items() if status.claim}
         spent = self._ledger.total()
-        self._view.show(Snapshot(rows, states, self._names, spent, self._cap))
+        self._view.show(Snapshot(rows, states, holders, self._names, spent, self._cap))
         if self._cap and not self._warned and spent.usd >= 0.8 * self._cap:
             self._warned = True
             self._view.say(f"80 % of the budget is spent: ${spent.usd:.2f} of ${self._cap:.2f}")

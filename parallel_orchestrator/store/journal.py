@@ -75,8 +75,8 @@ class Journal:
                 break
             records.append(record)
             self.next_seq += 1
+            self.offset += end + 1 - start
             start = end + 1
-        self.offset += start
         return records
 
     def repair_tail(self) -> int:

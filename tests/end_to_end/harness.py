@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -28,11 +29,13 @@ def environment(url: str | None, **extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(*arguments: str, url: str | None = None, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The program, running in a session of its own; all of it is killed at the end."""
+def started(
+    *arguments: str, url: str | None = None, cwd: Path | None = None, variables: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """The program, running in a session of its own; all of it is killed at the end. `variables`: of its environment."""
     process = subprocess.Popen(
         [*PROGRAM, *arguments],
-        env=environment(url),
+        env=environment(url, **(variables or {})),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -50,9 +53,15 @@ def started(*arguments: str, url: str | None = None, cwd: Path | None = None) ->
         process.stdout.close()
 
 
-def run(*arguments: str, api: FakeApi | None = None, cwd: Path | None = None, code: int = 0) -> str:
+def run(
+    *arguments: str,
+    api: FakeApi | None = None,
+    cwd: Path | None = None,
+    code: int = 0,
+    variables: dict[str, str] | None = None,
+) -> str:
     """Run the program to its end; what it printed. Fails unless it ends with `code`."""
-    with started(*arguments, url=api.url if api else None, cwd=cwd) as process:
+    with started(*arguments, url=api.url if api else None, cwd=cwd, variables=variables) as process:
         output, _ = process.communicate(timeout=230)
         assert process.returncode == code, output
         return output
@@ -109,4 +118,22 @@ def tree(directory: Path) -> dict[str, str]:
         for root in ("src", "tests", "docs")
         for path in sorted((directory / root).rglob("*"))
         if path.is_file() and path.suffix in (".py", ".md")
+    }
+
+
+def recount(directory: Path, *options: str) -> list[str]:
+    """The differences between the run's summary and what its other files say, by `tests.checks.recount`."""
+    command = [sys.executable, "-m", "tests.checks.recount", str(directory), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == bool(done.stdout), done.stderr
+    return done.stdout.splitlines()
+
+
+def fingerprint(directory: Path) -> dict[str, str]:
+    """Mode and content of every file of a run, by path, but its log and run.lock, which names the last owner."""
+    changing = (directory / "orchestrator.log", directory / "run.lock")
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path not in changing]
+    return {
+        str(path.relative_to(directory)): f"{path.stat().st_mode:o} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in files
     }

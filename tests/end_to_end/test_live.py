@@ -102,9 +102,9 @@ def test_everything_killed_then_resumed_runs_nothing_twice(tmp_path: Path) -> No
     with _api(tasks=8, latency_s=0.4) as api:
         harness.run(REQUIREMENT, "--output-dir", str(golden), api=api)
     with _api(tasks=8, latency_s=0.4) as api:
-        for command, merged in (([REQUIREMENT, "--output-dir"], 2), (["resume"], 5)):
+        for command, count in (([REQUIREMENT, "--output-dir"], 2), (["resume"], 5)):
             with harness.started(*command, str(directory), url=api.url):
-                harness.wait_until(partial(_has_merged, directory, merged, api))
+                harness.wait_until(partial(_has_merged, directory, count, api))
             harness.wait_until(lambda: harness.family(directory) == set())
         done = {move["task"] for move in harness.moves(directory) if move["state"] == "merged"}
         output = harness.run("resume", str(directory), api=api)

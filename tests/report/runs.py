@@ -1,0 +1,94 @@
+"""Run directories as the store, the queue and the gateway write them, for the tests of this room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.gateway.ledger import Intent, Ledger
+from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Slot
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.report.summary import RunState, read_state
+from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.queue import TaskQueue
+
+USAGE = {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": None}
+
+
+class Calls:
+    """Writes a ledger with the gateway's own hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.ledger = Ledger(path)
+
+    def begin(self, task: str, turn: int, attempt: int = 1, bound: float | None = 3.0, body: str = "a") -> Intent:
+        ask = Ask(Slot(task, attempt, turn), "work", turn, "m", 100, b"{}", f"{body}{turn}")
+        return self.ledger.write_intent(self.ledger.new_call(), ask, 1, bound)
+
+    def again(self, intent: Intent, number: int) -> Intent:
+        """The next try of the same call."""
+        return self.ledger.write_intent(intent.call, intent.ask, number, intent.bound_usd)
+
+    def answered(self, intent: Intent, usd: float | None = 0.5, recorded: float | None = None) -> None:
+        answer = Answered("event: ping\n\n", "m", "end_turn", USAGE, "req", 2.0)
+        self.ledger.write_answer(intent, answer, usd, recorded, 0.25)
+
+    def failed(self, intent: Intent, *, ambiguous: bool) -> None:
+        self.ledger.write_fault(intent, Fault("reset", ambiguous, "gone"))
+
+    def buy(self, task: str, *turns: int, **options: Any) -> None:
+        for turn in turns:
+            self.answered(self.begin(task, turn, **options))
+
+    def reopen(self) -> None:
+        """Another gateway takes over."""
+        path = self.ledger._journal.path
+        self.ledger.close()
+        self.ledger = Ledger(path)
+
+
+def evidence(created: int, tested: str = "merged and tested") -> dict[str, Any]:
+    """Evidence of a merge that brought so many files."""
+    return {"files": {"created": {"count": created, "paths": []}}, "tested": tested}
+
+
+class Story:
+    """A run, told move by move."""
+
+    def __init__(self, folder: Path, plan: Plan, **fields: Any) -> None:
+        self.run, self.plan = RunDirectory(folder), plan
+        self.scenario = Scenario(**{"run": "r1", "requirements": "Build it.", "endpoint": "http://x", **fields})
+        self.queue = TaskQueue(self.run, plan.graph())
+        self.calls = Calls(self.run.ledger)
+
+    def merge(self, executor: int = 1, **found: Any) -> str:
+        """The next task is claimed, handed in and merged."""
+        claim = self.queue.claim(executor).claim
+        assert claim
+        self._submitted(claim.folder, claim.task, claim.attempt)
+        self.queue.finish(claim, Outcome(TaskState.MERGED, evidence=found or evidence(3)))
+        return claim.task
+
+    def fail(self, why: str, executor: int = 1) -> str:
+        """The next task is claimed and fails."""
+        claim = self.queue.claim(executor).claim
+        assert claim
+        self.queue.finish(claim, Outcome(TaskState.FAILED, why))
+        return claim.task
+
+    def _submitted(self, folder: int, task: str, attempt: int) -> None:
+        self.run.folder(folder).mkdir(exist_ok=True)
+        transcript = Journal(self.run.transcript(folder, task, attempt))
+        transcript.append({"kind": "submitted", "reason": "done"}, durable=False)
+        transcript.close()
+
+    def state(self) -> RunState:
+        return read_state(self.run, self.scenario, self.plan)
+
+    def close(self) -> None:
+        self.queue.close()
+        self.calls.ledger.close()

@@ -1,0 +1,116 @@
+"""README.md of a result: its sections, and what it says of what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.report.readme import build_readme, read_document, read_documents
+from tests.records.plans import plan, task
+from tests.report.runs import Story
+
+PAGE = """# The part
+
+It does a thing.
+In two lines.
+
+More of it.
+
+## Run
+
+```sh
+# Run it
+python -m part_1
+```
+
+## Design
+
+Not taken over.
+"""
+
+
+def test_the_parts_of_a_document() -> None:
+    document = read_document("docs/part_1.md", PAGE)
+    assert (document.path, document.title) == ("docs/part_1.md", "The part")
+    assert document.lead == "It does a thing.\nIn two lines."
+    assert document.run == "```sh\n# Run it\npython -m part_1\n```"
+
+
+def test_headings_in_fenced_code_are_no_headings() -> None:
+    text = "```sh\n# not a title\n## Run\n```\n\n# Title\n\nLead.\n\n```\n## Usage\nnothing\n```\n"
+    document = read_document("d.md", text)
+    assert (document.title, document.lead, document.run) == ("Title", "Lead.", "")
+
+
+@pytest.mark.parametrize("heading", ["## Run", "### Usage", "## How to run", "## Running  "])
+def test_the_section_on_running_has_several_names(heading: str) -> None:
+    assert read_document("d.md", f"# T\n\n{heading}\n\ndo it\n\n## Else\n").run == "do it"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "just words\n", "#no heading\n"])
+def test_a_document_without_a_title_goes_by_its_path(text: str) -> None:
+    document = read_document("docs/x.md", text)
+    assert (document.title, document.run) == ("docs/x.md", "")
+    assert document.lead == text.strip()
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[Story]:
+    told = Story(tmp_path, plan(task(1), task(2, (1,), name="The | second\npart"), task(3, (2,))))
+    yield told
+    told.close()
+
+
+def _headings(page: str) -> list[str]:
+    outside = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^#+ .*$", outside, re.MULTILINE)
+
+
+def test_the_page_of_a_whole_project(story: Story) -> None:
+    for _ in range(3):
+        story.merge()
+    page = build_readme(story.state(), {"docs/part_1.md": PAGE, "docs/part_2.md": "# Second\n\nIt is next.\n"})
+    sections = ["## What it is", "## How to run it", "## How to test it", "## Its parts"]
+    assert _headings(page) == ["# Build it", *sections]
+    assert "It does a thing.\nIn two lines.\n\nIt is next.\n\n## How to run it\n\n**The part**\n\n```sh\n# Run" in page
+    assert "Not taken over" not in page
+    assert "Missing" not in page
+    assert "| Part 1 | executor_1 | `src/part_1.py`, `tests/test_part_1.py` | [The part](docs/part_1.md) |" in page
+    assert "| The \\| second part | executor_1 |" in page
+    assert "[docs/execution_plan.json](docs/execution_plan.json)" in page
+
+
+def test_what_is_missing_is_told_before_what_is_there(story: Story) -> None:
+    story.merge()
+    story.fail("the model gave up")
+    page = build_readme(story.state(), {"docs/part_1.md": "# One\n\nFirst.\n", "docs/part_2.md": "# Two\n\nSecond.\n"})
+    missing, there = page.partition("## What it is")[::2]
+    assert "**Not everything was built.**" in missing
+    assert "(the model gave up)" in missing
+    assert "- Part 3 (task_2 failed)" in missing
+    assert "First." in there
+    assert "Second." not in page  # it is not on the trunk
+    assert _headings(page) == ["# Build it", "## What it is", "## How to test it", "## Its parts"]
+
+
+def test_a_long_requirement_has_a_short_title(tmp_path: Path) -> None:
+    requirement = "Build " + "a very long thing " * 20 + "\nwith a second line"
+    told = Story(tmp_path, plan(task(1)), requirements=requirement)
+    page = build_readme(told.state(), {})
+    told.close()
+    title = page.splitlines()[0]
+    assert len(title) <= 92
+    assert title.endswith(" …")
+    assert requirement in page
+
+
+def test_only_markdown_below_docs_is_read_and_bad_bytes_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "docs" / "deep").mkdir(parents=True)
+    (tmp_path / "docs" / "deep" / "a.md").write_bytes(b"# A\xff\n")
+    (tmp_path / "docs" / "b.txt").write_text("x")
+    (tmp_path / "docs" / "c.md").mkdir()
+    assert read_documents(tmp_path) == {"docs/deep/a.md": "# A\ufffd\n"}
+    assert read_documents(tmp_path / "none") == {}

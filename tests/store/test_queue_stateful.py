@@ -1,0 +1,188 @@
+"""The queue as a state machine: several handles, every operation, in any order, with kills and torn tails between."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from parallel_orchestrator.records.errors import StaleClaim
+from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.replica import MAX_DEATHS, Claim, Replica
+from tests.records.test_graph import graphs
+
+executors = st.integers(1, 3)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Executors 1 to 3 with a handle each. `held` and `merged` are kept by hand, apart from the queue's own fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.run = RunDirectory(Path(self.folder.name))
+        self.handles: dict[int, TaskQueue] = {}
+        self.held: dict[int, Claim] = {}
+        self.stale: list[Claim] = []
+        self.merged: list[str] = []
+        self.torn = False
+
+    @initialize(graph=graphs(7))
+    def begin(self, graph: TaskGraph) -> None:
+        self.graph = graph
+        self.handles = {number: TaskQueue(self.run, graph) for number in (1, 2, 3)}
+        self.watcher = TaskQueue(self.run, graph)
+
+    def _got(self, executor: int, claim: Claim | None) -> None:
+        if claim is None:
+            return
+        assert claim.executor == executor
+        assert claim.task not in self.merged
+        assert all(other.task != claim.task for other in self.held.values())
+        assert all(other.number < claim.number for other in [*self.held.values(), *self.stale])
+        assert set(self.graph.nodes[claim.task].dependencies) <= set(self.merged)
+        self.held[executor] = claim
+        self.torn = False
+
+    @rule(executor=executors)
+    def claim(self, executor: int) -> None:
+        if executor in self.held:
+            return
+        waiting = [task for task, status in self.watcher.refresh().tasks.items() if self._ready(task, status.state)]
+        claim = self.handles[executor].claim(executor).claim
+        assert (claim is not None) == bool(waiting)
+        self._got(executor, claim)
+
+    def _ready(self, task: str, state: TaskState) -> bool:
+        waits = state in (TaskState.QUEUED, TaskState.REPAIR)
+        return waits and set(self.graph.nodes[task].dependencies) <= set(self.merged)
+
+    @rule(executor=executors, state=st.sampled_from(["merged", "merged", "failed", "repair"]), go_on=st.booleans())
+    def finish(self, executor: int, state: str, go_on: bool) -> None:
+        claim = self.held.pop(executor, None)
+        if claim is None:
+            return
+        advance = self.handles[executor].finish(
+            claim, Outcome(TaskState(state), "why"), next_for=executor if go_on else None
+        )
+        self.torn = False
+        self.stale.append(claim)
+        if state == "merged":
+            self.merged.append(claim.task)
+        self._got(executor, advance.claim)
+
+    @rule(executor=executors)
+    def release(self, executor: int) -> None:
+        claim = self.held.pop(executor, None)
+        if claim:
+            self.handles[executor].release(claim, "asked to stop")
+            self.stale.append(claim)
+            self.torn = False
+
+    @rule(executor=executors)
+    def die(self, executor: int) -> None:
+        """Its handle is lost with all that it knew; another process takes back what it held."""
+        self.handles[executor].close()
+        self.handles[executor] = TaskQueue(self.run, self.graph)
+        self.watcher.take_back(executor, "killed")
+        if executor in self.held:
+            self.stale.append(self.held.pop(executor))
+            self.torn = False
+
+    @rule()
+    def end_the_run(self) -> None:
+        """Everybody dies and an orchestrator comes back."""
+        for handle in [*self.handles.values(), self.watcher]:
+            handle.close()
+        self.begin(self.graph)
+        self.watcher.start_session(3)
+        self.watcher.take_back(None, "its orchestrator ended")
+        self.stale += self.held.values()
+        self.held.clear()
+        self.torn = False
+
+    @precondition(lambda self: self.stale)
+    @rule(executor=executors, data=st.data())
+    def act_on_a_stale_claim(self, executor: int, data: st.DataObject) -> None:
+        claim, before = data.draw(st.sampled_from(self.stale)), read_all(self.run.queue)
+        for state in (TaskState.MERGED, TaskState.FAILED):
+            with pytest.raises(StaleClaim):
+                self.handles[executor].finish(claim, Outcome(state), next_for=executor)
+        assert read_all(self.run.queue) == before
+
+    @rule(data=st.data())
+    def adopt(self, data: st.DataObject) -> None:
+        """Its commit is on the trunk, its move was lost: that can only be a task whose dependencies are merged."""
+        tasks = self.watcher.refresh().tasks
+        lost = [t for t, s in tasks.items() if s.state is TaskState.CLAIMED or self._ready(t, s.state)]
+        if lost:
+            task = data.draw(st.sampled_from(lost))
+            self.watcher.adopt(task, {})
+            self.merged.append(task)
+            self.torn = False
+            for executor, claim in list(self.held.items()):
+                if claim.task == task:
+                    self.stale.append(self.held.pop(executor))
+
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        tasks = self.watcher.refresh().tasks
+        failed = [task for task, status in tasks.items() if status.state is TaskState.FAILED]
+        if failed:
+            task = data.draw(st.sampled_from(failed))
+            attempt = tasks[task].attempt
+            self.watcher.retry(task, "asked")
+            assert (tasks[task].attempt, tasks[task].folder, tasks[task].deaths) == (attempt + 1, 0, 0)
+            self.torn = False
+
+    @rule(bytes_=st.sampled_from([b"\0\0\0", b'{"seq":1,"task":"', b"garbage\n"]))
+    def tear(self, bytes_: bytes) -> None:
+        """A writer is killed within its write."""
+        if not self.torn:
+            with self.run.queue.open("ab") as file:
+                file.write(bytes_)
+            self.torn = True
+
+    @invariant()
+    def all_agree_with_a_fold_of_the_file(self) -> None:
+        if not self.handles:
+            return
+        fold = Replica(self.graph)
+        for record in read_all(self.run.queue):
+            fold.apply(record)
+        for handle in [*self.handles.values(), self.watcher]:
+            assert handle.refresh().tasks == fold.tasks
+        states = {task: status.state for task, status in fold.tasks.items()}
+        assert {task for task, state in states.items() if state is TaskState.MERGED} == set(self.merged)
+        assert len(self.merged) == len(set(self.merged))
+        assert {t: s.claim for t, s in fold.tasks.items() if s.claim} == {c.task: c for c in self.held.values()}
+        assert fold.unsettled == sum(state not in SETTLED for state in states.values())
+        assert all(status.deaths <= MAX_DEATHS for status in fold.tasks.values())
+        failed = {task for task, state in states.items() if state is TaskState.FAILED}
+        behind_failed = {later for task in failed for later in fold.dependents(task)}
+        assert {task for task, state in states.items() if state is TaskState.BLOCKED} == behind_failed - failed
+
+    def teardown(self) -> None:
+        """Whatever happened, the rest can be done: no task is lost."""
+        if self.handles:
+            for executor, claim in self.held.items():
+                self.handles[executor].finish(claim, Outcome(TaskState.MERGED))
+            while claim_ := self.watcher.claim(1).claim:
+                self.watcher.finish(claim_, Outcome(TaskState.MERGED))
+            assert self.watcher.refresh().unsettled == 0
+            for handle in [*self.handles.values(), self.watcher]:
+                handle.close()
+        self.folder.cleanup()
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,87 @@
+"""Who may import whom: the table of docs/architecture.md, held against every import statement of the program."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "parallel_orchestrator"
+TOP = ("orchestrator", "planner_agent", "executor_agent", "demo")
+
+MAY_IMPORT = {
+    "records": {"records"},
+    "store": {"store", "records"},
+    **{room: {room, "records", "store"} for room in ("gateway", "agent", "trunk", "workers", "report", "config")},
+    "cli": {"cli", "records", "config", "report", "store"},
+    "planner_agent": {"records", "store", "agent", "trunk"},
+    "executor_agent": {"records", "store", "agent", "trunk"},
+    "orchestrator": {"records", "store", "gateway", "agent", "trunk", "workers", "report", "config", "cli"}
+    | {"planner_agent", "executor_agent"},
+}
+"""Room or top file to what it may import of ours. `demo` may import everything; only it imports `orchestrator`."""
+
+
+def _modules() -> dict[str, Path]:
+    paths = [*(ROOT / PACKAGE).rglob("*.py"), *(path for name in TOP if (path := ROOT / f"{name}.py").exists())]
+    dotted = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    return {name.removesuffix(".__init__"): path for name, path in dotted.items()}
+
+
+MODULES = _modules()
+
+
+def _nodes(node: ast.AST, functions: bool) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _nodes(child, functions)
+
+
+def _imports(path: Path, *, functions: bool = True) -> Iterator[str]:
+    """Our modules that a file imports; those inside functions only with `functions`."""
+    for node in _nodes(ast.parse(path.read_text()), functions):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in submodules]
+        yield from (name for name in names if name.split(".")[0] in (PACKAGE, *TOP))
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else parts[0]
+
+
+def test_every_import_is_in_the_table() -> None:
+    assert {_room(module) for module in MODULES} - {"demo"} == {*MAY_IMPORT, PACKAGE}
+    found = {(module, name) for module, path in MODULES.items() for name in _imports(path) if module != "demo"}
+    assert len(found) > 150
+    assert sorted((m, n) for m, n in found if _room(n) not in MAY_IMPORT[_room(m)]) == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module: set(_imports(path, functions=False)) for module, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # CycleError names the cycle
+
+
+SLOW = ("anthropic", "httpx2", "rich", "uvicorn", "pydantic", "yaml")
+
+
+@pytest.mark.parametrize("begun_by", ["import orchestrator", "orchestrator.py --help"])
+def test_help_and_completion_wait_for_no_slow_import(begun_by: str) -> None:
+    code = "import orchestrator"
+    if begun_by.endswith("--help"):
+        code += "\nsys.argv = ['orchestrator.py', '--help']\ntry: orchestrator.main()\nexcept SystemExit: pass"
+    code = f"import sys\n{code}\nprint('loaded:', *(name for name in {SLOW!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["loaded:"]
