@@ -35,6 +35,7 @@ TOKENS = {
     "cache_read": "cache_read_input_tokens",
     "output": "output_tokens",
 }
+COPIES = ("docs/execution_plan.json", "docs/execution_summary.json")
 LISTED = 200
 """Paths that a list of files shows at most."""
 
@@ -234,8 +235,10 @@ def lines(left: Left, commit: str, kind: str) -> int:
     """Return the non-blank lines of text below one folder of a commit."""
     total = 0
     for entry in left.git("ls-tree", "-r", "-z", commit, "--", f"{kind}/").decode().split("\0")[:-1]:
-        mode, _, name = entry.partition("\t")[0].split(" ")
-        content = left.git("cat-file", "blob", name) if mode != "120000" else b"\0"
+        told, _, path = entry.partition("\t")
+        mode, _, name = told.split(" ")
+        left_out = mode == "120000" or path in COPIES
+        content = b"\0" if left_out else left.git("cat-file", "blob", name)
         if b"\0" not in content:
             total += sum(bool(line.strip()) for line in content.splitlines())
     return total

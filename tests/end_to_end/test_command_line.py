@@ -322,6 +322,7 @@ def test_a_task_that_reached_its_turns_fails_alone_and_is_tried_again(tmp_path: 
     _assert_done(directory, 3)
     tasks = {task["id"]: task for task in harness.summary(directory)["tasks"]}
     assert {name: task["attempt"] for name, task in tasks.items()} == {"task_1": 2, "task_2": 1, "task_3": 1}
+    assert harness.summary(directory)["lines_of_code"]["docs"] == 3
     folder = directory / tasks["task_1"]["executor"]
     assert (folder / "task_1.2").is_dir()
     assert (folder / "task_1.2.jsonl").is_file()
