@@ -25,6 +25,7 @@ from parallel_orchestrator.cli.app import run_app
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.plan import OUR_DOCUMENTS
 from parallel_orchestrator.report.account import closing_account
 from parallel_orchestrator.report.summary import succeeded
 
@@ -126,10 +127,9 @@ def same_project(one: Measured, many: Measured) -> bool:
 
 def project_files(directory: Path) -> dict[str, bytes]:
     """What the tasks wrote: all under src, tests and docs but our copies of plan and summary."""
-    ours = {"docs/execution_plan.json", "docs/execution_summary.json"}
     paths = (path for root in ("src", "tests", "docs") for path in (directory / root).rglob("*") if path.is_file())
     files = {path.relative_to(directory).as_posix(): path for path in paths if "__pycache__" not in path.parts}
-    return {name: path.read_bytes() for name, path in files.items() if name not in ours}
+    return {name: path.read_bytes() for name, path in files.items() if name not in OUR_DOCUMENTS}
 
 
 def demo(

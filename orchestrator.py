@@ -107,6 +107,7 @@ class Run:
         from parallel_orchestrator.report.summary import finished_summary
 
         try:
+            self._check_prices()
             around, described = self._choose_sandbox()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
@@ -126,6 +127,7 @@ class Run:
 
     def only_plan(self) -> Plan:
         """Until there is a plan, which a later run in the same directory uses."""
+        self._check_prices()
         with self._owned() as owned:
             self.say(self._who_pays())
             with self._gateway(owned) as gateway:
@@ -135,6 +137,16 @@ class Run:
         """Tell the person, and the log."""
         log.info("%s", text)
         self.view.say(text)
+
+    def _check_prices(self) -> None:
+        """Refuse a budget that could not be kept, before anything is written."""
+        from parallel_orchestrator.gateway.prices import PriceTable
+
+        scenario = self.settled.scenario
+        prices = PriceTable.load(Path(scenario.prices) if scenario.prices else None)
+        capped = scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None
+        if capped and self.settled.recording is None:
+            prices.require([scenario.planner_model, scenario.executor_model])
 
     def _choose_sandbox(self) -> tuple[Surroundings, str]:
         """Where commands run, and a line on it. Shipped recordings go on where none works, their code being ours."""
@@ -307,6 +319,8 @@ class Run:
         wrong = [task for task in self.retry or () if task not in failed]
         if wrong:
             raise UsageError(f"{', '.join(wrong)} did not fail; failed tasks here: {', '.join(failed) or 'none'}")
+        if self.retry is not None and not failed:
+            raise UsageError("no task failed here, so there is nothing to retry")
         return [] if self.retry is None else list(self.retry) or failed
 
     def _finish(self, owned: OwnedRun, trunk: Trunk, plan: Plan) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from parallel_orchestrator.config.options import SHIPPED, Options
 from parallel_orchestrator.records.errors import UsageError
@@ -74,6 +74,15 @@ class ScenarioFile(_Section):
 
     defaults: ScenarioDefaults = ScenarioDefaults()
     scenarios: list[ScenarioEntry] = Field(min_length=1)
+
+    @field_validator("scenarios")
+    @classmethod
+    def _names_differ(cls, entries: list[ScenarioEntry]) -> list[ScenarioEntry]:
+        names = [entry.name for entry in entries]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the name {name!r} is used twice")
+        return entries
 
 
 def find_config(name: str) -> Path:

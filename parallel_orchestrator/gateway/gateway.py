@@ -113,13 +113,8 @@ class Gateway:
 
     def _check_prices(self, config: RunConfig, endpoint: Endpoint) -> None:
         caps = (config.max_cost_usd, config.task_max_cost_usd, self._config.max_cost_usd)
-        unknown = [model for model in config.models if not self._prices.knows(model)]
-        if unknown and not endpoint.free and any(cap is not None for cap in caps):
-            raise UsageError(
-                f"a budget is set, but the price of {', '.join(unknown)} is unknown. "
-                'Name it in a file for --prices, in USD per million tokens: {"models": {"NAME": {"input": 1, '
-                '"output": 5}}}; or run without a budget.'
-            )
+        if not endpoint.free and any(cap is not None for cap in caps):
+            self._prices.require(config.models)
 
 
 class _Server(uvicorn.Server):

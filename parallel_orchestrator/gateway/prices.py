@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -62,6 +62,16 @@ class PriceTable:
     def knows(self, model: str) -> bool:
         """Whether the model has a price."""
         return bool(self._tiers(model))
+
+    def require(self, models: Iterable[str]) -> None:
+        """Raise UsageError unless each of these models has a price: a budget could not hold without."""
+        unknown = [model for model in dict.fromkeys(models) if not self.knows(model)]
+        if unknown:
+            raise UsageError(
+                f"a budget is set, but the price of {', '.join(unknown)} is unknown. "
+                'Name it in a file for --prices, in USD per million tokens: {"models": {"NAME": {"input": 1, '
+                '"output": 5}}}; or run without a budget.'
+            )
 
     def cost(self, model: str, usage: Mapping[str, Any]) -> float | None:
         """USD for one answer with that `usage`, as the API states it; missing and null cache figures count as 0.

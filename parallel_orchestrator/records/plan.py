@@ -17,6 +17,9 @@ MAX_TASKS = 200
 PROJECT_ROOTS = ("src", "tests", "docs")
 """The top folders in which tasks own files. All else in a run's directory is ours."""
 
+OUR_DOCUMENTS = ("docs/execution_plan.json", "docs/execution_summary.json")
+"""Copies of plan and summary that a finished project carries."""
+
 TASK_ID = re.compile(r"task_[1-9][0-9]{0,3}")
 EFFORT_WEIGHT = {"low": 1.0, "medium": 2.0, "high": 4.0}
 """Relative durations until observed times replace them; an estimate, not a measurement."""
@@ -164,6 +167,8 @@ def path_problem(path: str) -> str | None:
         return "not a file under src/, tests/ or docs/"
     if not all(_SAFE_SEGMENT.fullmatch(part) for part in parts) or len(path) > 200:
         return "only letters, digits, _, - and . are allowed in its names, none starting with . or -"
+    if path in OUR_DOCUMENTS:
+        return "the orchestrator writes this file itself"
     name = parts[-1]
     if parts[0] == "tests" and name.endswith(".py") and name.startswith("test") and not name.startswith("test_"):
         return "Python tests are named test_*.py"

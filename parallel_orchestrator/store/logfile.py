@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def log_to(path: Path) -> logging.Handler:
 
     Each line is one small write in append mode, so lines of several processes do not mix.
     """
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_OneLineFormatter("%(asctime)s %(processName)s %(levelname)s %(message)s"))
     logger = logging.getLogger("parallel_orchestrator")

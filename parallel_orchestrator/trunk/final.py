@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_orchestrator.records.command import RESULTS
-from parallel_orchestrator.records.plan import PROJECT_ROOTS
+from parallel_orchestrator.records.plan import OUR_DOCUMENTS, PROJECT_ROOTS
 from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk.folder import read_plain
@@ -21,8 +21,6 @@ from parallel_orchestrator.trunk.testbench import PYTHON, Report, TestBench
 
 _DATA = f"--data-file={RESULTS}/coverage.data"
 _LARGEST_COVERAGE = 64_000_000
-_COPIES = frozenset({"docs/execution_plan.json", "docs/execution_summary.json"})
-"""Published at the end of a run; a run that goes on after its end finds them on the trunk."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class FinalChecks:
         return VerifyResult(command, done.code, done.output, done.timed_out, done.seconds)
 
     def _lines(self, tree: Tree) -> dict[str, int]:
-        own = {path: entry for path, entry in tree.items() if path not in _COPIES}
+        own = {path: entry for path, entry in tree.items() if path not in OUR_DOCUMENTS}
         files = [path for path, entry in own.items() if path.partition("/")[0] in PROJECT_ROOTS and entry.mode != LINK]
         lines = Counter(dict.fromkeys(PROJECT_ROOTS, 0))
         for path, content in zip(files, self.repository.objects.blobs(tree[p].id for p in files), strict=True):

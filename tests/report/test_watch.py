@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.report.account import closing_account, plan_account
@@ -160,7 +159,11 @@ def test_a_quiet_view_shows_nothing(story: Story, capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_live_table_shows_names_that_steer_nothing(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_live_table_shows_names_that_steer_nothing(
+    story: Story, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
     view = LiveView()
     watch = _watch(story, view, cap=5.0)
     for _ in range(3):
@@ -170,6 +173,9 @@ def test_the_live_table_shows_names_that_steer_nothing(story: Story, capsys: pyt
     view.close()
     printed = capsys.readouterr().err
     assert "✓ task_1 Part 1: merged" in printed
+    assert "executor 1" in printed
+    assert f"[bold]running[/bold] {ESCAPED}" in printed
+    assert "3/4 tasks" in printed
     assert "\x1b[2J" not in printed
     assert "\x07" not in printed
 
@@ -234,7 +240,3 @@ def test_an_uncertain_cost_is_said_to_be_one(story: Story) -> None:
     story.calls.begin("task_1", 2, bound=3.0)
     (cost,) = (line for line in _account(story, Path("/out")) if line.startswith("  cost:"))
     assert "at least $0.00 (1 calls have no known price), up to $3.00 more for calls whose end is unknown" in cost
-
-
-def test_a_graph_without_tasks_has_no_choice_to_make() -> None:
-    assert TaskGraph([]).width() == 0

@@ -1,0 +1,243 @@
+"""The command line: which words become a run, which are a mistake, and what each command hands on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from parallel_orchestrator.cli.app import make_app, run_app
+from parallel_orchestrator.config.options import Options, Settled, settle
+from parallel_orchestrator.records.errors import BudgetReached, OrchestratorError, UsageError
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.store.paths import RunDirectory
+from tests.records.plans import plan, task
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = {"ANTHROPIC_API_KEY": "sk-ant-0123456789abcdef"}
+
+
+@dataclass
+class Story:
+    """A run that only says what it would be."""
+
+    settled: Settled
+    error: OrchestratorError | None = None
+
+    def go(self) -> dict[str, Any]:
+        raise self.error or OrchestratorError("it went")
+
+    def only_plan(self) -> Plan:
+        return plan(task(1), task(2, (1,)))
+
+
+@dataclass
+class Program:
+    """The command line with a start that remembers what it was asked."""
+
+    started: list[tuple[Options, Sequence[str] | None]] = field(default_factory=list)
+    error: OrchestratorError | None = None
+
+    def start(self, options: Options, *, retry: Sequence[str] | None = None) -> Story:
+        self.started.append((options, retry))
+        return Story(settle(options, KEY), self.error)
+
+    def type(self, *arguments: str) -> None:
+        """Run a command line; what it raises, a foreseen error or the exit."""
+        make_app(self.start, lambda directory, file: 7)(list(arguments), standalone_mode=False)
+
+    def options(self, *arguments: str) -> Options:
+        """Those with which the command line starts its run."""
+        with pytest.raises(OrchestratorError, match="it went"):
+            self.type(*arguments)
+        return self.started[-1][0]
+
+
+@pytest.fixture
+def program() -> Program:
+    return Program()
+
+
+# A requirement alone is a run
+
+
+def test_a_requirement_alone_is_a_run(program: Program) -> None:
+    assert program.options("Build a form") == program.options("run", "Build a form") == Options("Build a form")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max-executors", "3", "--model", "m", "--allow-install", "Build a form"],
+        ["--max-executors=3", "--model=m", "--allow-install", "Build a form"],
+        ["--allow-install", "--model", "m", "Build a form", "--max-executors", "3"],
+        ["Build a form", "--max-executors", "3", "--model", "m", "--allow-install"],
+    ],
+)
+def test_options_may_come_first(arguments: list[str], program: Program) -> None:
+    options = program.options(*arguments)
+    assert options.requirements == "Build a form"
+    assert options.settings == {
+        "max_executors": 3,
+        "planner_model": "m",
+        "executor_model": "m",
+        "allow_install": True,
+    }
+
+
+def test_a_requirement_may_begin_with_a_dash(program: Program) -> None:
+    assert program.options("--", "- a list of things").requirements == "- a list of things"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word", "meant"),
+    [
+        (["resum", "x"], "resum", "resume"),
+        (["resum"], "resum", "resume"),
+        (["retyr", "out"], "retyr", "retry"),
+        (["--debug", "resum", "x"], "resum", "resume"),
+        (["--debug", "resum"], "resum", "resume"),
+        (["--max-executors", "5", "exprot"], "exprot", "export"),
+        (["--speed=2", "plann"], "plann", "plan"),
+        (["--allow-install", "resum", "--model", "m"], "resum", "resume"),
+    ],
+)
+def test_a_mistyped_command_is_never_a_paid_run(arguments: list[str], word: str, meant: str, program: Program) -> None:
+    with pytest.raises(UsageError, match=rf"no command '{word}'\. Did you mean `{meant}`\?"):
+        program.type(*arguments)
+    assert program.started == []
+
+
+@pytest.mark.parametrize("arguments", [["Calculator"], ["--max-executors", "5", "Calculator"], [""], ["--", "x"]])
+def test_a_requirement_of_one_word_has_to_be_meant(arguments: list[str], program: Program) -> None:
+    with pytest.raises(UsageError, match=f"To build a requirement of one word: run '{arguments[-1]}'"):
+        program.type(*arguments)
+    assert program.started == []
+    if arguments[-1]:
+        assert program.options("run", arguments[-1]).requirements == arguments[-1]
+
+
+def test_options_that_mean_the_group_are_its_own(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    program.type("--help")
+    shown = capsys.readouterr().out
+    for command in ("run", "plan", "resume", "retry", "export"):
+        assert f"\n  {command} " in shown
+
+
+# What each command hands on
+
+
+def test_run_takes_a_requirement_or_a_file_and_not_both(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("scenarios: [{name: a, requirements: Build a, max_executors: 2}, {name: b, requirements: Build b}]")
+    for arguments in (["run"], ["run", "Build it", "--config", str(file)]):
+        with pytest.raises(UsageError, match="either a requirement or --config FILE"):
+            program.type(*arguments)
+    options = program.options("run", "--config", str(file), "--only", "a", "--max-cost", "3")
+    assert (options.requirements, options.settings) == ("Build a", {"max_executors": 2, "max_cost_usd": 3.0})
+    assert program.options("--config", str(file), "--only", "b").requirements == "Build b"
+    over = program.options("run", "--config", str(file), "--only", "a", "--max-executors", "9", "--output-dir", "o")
+    assert (over.settings["max_executors"], over.output_dir) == (9, Path("o"))
+
+
+def test_plan_shows_a_plan_and_builds_nothing(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    program.type("plan", "Build a form", "--max-executors", "2")
+    shown = capsys.readouterr().out
+    assert "task_2  Part 2  [medium, priority 1]  after task_1" in shown
+    assert "2 tasks, width 1: 1 of 2 executors" in shown
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A run that was begun."""
+    scenario = settle(Options("Build a form", settings={"max_turns": 7}), KEY).scenario
+    write_json(RunDirectory(tmp_path).scenario, scenario.model_dump())
+    return tmp_path
+
+
+def test_resume_and_retry_go_on_under_the_runs_own_options(program: Program, directory: Path) -> None:
+    options = program.options("resume", str(directory), "--max-cost", "4")
+    assert (options.requirements, options.output_dir) == ("Build a form", directory)
+    assert (options.settings["max_turns"], options.settings["max_cost_usd"]) == (7, 4.0)
+    program.options("retry", str(directory))
+    program.options("retry", str(directory), "task_2", "task_3")
+    assert [retry for _, retry in program.started] == [None, [], ["task_2", "task_3"]]
+
+
+def test_what_stops_a_run_is_followed_by_how_to_go_on(
+    program: Program, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program.error = BudgetReached("the cap is reached")
+    with pytest.raises(BudgetReached):
+        program.type("resume", str(directory))
+    assert capsys.readouterr().err == f"to go on: parallel-orchestrator resume {directory}\n"
+
+
+def test_export_says_how_much_it_wrote(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    program.type("export", "out", "--recording", "r.yaml")
+    assert capsys.readouterr().out == "7 answers written to r.yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(OrchestratorError("a\x1b[2Jb\nc"), 1), (UsageError("x"), 2), (BudgetReached("x"), 4), (KeyboardInterrupt(), 130)],
+)
+def test_foreseen_errors_are_one_message_and_their_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as caught:
+            run_app(app)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert caught.value.code == code
+    told = {1: "error: a\\x1b[2Jb\nc\n", 130: ""}.get(code, "error: x\n")
+    assert capsys.readouterr().err == told
+
+
+# The program itself
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["resum", "x"], 2, "error: there is no command 'resum'. Did you mean `resume`?"),
+        (["Calculator"], 2, "To build a requirement of one word: run 'Calculator'"),
+        (["run", ""], 2, "error: the requirement is empty"),
+        (["Build a form", "--max-executors", "0"], 2, "Invalid value for '--max-executors'"),
+        (["Build a form", "--sandbox", "maybe"], 2, "sandbox: Input should be"),
+        (["Build a form", "--no-such-option"], 2, "No such option: --no-such-option"),
+    ],
+)
+def test_a_mistake_ends_with_2_and_without_a_traceback(
+    arguments: list[str], code: int, told: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "orchestrator.py"), *arguments],
+        env={"PATH": "/usr/bin:/bin", **KEY},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
