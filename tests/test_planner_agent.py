@@ -12,6 +12,7 @@ import pytest
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.records.errors import DamagedState, PlanRefused
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.store.journal import Record
 from planner_agent import MAX_FAULTS_TOLD, PROMPT, PlannerAgent, json_part, plan_text, read_plan
 from tests.end_to_end.scripted import plan, task
 from tests.fake_api import Answer, Block, Body, FakeApi, Request, text
@@ -56,6 +57,10 @@ class Bench:
     def requests(self) -> list[Request]:
         """This test's."""
         return self._api.requests[self._before :]
+
+    def answered(self) -> list[Record]:
+        """The answers in this test's ledger."""
+        return self._setup.records("answer", run=f"run{self._runs}")
 
     def close(self) -> None:
         for client in self._clients:
@@ -203,6 +208,8 @@ def test_three_bad_answers_are_the_end_and_the_last_faults_are_told(bench: Bench
     assert "--plan" in told
     assert "no tasks" not in told
     assert [len(request.body["messages"]) for request in bench.requests] == [1, 3, 5]
+    keys = [(record["turn"], record["phase"], record["phase_turn"]) for record in bench.answered()]
+    assert keys == [(1, "work", 1), (2, "work", 2), (3, "work", 3)]
     assert [note[:21] for note in bench.notes] == [
         "plan 1 of at most 3 i",
         "plan 2 of at most 3 i",

@@ -82,7 +82,7 @@ def test_a_snapshot_is_what_files_and_workers_say(story: Story) -> None:
 def test_the_cap_is_warned_of_once_at_four_fifths(story: Story) -> None:
     view = Heard()
     watch = _watch(story, view, cap=2.0)
-    for turn in range(1, 5):
+    for turn in range(1, 7):
         story.calls.buy("task_1", turn)
         watch.look(story.queue.replica, [])
     assert view.said == ["80 % of the budget is spent: $2.00 of $2.00"]

@@ -74,8 +74,9 @@ def test_processes_killed_wherever_they_are_lose_nothing_and_do_nothing_twice(tm
     try:
         while queue.refresh().unsettled:
             time.sleep(chance.uniform(0.02, 0.1))
-            number = chance.choice(list(processes))
-            if kills < 16 and processes[number].poll() is None:
+            holders = [status.claim.executor for status in queue.refresh().tasks.values() if status.claim]
+            number = chance.choice(holders or [0])
+            if kills < 16 and number and processes[number].poll() is None:
                 processes[number].kill()
                 assert processes[number].wait() == -signal.SIGKILL
                 kills += 1
