@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shlex
 import signal
 import sys
@@ -49,9 +50,9 @@ def make_app(start: Start, export: Callable[[Path, Path], int]) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        help="From a requirement to a tested, merged project, built by several LLM agents in parallel.",
         epilog='A requirement alone is a run: orchestrator.py "Build a contact form with validation".',
     )
+    app.callback()(_group)
     commands = _Commands(start, export)
     app.command(epilog='Example: orchestrator.py "Build a contact form with validation" --max-cost 5')(commands.run)
     app.command(epilog='Then edit the file that it names, and: run "…" --plan FILE')(commands.plan)
@@ -59,6 +60,21 @@ def make_app(start: Start, export: Callable[[Path, Path], int]) -> typer.Typer:
     app.command()(commands.retry)
     app.command()(commands.export)
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("parallel-orchestrator"))
+        raise typer.Exit
+
+
+def _group(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From a requirement to a tested, merged project, built by several LLM agents in parallel."""
 
 
 class _Commands:
