@@ -105,8 +105,11 @@ class Run:
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.report.summary import finished_summary
+        from parallel_orchestrator.store.process import hide_memory
 
         try:
+            if self.settled.credential:
+                hide_memory()  # it stays in this process's environment, which commands of the same user could read
             self._check_prices()
             around, described = self._choose_sandbox()
             with self._owned() as owned:
@@ -258,11 +261,14 @@ class Run:
         from planner_agent import PlannerAgent, plan_text, read_plan
 
         warm_up(PRELOAD)  # while the planner's model thinks
-        if owned.run.plan.exists():
-            return read_plan(owned.run.plan)
         plan = self.settled.plan
+        if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
+            return read_plan(owned.run.plan)
         if plan is None and owned.scenario.plan_sha256:
-            raise UsageError("this run was to start from a plan file and stopped before: give the file again by --plan")
+            raise UsageError(
+                "this run was to start from a plan file and stopped before it was taken over: "
+                "run the requirement again in this directory, with --plan FILE"
+            )
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))

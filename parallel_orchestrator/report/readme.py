@@ -6,6 +6,7 @@ is, and where there is something to start, a section `## Run` with the commands.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,17 @@ def read_document(path: str, text: str) -> Document:
     title = next((head.lstrip("#").strip() for head, _ in sections if head.startswith("# ")), path)
     body = "\n".join(next((lines for head, lines in sections if head.startswith("# ")), sections[0][1]))
     run = next((lines for head, lines in sections if re.fullmatch(r"##+ (Run|Running|Usage|How to run)\s*", head)), [])
-    return Document(path, title, body.strip().split("\n\n")[0].strip(), "\n".join(run).strip())
+    lead = body.strip().split("\n\n")[0].strip()
+    return Document(path, title, _from_root(path, lead), _from_root(path, "\n".join(run).strip()))
+
+
+def _from_root(path: str, text: str) -> str:
+    """`text` of the document `path` with its relative links made relative to the project's root."""
+
+    def moved(match: re.Match[str]) -> str:
+        return f"]({posixpath.normpath(posixpath.join(posixpath.dirname(path), match.group(1)))})"
+
+    return re.sub(r"\]\((?![a-z]+:|[#/])([^)\s]+)\)", moved, text)
 
 
 def read_documents(root: Path) -> dict[str, str]:

@@ -148,7 +148,7 @@ def _task_summary(state: RunState, task: Task) -> dict[str, Any]:
         "started_s": round(holds[0].start, 3) if holds else None,
         "ended_s": round(holds[-1].end, 3) if holds else None,
         "duration_s": round(sum(hold.seconds for hold in holds), 3),
-        "files_created": evidence["files"]["created"]["count"] if evidence else 0,
+        "files_created": evidence["files"]["created"]["count"] if "files" in evidence else 0,
         **state.ledger.of(task.id).as_json(),
         "evidence": evidence,
     }

@@ -88,7 +88,10 @@ def _require_empty(directory: Path) -> None:
 
 def _same_run(run: RunDirectory, old: Scenario, new: Scenario, say: Callable[[str], None]) -> Scenario:
     """The scenario to go on with: the new caps and limits under the old identity."""
-    field = identity_difference(old, new.model_dump())
+    # Until work begins on it, a plan may still be replaced by an edited one.
+    planned_only = new.plan_sha256 is not None and not run.queue.exists()
+    same_plan = old.model_copy(update={"plan_sha256": new.plan_sha256}) if planned_only else old
+    field = identity_difference(same_plan, new.model_dump())
     if field:
         raise UsageError(
             f"{run.root} belongs to another run: its {field} is {_short(getattr(old, field))}, "

@@ -136,8 +136,10 @@ class Worker:
             self._give_back(claim, str(error))
         except Exception as error:
             # A bug or a bad surrounding met by one task must not take the run down, nor be tried for ever.
+            # After the merge was recorded the claim is gone, and the merge stands.
             log.exception("%s: unexpected error", claim.task)
-            self.finish(claim, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
+            with contextlib.suppress(StaleClaim):
+                self.finish(claim, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
         else:
             if outcome.state is not TaskState.MERGED:
                 self.finish(claim, outcome)

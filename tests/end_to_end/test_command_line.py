@@ -271,6 +271,21 @@ def test_a_plan_file_that_was_not_taken_over_is_asked_for_and_not_planned_anew(t
         assert len(api.requests) == asked
 
 
+def test_a_plan_may_be_edited_until_work_begins_on_it(tmp_path: Path) -> None:
+    directory, file = tmp_path / "out", tmp_path / "plan.json"
+    with _api() as api:
+        harness.run("plan", REQUIREMENT, "--output-dir", str(directory), api=api)
+        edited = json.loads((directory / "execution_plan.json").read_text())
+        edited["tasks"][0]["name"] = "Renamed by hand"
+        file.write_text(json.dumps(edited))
+        harness.run(REQUIREMENT, "--plan", str(file), "--output-dir", str(directory), api=api)
+        assert harness.summary(directory)["tasks"][0]["name"] == "Renamed by hand"
+        edited["tasks"][0]["name"] = "Too late"
+        file.write_text(json.dumps(edited))
+        told = harness.run(REQUIREMENT, "--plan", str(file), "--output-dir", str(directory), api=api, code=2)
+        assert "plan_sha256" in told
+
+
 # Limits
 
 

@@ -114,3 +114,9 @@ def test_only_markdown_below_docs_is_read_and_bad_bytes_do_no_harm(tmp_path: Pat
     (tmp_path / "docs" / "c.md").mkdir()
     assert read_documents(tmp_path) == {"docs/deep/a.md": "# A\ufffd\n"}
     assert read_documents(tmp_path / "none") == {}
+
+
+def test_links_of_a_document_are_made_relative_to_the_root() -> None:
+    text = "# API\n\nSee [more](more.md), [web](https://x.org) and [up](../src/a.py).\n"
+    lead = read_document("docs/api.md", text).lead
+    assert lead == "See [more](docs/more.md), [web](https://x.org) and [up](src/a.py)."
