@@ -36,7 +36,7 @@ from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submissi
 BASH_TIMEOUT_S = 120.0
 TEST_TIMEOUT_S = 300.0
 LONGEST_SUBMISSION_S = 12 * TEST_TIMEOUT_S
-"""Three tries of merged tests, each of them run again and compared with the trunk when red."""
+"""Others that land first, the merged tests, and finding out who is to blame for red ones."""
 
 
 class Job(Protocol):

@@ -248,7 +248,11 @@ class Run:
             try:
                 gateway.start()
                 gateway.open_run(serve)
-                yield gateway
+                with gateway.kept_alive(lambda: self.say("the gateway had died and was started again")):
+                    yield gateway
+            except KeyboardInterrupt:
+                self.say("stopping: calls in flight land in the ledger first; Ctrl-C again does not wait for them")
+                raise
             finally:
                 gateway.stop()
 
@@ -297,12 +301,11 @@ class Run:
         watch = Watch(self.view, owned.run, plan, owned.scenario.max_cost_usd)
 
         def tick(supervisor: Supervisor) -> None:
-            if gateway.ensure_alive():
-                self.say("the gateway had died and was started again")
             watch.look(supervisor.queue.refresh(), supervisor.slots.values())
 
         supervisor = Supervisor(owned.run, plan.graph(), force, tick)
         again = self._to_retry(supervisor)
+        owned.run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
         supervisor.queue.start_session(choice.executors)
         for merge in trunk.recover():
             supervisor.queue.adopt(merge.task, merge.evidence)
@@ -316,6 +319,9 @@ class Run:
         except BaseException:
             write_whole(owned.run.summary, summary_text(incomplete_summary(owned.run, owned.scenario, plan)))
             raise
+        finally:
+            supervisor.queue.close()
+            watch.close()
 
     def _to_retry(self, supervisor: Supervisor) -> list[str]:
         from parallel_orchestrator.records.lifecycle import TaskState

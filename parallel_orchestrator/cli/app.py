@@ -191,12 +191,15 @@ class _Commands:
         ] = None,
         *,
         max_cost: p.MaxCost = None,
+        max_turns: p.MaxTurns = None,
+        task_timeout: p.TaskTimeout = None,
         debug: p.Debug = False,
     ) -> None:
         """Begin another attempt at failed tasks; those that they blocked wait for them again."""
         from parallel_orchestrator.config.options import resume_options
 
-        self._run_and_report(resume_options(directory, _given(max_cost_usd=max_cost)), retry=tasks or [])
+        overrides = _given(max_cost_usd=max_cost, max_turns=max_turns, task_timeout_min=task_timeout)
+        self._run_and_report(resume_options(directory, overrides), retry=tasks or [])
 
     def export(
         self,

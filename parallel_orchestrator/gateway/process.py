@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,6 +28,7 @@ __all__ = ["GatewayProcess", "gateway_environment", "new_socket_directory"]
 log = logging.getLogger(__name__)
 
 _REPLY_S = 60.0
+_LOOK_S = 0.25
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 _NOT_FOR_THE_GATEWAY = re.compile(
     r"ANTHROPIC_|CLAUDE|AWS_|ALL_PROXY$|PYTHON(STARTUP|INSPECT|BREAKPOINT)", re.IGNORECASE
@@ -112,6 +114,27 @@ class GatewayProcess:
             for run in list(self._runs.values()):
                 self.open_run(run)
             return True
+
+    @contextlib.contextmanager
+    def kept_alive(self, told: Callable[[], None]) -> Iterator[None]:
+        """While the block runs, a gateway that died is started again; `told` hears of each time, in another thread."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(_LOOK_S):
+                try:
+                    if self.ensure_alive():
+                        told()
+                except OrchestratorError as error:
+                    log.error("%s", error)
+
+        watcher = threading.Thread(target=watch, name="gateway watcher", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def stop(self, timeout: float | None = None) -> int | None:
         """End the gateway once its calls in flight have landed; kill it after `timeout` seconds. Its exit code."""

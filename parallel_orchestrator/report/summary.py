@@ -85,7 +85,10 @@ def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
         return None
     except ValueError:
         return None  # derived: made again from the other files
-    return None if summary.get("status") == "incomplete" else summary
+    if summary.get("status") in ("done", "incomplete"):
+        return summary if summary["status"] == "done" else None
+    # Stopped before its end, or everything is merged and only the last tests were red: there is something to do.
+    return summary if summary.get("failed") or summary.get("blocked") else None
 
 
 def summary_text(summary: dict[str, Any]) -> str:

@@ -52,6 +52,10 @@ class Watch:
             self._warned = True
             self._view.say(f"80 % of the budget is spent: ${spent.usd:.2f} of ${self._cap:.2f}")
 
+    def close(self) -> None:
+        """Give the ledger's descriptor back."""
+        self._journal.close()
+
     def reuse(self, replica: Replica) -> str:
         """What a resume takes over from before, in one line."""
         for record in self._journal.read_new():

@@ -80,18 +80,22 @@ class TaskQueue:
             self._move(advance, claim.task, TaskState.QUEUED, why=why)
         return advance
 
-    def take_back(self, executor: int | None, why: str) -> Advance:
-        """Put back what a dead executor holds (None: all are dead). Only on proof of death, never on doubt."""
+    def take_back(self, executor: int | None, why: str, *, died: bool = True) -> Advance:
+        """Put back what a dead executor holds (None: all are dead). Only on proof of death, never on doubt.
+
+        `died`: whether it counts against the task. It does not when we ended the executor, or all of them.
+        """
+        died = died and executor is not None
         with self._held() as advance:
             for task, status in self.replica.tasks.items():
                 if status.claim is None or executor not in (None, status.claim.executor):
                     continue
-                if executor is not None and status.deaths + 1 >= MAX_DEATHS:
+                if died and status.deaths + 1 >= MAX_DEATHS:
                     told = f"its executor died {MAX_DEATHS} times; last: {why}"
                     self._move(advance, task, TaskState.FAILED, why=told, died=True)
                     self._block_dependents(advance, task)
                 else:
-                    self._move(advance, task, TaskState.QUEUED, why=why, died=executor is not None)
+                    self._move(advance, task, TaskState.QUEUED, why=why, died=died)
         return advance
 
     def adopt(self, task: str, evidence: dict[str, Any]) -> None:

@@ -68,7 +68,11 @@ class RunLock:
                 say(f"orchestrator {owner.pid} is gone; waiting for its calls in flight to land in the ledger")
                 told = True
             time.sleep(_FAMILY_POLL_S)
-        _write_owner(descriptor)
+        try:
+            _write_owner(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise disk_error(path, error) from error
         return cls(descriptor)
 
     def release(self) -> None:

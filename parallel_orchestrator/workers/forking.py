@@ -29,7 +29,7 @@ from typing import Any
 
 from parallel_orchestrator.records.errors import UsageError
 
-_CREDENTIAL_MARKS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "ANTHROPIC_", "AWS_", "SSH_AUTH_SOCK")
+_CREDENTIAL_MARKS = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL", "AUTH", "ANTHROPIC_", "AWS_")
 
 
 class InheritedDescriptor:
@@ -66,6 +66,18 @@ def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContex
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     return context
+
+
+def let_server_die() -> None:
+    """In a worker: give up the pipe by which the fork server sees that the caller lives.
+
+    multiprocessing hands each worker a copy, so that a worker could start processes of its own. With it open the
+    server would outlive a killed caller for as long as any worker lives, and the workers would outlive it, too.
+    """
+    server = multiprocessing.forkserver._forkserver  # there is no public way to it
+    alive = getattr(server, "_forkserver_alive_fd", None)
+    if alive is not None:
+        os.close(alive)
 
 
 @contextmanager

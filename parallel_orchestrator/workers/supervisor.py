@@ -119,8 +119,9 @@ class Supervisor:
 
     def _hear(self, timeout: float) -> None:
         """Take in what workers say, waiting up to `timeout` seconds for the first word or death."""
-        by_pipe = {slot.reports: slot for slot in self.slots.values()}
-        sentinels = [slot.process.sentinel for slot in self.slots.values() if slot.process.exitcode is None]
+        living = [slot for slot in self.slots.values() if slot.process.exitcode is None]
+        by_pipe = {slot.reports: slot for slot in living}
+        sentinels = [slot.process.sentinel for slot in living]
         for ready in wait([*by_pipe, *sentinels], timeout):
             if isinstance(ready, Connection) and not self._take_report(by_pipe[ready]):
                 # End of file: its process is dying. Wait for the proof, so that nothing is done on doubt.
@@ -179,7 +180,7 @@ class Supervisor:
             if slot.process.exitcode is None:
                 slot.process.kill()
                 slot.process.join()
-                self.queue.take_back(slot.number, "the run was asked to stop")
+                self.queue.take_back(slot.number, "the run was asked to stop", died=False)
         for slot in list(self.slots.values()):
             self._close(slot)
         for descriptor in (self._stop_read, self._wake_read, self._wake_write):

@@ -31,7 +31,7 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.process import die_with_parent
 from parallel_orchestrator.store.queue import TaskQueue
 from parallel_orchestrator.store.replica import Claim
-from parallel_orchestrator.workers.forking import InheritedDescriptor
+from parallel_orchestrator.workers.forking import InheritedDescriptor, let_server_die
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Worker:
             self._give_back(claim, str(error))
         except (CannotGoOn, UsageError) as error:
             # The supervisor hears it before the task is free again: no fellow may run into the same wall.
-            self._pipes.reports.send(Report(self.executor, claim.task, "stopped", error=error))
+            self._send(Report(self.executor, claim.task, "stopped", error=error))
             self._wait_for_stop()
             self._give_back(claim, str(error))
         except Exception as error:
@@ -154,7 +154,14 @@ class Worker:
 
     def report(self, task: str | None, doing: str, within_s: float | None = None) -> None:
         """Tell the supervisor."""
-        self._pipes.reports.send(Report(self.executor, task, doing, within_s))
+        self._send(Report(self.executor, task, doing, within_s))
+
+    def _send(self, report: Report) -> None:
+        try:
+            self._pipes.reports.send(report)
+        except BrokenPipeError:
+            # Nobody supervises any more: end as by a kill. What is claimed stays so until a resume takes it back.
+            raise SystemExit(1) from None
 
     def stopping(self) -> bool:
         """Whether the supervisor has asked to stop."""
@@ -194,6 +201,7 @@ class WorkSource:
 def run_worker(executor: int, run: RunDirectory, graph: TaskGraph, source: WorkSource, pipes: WorkerPipes) -> None:
     """The main function of a worker process, which the fork server forked."""
     die_with_parent(os.getppid())
+    let_server_die()
     # Ctrl-C reaches the whole terminal group; how the run stops is the supervisor's decision alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to(run.log)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness, scripted
 from tests.fake_api import FakeApi, Fault, seeded_faults
 
@@ -95,6 +96,50 @@ def test_a_killed_executor_is_replaced_and_its_answer_not_bought_again(tmp_path:
         assert api.answered_twice() == []
     _assert_done(directory, 8)
     assert sum(task["deaths"] for task in harness.summary(directory)["tasks"]) == 1
+
+
+@pytest.mark.parametrize("doing", ["call", "tool"])
+def test_a_killed_orchestrator_takes_its_workers_along_and_fails_no_task(doing: str, tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    with _api(tasks=4, latency_s=0.5) as api:
+        with harness.started(REQUIREMENT, "--output-dir", str(directory), url=api.url) as process:
+            harness.wait_until(lambda: _is_doing(doing, directory, api))
+            os.kill(process.pid, signal.SIGKILL)
+            harness.wait_until(lambda: harness.family(directory) == set(), timeout_s=20)
+        assert "failed" not in {move["state"] for move in harness.moves(directory)}
+        harness.run("resume", str(directory), api=api)
+        assert api.answered_twice() == []
+    _assert_done(directory, 4)
+    assert sum(task["deaths"] for task in harness.summary(directory)["tasks"]) == 0
+
+
+def _is_doing(what: str, directory: Path, api: FakeApi) -> bool:
+    """Whether an executor's call is in flight, or its tools run: the tree is noted and no results are."""
+    if what == "call":
+        return api.in_work > 0 and len(api.requests) > 2
+    last = [read_all(path)[-1:] for path in directory.glob("executor_*/task_*.jsonl")]
+    return any(records and records[0]["kind"] == "tree" for records in last)
+
+
+def test_interrupts_do_not_count_as_deaths(tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    with _api(tasks=4, latency_s=0.2) as api:
+        for command in ([REQUIREMENT, "--output-dir"], ["resume"], ["resume"]):
+            asked = len(api.requests)
+            with harness.started(*command, str(directory), url=api.url) as process:
+                harness.wait_until(partial(_asked_more, api, asked + 2))
+                os.kill(process.pid, signal.SIGINT)
+                output, _ = process.communicate(timeout=60)
+            assert process.returncode == 130, output
+            assert "resume" in output
+        harness.run("resume", str(directory), api=api)
+        assert api.answered_twice() == []
+    _assert_done(directory, 4)
+    assert sum(task["deaths"] for task in harness.summary(directory)["tasks"]) == 0
+
+
+def _asked_more(api: FakeApi, count: int) -> bool:
+    return len(api.requests) >= count
 
 
 def test_everything_killed_then_resumed_runs_nothing_twice(tmp_path: Path) -> None:
