@@ -21,7 +21,7 @@ demo: setup ## build the medium demo project from its recording, without a key
 	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium
 
 test: setup check ## check types, style and structure, then run the tests
-	$(BIN)/python -m pytest -n 4 -m "not alone"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 check: setup ## types, style, structure
