@@ -134,6 +134,9 @@ def test_a_finished_summary_is_one_that_says_so(tmp_path: Path) -> None:
     for content, finished in (('{"status": "incomplete"}', False), ('{"sta', False), ("\0", False)):
         write_whole(run.summary, content)
         assert (finished_summary(run) is not None) is finished
-    for status in ("done", "failed"):
-        write_whole(run.summary, json.dumps({"status": status}))
-        assert finished_summary(run) == {"status": status}
+    for summary in ({"status": "done"}, {"status": "failed", "failed": 1}, {"status": "failed", "blocked": 2}):
+        write_whole(run.summary, json.dumps(summary))
+        assert finished_summary(run) == summary
+    # All is merged and only the last tests were red: they can be run again.
+    write_whole(run.summary, json.dumps({"status": "failed", "failed": 0, "blocked": 0}))
+    assert finished_summary(run) is None

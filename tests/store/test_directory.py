@@ -62,6 +62,7 @@ def test_the_same_run_again_keeps_its_id_and_says_what_changed(tmp_path: Path) -
 )
 def test_another_run_is_refused_and_the_field_named(field: str, value: Any, tmp_path: Path) -> None:
     owned = _own(tmp_path / "out")
+    owned.run.queue.touch()  # work has begun: until then the plan may be replaced
     before = owned.run.scenario.read_bytes()
     with pytest.raises(UsageError) as caught:
         _own(tmp_path / "out", **{field: value})
