@@ -110,7 +110,7 @@ class ExecutorAgent:
         run, scenario = self._settings.run, self._settings.scenario
         run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
         transcript = Transcript(run.transcript(claim.folder, task.id, claim.attempt))
-        if not transcript.conversation.start:
+        if transcript.is_new:
             base = self._trunk.head()
             self._trunk.open_workspace(self._folder(claim), base)
             start = opening(
