@@ -8,6 +8,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from parallel_orchestrator.store import redact
+
 _CHUNK = 1 << 16
 _POLL_S = 0.02
 """How often to look for a process's end where nothing tells of it."""
@@ -37,12 +39,12 @@ class Output:
     def text(self) -> str:
         """What was kept, at most `limit` characters and a note on what was cut."""
         if self._total == len(self._head) + len(self._tail):
-            whole = (self._head + self._tail).decode(errors="replace")
+            whole = redact.foreign((self._head + self._tail).decode(errors="replace"))
             if len(whole) <= self._limit:
                 return whole
         half = self._limit // 2
-        head = self._head.decode(errors="replace")[:half]
-        tail = bytes(self._tail or self._head).decode(errors="replace")[-half:]
+        head = redact.foreign(self._head.decode(errors="replace"))[:half]
+        tail = redact.foreign(bytes(self._tail or self._head).decode(errors="replace"))[-half:]
         return f"{head}\n[... the middle was cut out of {self._total:,} bytes of output ...]\n{tail}"
 
 

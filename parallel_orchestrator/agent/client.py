@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.records.errors import (
+    BatchBudgetReached,
     BudgetReached,
     CannotGoOn,
+    EndpointUnavailable,
     KeyRefused,
     OrchestratorError,
     RecordingExhausted,
@@ -43,8 +45,9 @@ _ENDS: dict[str, type[OrchestratorError]] = {
     "budget_reached": BudgetReached,
     "task_budget_reached": TaskLimit,
     "key_refused": KeyRefused,
-    "credit_exhausted": CannotGoOn,
-    "endpoint_silent": CannotGoOn,
+    "batch_budget_reached": BatchBudgetReached,
+    "credit_exhausted": EndpointUnavailable,
+    "endpoint_silent": EndpointUnavailable,
     "gateway_stopping": CannotGoOn,
     "cannot_write": CannotGoOn,
     "unknown_token": CannotGoOn,
@@ -148,7 +151,7 @@ class ModelClient:
         try:
             with self._sdk.messages.stream(**request, extra_headers=headers) as stream:
                 begun = True
-                message = _whole(stream)
+                message = _whole(stream) or self._assembled(request, headers)
             return self._answer(message, turn)
         except anthropic.APIStatusError as error:
             raise _meaning(error) from error
@@ -158,6 +161,13 @@ class ModelClient:
         ) as error:
             raise _Fault(f"{type(error).__name__}: {error}", begun=begun) from error
 
+    def _assembled(self, request: Mapping[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        """The same answer, put together by the gateway, which takes what the SDK does not: no usage, say."""
+        message: dict[str, Any] = self._sdk.post(
+            "/v1/messages", cast_to=dict[str, Any], body={**request}, options={"headers": headers}
+        )
+        return message
+
     def _answer(self, message: dict[str, Any], turn: int) -> Answer:
         import httpx2
 
@@ -165,15 +175,15 @@ class ModelClient:
         return Answer(
             content=_clean(message["content"]),
             stop_reason=message["stop_reason"],
-            usage=message.get("usage", {}),
+            usage=message.get("usage") or {},
             model=message.get("model", ""),
             endpoint_s=times["endpoint_s"],
             waited_s=times["waited_s"],
         )
 
 
-def _whole(stream: anthropic.MessageStream[None]) -> dict[str, Any]:
-    """The message as JSON, when its end came. Raises _Fault and the SDK's errors."""
+def _whole(stream: anthropic.MessageStream[None]) -> dict[str, Any] | None:
+    """The message as JSON when its end came, None when the SDK stumbles over it. Raises _Fault and the SDK's errors."""
     import pydantic
 
     try:
@@ -185,6 +195,9 @@ def _whole(stream: anthropic.MessageStream[None]) -> dict[str, Any]:
         # another turn can help.
         _log.warning("an answer cannot be read: %s", error)
         return {"content": [], "stop_reason": "unreadable"}
+    except (AttributeError, TypeError, IndexError) as error:
+        _log.info("the SDK cannot add an answer up: %r", error)
+        return None
     if message.stop_reason is None:
         # A stream that ends early raises nothing.
         raise _Fault("its answer broke off", begun=True)

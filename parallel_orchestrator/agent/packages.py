@@ -7,27 +7,29 @@ in the sandbox. The network is used here and nowhere else; which index is pip's 
 from __future__ import annotations
 
 import importlib.metadata
-import re
+import os
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement, Requirement
+
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.files import write_json
 
 _INSTALL_TIMEOUT_S = 900
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the requirements whose distribution is not installed beside this program."""
-    return [package for package in packages if not _installed(distribution(package))]
+    """Those of the requirements that what is installed beside this program does not meet: by name, version, extras.
 
-
-def distribution(package: str) -> str:
-    """The name in a requirement such as `flask>=3`."""
-    return re.split(r"[\s<>=!~\[;@]", package, maxsplit=1)[0]
+    What is no requirement at all counts as missing.
+    """
+    return [package for package in packages if not _is_met(package)]
 
 
 def install(packages: Sequence[str], venv: Path) -> Path:
@@ -55,7 +57,14 @@ def _see_ours(venv: Path) -> None:
 
 def _run(command: list[str], what: str) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S)
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_S,
+            env=clean_environment(os.environ, network=True),
+        )
     except subprocess.CalledProcessError as error:
         said = "\n".join((error.stderr or error.stdout).strip().splitlines()[-3:])
         raise UsageError(f"{what}: {said}") from error
@@ -63,9 +72,25 @@ def _run(command: list[str], what: str) -> None:
         raise UsageError(f"{what}: {error}") from error
 
 
-def _installed(name: str) -> bool:
+def _is_met(package: str) -> bool:
     try:
-        importlib.metadata.version(name)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
+        wanted = Requirement(package)
+        found = importlib.metadata.distribution(wanted.name)
+    except (InvalidRequirement, importlib.metadata.PackageNotFoundError, ValueError):
         return False
-    return True
+    if not wanted.specifier.contains(found.version, prereleases=True):
+        return False
+    return all(_is_met(needed) for extra in wanted.extras for needed in _of_extra(found, extra))
+
+
+def _of_extra(found: importlib.metadata.Distribution, extra: str) -> list[str]:
+    """What a distribution requires because of one of its extras; itself, unmet, when it has no such extra."""
+    if extra not in (found.metadata.get_all("Provides-Extra") or []):
+        return [f"{found.metadata['Name']}=={found.version}.no.{extra}"]
+    listed = [Requirement(text) for text in found.requires or ()]
+    wanted = [needed for needed in listed if needed.marker and _holds(needed.marker, extra) > _holds(needed.marker, "")]
+    return [f"{needed.name}{needed.specifier}" for needed in wanted]
+
+
+def _holds(marker: Marker, extra: str) -> bool:
+    return marker.evaluate({"extra": extra})

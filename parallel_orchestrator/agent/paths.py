@@ -1,11 +1,12 @@
 """Path confinement: a model's paths never leave its workspace.
 
 A path is never checked as text and then used as text. It is split, each name is
-judged, and the names are opened one after the other relative to the directory
-before them, none through a link. What was opened is what is used, so a directory
-that is swapped for a link between "check" and "use" is found to be a link, or is
-still the directory that was opened. That is what openat2(RESOLVE_BENEATH |
-RESOLVE_NO_SYMLINKS) promises, on every POSIX system.
+judged, and directories are opened relative to the workspace, none through a link:
+by openat2 in one step, and wherever that gives none (no such kernel, a missing
+directory, a link) by opening name after name, which makes what is missing and says
+which name is to blame. What was opened is what is used, so a directory that is
+swapped for a link between "check" and "use" is found to be a link, or is still the
+directory that was opened.
 
 Not covered: a process that may change the workspace can rename a directory
 elsewhere while it is open. In the sandbox everything it can reach is the workspace.
@@ -14,10 +15,14 @@ elsewhere while it is open. In the sandbox everything it can reach is the worksp
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import re
 import secrets
 import stat
+import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +37,11 @@ MAX_NAME = 240
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_libc = ctypes.CDLL(None)
+_OPENAT2 = 437
+"""Its number, the same on every Linux that has it."""
+_BENEATH = 0x08 | 0x04 | 0x02
+"""RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS."""
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
@@ -75,8 +85,9 @@ def _name_problem(name: str) -> str | None:
 class Workspace:
     """The folder of one attempt, held by a descriptor. All paths are relative to it, as the model writes them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, in_one_step: bool = sys.platform == "linux") -> None:
         self._root = os.open(root, _DIRECTORY)
+        self._in_one_step = in_one_step
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -84,16 +95,24 @@ class Workspace:
 
     @contextlib.contextmanager
     def directory(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
-        """A descriptor of the directory, opened name by name; with `create`, missing ones are made."""
-        descriptor = os.dup(self._root)
+        """A descriptor of the directory; with `create`, missing ones are made."""
+        descriptor = open_beneath(self._root, names) if self._in_one_step else None
+        if descriptor is None:
+            descriptor = self._walk(names, create)
         try:
-            for depth, name in enumerate(names):
-                inner = _enter(descriptor, name, "/".join(names[: depth + 1]), create)
-                os.close(descriptor)
-                descriptor = inner
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _walk(self, names: tuple[str, ...], create: bool) -> int:
+        descriptor = os.dup(self._root)
+        for depth, name in enumerate(names):
+            try:
+                inner = _enter(descriptor, name, "/".join(names[: depth + 1]), create)
+            finally:
+                os.close(descriptor)
+            descriptor = inner
+        return descriptor
 
     def is_directory(self, path: str) -> bool:
         """Whether `path` is a directory, and not a link to one."""
@@ -106,15 +125,15 @@ class Workspace:
     def read(self, path: str, limit: int) -> bytes:
         """The bytes of a regular file, refused when there are more than `limit`."""
         names = _file_names(path)
-        with self.directory(names[:-1]) as parent:
-            _require_regular(_entry(parent, names[-1], path), path)
-            with _explained(path):
-                descriptor = os.open(names[-1], _READ, dir_fd=parent)
-            # Looked at again: what was opened counts, not what was there a moment ago.
-            with os.fdopen(descriptor, "rb") as file:
-                found = os.fstat(descriptor)
-                _require_regular(found, path)
+        with self.directory(names[:-1]) as parent, _explained(path):
+            descriptor = os.open(names[-1], _READ, dir_fd=parent)
+        try:
+            # What was opened counts, not what the name stood for before.
+            _require_plain(os.fstat(descriptor), path)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(limit + 1)
+        finally:
+            os.close(descriptor)
         if len(data) > limit:
             raise PathRefused(f"{path} is larger than {limit:,} bytes; look at parts of it with bash")
         return data
@@ -139,6 +158,14 @@ class Workspace:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=parent)
                 raise
+
+
+def open_beneath(root: int, names: tuple[str, ...]) -> int | None:
+    """A descriptor of the directory `names` below `root`, or None where openat2 gives none."""
+    how = struct.pack("=QQQ", _DIRECTORY, 0, _BENEATH)
+    path = os.fsencode("/".join(names) or ".")
+    opened: int = _libc.syscall(_OPENAT2, root, path, how, ctypes.c_size_t(len(how)))
+    return opened if opened >= 0 else None
 
 
 def _enter(parent: int, name: str, path: str, create: bool) -> int:
@@ -168,13 +195,15 @@ def _file_names(path: str) -> tuple[str, ...]:
     return names
 
 
-def _require_regular(found: os.stat_result, path: str) -> None:
+def _require_plain(found: os.stat_result, path: str) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise PathRefused(f"{path} is a link; links are not followed")
     if stat.S_ISDIR(found.st_mode):
         raise PathRefused(f"{path} is a directory, not a file")
     if not stat.S_ISREG(found.st_mode):
         raise PathRefused(f"{path} is not a regular file")
+    if found.st_nlink > 1:
+        raise PathRefused(f"{path} has other names too (hard links); the editor does not open it")
 
 
 def _mode_for_replacing(parent: int, name: str, path: str) -> int:
@@ -182,9 +211,7 @@ def _mode_for_replacing(parent: int, name: str, path: str) -> int:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return 0o644
-    _require_regular(found, path)
-    if found.st_nlink > 1:
-        raise PathRefused(f"{path} has other names too (hard links); it is not written to")
+    _require_plain(found, path)
     return found.st_mode & 0o755 | 0o600
 
 
@@ -198,4 +225,6 @@ def _explained(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise PathRefused(f"{path} does not exist") from None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PathRefused(f"{path} is a link; links are not followed") from None
         raise PathRefused(f"{path}: {error.strerror or 'cannot be used'}") from None

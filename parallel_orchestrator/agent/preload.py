@@ -7,5 +7,7 @@ connection must not be shared by fork.
 from __future__ import annotations
 
 import anthropic
+import httpx2
 
-anthropic.Anthropic(api_key="none").close()
+# Without the environment's proxies: some cannot even be named without a further package.
+anthropic.Anthropic(api_key="none", http_client=httpx2.Client(trust_env=False)).close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from parallel_orchestrator.records.command import RESULTS, Command
 
-MAX_PROCESSES = 256
 RESULTS_MOUNT = "/results"
 # Both are private in the sandbox, which is what S108 asks about.
 TMP = "/tmp"  # noqa: S108
@@ -24,14 +24,15 @@ echo 1000 > /proc/self/oom_score_adj; renice -n 10 -p $$ > /dev/null
 Where memory runs out, commands go first; where processes multiply, whoever watches them is quicker.
 """
 
-_LIMIT_PROCESSES = f"ulimit -u {MAX_PROCESSES} || ulimit -p {MAX_PROCESSES}"
-"""dash knows only -p. Inside the sandbox's user namespace alone: elsewhere it counts all that the user runs."""
 
+def limited(command: Command, results: str, processes: int | None = None) -> list[str]:
+    """The command's arguments behind a shell that sets its limits and then becomes the command.
 
-def limited(command: Command, results: str, *, limit_processes: bool) -> list[str]:
-    """The command's arguments behind a shell that sets its limits and then becomes the command."""
-    limits = _SET_LIMITS + (_LIMIT_PROCESSES if limit_processes else "")
-    script = f'{{ {limits}\n}} 2>/dev/null; exec "$@"'
+    `processes` only inside the sandbox's user namespace: elsewhere it counts all that the user runs.
+    """
+    # dash knows only -p.
+    count = f"ulimit -u {processes} || ulimit -p {processes}" if processes else ""
+    script = f'{{ {_SET_LIMITS}{count}\n}} 2>/dev/null; exec "$@"'
     return ["/bin/sh", "-c", script, "sh", *(part.replace(RESULTS, results) for part in command.argv)]
 
 
@@ -49,8 +50,11 @@ def environment(home: str, venv: Path | None) -> dict[str, str]:
     }
 
 
-def minimal_root() -> list[str]:
-    """bwrap arguments: the least of a system in which Python, a shell and the usual tools run."""
+def minimal_root(devices: Mapping[str, Path]) -> list[str]:
+    """bwrap arguments: the least of a system in which Python, a shell and the usual tools run.
+
+    `devices`: nodes that stand in for the host's, by name.
+    """
     arguments = ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
         path = Path(name)
@@ -64,6 +68,8 @@ def minimal_root() -> list[str]:
     ):
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     arguments += ["--proc", "/proc", *_kernel_settings(), "--dev", "/dev"]
+    for name, node in devices.items():
+        arguments += ["--dev-bind", str(node), f"/dev/{name}"]
     arguments += ["--size", _TMPFS_BYTES, "--tmpfs", _SHARED_MEMORY, "--remount-ro", "/dev"]
     return [*arguments, "--size", _TMPFS_BYTES, "--tmpfs", TMP]
 

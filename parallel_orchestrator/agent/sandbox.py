@@ -1,53 +1,60 @@
 """Running commands: in a bubblewrap sandbox, or without one.
 
-**Bubblewrap** covers: nothing of the host is seen but /usr, a few files of /etc and
-the Python installation, all read-only; the command's folder is /workspace and, with
-/results and private /tmp and /dev/shm, all that it can write; no network but its own
-loopback; its own process table, so the environment of no other process is there to
-read; no capabilities; limits on memory, processes, open files and file size; a wall
-clock. Everything it started, daemons too, is dead when the call returns.
+**Bubblewrap**, as root and as an ordinary user, covers:
+- Files: of the host only /usr, a few files of /etc and the Python installation are there, read-only. /workspace, for
+  tests /results, and private /tmp and /dev/shm (512 MiB each) are all that can be written.
+- Network: none but a loopback of its own; no Unix socket of the host, named or abstract, the gateway's neither.
+- Secrets: an environment built from nothing, and a process table of its own: no other process is there to be read.
+- Rights: no capabilities, none to be gained; kernel settings read-only; on x86_64 and aarch64 a seccomp filter
+  against system calls that nothing here needs (`seccomp` lists them).
+- Each process: 4 GiB of address space, 1024 open files, files of 256 MiB, no core file.
+- All together, by a watch that looks several times a second (`watch.Limits`): 256 processes and threads, 2 GiB of
+  memory, and in the writable folders 1 GiB and 100,000 files. The number of processes is the kernel's to hold, too:
+  for a user by a limit of the sandbox's user namespace, for root by a control group. Where root may make none (see
+  `asroot`) the watch is alone, and a fork bomb can slow the machine down until the time limit. Until the watch looks,
+  a command gets further by what memory and disk take in that time. Folders twice beyond their limit get no further
+  command.
+- A wall clock. Everything that it started, daemons too, is dead when the call returns.
 
-It does not cover: faults of the kernel itself (no seccomp filter); the sum of memory
-over many processes, where the limit is the kernel's out-of-memory killer, which is
-told to take these first; how much is written into /workspace in many files.
+It does not cover: the mode of the host's device nodes (null, zero, full, random, urandom, tty) where root cannot make
+others: there a command of root's can `chmod 000 /dev/zero` for the whole machine. Neither does it cover: faults of
+the kernel; load on processor and disk, but for a lower priority; what is in the project itself, which can be read and
+changed; what of the host can be seen there (kernel version and command line, load, memory, users' names, the
+workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (System V
+segments, socket and pipe buffers). Not counted as written: deleted files that are only mapped, or under way through a
+socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands first, which a command can
+take back.
 
-**Plain**, without a sandbox: the command runs as you, and can read and write what you
-can. What holds is the clean environment, the limits but that on processes, the wall
-clock, and that nothing is left running.
+**Plain**, without a sandbox: the command runs as you, and can read, write, reach and end what you can, the network
+and your other processes included. What holds is the clean environment, the limits of each process, the watch (it
+counts the project's folder and its own home, nothing else), the wall clock, and that what it leaves
+running is killed, unless it kills the process that sees to that first (`reaper`). Root can raise the limits of each
+process again. Orchestrator and gateway bar others of the same user from their memory, where the key is; root is not
+barred, so as root a command can read the key.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
-from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.agent import asroot, reaper, seccomp
 from parallel_orchestrator.agent.capture import Follower
+from parallel_orchestrator.agent.namespace import LAST_WAIT_S, Namespace
 from parallel_orchestrator.agent.paths import MOUNT
-from parallel_orchestrator.agent.rootfs import (
-    MAX_PROCESSES,
-    RESULTS_MOUNT,
-    TMP,
-    environment,
-    limited,
-    minimal_root,
-    python_binds,
-)
+from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
+from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
-from parallel_orchestrator.records.scenario import SandboxMode
-
-_LAST_WAIT_S = 10.0
-"""For a killed process to be gone; only a hanging disk takes so long."""
+from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
@@ -71,6 +78,28 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
     return runner
 
 
+def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tuple[Surroundings, str]:
+    """Where commands run, `auto` settled, and a line on it for a person. Raises UsageError as `detect` does.
+
+    `our_own_code`: a recording of ours is replayed, and goes on without a sandbox where none works.
+    """
+    try:
+        described = _described(mode)
+    except UsageError:
+        if mode == "required" or not our_own_code:
+            raise
+        return Surroundings("off"), "Sandbox: OFF - none works here, and a shipped recording may run without"
+    if mode == "off" and os.geteuid() == 0 and key_at_stake:
+        described += ", that is as root: they can read the credential from memory"
+    return Surroundings("off" if mode == "off" else "required"), described
+
+
+@cache
+def _described(mode: SandboxMode) -> str:
+    """Tried out once in the life of a process; a batch asks for each of its scenarios."""
+    return detect(mode).describe()
+
+
 def _no_sandbox(why: str) -> UsageError:
     return UsageError(
         f"no sandbox for the commands that agents run: {why}. Install bubblewrap (for instance "
@@ -78,14 +107,18 @@ def _no_sandbox(why: str) -> UsageError:
     )
 
 
+_OF_THE_SANDBOX = 8
+"""Processes of bwrap itself, beside those of a command."""
+
+
 class BubblewrapRunner:
     """Runs each command in a sandbox of its own."""
 
     name = "bubblewrap"
 
-    def __init__(self, program: str, venv: Path | None = None) -> None:
+    def __init__(self, program: str, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._program = program
-        self._root = minimal_root()
+        self._limits = limits
         self._python = python_binds(venv)
         self._environment = environment(TMP, venv)
 
@@ -96,17 +129,20 @@ class BubblewrapRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
+        watch = Watch(self._limits, [folder for folder in (command.folder, command.results) if folder])
+        if watch.refusal:
+            return _refused(watch)
         status, status_end = os.pipe()
-        with os.fdopen(status, "rb") as reports:
-            # By descriptor: what is on its command line, the command could read in /proc.
-            options = _as_file(self._options(command, status_end))
-            arguments = [self._program, "--args", str(options), "--"]
-            arguments += limited(command, RESULTS_MOUNT, limit_processes=True)
-            process = _start(arguments, self._environment, Path("/"), status_end, options)
-            with process, _Namespace(reports.readline()) as namespace:
+        with (
+            os.fdopen(status, "rb") as reports,
+            asroot.device_nodes() as devices,
+            asroot.process_group(self._limits.processes + _OF_THE_SANDBOX) as entry,
+        ):
+            process = self._start(command, status_end, devices, entry)
+            with process, Namespace(reports.readline(), watch) as namespace:
                 follower = Follower(process, command.output_limit)
-                in_time = follower.until_end(started + command.timeout_s, namespace.is_small)
-                if not in_time and not namespace.crowded:
+                in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
+                if not in_time and not watch.verdict:
                     namespace.terminate()
                     follower.until_end(time.monotonic() + reaper.GRACE_S)
                 namespace.kill()
@@ -114,18 +150,29 @@ class BubblewrapRunner:
             began = namespace.killed_early or b"exit-code" in reports.read()
         if not began and in_time:
             raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        if namespace.crowded:
-            output += f"\n[killed: it had started more than {MAX_PROCESSES} processes]"
-        timed_out = not in_time and not namespace.crowded
-        return Finished(_code(process), output, timed_out, time.monotonic() - started)
+        return _finished(process, output, watch, in_time, started)
 
-    def _options(self, command: Command, status: int) -> list[str]:
+    def _start(
+        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
+        # By descriptor: what is on its command line, the command could read in /proc.
+        words = self._options(command, status, devices)
+        options = _as_file(b"".join(os.fsencode(word) + b"\0" for word in words))
+        arguments = [*entry, self._program, "--args", str(options)]
+        kept = [status, options]
+        if filtering := seccomp.program():
+            kept.append(_as_file(filtering))
+            arguments += ["--seccomp", str(kept[-1])]
+        arguments += ["--", *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
+        return _start(arguments, self._environment, Path("/"), *kept)
+
+    def _options(self, command: Command, status: int, devices: Mapping[str, Path]) -> list[str]:
         folder = str(command.folder.resolve())
         results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
         return [
             *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
             *("--hostname", "workspace", "--json-status-fd", str(status)),
-            *self._root,
+            *minimal_root(devices),
             *("--bind", folder, MOUNT, *results),
             *self._python,
             *("--remount-ro", "/", "--chdir", MOUNT),
@@ -137,8 +184,9 @@ class PlainRunner:
 
     name = "none"
 
-    def __init__(self, venv: Path | None = None) -> None:
+    def __init__(self, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._venv = venv
+        self._limits = limits
 
     def describe(self) -> str:
         """One line for a person."""
@@ -149,91 +197,48 @@ class PlainRunner:
         started = time.monotonic()
         # A home of its own: what other commands or users put into a shared /tmp is not trusted.
         with tempfile.TemporaryDirectory(prefix="command-", ignore_cleanup_errors=True) as home:
+            folders = [folder for folder in (command.folder, command.results, Path(home)) if folder]
+            watch = Watch(self._limits, folders)
+            if watch.refusal:
+                return _refused(watch)
             leash, leash_end = os.pipe()
             results = str(command.results.resolve()) if command.results else ""
             arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash)]
-            arguments += limited(command, results, limit_processes=False)
+            arguments += limited(command, results)
             process = _start(arguments, environment(home, self._venv), command.folder, leash)
             with process:
                 follower = Follower(process, command.output_limit)
                 try:
-                    in_time = follower.until_end(started + command.timeout_s)
-                    if not in_time:
+                    allowed = partial(_is_within_limits, watch, process)
+                    in_time = follower.until_end(started + command.timeout_s, allowed)
+                    if not in_time and not watch.verdict:
                         with contextlib.suppress(BrokenPipeError):
                             os.write(leash_end, b"T")
                         follower.until_end(time.monotonic() + reaper.GRACE_S)
                 finally:
                     os.close(leash_end)
-                    if not follower.until_end(time.monotonic() + _LAST_WAIT_S):
+                    if not follower.until_end(time.monotonic() + LAST_WAIT_S):
                         process.kill()
                 output = follower.rest().replace(home, TMP)
-        return Finished(_code(process), output, not in_time, time.monotonic() - started)
+            return _finished(process, output, watch, in_time, started)
 
 
-class _Namespace:
-    """The process namespace of one sandbox, held by a descriptor of its first process: kill that and all is gone."""
-
-    def __init__(self, report: bytes) -> None:
-        self.crowded = False
-        self.killed_early = False
-        self._init = json.loads(report)["child-pid"] if report else 0
-        self._descriptor = -1
-        self._threads = _threads_of_the_machine()
-        if self._init:
-            with contextlib.suppress(ProcessLookupError):
-                self._descriptor = os.pidfd_open(self._init)
-
-    def __enter__(self) -> _Namespace:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def is_small(self) -> bool:
-        """Whether it keeps within the limit on processes. The kernel does not hold root to that limit; this does.
-
-        Only within tens of milliseconds: a fork bomb gets to some hundreds of processes first.
-        """
-        if _threads_of_the_machine() - self._threads > MAX_PROCESSES:
-            self.crowded = self._count() > MAX_PROCESSES
-        return not self.crowded
-
-    def _count(self) -> int:
-        """Its processes as its own /proc lists them: quick enough to be done while they multiply."""
-        try:
-            with os.scandir(f"/proc/{self._init}/root/proc") as entries:
-                return sum(entry.name.isdecimal() for entry in entries)
-        except OSError:
-            return 0
-
-    def terminate(self) -> None:
-        """Ask everything in it to end."""
-        self.killed_early = True
-        for pid in reaper.descendants(self._init) if self._descriptor >= 0 else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End everything in it, and wait until it is gone: its first process ends after all others."""
-        if self._descriptor < 0:
-            return
-        self.killed_early = self.killed_early or self.crowded
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
-        gone = select.poll()
-        gone.register(self._descriptor, select.POLLIN)
-        gone.poll(_LAST_WAIT_S * 1000)
+def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
+    if sys.platform != "linux":
+        return True
+    return watch.allows(Path("/proc"), partial(reaper.descendants, process.pid))
 
 
-def _threads_of_the_machine() -> int:
-    """How many threads run here, ours and others'; cheap, so that the exact count is made only when it may matter."""
-    try:
-        return int(Path("/proc/loadavg").read_text().split()[3].split("/")[1])
-    except (OSError, IndexError, ValueError):
-        return 0
+def _refused(watch: Watch) -> Finished:
+    return Finished(126, f"[not run: {watch.refusal}]", timed_out=False, seconds=0.0)
+
+
+def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_time: bool, started: float) -> Finished:
+    """How a command ended of which nothing is left, with what its limits have to say."""
+    watch.look_at_files()
+    code = _code(process)
+    note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
+    return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
 
 
 def _start(arguments: list[str], environment: dict[str, str], folder: Path, *kept: int) -> subprocess.Popen[bytes]:
@@ -256,10 +261,10 @@ def _start(arguments: list[str], environment: dict[str, str], folder: Path, *kep
             os.close(descriptor)
 
 
-def _as_file(words: list[str]) -> int:
-    """A descriptor to read them from, each ended by NUL."""
+def _as_file(content: bytes) -> int:
+    """A descriptor to read it from."""
     descriptor = os.memfd_create("options")
-    os.write(descriptor, b"".join(os.fsencode(word) + b"\0" for word in words))
+    os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 

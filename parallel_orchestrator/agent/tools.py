@@ -12,6 +12,7 @@ from parallel_orchestrator.agent.editor import Editor
 from parallel_orchestrator.agent.paths import MOUNT, Workspace
 from parallel_orchestrator.agent.results import ToolFault, ToolResult
 from parallel_orchestrator.records.command import Command, CommandRunner
+from parallel_orchestrator.store import redact
 
 EDITOR = "str_replace_based_edit_tool"
 BASH = "bash"
@@ -43,7 +44,7 @@ class ToolBox:
         except OSError as error:
             _log.warning("%s failed on the host: %s", name, error)
             result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
-        shown = self._host_path.sub(MOUNT, result.content)
+        shown = self._host_path.sub(MOUNT, redact.foreign(result.content))
         return ToolResult(shown or "(no output)", result.is_error)
 
     def mutates(self, name: str, arguments: object) -> bool:

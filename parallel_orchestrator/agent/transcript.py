@@ -14,7 +14,9 @@ was killed goes on with the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from parallel_orchestrator.agent.client import Answer
 from parallel_orchestrator.agent.results import ToolResult
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, read_all
+from parallel_orchestrator.store.paths import repair_hint
 
 WORK = "work"
 """The phase before any repair; then come `repair 1`, `repair 2`, …"""
@@ -32,6 +35,9 @@ GO_ON = "Your answer was cut off at the output limit. Go on exactly where it sto
 
 NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
 """Stop reasons of answers whose tool calls are not carried out."""
+
+_NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
+"""Times, durations and counters: a result that differs in these alone says nothing new."""
 
 Message = dict[str, Any]
 
@@ -86,8 +92,12 @@ class Conversation:
     """Turns in a row whose tool calls all failed."""
     repeats: int = 0
     """How often the last call was made in a row with the same result."""
+    stale_turns: int = 0
+    """Turns in a row that gave no result and left no workspace that was not there before, in this phase."""
     outcome: Record | None = None
     _last_call: str = ""
+    _seen: set[bytes] = field(default_factory=set)
+    """What there was before: digests of results and of workspaces."""
 
     def apply(self, record: Record) -> None:
         """Take the next record into account."""
@@ -124,6 +134,8 @@ class Conversation:
 
     def _tree_kept(self, record: Record) -> None:
         self.tree = record["tree"]
+        if self._is_new(record["tree"]):
+            self.stale_turns = 0  # the turn before changed files, which its results need not tell
 
     def _tools_ran(self, record: Record) -> None:
         results: list[dict[str, Any]] = record["results"]
@@ -131,6 +143,9 @@ class Conversation:
             told = json.dumps([call.name, call.arguments, result["content"]], sort_keys=True)
             self.repeats = self.repeats + 1 if told == self._last_call else 1
             self._last_call = told
+        # Each is looked at: one that is new must not keep the others from being remembered.
+        fresh = [self._is_new(_NUMBER.sub("0", result["content"])) for result in results]
+        self.stale_turns = 0 if any(fresh) else self.stale_turns + 1
         self.error_turns = self.error_turns + 1 if all(result["is_error"] for result in results) else 0
         self.seconds += record["seconds"]
         self.calls, self.tree, self.stop_reason = (), None, None
@@ -141,8 +156,15 @@ class Conversation:
         self.phase, self.phase_turn = f"repair {record['round']}", 1
         self.base, self.tree, self.stop_reason, self.outcome = record["base"], record["tree"], None, None
         self.cuts = self.discarded_cuts = self.empties = self.error_turns = self.repeats = 0
-        self._last_call = ""
+        self._last_call, self.stale_turns, self._seen = "", 0, set()
         self._say([{"type": "text", "text": record["text"]}])
+
+    def _is_new(self, text: str) -> bool:
+        """Whether it was not seen before; from now on it was."""
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+        before = len(self._seen)
+        self._seen.add(digest)
+        return len(self._seen) > before
 
     def _say(self, blocks: Sequence[Mapping[str, Any]]) -> None:
         """Add to what the user says; two user messages in a row are one."""
@@ -171,7 +193,21 @@ def fold(records: Iterable[Record]) -> Conversation:
 
 def read(path: Path) -> Conversation:
     """Where the conversation in `path` stands, without changing the file."""
-    return fold(read_all(path))
+    return _checked_fold(read_all(path), path)
+
+
+def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
+    """`fold`, at whose records that make no conversation DamagedState is raised."""
+    conversation = Conversation()
+    for record in records:
+        try:
+            conversation.apply(record)
+        except (KeyError, ValueError, TypeError) as error:
+            raise DamagedState(
+                f"{path}, line {record['seq']}: the record does not fit the conversation before it "
+                f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(path)}"
+            ) from error
+    return conversation
 
 
 class Transcript:
@@ -183,8 +219,8 @@ class Transcript:
         self.torn_bytes = self._journal.repair_tail()
         """Bytes of a torn tail that were cut off when it was opened."""
         if records and records[0]["kind"] != "start":
-            raise DamagedState(f"{path} does not begin with a start record; move it away, then `retry` the task")
-        self.conversation = fold(records)
+            raise DamagedState(f"{path} does not begin with a start record. {repair_hint(path)}")
+        self.conversation = _checked_fold(records, path)
 
     @property
     def is_new(self) -> bool:

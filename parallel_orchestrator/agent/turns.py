@@ -31,6 +31,9 @@ MAX_ERROR_TURNS = 5
 """Turns in a row in which every tool call fails."""
 MAX_REPEATS = 4
 """Times in a row that one call is made with the same result."""
+MAX_STALE_TURNS = 10
+"""Turns in a row in which no file changed and no result was a new one. Far more than honest work has: who runs
+the tests again has changed something, and whoever looks around sees something new."""
 
 _TO_BE_CONTINUED = frozenset({None, "max_tokens", "pause_turn"})
 """None: something was said to the model since its last answer."""
@@ -122,8 +125,14 @@ def _ask(transcript: Transcript, means: Means) -> None:
     now = transcript.conversation
     means.progress(f"asking the model (turn {now.turns + 1})")
     answer = means.ask(build_request(now), turn=now.turns + 1, phase=now.phase, phase_turn=now.phase_turn)
-    content = _sendable(answer.content)
-    transcript.answer(answer, content, discarded=_is_useless(answer.stop_reason, content))
+    content, discarded = kept_of(answer.content, answer.stop_reason)
+    transcript.answer(answer, content, discarded=discarded)
+
+
+def kept_of(content: list[dict[str, Any]], stop_reason: str | None) -> tuple[list[dict[str, Any]], bool]:
+    """What a transcript keeps of an answer's blocks, and whether the answer can only be asked for again."""
+    kept = _sendable(content)
+    return kept, _is_useless(stop_reason, kept)
 
 
 def _use_tools(transcript: Transcript, means: Means) -> None:
@@ -175,6 +184,8 @@ def _verdict_on_limits(now: Conversation, limits: Limits) -> Ended | None:
         return _failed(f"all tool calls of {now.error_turns} turns in a row failed")
     if now.repeats >= MAX_REPEATS:
         return _failed(f"loops on one call: the same call gave the same result {now.repeats} times in a row")
+    if now.stale_turns > MAX_STALE_TURNS:  # what the last turn changed shows in the next one's workspace
+        return _failed(f"makes no progress: no file changed and no result was new in {MAX_STALE_TURNS} turns in a row")
     if now.turns >= limits.turns:
         return _failed(f"reached its limit of {limits.turns} turns")
     if now.seconds >= limits.seconds:

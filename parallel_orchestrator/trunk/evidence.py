@@ -11,6 +11,7 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import rules
 from parallel_orchestrator.trunk.change import Change, shown
 from parallel_orchestrator.trunk.checks import is_checked
+from parallel_orchestrator.trunk.junit import Ending
 from parallel_orchestrator.trunk.repository import Commit
 from parallel_orchestrator.trunk.results import Evidence
 from parallel_orchestrator.trunk.verdict import Verdict
@@ -22,7 +23,7 @@ _LISTED = 200
 def describe(change: Change, verdict: Verdict, task: Task) -> Evidence:
     """What was checked about a change that is about to land."""
     counts = verdict.report.counts
-    tested = counts.passed > 0 and (verdict.added > 0 or verdict.report.passed_in(task.files) > 0)
+    tested = counts.passed > 0 and (verdict.added > 0 or verdict.report.ended_in(task.files, Ending.PASSED) > 0)
     return {
         "files": {
             "created": _listed(change.created),

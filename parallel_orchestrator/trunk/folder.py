@@ -13,9 +13,10 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
 from parallel_orchestrator.store.files import disk_error, write_all
 from parallel_orchestrator.trunk.objects import EMPTY_TREE, FILE, FOLDER, LINK, PROGRAM, Entry, Objects, Tree, Unsteady
 
@@ -24,6 +25,11 @@ CACHES = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"
 
 DEEPEST = 64
 """Folders below this depth are not read."""
+
+MOST_MEMBERS = 50_000
+"""Files, links and folders of one workspace."""
+MOST_BYTES = 2 * 2**30
+"""Of all its files together: a snapshot reads all of them, before each turn."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -41,7 +47,7 @@ class Contents:
 
 
 def read_folder(objects: Objects, folder: Path) -> Contents:
-    """Everything in `folder` but caches."""
+    """Everything in `folder` but caches. TaskLimit when that is more than anybody's work."""
     contents = Contents()
     try:
         descriptor = os.open(folder, _DIRECTORY)
@@ -99,12 +105,15 @@ class _Reader:
     def __init__(self, objects: Objects, contents: Contents) -> None:
         self._objects = objects
         self._contents = contents
+        self._members = 0
+        self._bytes = 0
 
     def folder(self, descriptor: int, prefix: str, depth: int) -> None:
         """Read an open folder. `prefix` is its path with a slash at the end, empty for the outermost."""
-        names = sorted(entry.name for entry in os.scandir(descriptor))
+        names = sorted(islice((entry.name for entry in os.scandir(descriptor)), MOST_MEMBERS + 1))
         if not names and prefix:
             self._contents.entries[prefix[:-1]] = Entry(FOLDER, EMPTY_TREE)
+        self._count(members=len(names))
         for name in names:
             if name not in CACHES and not name.endswith(".pyc"):
                 try:
@@ -115,6 +124,14 @@ class _Reader:
                     self._contents.odd[prefix + name] = "still being written"
                 except OSError:
                     self._contents.odd[prefix + name] = "not readable"
+
+    def _count(self, members: int = 0, size: int = 0) -> None:
+        self._members += members
+        self._bytes += size
+        if self._members > MOST_MEMBERS:
+            raise TaskLimit(f"its workspace holds more than {MOST_MEMBERS} files and folders")
+        if self._bytes > MOST_BYTES:
+            raise TaskLimit(f"the files of its workspace are larger than {MOST_BYTES // 2**20} MiB together")
 
     def _member(self, parent: int, name: str, path: str, depth: int) -> None:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
@@ -144,6 +161,7 @@ class _Reader:
         descriptor = os.open(name, _REGULAR, dir_fd=parent)
         try:
             about = os.fstat(descriptor)
+            self._count(size=about.st_size)
             mode = PROGRAM if about.st_mode & stat.S_IXUSR else FILE
             self._contents.sizes[path] = about.st_size
             self._contents.entries[path] = Entry(mode, self._objects.write_file(descriptor, about.st_size))

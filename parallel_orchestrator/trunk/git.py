@@ -2,7 +2,8 @@
 
 A tree that an agent has written must never make git run something. So every call
 names the repository and the work tree, reads neither system nor user
-configuration, and gets an environment that is built from nothing.
+configuration nor the repository's own (`view`), and gets an environment that is
+built from nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+from parallel_orchestrator.trunk.view import check_view, view_of
 
 OLDEST_GIT = (2, 38)
 """The first version with `merge-tree --write-tree`."""
@@ -52,7 +54,11 @@ def require() -> None:
     wanted = ".".join(map(str, OLDEST_GIT))
     if shutil.which("git") is None:
         raise UsageError(f"git was not found on PATH. Install git {wanted} or newer, then start again.")
-    shown = subprocess.run(["git", "--version"], capture_output=True, text=True, check=False, env=_environment()).stdout
+    try:
+        done = subprocess.run(["git", "--version"], capture_output=True, check=False, env=_environment(), timeout=60)
+        shown = os.fsdecode(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"git on PATH does not start ({error}). Install git {wanted} or newer.") from error
     numbers = re.search(r"(\d+)\.(\d+)", shown)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_GIT:
         found = shown.strip() or "no version"
@@ -60,17 +66,23 @@ def require() -> None:
 
 
 class Git:
-    """Git on one repository and one work tree."""
+    """Git on one repository, through its view, and one work tree. `door`: another way in, while there is no view."""
 
-    def __init__(self, repository: Path, work_tree: Path, inherited: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, repository: Path, work_tree: Path, inherited: tuple[int, ...] = (), door: Path | None = None
+    ) -> None:
         self.repository = repository
+        self._door = door or view_of(repository)
         self.work_tree = work_tree
         self.inherited = inherited
         """Descriptors that each git process gets. A git outlives the process that started it and was killed;
         with the lock's descriptor in its hands, nobody takes the lock before that git has ended."""
 
     def __call__(self, *arguments: str, feed: bytes = b"", accept: tuple[int, ...] = (0,)) -> bytes:
-        """Standard output of one git call. Raises GitFailed when its exit code is not one of `accept`."""
+        """Standard output of one git call.
+
+        Raises GitFailed when its exit code is not one of `accept`, Tampered when the view is no longer ours.
+        """
         return self.outcome(*arguments, feed=feed, accept=accept)[1]
 
     def outcome(self, *arguments: str, feed: bytes = b"", accept: tuple[int, ...] = (0,)) -> tuple[int, bytes]:
@@ -115,8 +127,9 @@ class Git:
                 process.kill()
 
     def _command(self) -> list[str]:
+        check_view(self.repository)
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        return ["git", f"--git-dir={self.repository}", f"--work-tree={self.work_tree}", *settings]
+        return ["git", f"--git-dir={self._door}", f"--work-tree={self.work_tree}", *settings]
 
     def _failed(self, verb: str, code: int, complaint: bytes) -> GitFailed:
         said = os.fsdecode(complaint).strip()[-2000:] or "nothing"

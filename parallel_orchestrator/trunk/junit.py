@@ -29,6 +29,8 @@ class Case:
     ending: Ending
     message: str = ""
     """The tail of what a failure said."""
+    dotted: str = ""
+    """Module, classes and function, without parameters; a file's module where it could not be collected."""
 
 
 def parse(report: bytes) -> list[Case] | None:
@@ -69,11 +71,12 @@ def _case(element: ElementTree.Element) -> Case:
     module = file.removesuffix(".py").replace("/", ".")
     classes = element.get("classname", "").removeprefix(module).strip(".").replace(".", "::")
     identity = "::".join(part for part in (file, classes, name) if part) if element.get("classname") else file or name
+    dotted = ".".join(part for part in (element.get("classname"), name.partition("[")[0]) if part)
     for kind, ending in (("error", Ending.FAILED), ("failure", Ending.FAILED), ("skipped", Ending.SKIPPED)):
         found = element.find(kind)
         if found is not None:
-            return Case(identity, file, ending, (found.text or found.get("message") or "").strip()[-_TAIL:])
-    return Case(identity, file, Ending.PASSED)
+            return Case(identity, file, ending, (found.text or found.get("message") or "").strip()[-_TAIL:], dotted)
+    return Case(identity, file, Ending.PASSED, dotted=dotted)
 
 
 def _merged(cases: list[Case]) -> list[Case]:

@@ -11,12 +11,14 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk.git import Git
 from parallel_orchestrator.trunk.lock import held
 from parallel_orchestrator.trunk.objects import FILE, Entry, Objects, Tree
+from parallel_orchestrator.trunk.view import CONFIG, make_view, view_of
 
 BRANCH = "refs/heads/main"
 PROJECT_FILE = "pyproject.toml"
@@ -28,13 +30,6 @@ pythonpath = ["src"]
 testpaths = ["tests"]
 """
 
-_CONFIG = """\
-[core]
-\trepositoryformatversion = 0
-\tfilemode = true
-\tbare = false
-\tlogallrefupdates = false
-"""
 _MARK = "The trunk of a Parallel Orchestrator run.\n"
 _EXCLUDE = "/*\n!/src/\n!/tests/\n!/docs/\n!/README.md\n!/pyproject.toml\n__pycache__/\n*.pyc\n"
 
@@ -55,9 +50,9 @@ class Commit:
 class Repository:
     """Commits, head and checkout. Whatever moves the head or the checkout is called within `alone`. For one thread."""
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, door: Path | None = None) -> None:
         self._run = run
-        self.git = Git(run.git, run.root)
+        self.git = Git(run.git, run.root, door=door)
         self.objects = Objects(self.git)
 
     @contextlib.contextmanager
@@ -84,19 +79,21 @@ class Repository:
     def create(self) -> None:
         """Make the repository with its first commit, by rename: what stands under its name is always whole."""
         if self._run.git.exists():
+            make_view(self._run.git)  # a run of an earlier version has none
             return
         draft = self._run.git.with_name(".git-new")
         shutil.rmtree(draft, ignore_errors=True)
-        git = Git(draft, self._run.root, self.git.inherited)
+        git = Git(draft, self._run.root, self.git.inherited, door=draft)
         draft.mkdir(mode=0o700)
         git("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
-        for name, text in {"config": _CONFIG, "description": _MARK, "info/exclude": _EXCLUDE}.items():
+        for name, text in {"config": CONFIG, "description": _MARK, "info/exclude": _EXCLUDE}.items():
             (draft / name).parent.mkdir(exist_ok=True)
             (draft / name).write_text(text)
         (draft / "evidence").mkdir()
         objects = Objects(git)
         tree = objects.write_tree({PROJECT_FILE: Entry(FILE, objects.write("blob", PROJECT_TEXT))})
         git("update-ref", BRANCH, git.text("commit-tree", tree, "-m", "Begin"))
+        make_view(draft)
         draft.rename(self._run.git)
 
     def head(self) -> str:
@@ -127,6 +124,11 @@ class Repository:
         """The files of a commit."""
         return self.objects.read_tree(commit)
 
+    def broken_files(self) -> dict[str, str]:
+        """Small files of the repository that never change and are not as `create` made them; what they have to hold."""
+        fixed = {"HEAD": f"ref: {BRANCH}\n", "config": CONFIG, "description": _MARK, "info/exclude": _EXCLUDE}
+        return {name: text for name, text in fixed.items() if _text(self._run.git / name) != text}
+
     def remove_leftovers(self) -> None:
         """Remove what killed processes left half-written. Only while no other process of the run lives."""
         shutil.rmtree(self._run.git.with_name(".git-new"), ignore_errors=True)
@@ -136,9 +138,16 @@ class Repository:
     def _remove_stale_locks(self) -> None:
         """Remove lock files that a killed git left. Within `alone` no git of ours can be using them."""
         heads = self._run.git / "refs" / "heads"
-        for folder in (self._run.git, heads):
+        for folder in (self._run.git, view_of(self._run.git), heads):
             for lock in folder.glob("*.lock"):
                 lock.unlink(missing_ok=True)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def one_line(text: str) -> str:

@@ -28,7 +28,10 @@ class Submission:
 
 
 class Hold(Protocol):
-    """The submitter's claim on its task. Both are called while merge.lock is held."""
+    """The submitter's claim on its task. `check` and `merged` are called while merge.lock is held."""
+
+    def report(self, doing: str, within_s: float | None = None) -> None:
+        """Say what is being done, and by when the next report comes, None for no limit. May raise, to stop here."""
 
     def check(self) -> None:
         """Raise StaleClaim when somebody else holds the task by now. Called right before the trunk moves."""

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from parallel_orchestrator.records.plan import PROJECT_ROOTS, Plan, Task
+from parallel_orchestrator.trunk.census import RESERVED
 from parallel_orchestrator.trunk.change import Change, in_project, shown
 from parallel_orchestrator.trunk.checks import has_conflict_markers, parse_fault
 from parallel_orchestrator.trunk.objects import LINK
@@ -17,10 +18,12 @@ MOST_FILES = 2_000
 _MOST_FACTS = 40
 
 _GIT_NAMES = frozenset({".git", ".gitmodules", ".gitattributes"})
-_RESERVED = frozenset(
-    {"conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg"}
-    | {"sitecustomize.py", "usercustomize.py"}
+_TOOL_NAMES = frozenset(
+    {".claude", ".codex", ".cursor", ".gemini", ".vscode", ".idea", ".devcontainer", ".github", ".gitlab", ".husky"}
+    | {".envrc", ".mcp.json", ".pre-commit-config.yaml", ".pre-commit-hooks.yaml", ".gitlab-ci.yml"}
 )
+"""What makes a tool run something for whoever opens the project."""
+_PACKAGE_DATA = (".pth", ".egg-link", ".dist-info", ".egg-info")
 _UNPORTABLE = re.compile(r'[\\:*?"<>|]|[. ]$|^git~\d+$', re.IGNORECASE)
 
 
@@ -89,7 +92,9 @@ def _name_problem(path: str, task: Task) -> str | None:
         return "is a control file of git. Remove it."
     if any(_UNPORTABLE.search(part) or not part.isprintable() for part in parts):
         return "has a name that does not work everywhere. Use letters, digits, _, - and . in names."
-    if _is_reserved(parts[-1]) and not (parts[-1] == "conftest.py" and path in task.files):
+    if any(part.casefold() in _TOOL_NAMES for part in parts):
+        return "configures a tool to run things for whoever opens the project. Remove it."
+    if _is_reserved(parts) and not (parts[-1] == "conftest.py" and path in task.files):
         return "has a name that changes how Python or pytest runs, and the plan does not give it to you. Remove it."
     return "has to be a folder. Remove the file." if path in PROJECT_ROOTS else None
 
@@ -103,8 +108,8 @@ def _form_problem(path: str, change: Change) -> str | None:
     return None
 
 
-def _is_reserved(name: str) -> bool:
-    return name.casefold() in _RESERVED or name.casefold().endswith(".pth")
+def _is_reserved(parts: list[str]) -> bool:
+    return parts[-1].casefold() in RESERVED or any(part.casefold().endswith(_PACKAGE_DATA) for part in parts)
 
 
 def _ownership(change: Change, task: Task, plan: Plan) -> Iterator[str]:

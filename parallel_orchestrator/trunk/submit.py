@@ -1,9 +1,9 @@
 """The merge queue: how a task's work gets onto the trunk.
 
     submit
-    ├─ adopt        the work is on the trunk already, only the note of it was lost
     ├─ collect      what the workspace changed, and whether it may      -> Refused
     ├─ under merge.lock:
+    │  ├─ adopt     the work is on the trunk already, only the note of it was lost
     │  ├─ merge     onto the head                                       -> Conflict
     │  ├─ test      the merged tree
     │  └─ land      when nothing broke                                  -> Merged
@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from parallel_orchestrator.store.paths import RunDirectory
@@ -35,6 +37,9 @@ from parallel_orchestrator.trunk.testbench import TestBench
 from parallel_orchestrator.trunk.verdict import Trial, Verdict, glance, judge
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_IN_TESTS = 4
+"""The merged tests, their repetition, the trunk's own; and as long again for git and disk."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,16 @@ class MergeQueue:
     def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
         """Bring a submission onto the trunk, or say why not. StaleClaim passes through, and the trunk has not moved."""
         started = time.monotonic()
-        adopted = self._adopt(submission, hold)
-        if adopted:
-            return adopted
         change = collect(self.repository, submission, rules.LARGEST_FILE)
         faults = rules.broken_rules(change, submission.task, submission.plan)
         if faults:
             return Refused(faults)
         cleared = None
         for last_try in (False, True):
-            with self.repository.alone():
+            with self._turn(hold):
+                # Under the lock: a git of a killed submitter has ended before anybody gets it.
+                if not last_try and (adopted := self._adopt(submission, hold)):
+                    return adopted
                 trial = self._merge_and_test(change, submission)
                 if isinstance(trial, Conflict):
                     return trial
@@ -82,16 +87,23 @@ class MergeQueue:
             logger.info("%s: what failed is not its doing; merging again", submission.task.id)
         raise AssertionError("the last verdict is either red or has landed")
 
+    @contextmanager
+    def _turn(self, hold: Hold) -> Iterator[None]:
+        """merge.lock. Waiting for it has no limit of its own: whoever holds it has one."""
+        hold.report("waiting to merge")
+        with self.repository.alone():
+            hold.report("testing and merging", _LONGEST_IN_TESTS * self.bench.timeout_s)
+            yield
+
     def _adopt(self, submission: Submission, hold: Hold) -> Merged | None:
         """A submitter was killed after the trunk had moved and before that was recorded: record it now."""
         landed = self._landed(submission)
         if landed is None:
             return None
         evidence = read_evidence(self.run, landed)
-        with self.repository.alone():
-            hold.check()
-            hold.merged(evidence)
-            self.repository.check_out()
+        hold.check()
+        hold.merged(evidence)
+        self.repository.check_out()
         return Merged(landed.id, evidence)
 
     def _landed(self, submission: Submission) -> Commit | None:

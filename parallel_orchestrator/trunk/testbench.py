@@ -1,9 +1,12 @@
 """Our own pytest call over a tree, in a scratch copy, and what it proves.
 
-The verdict comes from the report and the exit code together, and from a canary: a test
-of ours that has to fail. Tests that leave the process early, that patch the reporting,
-or that deselect everything take the canary along and prove nothing. Code that runs
-inside pytest can still lie about itself: this is what the tests reported, no more.
+The verdict comes from what has to fit together: the exit code, the report, pytest's closing
+line (`closing`), a canary (a test of ours that has to fail), and the tests and files that are
+there (`census`). Tests that leave the process early, that patch the reporting, or that deselect
+everything take the canary along and prove nothing.
+
+What this does not prove: code that runs inside pytest and knows all of the above can still lie
+about itself, and a test that asserts nothing passes. It is what the tests reported, no more.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
+from parallel_orchestrator.store import redact
+from parallel_orchestrator.trunk.census import take_census
+from parallel_orchestrator.trunk.closing import contradicts
 from parallel_orchestrator.trunk.folder import read_plain, write_folder
 from parallel_orchestrator.trunk.junit import LARGEST_REPORT, Case, Ending, count, parse, without
 from parallel_orchestrator.trunk.objects import Objects, Tree
@@ -33,6 +39,10 @@ _FLAGS = (
 _CANARY = 'def {name}():\n    assert False, "this test has to fail"\n'
 _TAIL = 2_000
 _MOST_MESSAGES = 20
+_UNRUN = (
+    "{test} is defined and was not run: a hook, a plugin or other code keeps it from running. "
+    "Let it run and pass; if it is no test, give it another name."
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class Report:
     cases: tuple[Case, ...]
     broken: str = ""
     """Why the run as a whole proves nothing; empty when it does."""
+    unrun: tuple[str, ...] = ()
+    """Ids of tests that are defined and of which the report says nothing."""
     junit: bytes = b""
     seconds: float = 0.0
 
@@ -55,18 +67,20 @@ class Report:
     def red(self) -> frozenset[str]:
         """Ids of what failed."""
         failed = {case.id for case in self.cases if case.ending is Ending.FAILED}
-        return frozenset(failed | {WHOLE_RUN} if self.broken else failed)
+        return frozenset({*failed, *self.unrun, *([WHOLE_RUN] if self.broken else [])})
 
     def messages(self, known: frozenset[str] = frozenset()) -> list[str]:
         """What failed and how, one text each, without the ids in `known`; a flood of them is cut short."""
         texts = [self.broken] if self.broken and WHOLE_RUN not in known else []
         failed = [case for case in self.cases if case.ending is Ending.FAILED and case.id not in known]
         texts += [f"{case.id} failed:\n{case.message}" for case in failed[:_MOST_MESSAGES]]
-        return texts + [f"{len(failed) - _MOST_MESSAGES} more tests failed."] * (len(failed) > _MOST_MESSAGES)
+        texts += [f"{len(failed) - _MOST_MESSAGES} more tests failed."] * (len(failed) > _MOST_MESSAGES)
+        unrun = [test for test in self.unrun if test not in known]
+        return texts + [_UNRUN.format(test=test) for test in unrun[:_MOST_MESSAGES]]
 
-    def passed_in(self, files: list[str]) -> int:
-        """Passing tests in these files."""
-        return sum(case.ending is Ending.PASSED and case.file in files for case in self.cases)
+    def ended_in(self, files: list[str], ending: Ending) -> int:
+        """Tests in these files that ended so."""
+        return sum(case.ending is ending and case.file in files for case in self.cases)
 
 
 @dataclass(frozen=True)
@@ -100,17 +114,20 @@ class TestBench:
         name = f"test_canary_{secrets.token_hex(8)}"
         (folder / "tests").mkdir(exist_ok=True)
         (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
+        before = take_census(folder)
         junit = f"{name}.xml"
         finished = self.run(folder, results, (*launcher, "pytest", *_FLAGS, f"--junitxml={RESULTS}/{junit}", "tests"))
         # Scratch names differ from run to run, and are nobody's business.
         output = finished.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
         written = read_plain(results / junit, LARGEST_REPORT)
-        report = written.replace(f"{folder}/".encode(), b"") if written is not None else b""
+        report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
         cases = parse(report)
-        broken = _breakage(finished, cases, name, self.timeout_s)
+        broken = _breakage(finished, cases, name, self.timeout_s) or _tampering(before.altered(folder), name)
         own = tuple(case for case in cases or () if name not in case.id)
-        told = f"{broken} Last output:\n{output}" if broken else ""
-        return Report(own, told, without(report, name) if cases is not None else report, finished.seconds)
+        told = f"{broken}\nLast output:\n{output}" if broken else ""
+        unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
+        kept = without(report, name) if cases is not None else report
+        return Report(own, told, unrun, kept, finished.seconds)
 
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:
         """Any command in a scratch copy, within the time limit of tests."""
@@ -121,11 +138,29 @@ def _breakage(finished: Finished, cases: list[Case] | None, canary: str, limit_s
     """Why a run proves nothing; empty when it does. With the canary in it, a run that went well ends with 1."""
     if finished.timed_out:
         return f"The tests did not end within {limit_s:g} s and were stopped."
+    ended = f"pytest ended with {finished.code}"
     if cases is None:
-        return f"pytest ended with {finished.code} before it wrote its report."
+        return f"{ended} before it wrote its report: the tests, or code that they import, end the process."
+    return _forgery(finished, cases, canary, ended)
+
+
+def _forgery(finished: Finished, cases: list[Case], canary: str, ended: str) -> str:
+    """What does not fit together in a report; empty when all does."""
     endings = [case.ending for case in cases if canary in case.id]
     if not endings:
-        return f"pytest ended with {finished.code} and did not run all tests that it was given."
-    if finished.code != 1 or endings != [Ending.FAILED]:
-        return f"pytest ended with {finished.code}, and a test that has to fail was not reported as failed."
+        return f"{ended} and did not run all tests that it was given: something takes tests out of the run."
+    if endings != [Ending.FAILED]:
+        return f"{ended}, and a test that has to fail was not reported as failed: something changes the reports."
+    if finished.code != 1:
+        return f"{ended} although a test failed: something changes how it ends."
+    if contradicts(finished.output, cases):
+        return f"{ended}, and its report is not what it printed: something else writes the report, or hides the output."
     return ""
+
+
+def _tampering(altered: list[str], canary: str) -> str:
+    """Why tests that changed the project's code prove nothing; empty when they changed none."""
+    if not altered:
+        return ""
+    paths = ", ".join("a test that has to fail" if canary in path else path for path in altered[:_MOST_MESSAGES])
+    return f"The tests changed code while they ran: {paths}. Tests may write to tmp_path alone."

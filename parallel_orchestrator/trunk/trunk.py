@@ -15,6 +15,7 @@ from parallel_orchestrator.trunk.objects import FILE, Entry
 from parallel_orchestrator.trunk.repository import Repository, one_line
 from parallel_orchestrator.trunk.results import (
     Conflict,
+    Evidence,
     FinalReport,
     Hold,
     Merged,
@@ -58,18 +59,11 @@ class Trunk:
         with self._repository.alone():
             self._repository.remove_leftovers()
             self._repository.check_out()
-            commits = self._repository.log(self.head())
-        return [
-            MergedCommit(
-                commit.id,
-                commit.trailers["Task"],
-                commit.number("Attempt"),
-                commit.number("Claim"),
-                read_evidence(self._run, commit),
-            )
-            for commit in commits
-            if "Task" in commit.trailers
-        ]
+        return self._merged()
+
+    def landed(self, task: str) -> Evidence | None:
+        """What was checked about a task whose work is on the trunk; None when it is not there."""
+        return next((commit.evidence for commit in self._merged() if commit.task == task), None)
 
     def open_workspace(self, folder: Path, commit: str) -> None:
         """Make `folder` hold exactly the files of `commit`, without a repository; all else in it is removed."""
@@ -110,3 +104,16 @@ class Trunk:
     def final_checks(self, verify: Sequence[str]) -> FinalReport:
         """Test a copy of the head under coverage, run the verify commands in another, and count lines."""
         return self._final.check(verify)
+
+    def _merged(self) -> list[MergedCommit]:
+        return [
+            MergedCommit(
+                commit.id,
+                commit.trailers["Task"],
+                commit.number("Attempt"),
+                commit.number("Claim"),
+                read_evidence(self._run, commit),
+            )
+            for commit in self._repository.log(self.head())
+            if "Task" in commit.trailers
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.trunk.junit import Ending
 from parallel_orchestrator.trunk.objects import Tree
 from parallel_orchestrator.trunk.testbench import Report, TestBench
 
@@ -91,7 +92,9 @@ def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
     counts = report.counts
     if counts.skipped and not counts.passed:
         return [f"All {counts.skipped} tests are skipped, which proves nothing. Let them run."]
-    if task.owns_source() and counts.passed <= baseline.passed and not report.passed_in(task.files):
+    if task.owns_source() and counts.passed <= baseline.passed and not report.ended_in(task.files, Ending.PASSED):
+        if skipped := report.ended_in(task.files, Ending.SKIPPED):
+            return [f"All {skipped} tests of yours are skipped, which proves nothing. Let them run."]
         return ["No passing test was added. Add a test of your code that passes, under tests/."]
     return []
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -62,21 +63,27 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Trees:
-    """Keeps and restores a folder by copying it."""
+    """Keeps and restores a folder by copying it. As with git, the same content has the same name."""
 
     def __init__(self, folder: Path, store: Path) -> None:
         self.folder, self.store = folder, store
         store.mkdir(exist_ok=True)
 
     def snapshot(self) -> str:
-        name = f"tree{len(list(self.store.iterdir())) + 1}"
-        shutil.copytree(self.folder, self.store / f"{name}.part")
-        (self.store / f"{name}.part").rename(self.store / name)
+        held = [(str(path.relative_to(self.folder)), _content(path)) for path in sorted(self.folder.rglob("*"))]
+        name = hashlib.sha256(repr(held).encode()).hexdigest()
+        if not (self.store / name).exists():
+            shutil.copytree(self.folder, self.store / f"{name}.part")
+            (self.store / f"{name}.part").rename(self.store / name)
         return name
 
     def restore(self, tree: str) -> None:
         shutil.rmtree(self.folder)
         shutil.copytree(self.store / tree, self.folder)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ FOLDER = Path()
 
 def events(reply: dict[str, Any]) -> list[dict[str, Any]]:
     """The stream events of a message."""
-    usage = {"input_tokens": 10, "output_tokens": 0}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+    begun = {"input_tokens": 10, "output_tokens": 0}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": begun}
     told: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "stop_reason": None}}]
     for index, block in enumerate(reply["content"]):
         if block["type"] == "text":
@@ -34,7 +34,8 @@ def events(reply: dict[str, Any]) -> list[dict[str, Any]]:
         told.append({"type": "content_block_delta", "index": index, "delta": delta})
         told.append({"type": "content_block_stop", "index": index})
     ended = {"stop_reason": reply.get("stop_reason", "end_turn"), "stop_sequence": None}
-    told.append({"type": "message_delta", "delta": ended, "usage": {"output_tokens": 5}})
+    usage = {} if reply.get("no_usage") else {"usage": {"output_tokens": 5}}
+    told.append({"type": "message_delta", "delta": ended, **usage})
     return [*told, {"type": "message_stop"}]
 
 
@@ -62,7 +63,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with log.open("a") as file:
             file.write(json.dumps({"turn": turn, "body": body, "headers": headers}) + "\n")
         replies = json.loads((FOLDER / "replies.json").read_text())[turn]
-        self._reply(replies[min(before.count(turn), len(replies) - 1)])
+        reply = replies[min(before.count(turn), len(replies) - 1)]
+        if body.get("stream"):
+            self._reply(reply)
+        else:
+            self._json(200, {**events(reply)[0]["message"], "content": reply["content"], "stop_reason": "end_turn"})
 
     def _reply(self, reply: dict[str, Any]) -> None:
         if "status" in reply:

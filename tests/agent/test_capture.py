@@ -29,3 +29,17 @@ def test_output_is_bounded_whatever_comes(chunks: list[bytes], limit: int) -> No
     for chunk in chunks:
         output.add(chunk)
     assert len(output.text()) <= limit + 80
+
+
+def test_a_key_in_the_output_is_taken_out_before_it_is_cut() -> None:
+    key = "ghp" + "_" + "0123456789" * 4
+    for fill in (0, 1_000_000):
+        output = Output(100)
+        output.add(f"{key[:20]}".encode())
+        output.add(f"{key[20:]} {'x' * fill} {key}".encode())
+        assert output.text().count("[credential]") == 2
+        assert "ghp" not in output.text()
+    # Its beginning would be the last that is kept of the head.
+    output = Output(100)
+    output.add(f"{'x' * 29} {key} {'x ' * 1000}".encode())
+    assert "ghp" not in output.text()

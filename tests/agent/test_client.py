@@ -107,6 +107,16 @@ def test_answers_that_break_off_for_ever(gateway: Gateway, client: ModelClient) 
     assert len(gateway.asked()) == 5
 
 
+def test_what_the_sdk_stumbles_over_is_asked_for_put_together(gateway: Gateway, client: ModelClient) -> None:
+    gateway.will_reply({1: [{**HELLO, "no_usage": True}]})
+    gateway.start()
+    answer = ask(client)
+    assert (answer.content, answer.stop_reason, answer.endpoint_s) == (HELLO["content"], "end_turn", 1.0)
+    streamed, whole = gateway.asked()
+    assert {**streamed["body"], "stream": None} == {**whole["body"], "stream": None}
+    assert streamed["turn"] == whole["turn"]
+
+
 def test_arguments_that_are_no_json_are_an_unreadable_answer(gateway: Gateway, client: ModelClient) -> None:
     call = {"type": "tool_use", "id": "a", "name": "bash", "input": {}}
     gateway.will_reply({1: [{"content": [call], "raw_input": "{'command': ls}", "stop_reason": "tool_use"}]})
@@ -122,10 +132,10 @@ def test_arguments_that_are_no_json_are_an_unreadable_answer(gateway: Gateway, c
     [
         ("budget_reached", 402, errors.BudgetReached),
         ("task_budget_reached", 402, errors.TaskLimit),
-        ("credit_exhausted", 402, errors.CannotGoOn),
+        ("credit_exhausted", 402, errors.EndpointUnavailable),
         ("key_refused", 401, errors.KeyRefused),
         ("unknown_token", 401, errors.CannotGoOn),
-        ("endpoint_silent", 503, errors.CannotGoOn),
+        ("endpoint_silent", 503, errors.EndpointUnavailable),
         ("gateway_stopping", 503, errors.CannotGoOn),
         ("cannot_write", 503, errors.CannotGoOn),
         ("recording_exhausted", 404, errors.RecordingExhausted),

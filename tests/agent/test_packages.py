@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.packages import distribution, install, missing
+from parallel_orchestrator.agent.packages import install, missing
 from parallel_orchestrator.agent.sandbox import PlainRunner, detect
 from parallel_orchestrator.records.command import Command
 from parallel_orchestrator.records.errors import UsageError
@@ -31,7 +31,9 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_is_missing() -> None:
     assert missing(["pytest>=1", "no-such-distribution-anywhere", "coverage"]) == ["no-such-distribution-anywhere"]
-    assert [distribution(name) for name in ("flask>=3", "a[b]~=1", "c ; x")] == ["flask", "a", "c"]
+    unmet = ["pytest<1", "pytest==0.0.1", "pytest[no-such-extra]", "coverage>=7, <7.1", "no requirement"]
+    assert missing(unmet) == unmet
+    assert missing(["pytest>=1,<1000", "PyTest", "coverage[toml]", "pytest~=9.0"]) == []
 
 
 @pytest.mark.usefixtures("wheels")

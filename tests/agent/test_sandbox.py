@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent import reaper
-from parallel_orchestrator.agent.rootfs import MAX_PROCESSES
+from parallel_orchestrator.agent import reaper, seccomp
+from parallel_orchestrator.agent.asroot import process_group
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, detect
+from parallel_orchestrator.agent.watch import Limits
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from tests.agent.conftest import wait_for
@@ -145,10 +147,11 @@ def test_nothing_writes_after_the_end(runner: CommandRunner, folder: Path) -> No
 @in_both
 def test_a_flood_of_output_costs_no_memory(runner: CommandRunner, folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    done = sh(runner, folder, "echo first; head -c 200000000 /dev/zero | tr '\\0' x; echo; echo last", limit=1000)
+    done = sh(runner, folder, "echo first; yes | head -c 200000000; echo last", limit=1000)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert done.output.startswith("first\n")
     assert done.output.endswith("last\n")
+    assert "200,000,011 bytes of output" in done.output
     assert len(done.output) < 1200
     assert grown_kib < 50_000
 
@@ -165,7 +168,108 @@ def test_files_are_limited_in_size_and_number(runner: CommandRunner, folder: Pat
     assert sh(runner, folder, "truncate -s 300M big").code != 0
     done = sh(runner, folder, "python -c 'f = [open(\"/dev/null\") for _ in range(2000)]'")
     assert "Too many open files" in done.output
-    assert sh(runner, folder, "ulimit -c").output == "0\n"
+
+
+# The sums that a watch keeps
+
+
+MIB = 2**20
+
+
+def limited(runner: BubblewrapRunner | PlainRunner, **limits: int) -> BubblewrapRunner | PlainRunner:
+    """A runner of the same kind with these limits."""
+    if isinstance(runner, PlainRunner):
+        return PlainRunner(limits=Limits(**limits))
+    return BubblewrapRunner("bwrap", limits=Limits(**limits))
+
+
+@in_both
+def test_memory_is_limited_in_sum_and_shared_memory_counts_once(
+    runner: BubblewrapRunner | PlainRunner, folder: Path
+) -> None:
+    own = "import os, time\nfor _ in range(8): os.fork() or (bytearray(b'x') * (40 << 20), time.sleep(1000.75))"
+    (folder / "own.py").write_text(own.replace("(bytearray", "(x := bytearray") + "\ntime.sleep(1000)\n")
+    done = sh(limited(runner, memory=200 * MIB), folder, "echo begun; python own.py")
+    assert "its processes used more than 200 MiB of memory]" in done.output
+    assert (done.output.startswith("begun\n"), done.code, done.timed_out) == (True, 137, False)
+    assert running("own.py") == []
+    shared = (
+        "import os, time\nx = bytearray(b'x') * (100 << 20)\nfor _ in range(8): os.fork() or time.sleep(1) or exit()"
+    )
+    (folder / "shared.py").write_text(shared + "\ntime.sleep(1)\nprint('end')\n")
+    assert sh(limited(runner, memory=200 * MIB), folder, "python shared.py").output == "end\n"
+
+
+@in_both
+def test_processes_are_counted_with_their_threads(runner: BubblewrapRunner | PlainRunner, folder: Path) -> None:
+    small = limited(runner, processes=60)
+    threads = "import threading, time\nfor _ in range(80): threading.Thread(target=time.sleep, args=(1000,)).start()"
+    for script in (f"python -c '{threads}'", "for i in $(seq 80); do sleep 1000.875 & done; wait"):
+        done = sh(small, folder, script, timeout_s=20)
+        # The kernel holds a user to it, inside the sandbox.
+        assert "[killed: it had started more than 60 processes]" in done.output or os.geteuid(), done.output
+        assert (
+            "killed" in done.output or "Resource temporarily unavailable" in done.output or "can't start" in done.output
+        )
+    assert running("1000.875") == []
+
+
+WRITERS = {
+    "many": "for i in $(seq 200); do yes | head -c 1M > $i; done; sleep 100",
+    "sparse": "for i in 1 2 3 4 5; do truncate -s 30M $i; done; sleep 100",
+    "deleted": "exec 3> a 4> b 5> c; rm a b c; for i in 3 4 5; do yes | head -c 30M >&$i; done; sleep 100",
+    "hidden": "mkdir d; chmod 300 d; yes | head -c 90M > d/x; sleep 100",
+    "deep": "for i in $(seq 30); do mkdir d; cd d; yes | head -c 3M > x; done; sleep 100",
+}
+
+
+@in_both
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_written_is_limited_in_sum(runner: BubblewrapRunner | PlainRunner, folder: Path, kind: str) -> None:
+    done = sh(limited(runner, written=64 * MIB), folder, WRITERS[kind])
+    assert done.output.endswith("[killed: the project's folder holds more than 64 MiB]"), done.output
+
+
+@in_both
+def test_files_are_limited_in_number(runner: BubblewrapRunner | PlainRunner, folder: Path) -> None:
+    small = limited(runner, files=500)
+    done = sh(small, folder, "mkdir d; for i in $(seq 700); do : > d/$i; done; sleep 100")
+    assert done.output.endswith("[killed: the project's folder holds more than 500 files]")
+    # What is too much can still be deleted, and then all is well.
+    done = sh(small, folder, "find d -name '??' -o -name '5??' -o -name '6??' -o -name '4??' | xargs rm; ls d | wc -l")
+    assert "]" not in done.output
+
+
+@in_both
+def test_links_to_one_file_count_once(runner: BubblewrapRunner | PlainRunner, folder: Path) -> None:
+    done = sh(limited(runner, written=64 * MIB), folder, "yes | head -c 20M > a; for i in 1 2 3 4; do ln a a$i; done")
+    assert (done.code, done.output) == (0, "")
+
+
+@in_both
+def test_what_was_too_quick_for_the_watch_is_told_and_ends_there(
+    runner: BubblewrapRunner | PlainRunner, folder: Path
+) -> None:
+    small = limited(runner, written=20 * MIB)
+    assert "ed: the project's folder holds more than 20 MiB]" in sh(small, folder, "truncate -s 30M a").output
+    assert sh(small, folder, "cat a | wc -c").output == f"{30 * MIB}\n"
+    assert "ed: the project's folder holds more than 20 MiB]" in sh(small, folder, "truncate -s 30M b").output
+    done = sh(small, folder, "touch c")
+    assert (done.code, done.output) == (126, "[not run: the project's folder holds more than 40 MiB]")
+    assert not (folder / "c").exists()
+
+
+@in_both
+def test_no_core_files_also_where_they_are_usual(runner: CommandRunner, folder: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    if os.geteuid() != 0 and before[1] == 0:
+        pytest.skip("this user may make no core files anyway")
+    usual = resource.RLIM_INFINITY if os.geteuid() == 0 else before[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (usual, usual))
+    try:
+        assert sh(runner, folder, "ulimit -S -c; ulimit -H -c").output == "0\n0\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 @in_both
@@ -259,6 +363,15 @@ def test_nothing_outside_can_be_written(runner: CommandRunner, folder: Path) -> 
 
 
 @in_sandbox
+def test_every_mount_is_read_only_but_those_meant_to_be_written(runner: CommandRunner, folder: Path) -> None:
+    mounts = [line.split() for line in sh(runner, folder, "cat /proc/self/mountinfo").output.splitlines()]
+    writable = {place for _, _, _, _, place, options, *_ in mounts if "rw" in options.split(",")}
+    devices = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}
+    assert writable - devices == {"/proc", "/tmp", "/workspace", "/dev/pts", "/dev/shm"}
+    assert {place for _, _, _, _, place, *_ in mounts} >= {"/", "/usr", "/dev", "/proc/sys"}
+
+
+@in_sandbox
 def test_no_environment_of_the_host_is_readable(
     runner: CommandRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,13 +399,58 @@ def test_no_capabilities(runner: CommandRunner, folder: Path) -> None:
 
 @in_sandbox
 def test_a_fork_bomb_is_bounded(runner: CommandRunner, folder: Path) -> None:
-    bomb = "import os, time\nwhile True:\n    try: os.fork()\n    except OSError: time.sleep(9999.25)\n"
+    # It would end at 1,024 by itself, should nothing else bound it.
+    bomb = "import os, time\nfor _ in range(10):\n    try: os.fork()\n    except OSError: pass\ntime.sleep(999)\n"
     (folder / "bomb.py").write_text(bomb)
     done = sh(runner, folder, "python bomb.py", timeout_s=20)
     assert done.code != 0
     # As root it is ended early; the kernel holds anybody else to the limit until the time is up.
-    assert done.timed_out or f"more than {MAX_PROCESSES} processes" in done.output
+    assert done.timed_out or f"more than {Limits().processes} processes" in done.output
     assert running("bomb.py") == []
+
+
+FORBIDDEN = """
+import ctypes, errno, os, platform, socket
+libc = ctypes.CDLL(None, use_errno=True)
+column = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+def call(name, numbers, *arguments):
+    ctypes.set_errno(0)
+    done = libc.syscall(numbers[column], *arguments)
+    print(name, "done" if done >= 0 else errno.errorcode[ctypes.get_errno()])
+call("ptrace", (101, 117), 0, 0, 0, 0)
+call("keyctl", (250, 219), 0, -3, 0)
+call("bpf", (321, 280), 0, 0, 0)
+call("userfaultfd", (323, 282), 1)
+call("perf_event_open", (298, 241), 0, 0, 0, 0, 0)
+call("io_uring_setup", (425, 425), 1, 0)
+call("unshare", (272, 97), 0x10000000)
+call("clone", (56, 220), 0x10000000 | 17, 0, 0, 0, 0)
+call("mount", (165, 40), 0, 0, 0, 0, 0)
+call("kexec_load", (246, 104), 0, 0, 0, 0)
+call("finit_module", (313, 273), 0, 0, 0)
+call("clone3", (435, 435), 0, 0)
+call("fallocate", (285, 47), 1, 0, 0, 1)
+for family in (40, 17, 38, 1, 2, 10, 16):
+    try: socket.socket(family, socket.SOCK_STREAM if family != 16 else socket.SOCK_RAW).close(); print(family, "done")
+    except OSError as e: print(family, errno.errorcode[e.errno])
+"""
+
+
+@in_sandbox
+@pytest.mark.skipif(seccomp.program() is None, reason="there is no filter for this machine's system calls")
+def test_system_calls_that_nothing_needs_are_refused(runner: CommandRunner, folder: Path) -> None:
+    (folder / "calls.py").write_text(FORBIDDEN)
+    seen = dict(line.split() for line in sh(runner, folder, "python calls.py").output.splitlines())
+    assert {name for name, ending in seen.items() if ending == "done"} == {"1", "2", "10", "16"}
+    assert {name: ending for name, ending in seen.items() if ending not in ("done", "EPERM")} == {
+        "clone3": "ENOSYS",
+        "fallocate": "ENOTSUP",
+    }
+    assert len(seen) == 20
+
+
+def test_there_is_no_filter_for_an_unknown_machine() -> None:
+    assert seccomp.program("sparc64") is None
 
 
 @in_sandbox
@@ -340,3 +498,33 @@ def test_descendants_see_the_whole_tree() -> None:
         assert wait_for(lambda: len(reaper.descendants(shell.pid)) == 2)
         for pid in reaper.descendants(shell.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root owns the host's device nodes")
+
+
+@as_root
+@in_sandbox
+def test_the_device_nodes_of_the_host_are_out_of_reach(runner: CommandRunner, folder: Path) -> None:
+    names = ("null", "zero", "full", "random", "urandom", "tty")
+    before = [Path(f"/dev/{name}").stat().st_mode for name in names]
+    script = "head -c 4 /dev/zero | wc -c; echo x > /dev/null; chmod 000 /dev/zero /dev/tty; ls -l /dev/zero"
+    done = runner(Command(("sh", "-c", script), folder, timeout_s=20))
+    try:
+        assert "4\n" in done.output
+        assert [Path(f"/dev/{name}").stat().st_mode for name in names] == before
+    finally:
+        for name, mode in zip(names, before, strict=True):
+            Path(f"/dev/{name}").chmod(stat.S_IMODE(mode))
+
+
+@as_root
+@in_sandbox
+def test_a_control_group_holds_roots_processes(runner: CommandRunner, folder: Path) -> None:
+    with process_group(10) as words:
+        if not words:
+            pytest.skip("no control group for processes can be made here")
+    # As many as it may and no more, whatever the watch sees in time: each waits, so none makes room for another.
+    script = "for n in $(seq 400); do sleep 3 & done; echo begun"
+    done = runner(Command(("sh", "-c", script), folder, timeout_s=20))
+    assert "cannot fork" in done.output.lower() or "resource temporarily unavailable" in done.output.lower()

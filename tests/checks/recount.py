@@ -108,14 +108,15 @@ def spending(ledger: list[Json], task: str | None) -> Json:
 
 
 def doubtful(records: list[Json]) -> Iterator[tuple[Json, Json | None]]:
-    """Yield each try that may have been billed without an answer: with its fault, or None when nobody knows its end."""
+    """Yield each try of which nobody knows what it cost: with the fault or unpriced answer, or None without an end."""
     open_tries: dict[int, Json] = {}
     for record in records:
         if record["kind"] == "intent":
             open_tries[record["call"]] = record
             continue
         intent = open_tries.pop(record["call"])
-        if record["kind"] == "fault" and record["ambiguous"]:
+        unpriced = record["kind"] == "answer" and record["usd"] is None
+        if unpriced or (record["kind"] == "fault" and record["ambiguous"]):
             yield intent, record
     yield from ((intent, None) for intent in open_tries.values())
 

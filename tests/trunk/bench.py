@@ -18,6 +18,7 @@ from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
+from parallel_orchestrator.trunk.results import Hold
 
 ADD = "def add(a, b):\n    return a + b\n"
 TEST_ADD = "from calc import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n"
@@ -59,6 +60,11 @@ class Claim:
 
     stale: bool = False
     merged_with: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[tuple[str, float | None]] = field(default_factory=list)
+
+    def report(self, doing: str, within_s: float | None = None) -> None:
+        """Note it."""
+        self.reports.append((doing, within_s))
 
     def check(self) -> None:
         """Refuse when stale."""
@@ -140,7 +146,7 @@ class Bench:
         return self.submit(job, base, among=among, claim=claim)
 
     def submit(
-        self, job: Task, base: str, *, among: Plan | None = None, claim: Claim | None = None
+        self, job: Task, base: str, *, among: Plan | None = None, claim: Hold | None = None
     ) -> Merged | Conflict | Red | Refused:
         """Submit the workspace of `job` as it is."""
         folder = self.run.workspace(int(job.id.removeprefix("task_")), job.id, 1)

@@ -6,9 +6,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from parallel_orchestrator.records.errors import TaskLimit
+from parallel_orchestrator.trunk import folder as folders
 from parallel_orchestrator.trunk.folder import read_plain
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, tree_of, write
 
@@ -29,6 +32,20 @@ def test_open_workspace_is_exactly_the_commit(bench: Bench) -> None:
     bench.trunk.open_workspace(folder, bench.trunk.head())
     assert set(tree_of(folder)) == {"pyproject.toml", "src", "src/calc.py", "tests", "tests/test_calc.py"}
     assert folder.stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("MOST_MEMBERS", "more than 9 files and folders"), ("MOST_BYTES", "larger than 0 MiB")]
+)
+def test_a_workspace_has_its_limits(bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str, reason: str) -> None:
+    folder = bench.workspace(CALC)
+    monkeypatch.setattr(folders, limit, 9)
+    write(folder, {f"a/{number}": "x" for number in range(3)})
+    (folder / "pyproject.toml").unlink()
+    bench.trunk.snapshot(folder)
+    write(folder, {f"b/{number}": "x" for number in range(7)})
+    with pytest.raises(TaskLimit, match=reason):
+        bench.trunk.snapshot(folder)
 
 
 def test_round_trip(bench: Bench, tmp_path: Path) -> None:

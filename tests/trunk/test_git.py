@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.trunk.git import Git, GitFailed, require
+from parallel_orchestrator.trunk.view import Tampered
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
@@ -85,7 +87,7 @@ def _evil_settings(script: Path) -> str:
 def test_a_persons_configuration_has_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker, script = _marker_script(tmp_path)
     (tmp_path / "attributes").write_text("* filter=evil diff=evil merge=evil\n")
-    (tmp_path / ".gitconfig").write_text(_evil_settings(script))
+    (tmp_path / ".gitconfig").write_text(_evil_settings(script) + "[i18n]\n    commitEncoding = latin1\n")
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_AUTHOR_DATE"):
         monkeypatch.setenv(name, "nonsense")
     for name in ("GIT_EXTERNAL_DIFF", "GIT_SSH_COMMAND", "GIT_EDITOR"):
@@ -95,6 +97,7 @@ def test_a_persons_configuration_has_no_effect(tmp_path: Path, monkeypatch: pyte
     bench = Bench(tmp_path / "out")
     _exercise(bench)
     assert not marker.exists()
+    assert "latin1" not in Git(bench.run.git, bench.run.root).text("cat-file", "commit", "main")
     assert Git(bench.run.git, bench.run.root).text("log", "-1", "--format=%an %cn") == (
         "Parallel Orchestrator Parallel Orchestrator"
     )
@@ -119,11 +122,23 @@ def test_a_configuration_with_hooks_in_the_repository_itself_has_no_effect(bench
     marker, script = _marker_script(tmp_path)
     with (bench.run.git / "config").open("a") as config:
         config.write(_evil_settings(script))
+    (bench.run.git / "info/attributes").write_text("* filter=evil diff=evil merge=evil\n")
     (bench.run.git / "hooks").mkdir()
     (bench.run.git / "hooks/reference-transaction").write_text(script.read_text())
     (bench.run.git / "hooks/reference-transaction").chmod(0o755)
     _exercise(bench)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["config", "HEAD", "info", "config.worktree", "objects"])
+def test_a_view_that_is_not_ours_is_refused_and_can_be_made_anew(bench: Bench, name: str) -> None:
+    path = bench.run.git / "view" / name
+    path.unlink(missing_ok=True)
+    path.write_text("[alias]\n")
+    with pytest.raises(Tampered, match="view was tampered with"):
+        bench.trunk.head()
+    shutil.rmtree(bench.run.git / "view")
+    _exercise(bench)
 
 
 def test_output_directory_inside_another_repository(tmp_path: Path) -> None:

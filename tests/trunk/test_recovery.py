@@ -80,6 +80,9 @@ def test_a_submission_that_landed_unrecorded_is_adopted(bench: Bench) -> None:
     result = merged(bench.submit(CALC, base, claim=claim))
     assert result.commit == head == bench.trunk.head()
     assert claim.merged_with == [result.evidence]
+    assert [doing for doing, _ in claim.reports] == ["waiting to merge", "testing and merging"]
+    assert claim.reports[0][1] is None, "waiting for the lock has no limit: its holder may need all of its own"
+    assert claim.reports[1][1], "holding it has one"
     assert result.evidence["tests"]["added"] == 1
     assert (bench.run.root / "src/calc.py").exists()
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Red
-from parallel_orchestrator.trunk.junit import parse
-from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task
+from parallel_orchestrator.trunk.closing import contradicts
+from parallel_orchestrator.trunk.junit import Case, Ending, parse
+from parallel_orchestrator.trunk.repository import Repository
+from parallel_orchestrator.trunk.testbench import TestBench
+from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, run_plainly, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
 WITH_CONFTEST = task(1, "src/calc.py", "tests/test_calc.py", "tests/conftest.py")
@@ -51,19 +54,121 @@ def test_red(bench: Bench, test: str, fact: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "conftest",
+    ("conftest", "reason"),
     [
-        "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport():\n"
-        "    r = yield\n    r.get_result().outcome = 'passed'\n    r.get_result().longrepr = None\n",
-        "def pytest_collection_modifyitems(items):\n    items.clear()\n",
-        "def pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
-        "import os\ndef pytest_unconfigure():\n    os._exit(0)\n",
-        "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n"
-        "    [i.add_marker(pytest.mark.skip) for i in items]\n",
+        (
+            "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport():\n"
+            "    r = yield\n    r.get_result().outcome = 'passed'\n    r.get_result().longrepr = None\n",
+            "pytest ended with 0, and a test that has to fail was not reported as failed",
+        ),
+        ("def pytest_collection_modifyitems(items):\n    items.clear()\n", "pytest ended with 5 and did not run all"),
+        (
+            "def pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
+            "pytest ended with 0 although a test failed",
+        ),
+        ("import os\ndef pytest_unconfigure():\n    os._exit(0)\n", "pytest ended with 0 although a test failed"),
+        (
+            "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n"
+            "    [i.add_marker(pytest.mark.skip) for i in items]\n",
+            "pytest ended with 0, and a test that has to fail was not reported as failed",
+        ),
     ],
 )
-def test_a_conftest_that_lies_proves_nothing(bench: Bench, conftest: str) -> None:
-    assert _red(bench, TEST_ADD + BAD, conftest)[0].startswith("pytest ended with")
+def test_a_conftest_that_lies_proves_nothing(bench: Bench, conftest: str, reason: str) -> None:
+    assert _red(bench, TEST_ADD + BAD, conftest)[0].startswith(reason)
+
+
+HIDES_BAD = "def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if 'bad' not in i.name]\n"
+CLASSES = """
+import unittest
+import pytest
+
+
+class TestIt:
+    def test_bad(self): pass
+
+
+class TestOther(unittest.TestCase):
+    def test_bad(self): pass
+
+
+class TestNone:
+    __test__ = False
+    def test_bad_but_not_collected(self): pass
+
+
+class TestMade:
+    def __init__(self): pass
+    def test_bad_but_not_collected(self): pass
+
+
+@pytest.fixture
+def test_bad_client(): return 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_bad_too(n, test_bad_client): pass
+"""
+
+
+def test_a_test_that_is_defined_has_to_run(bench: Bench) -> None:
+    facts = _red(bench, CLASSES, HIDES_BAD)
+    assert [fact.partition(" is defined and was not run")[0] for fact in facts] == [
+        "tests/test_calc.py::TestIt::test_bad",
+        "tests/test_calc.py::TestOther::test_bad",
+        "tests/test_calc.py::test_bad_too",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_forms_of_tests_are_accounted_for(bench: Bench) -> None:
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": CLASSES + TEST_ADD}))
+
+
+def test_a_file_that_is_skipped_as_a_whole_tells_of_all_in_it(bench: Bench) -> None:
+    skipped = "import pytest\n\nif True:\n    pytest.skip(allow_module_level=True)\n" + TEST_ADD
+    more = task(1, "src/calc.py", "tests/test_calc.py", "tests/test_more.py")
+    merged(bench.offer(more, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD, "tests/test_more.py": skipped}))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["src/calc.py", "pyproject.toml", "tests/conftest.py"],
+)
+def test_tests_may_not_change_the_code_that_they_test(bench: Bench, path: str) -> None:
+    test = f"import pathlib\npathlib.Path({path!r}).write_text('[tool.x]')\n" + TEST_ADD
+    assert _red(bench, test)[0].startswith(f"The tests changed code while they ran: {path}.")
+
+
+@pytest.mark.parametrize(
+    ("output", "report", "wrong"),
+    [
+        ("1 failed, 2 passed in 0.03s", ["failed", "passed", "passed"], False),
+        (
+            "1 failed, 1 passed, 1 xfailed, 1 xpassed, 2 subtests passed in 61.03s (0:01:01)",
+            ["failed", "passed"],
+            False,
+        ),
+        ("2 failed, 1 passed, 1 error in 0.03s", ["failed", "failed", "passed"], False),
+        ("2 failed, 1 passed in 0.03s", ["failed", "passed"], True),
+        ("1 failed, 1 passed, 1 error in 0.03s", ["failed", "passed"], True),
+        ("1 failed, 1 passed in 0.03s", ["failed", "passed", "passed"], True),
+        ("2 failed, 1 passed in 0.03s\n1 failed, 1 passed in 0.03s", ["failed", "passed"], True),
+        ("", ["failed", "passed"], True),
+    ],
+)
+def test_the_report_has_to_be_what_was_printed(output: str, report: list[str], wrong: bool) -> None:
+    cases = [Case(f"t{number}", "t", Ending(ending)) for number, ending in enumerate(report)]
+    assert contradicts(output, cases) is wrong
+
+
+def test_pytest_is_configured_by_us_alone(bench: Bench) -> None:
+    """A pytest.ini goes before pyproject.toml wherever one gets to the top of the tree."""
+    write(bench.workspace(CALC), {"pytest.ini": "[pytest]\naddopts = -k nothing\n", "tests/test_calc.py": BAD})
+    tree = bench.trunk.snapshot(bench.run.workspace(1, "task_1", 1))
+    repository = Repository(bench.run)
+    report = TestBench(repository.objects, run_plainly, 60).test(repository.tree(tree))
+    assert report.red == {"tests/test_calc.py::test_bad"}
 
 
 def test_facts_name_no_scratch_path(bench: Bench) -> None:

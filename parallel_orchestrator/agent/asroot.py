@@ -1,0 +1,85 @@
+"""What it takes to hold root: two things that the kernel allows root even without any capability.
+
+A command of root's owns the host's device nodes, so it could `chmod 000 /dev/zero` for the whole machine: it gets
+nodes of its own. And no limit on processes (RLIMIT_NPROC) holds root: its processes are put into a control group
+that has one. Where this user is not root, or the system does not let root do this either (a container without
+mknod, control groups mounted read-only), nothing is done: `agent.sandbox` says what holds then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_EVERYBODY = 0o666
+_GROUPS = Path("/sys/fs/cgroup")
+_ENTER = 'echo $$ > "$0" && exec "$@"'
+
+
+@contextlib.contextmanager
+def device_nodes() -> Iterator[dict[str, Path]]:
+    """New device nodes by name, gone afterwards; none where they cannot be made or used."""
+    if os.geteuid() != 0:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="devices-", ignore_cleanup_errors=True) as folder:
+        yield _nodes(Path(folder))
+
+
+def _nodes(folder: Path) -> dict[str, Path]:
+    try:
+        nodes = {name: _node(folder, name) for name in _NODES}
+        nodes["null"].open("wb").close()  # refused on a file system that is mounted without devices
+    except OSError:
+        return {}
+    return nodes
+
+
+def _node(folder: Path, name: str) -> Path:
+    path = folder / name
+    os.mknod(path, stat.S_IFCHR | _EVERYBODY, Path(f"/dev/{name}").stat().st_rdev)
+    path.chmod(_EVERYBODY)
+    return path
+
+
+@contextlib.contextmanager
+def process_group(limit: int) -> Iterator[list[str]]:
+    """The words before a command line that put it into a control group of at most `limit` tasks; none where not."""
+    parent = _parent() if os.geteuid() == 0 else None
+    if parent is None:
+        yield []
+        return
+    group = _group(parent, limit)
+    try:
+        yield ["/bin/sh", "-c", _ENTER, str(group / "cgroup.procs")] if group else []
+    finally:
+        if group:
+            with contextlib.suppress(OSError):
+                group.rmdir()  # nothing of the command is left in it
+
+
+def _group(parent: Path, limit: int) -> Path | None:
+    try:
+        group = Path(tempfile.mkdtemp(prefix="command-", dir=parent))
+        (group / "pids.max").write_text(str(limit))
+    except OSError:
+        return None
+    return group
+
+
+def _parent() -> Path | None:
+    """Where groups with a limit on tasks can be made: the unified hierarchy's root, or the old one's own group."""
+    with contextlib.suppress(OSError):
+        if "pids" in (_GROUPS / "cgroup.subtree_control").read_text().split():
+            return _GROUPS
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "pids":
+                return _GROUPS / "pids" / path.lstrip("/")
+    return None
