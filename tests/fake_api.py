@@ -32,6 +32,7 @@ from tests.fake_api_rules import Refused, refusal
 from tests.fake_api_wire import (
     ERRORS,
     KEY,
+    USELESS,
     Answer,
     Block,
     Body,
@@ -241,10 +242,11 @@ class FakeApi:
         answer = scripted if isinstance(scripted, Answer) else Answer(scripted)
         await asyncio.sleep(self.latency_s if answer.latency_s is None else answer.latency_s)
         message = message_of(request, answer)
-        if wrong and wrong.fault in (Fault.HANG, Fault.RESET_AT_ONCE, Fault.HTML):
-            return await reply.nothing_useful(request, wrong.fault)
-        if request.body.get("stream"):
-            return await reply.stream(request, events_of(message), wrong)
+        if wrong and wrong.fault in USELESS:
+            return await reply.nothing_useful(request, wrong, message)
+        if request.body.get("stream") and not (wrong and wrong.fault is Fault.UNSTREAMED):
+            events = events_of(message)
+            return await reply.stream(request, answer.tamper(events) if answer.tamper else events, wrong)
         return await reply.json(request, 200, message)
 
     def _refusal(self, request: Request, method: str) -> Refused | None:

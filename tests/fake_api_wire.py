@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -39,6 +39,12 @@ class Fault(StrEnum):
     FORBIDDEN = "403"
     CREDIT = "credit balance too low"
     SPEND_LIMIT = "429 enforced spend limit"
+    STATUS = "the status that Wrong names, with a page of a proxy"
+    EMPTY = "an event stream without a byte"
+    CUT_JSON = "half a message as JSON"
+    UNSTREAMED = "a whole message as JSON, though a stream was asked for"
+    DRIP = "a byte now and then, for ever"
+    PINGS = "pings, for ever"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class Wrong:
     retry_after: str | None = None
     after_events: int = 3
     """For faults in mid-stream: events that are sent whole before."""
+    message: str | None = None
+    """What the error says, instead of the fault's own words."""
+    status: int = 503
+    """For STATUS."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,10 @@ class Answer:
     stop_reason: str | None = None
     usage: dict[str, Any] | None = None
     latency_s: float | None = None
+    model: str | None = None
+    """The model that the endpoint names; None for the one asked for."""
+    tamper: Callable[[list[Block]], list[Block]] | None = None
+    """Changes the events of its stream."""
 
 
 @dataclass
@@ -96,6 +110,15 @@ ERRORS = {
 }
 
 
+USELESS = frozenset(
+    {
+        *(Fault.HANG, Fault.RESET_AT_ONCE, Fault.HTML, Fault.STATUS),
+        *(Fault.EMPTY, Fault.CUT_JSON, Fault.DRIP, Fault.PINGS),
+    }
+)
+"""Faults instead of any answer."""
+
+
 class Reply:
     """Writes one HTTP response."""
 
@@ -111,25 +134,41 @@ class Reply:
         return True
 
     async def error(self, request: Request, refused: Refused, wrong: Wrong | None = None) -> bool:
-        error: dict[str, Any] = {"type": refused.type, "message": refused.message}
+        error: dict[str, Any] = {"type": refused.type, "message": (wrong and wrong.message) or refused.message}
         if wrong and wrong.fault is Fault.SPEND_LIMIT:
             error["details"] = {"error_code": "enforced_spend_limit_reached"}
         headers = {"retry-after": wrong.retry_after} if wrong and wrong.retry_after else {}
         body = {"type": "error", "error": error, "request_id": _request_id(request)}
         return await self.json(request, refused.status, body, **headers)
 
-    async def nothing_useful(self, request: Request, fault: Fault) -> bool:
-        if fault is Fault.HANG:
-            await asyncio.sleep(3600)
-        if fault is Fault.RESET_AT_ONCE:
-            self._reset()
-        if fault is Fault.HTML:
-            page = b"<html><body>It works!</body></html>"
-            self._head(request, 200, {"content-type": "text/html", "content-length": str(len(page))})
-            self._writer.write(page)
-            await self._writer.drain()
-            return True
+    async def nothing_useful(self, request: Request, wrong: Wrong, message: Block) -> bool:
+        """One of the faults in `USELESS`; whether the connection can serve another request."""
+        page, stream = b"<html><body>It works!</body></html>", "text/event-stream; charset=utf-8"
+        match wrong.fault:
+            case Fault.HANG:
+                await asyncio.sleep(3600)
+            case Fault.RESET_AT_ONCE:
+                self._reset()
+            case Fault.HTML:
+                return await self._page(request, 200, "text/html", page)
+            case Fault.STATUS:
+                return await self._page(request, wrong.status, "text/html", page)
+            case Fault.EMPTY:
+                return await self._page(request, 200, stream, b"")
+            case Fault.CUT_JSON:
+                return await self._page(request, 200, "application/json", json.dumps(message).encode()[:-20])
+            case Fault.DRIP | Fault.PINGS:
+                self._head(request, 200, {"content-type": stream, "transfer-encoding": "chunked"})
+                while True:
+                    await self._chunk(b":" if wrong.fault is Fault.DRIP else b'event: ping\ndata: {"type": "ping"}\n\n')
+                    await asyncio.sleep(0.1)
         return False
+
+    async def _page(self, request: Request, status: int, content_type: str, data: bytes) -> bool:
+        self._head(request, status, {"content-type": content_type, "content-length": str(len(data))})
+        self._writer.write(data)
+        await self._writer.drain()
+        return True
 
     async def stream(self, request: Request, events: list[Block], wrong: Wrong | None) -> bool:
         self._head(request, 200, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"})
@@ -155,11 +194,13 @@ class Reply:
                 await self._writer.drain()
             case Fault.SSE_ERROR | Fault.SSE_OVERLOADED:
                 overloaded = wrong.fault is Fault.SSE_OVERLOADED
-                error = {"type": "overloaded_error" if overloaded else "api_error", "message": "Overloaded"}
+                words = wrong.message or "Overloaded"
+                error = {"type": "overloaded_error" if overloaded else "api_error", "message": words}
                 await self._event({"type": "error", "error": error})
                 self._writer.write(b"0\r\n\r\n")
             case Fault.GARBAGE:
-                await self._chunk(b'event: content_block_delta\ndata: {"type": "content_bl\n\n')
+                line = f'data: {{"type": "{wrong.message or "content_bl"}'
+                await self._chunk(f"event: content_block_delta\n{line}\n\n".encode())
                 return False
             case Fault.STALL:
                 await asyncio.sleep(3600)
@@ -206,7 +247,7 @@ def message_of(request: Request, answer: Answer) -> Block:
         "id": f"msg_fake_{request.number}",
         "type": "message",
         "role": "assistant",
-        "model": request.model,
+        "model": answer.model or request.model,
         "content": answer.content,
         "stop_reason": answer.stop_reason or ("tool_use" if calls_tools else "end_turn"),
         "stop_sequence": None,

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
-from parallel_orchestrator.gateway.credential import Credential
+from parallel_orchestrator.gateway.credential import Credential, CredentialKind
+from parallel_orchestrator.gateway.sockets import new_socket_directory
+from parallel_orchestrator.store import redact
+
+if TYPE_CHECKING:
+    from parallel_orchestrator.records.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,23 @@ class StartConfig:
     patience_s: float = 600.0
     max_cost_usd: float | None = None
     """Cap over all runs together."""
+    spent_before_usd: float = 0.0
+    """By runs that are under that cap and are not opened again, being finished."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Other values that nothing may be written with."""
+
+    @classmethod
+    def of(cls, scenario: Scenario, paid_by: tuple[CredentialKind, str] | None) -> StartConfig:
+        """For a gateway that serves runs like this one; `paid_by`: kind and value of the credential."""
+        return cls(
+            socket=new_socket_directory() / "gateway.sock",
+            secret=token_hex(32),
+            credential=Credential(*paid_by) if paid_by else None,
+            base_url=None if scenario.replay else scenario.endpoint,
+            prices=Path(scenario.prices) if scenario.prices else None,
+            patience_s=scenario.endpoint_patience_s,
+            secrets=redact.known_secrets(),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the pipe only: this holds the key."""
@@ -48,6 +71,7 @@ class StartConfig:
             socket=Path(fields.pop("socket")),
             credential=Credential(**credential) if credential else None,
             prices=Path(prices) if prices else None,
+            secrets=tuple(fields.pop("secrets", ())),
             **fields,
         )
 
@@ -66,6 +90,19 @@ class RunConfig:
     """A replay's latencies are divided by this."""
     models: tuple[str, ...] = ()
     """Models that the run will ask for; with a cap, each needs a price."""
+
+    @classmethod
+    def of(cls, scenario: Scenario, ledger: Path, recording: Path | None) -> RunConfig:
+        """For one run by its scenario."""
+        return cls(
+            run=scenario.run,
+            ledger=ledger,
+            max_cost_usd=scenario.max_cost_usd,
+            task_max_cost_usd=scenario.task_max_cost_usd,
+            recording=recording,
+            speed=scenario.speed,
+            models=(scenario.planner_model, scenario.executor_model),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the pipe."""

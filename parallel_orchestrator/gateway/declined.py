@@ -47,8 +47,14 @@ def too_large(limit: int) -> Declined:
 
 
 def budget_reached(spent: float, cap: float) -> Declined:
-    """The run, or all runs together, have spent their cap."""
+    """The run has spent its cap."""
     return Declined(402, "budget_reached", f"${spent:.4f} of ${cap:.2f} are spent; raise --max-cost to go on")
+
+
+def batch_budget_reached(spent: float, cap: float) -> Declined:
+    """All runs together have spent their cap."""
+    told = f"all scenarios together have spent ${spent:.4f} of ${cap:.2f}; raise --max-cost to go on"
+    return Declined(402, "batch_budget_reached", told)
 
 
 def task_budget_reached(task: str, spent: float, cap: float) -> Declined:
@@ -65,9 +71,9 @@ def unpriced(model: str) -> Declined:
     )
 
 
-def endpoint_silent(patience_s: float) -> Declined:
-    """The endpoint has sent nothing, not even an error, for the run's whole patience."""
-    return Declined(503, "endpoint_silent", f"the endpoint has sent nothing for {patience_s:g} s; resume later")
+def endpoint_silent(vain: str) -> Declined:
+    """The endpoint has sent nothing, or nothing of use, for too long; `vain` says which."""
+    return Declined(503, "endpoint_silent", f"{vain}; resume later")
 
 
 def stopping() -> Declined:
@@ -88,10 +94,14 @@ def refused(refusal: Refusal) -> Declined:
 def key_refused(refusal: Refusal) -> Declined:
     """The endpoint refuses the credential."""
     return Declined(
-        401, "key_refused", f"the endpoint refused the credential (HTTP {refusal.status}): {refusal.detail}"
+        401,
+        "key_refused",
+        f"the endpoint refused the credential (HTTP {refusal.status}): {refusal.detail}; resume with one that it takes",
     )
 
 
 def credit_exhausted(refusal: Refusal) -> Declined:
     """The account behind the credential has no money left, or may not spend more."""
-    return Declined(402, "credit_exhausted", f"the endpoint refused for lack of credit: {refusal.detail}")
+    return Declined(
+        402, "credit_exhausted", f"the endpoint refused for lack of credit: {refusal.detail}; resume when there is some"
+    )

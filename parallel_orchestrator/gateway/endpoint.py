@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import httpx2
 
 from parallel_orchestrator.gateway import sse
-from parallel_orchestrator.gateway.credential import Credential, Redactor
+from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal
+from parallel_orchestrator.gateway.silence import Silence
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
+from parallel_orchestrator.store import redact
 
 _LONGEST_SILENCE_S = 600.0
 _CONNECT_S = 30.0
 _LARGEST_ERROR = 100_000
+_LONGEST_TEXT = 1000
+_LARGEST_MESSAGE = 64 * 2**20
+"""Bytes of an answer that does not come as a stream; far more than any model says."""
+
+
+Streamed = tuple[list[Json], str]
+"""The events of a stream, and its text."""
 
 
 class LiveEndpoint:
-    """A server that speaks the Messages API. `heard` is called whenever it sends anything."""
+    """A server that speaks the Messages API. `silence` is told of what it sends, and says how long to wait for it."""
 
     free = False
 
-    def __init__(
-        self, base_url: str, credential: Credential | None, patience_s: float, heard: Callable[[], None]
-    ) -> None:
-        silence = min(patience_s, _LONGEST_SILENCE_S)
+    def __init__(self, base_url: str, credential: Credential | None, silence: Silence) -> None:
+        longest = min(silence.patience_s, _LONGEST_SILENCE_S)
         self._url = base_url.rstrip("/") + "/v1/messages"
         self._credential = credential.headers() if credential else {}
-        self._redactor = Redactor(credential.value if credential else None)
-        self._heard = heard
+        self._silence = silence
         self._client = httpx2.AsyncClient(
             # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
-            timeout=httpx2.Timeout(silence, connect=min(silence, _CONNECT_S), pool=None),
+            timeout=httpx2.Timeout(longest, connect=min(longest, _CONNECT_S), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0),
             follow_redirects=False,
+            mounts={"http://": None, "https://": None} if _is_here(base_url) else None,
         )
 
     async def ask(self, ask: Ask) -> Outcome:
         """One try. An answer that is not whole is a fault."""
         try:
-            return self._redacted(await self._try(ask))
+            # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
+            async with asyncio.timeout(self._silence.useless_s) as limit:
+                return _redacted(await self._try(ask, limit))
+        except TimeoutError:
+            seconds = self._silence.useless_s
+            return Fault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
         except httpx2.TimeoutException as error:
             sent = isinstance(error, httpx2.ReadTimeout)
             return self._fault("timeout" if sent else "connect", error, ambiguous=sent, heard=False)
@@ -53,14 +66,14 @@ class LiveEndpoint:
             # A request that was not sent whole starts no work. After that nobody knows what was billed.
             sent = not isinstance(error, (httpx2.WriteError, httpx2.LocalProtocolError))
             return self._fault("reset", error, ambiguous=sent, heard=False)
-        except (httpx2.HTTPError, httpx2.InvalidURL, sse.BadEvent) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, sse.BadEvent, RecursionError) as error:
             return self._fault("garbage", error, ambiguous=isinstance(error, sse.BadEvent))
 
     async def close(self) -> None:
         """End all connections."""
         await self._client.aclose()
 
-    async def _try(self, ask: Ask) -> Outcome:
+    async def _try(self, ask: Ask, limit: asyncio.Timeout) -> Outcome:
         started = time.monotonic()
         headers = {
             "content-type": "application/json",
@@ -71,39 +84,73 @@ class LiveEndpoint:
         }
         url = f"{self._url}?{ask.query}" if ask.query else self._url
         async with self._client.stream("POST", url, content=ask.body, headers=headers) as response:
-            self._heard()
+            self._silence.heard()
             if response.status_code != 200:
-                return verdict_on_status(response.status_code, response.headers, await _error_body(response))
-            return await self._read(ask, response, started)
+                body = redact.foreign(_json_or_text(await _body(response, _LARGEST_ERROR)))
+                body = body[:_LONGEST_TEXT] if isinstance(body, str) else body
+                return verdict_on_status(response.status_code, response.headers, body)
+            content_type = response.headers.get("content-type", "")
+            if "text/event-stream" in content_type:
+                found = await self._read(response, limit)
+            elif "application/json" in content_type:
+                found = _events_of_message(await _body(response, _LARGEST_MESSAGE))
+            else:
+                found = Fault("garbage", ambiguous=False, detail="status 200, but no event stream")
+            if not isinstance(found, tuple):
+                return found
+            return _whole(ask, *found, response.headers.get("request-id"), time.monotonic() - started)
 
-    async def _read(self, ask: Ask, response: httpx2.Response, started: float) -> Outcome:
-        if "text/event-stream" not in response.headers.get("content-type", ""):
-            return Fault("garbage", ambiguous=False, detail="status 200, but no event stream")
+    async def _read(self, response: httpx2.Response, limit: asyncio.Timeout) -> Streamed | Fault | Refusal:
         reader = sse.EventReader()
         events: list[Json] = []
         async for data in response.aiter_bytes():
-            self._heard()
+            self._silence.heard()
             for event in reader.feed(data):
-                if event.get("type") == "error":
-                    return verdict_on_event(event, begun=bool(events))
+                if event.get("type") == "error":  # cleaned before it is cut short: half a key is found by nobody
+                    return verdict_on_event(redact.foreign(event), begun=bool(events))
+                if event.get("type") != "ping":
+                    limit.reschedule(asyncio.get_running_loop().time() + self._silence.useless_s)
+                    self._silence.progressed()
                 events.append(event)
             if events and events[-1].get("type") == "message_stop":
                 break
-        took = time.monotonic() - started
-        return _whole(ask, events, reader.verbatim(), response.headers.get("request-id"), took)
+        return events, reader.verbatim()
 
     def _fault(self, kind: str, error: Exception, *, ambiguous: bool, heard: bool = True) -> Fault:
         detail = f"{type(error).__name__}: {error}"
-        return Fault(kind, ambiguous, self._redactor.text(detail)[:300], heard=heard)
+        return Fault(kind, ambiguous, redact.foreign(detail)[:300], heard=heard)
 
-    def _redacted(self, outcome: Outcome) -> Outcome:
-        """The outcome without the key, should the endpoint have quoted it."""
-        if isinstance(outcome, Answered):
-            return replace(outcome, events=self._redactor.text(outcome.events))
-        if isinstance(outcome, Refusal):
-            cleaned = self._redactor.text(outcome.detail)
-            return replace(outcome, detail=cleaned, body=self._redactor.deep(outcome.body))
-        return replace(outcome, detail=self._redactor.text(outcome.detail))
+
+def _redacted(outcome: Outcome) -> Outcome:
+    """The outcome without known secrets, should the endpoint have quoted one, and without lone surrogates.
+
+    No file can hold those.
+    """
+    if isinstance(outcome, Answered):
+        outcome = replace(outcome, events=_whole_in_one_piece(outcome.events))
+    cleaned = {field.name: _writable(redact.known(getattr(outcome, field.name))) for field in fields(outcome)}
+    return replace(outcome, **cleaned)
+
+
+def _whole_in_one_piece(events: str) -> str:
+    """The events as they came; when a secret lies in them in several pieces, those of a message without it."""
+    told = sse.parse(events)
+    if redact.known(joined := sse.joined(told)) == joined:
+        return events
+    return sse.stream_of(redact.known(sse.assemble(told)))
+
+
+def _writable(value: Any) -> Any:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _is_here(url: str) -> bool:
+    """Whether it names this machine itself, which no proxy can reach for us."""
+    host = httpx2.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took: float) -> Outcome:
@@ -115,20 +162,42 @@ def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took
         message = sse.assemble(events)
         stop_reason, usage, model = message["stop_reason"], message["usage"], message.get("model") or ask.model
         json.dumps([stop_reason, usage, model], ensure_ascii=False).encode()  # or it could not be recorded
-    except (KeyError, IndexError, TypeError, AttributeError, UnicodeEncodeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         return Fault("garbage", ambiguous=True, detail=f"events out of order: {error!r}")
     if not stop_reason:
         return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")
     return Answered(text, str(model), str(stop_reason), usage, request_id, took)
 
 
-async def _error_body(response: httpx2.Response) -> Any:
-    data = b""
+def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
+    """What an endpoint that does not stream would have streamed: some take no notice of `stream`."""
+    message = _json_or_text(data)
+    if not isinstance(message, dict):
+        return Fault(
+            "garbage",
+            ambiguous=True,
+            detail=f"status 200, but the JSON is cut or none: {redact.foreign(str(message))[:80]!r}",
+        )
+    if message.get("type") == "error" or "error" in message:
+        return verdict_on_event(redact.foreign(message), begun=False)
+    try:
+        text = sse.stream_of(message)
+        return sse.parse(text), text
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return Fault("garbage", ambiguous=True, detail=f"status 200, but no message: {error!r}")
+
+
+async def _body(response: httpx2.Response, at_most: int) -> bytes:
+    data = bytearray()
     async for piece in response.aiter_bytes():
         data += piece
-        if len(data) > _LARGEST_ERROR:
+        if len(data) > at_most:
             break
+    return bytes(data)
+
+
+def _json_or_text(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
-        return data[:1000].decode("utf-8", errors="replace")
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", errors="replace")

@@ -23,6 +23,9 @@ from parallel_orchestrator.gateway.server import Application
 from parallel_orchestrator.gateway.service import Service
 from parallel_orchestrator.gateway.sockets import listen, remove_socket
 from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, UsageError
+from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.files import write_all
+from parallel_orchestrator.store.logfile import OneLineFormatter
 from parallel_orchestrator.store.process import hide_memory
 
 log = logging.getLogger(__name__)
@@ -36,9 +39,15 @@ class Gateway:
     """Everything of one gateway, made from its `start` line."""
 
     def __init__(self, config: StartConfig) -> None:
+        redact.know(*config.secrets, *([config.credential.value] if config.credential else []))
         self._config = config
         self._prices = PriceTable.load(config.prices)
-        self.service = Service(limiter=Limiter(), patience_s=config.patience_s, max_cost_usd=config.max_cost_usd)
+        self.service = Service(
+            limiter=Limiter(),
+            patience_s=config.patience_s,
+            max_cost_usd=config.max_cost_usd,
+            spent_before_usd=config.spent_before_usd,
+        )
         self._live = self._live_endpoint()
         config.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # gone when an earlier gateway ended well
         self._listener = listen(config.socket)
@@ -109,7 +118,7 @@ class Gateway:
         if config.base_url is None and config.credential is None:
             return None
         url = config.base_url or DEFAULT_ENDPOINT
-        return LiveEndpoint(url, config.credential, config.patience_s, self.service.silence.heard)
+        return LiveEndpoint(url, config.credential, self.service.silence)
 
     def _check_prices(self, config: RunConfig, endpoint: Endpoint) -> None:
         caps = (config.max_cost_usd, config.task_max_cost_usd, self._config.max_cost_usd)
@@ -145,7 +154,11 @@ async def serve() -> None:
         except (ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
             # Only the class: the text could quote the line, and the first one holds the key.
             reply = {"error": f"not understood: {type(error).__name__}", "kind": "UsageError", "exit_code": 2}
-        print(json.dumps(reply), flush=True)
+        try:
+            # Not by print: what it could not write it would try again, and complain, at the interpreter's end.
+            write_all(sys.stdout.fileno(), json.dumps(reply).encode() + b"\n")
+        except BrokenPipeError:
+            break  # the orchestrator died before it read this
     if gateway:
         await gateway.stop()
 
@@ -181,7 +194,9 @@ def main() -> None:
     """Run the gateway until its standard input ends."""
     hide_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s gateway %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(asctime)s gateway %(levelname)s %(message)s"))  # it quotes the endpoint
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("httpx2", "httpcore2", "uvicorn"):  # they log every request, or that they start
         logging.getLogger(name).setLevel(logging.WARNING)
     asyncio.run(serve())

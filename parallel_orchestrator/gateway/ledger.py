@@ -26,6 +26,7 @@ from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Refusal
 from parallel_orchestrator.gateway.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, decode
+from parallel_orchestrator.store.paths import repair_hint
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,21 @@ class Ledger:
         offset = 0
         with self._journal.path.open("rb") as file:
             for record, line in zip(records, file, strict=True):
-                self._fold(record, offset, len(line))
+                self._fold_read(record, offset, len(line))
                 offset += len(line)
         self.dead_calls = len(self._open)
         for task, bound in self._open.values():
             self.by_task[task].add_doubt(bound)
         self._open.clear()
+
+    def _fold_read(self, record: Record, offset: int, length: int) -> None:
+        try:
+            self._fold(record, offset, length)
+        except (KeyError, ValueError, TypeError) as error:
+            raise DamagedState(
+                f"{self._journal.path}, line {record['seq']}: the record does not fit those before it "
+                f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(self._journal.path)}"
+            ) from error
 
     def _fold(self, record: Record, offset: int, length: int) -> None:
         """Take one record into account, whether just written or found at opening."""
@@ -186,14 +196,14 @@ class Ledger:
         self._last_call = max(self._last_call, call)
         if record["kind"] == "intent":
             if call in self._open:
-                raise DamagedState(f"{self._journal.path}: call {call} was begun twice")
+                raise ValueError(f"call {call} was begun twice")
             self._open[call] = (task, record["bound_usd"])
             self.changed += record["changed"]
             return
         _, bound = self._open.pop(call)
         if record["kind"] == "answer":
             self.answers += 1
-            self.by_task[task].add_answer(record["usd"], record["recorded_usd"])
+            self.by_task[task].add_answer(record["usd"], record["recorded_usd"], bound)
             slot = Slot(task, record["attempt"], record["turn"])
             self._answers[slot][record["hash"]] = Stored(
                 offset, length, record["endpoint_s"], record["waited_s"], record["request_id"]

@@ -38,7 +38,7 @@ class Permission:
         if run.max_cost_usd is not None and run.spent_usd() >= run.max_cost_usd:
             raise declined.budget_reached(run.spent_usd(), run.max_cost_usd)
         if self.max_cost_usd is not None and self.runs.spent_usd() >= self.max_cost_usd:
-            raise declined.budget_reached(self.runs.spent_usd(), self.max_cost_usd)
+            raise declined.batch_budget_reached(self.runs.spent_usd(), self.max_cost_usd)
         by_task = run.ledger.spent_by_task(task)
         if run.task_max_cost_usd is not None and by_task >= run.task_max_cost_usd:
             raise declined.task_budget_reached(task, by_task, run.task_max_cost_usd)

@@ -17,9 +17,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from parallel_orchestrator.records.errors import UsageError
+
+if TYPE_CHECKING:
+    from parallel_orchestrator.records.scenario import Scenario
 
 _DATE = re.compile(r"-20[0-9]{6}$")
 _BYTES_PER_TOKEN = 3
@@ -76,16 +79,16 @@ class PriceTable:
     def cost(self, model: str, usage: Mapping[str, Any]) -> float | None:
         """USD for one answer with that `usage`, as the API states it; missing and null cache figures count as 0.
 
-        None when the model is unknown, or when the usage does not say what went in and out.
+        None when the model is unknown, or when the usage does not say what went in and out, or says nothing did.
         """
-        if not all(isinstance(usage.get(name), int) for name in ("input_tokens", "output_tokens")):
+        if not all(_is_count(usage.get(name)) for name in ("input_tokens", "output_tokens")):
             return None
         written, read = _tokens(usage, "cache_creation_input_tokens"), _tokens(usage, "cache_read_input_tokens")
         prompt = _tokens(usage, "input_tokens") + written + read
         rates = next((r for r in self._tiers(model) if prompt <= r.up_to), None)
-        if rates is None:
+        if rates is None or not prompt + _tokens(usage, "output_tokens"):
             return None
-        long = min(_tokens(usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"), written)
+        long = min(_tokens(_object(usage.get("cache_creation")), "ephemeral_1h_input_tokens"), written)
         figure = (
             _tokens(usage, "input_tokens") * rates.input
             + (written - long) * rates.cache_write_5m
@@ -110,7 +113,16 @@ class PriceTable:
 
 def _tokens(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) else 0
+    return value if _is_count(value) else 0
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    # A negative count would lower what was spent, and so lift a cap.
+    return isinstance(value, int) and value >= 0
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
@@ -137,3 +149,11 @@ def _read_rates(prices: Mapping[str, Any]) -> Rates:
     if min(rates.input, rates.output, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h) < 0:
         raise ValueError("a price is negative")
     return rates
+
+
+def require_prices(scenario: Scenario) -> None:
+    """Refuse a budget that could not be kept. Raises UsageError, also for a price file that is none."""
+    prices = PriceTable.load(Path(scenario.prices) if scenario.prices else None)
+    capped = scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None
+    if capped and not scenario.replay:
+        prices.require([scenario.planner_model, scenario.executor_model])

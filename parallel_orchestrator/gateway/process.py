@@ -7,7 +7,6 @@ import http.client
 import json
 import logging
 import os
-import re
 import select
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConf
 from parallel_orchestrator.gateway.sockets import LONGEST_PATH, new_socket_directory, remove_socket
 from parallel_orchestrator.records import errors
 from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, UsageError
+from parallel_orchestrator.store.environment import clean_environment
 
 __all__ = ["GatewayProcess", "gateway_environment", "new_socket_directory"]
 
@@ -29,23 +29,14 @@ log = logging.getLogger(__name__)
 
 _REPLY_S = 60.0
 _LOOK_S = 0.25
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
-_NOT_FOR_THE_GATEWAY = re.compile(
-    r"ANTHROPIC_|CLAUDE|AWS_|ALL_PROXY$|PYTHON(STARTUP|INSPECT|BREAKPOINT)", re.IGNORECASE
-)
 
 
 def gateway_environment() -> dict[str, str]:
-    """This process's environment without credentials; the gateway gets the one that it needs by pipe.
+    """What the gateway needs of this process's environment; the credential it gets by pipe.
 
-    Of proxies only HTTP(S)_PROXY and NO_PROXY stay. The package's own place is put on PYTHONPATH, so that the
-    gateway starts from any working directory.
+    The package's own place is put on PYTHONPATH, so that the gateway starts from any working directory.
     """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not _NOT_FOR_THE_GATEWAY.match(name) and not _SECRET_NAME.search(name)
-    }
+    kept = clean_environment(os.environ, network=True)
     package = str(Path(__file__).resolve().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join(part for part in (package, kept.get("PYTHONPATH")) if part)
     return kept
@@ -78,15 +69,18 @@ class GatewayProcess:
         """Start the process; on return it listens. Raises OrchestratorError."""
         with self._mutex:
             self._received = b""
-            self._process = subprocess.Popen(
-                # -P: a module in the working directory must not stand in for one of ours.
-                [sys.executable, "-P", "-m", "parallel_orchestrator.gateway"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                env=gateway_environment(),
-                pass_fds=() if self._lock_fd is None else (self._lock_fd,),
-            )
+            try:
+                self._process = subprocess.Popen(
+                    # -P: a module in the working directory must not stand in for one of ours.
+                    [sys.executable, "-P", "-m", "parallel_orchestrator.gateway"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._stderr,
+                    env=gateway_environment(),
+                    pass_fds=() if self._lock_fd is None else (self._lock_fd,),
+                )
+            except OSError as error:
+                raise CannotGoOn(f"cannot start the gateway process: {error}; resume when it can be") from error
             self._tell({"start": self.config.to_json()})
             return self
 
@@ -153,6 +147,10 @@ class GatewayProcess:
             remove_socket(self.config.socket)
             return self._process.returncode
 
+    def leave(self) -> None:
+        """Have the gateway end once its calls in flight have landed, without waiting for it."""
+        self._close_pipes()
+
     def status(self) -> dict[str, Any]:
         """What GET /orchestrator/status says. Raises CannotGoOn when the gateway does not answer."""
         connection = _UnixConnection(self.config.socket)
@@ -202,6 +200,26 @@ class GatewayProcess:
             for pipe in (self._process.stdin, self._process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def serving(start: StartConfig, lock_fd: int, log_file: Path, say: Callable[[str], None]) -> Iterator[GatewayProcess]:
+    """A gateway for as long as the block runs, started again when it dies. At the end it lands the calls in flight."""
+    with log_file.open("ab") as gateway_log:
+        gateway = GatewayProcess(start, lock_fd, stderr=gateway_log)
+        end: Callable[[], object] = gateway.stop
+        try:
+            gateway.start()
+            with gateway.kept_alive(lambda: say("the gateway had died and was started again")):
+                yield gateway
+        except KeyboardInterrupt as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # the second, while the executors were being stopped
+                end = gateway.leave
+            else:
+                say("stopping: calls in flight land in the ledger first; Ctrl-C again does not wait for them")
+            raise
+        finally:
+            end()
 
 
 class _UnixConnection(http.client.HTTPConnection):

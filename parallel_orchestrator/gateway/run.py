@@ -26,6 +26,8 @@ class Purchase:
     running: bool = False
     at_endpoint: bool = False
     ended_by: Declined | None = None
+    last_fault: str = ""
+    """Why its last try failed."""
     task: asyncio.Task[Stored] = field(init=False)
 
     def end(self, why: Declined) -> None:

@@ -16,8 +16,9 @@ _OPENING_S = 10.0
 class Runs:
     """All runs by id. A closed one is remembered by what it spent."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, spent_before_usd: float = 0.0) -> None:
         self.stopping = False
+        self._spent_before_usd = spent_before_usd
         self._patience_s = patience_s
         self._open: dict[str, Run] = {}
         self._spent_by_closed: dict[str, float] = {}
@@ -67,8 +68,8 @@ class Runs:
         await asyncio.gather(*self._closing.values())
 
     def spent_usd(self) -> float:
-        """Of all runs together, closed ones included."""
-        return sum(run.spent_usd() for run in self) + sum(self._spent_by_closed.values())
+        """Of all runs together, closed ones and those of before included."""
+        return self._spent_before_usd + sum(run.spent_usd() for run in self) + sum(self._spent_by_closed.values())
 
     def live_purchases(self) -> list[Purchase]:
         """Calls under way that a live endpoint has to answer."""

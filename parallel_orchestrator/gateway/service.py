@@ -41,10 +41,12 @@ log = logging.getLogger(__name__)
 class Service:
     """Answers asks for all open runs. `limiter` is the live endpoint's; replays have their own."""
 
-    def __init__(self, *, limiter: Limiter, patience_s: float, max_cost_usd: float | None = None) -> None:
+    def __init__(
+        self, *, limiter: Limiter, patience_s: float, max_cost_usd: float | None = None, spent_before_usd: float = 0.0
+    ) -> None:
         self.limiter = limiter
         self.silence = Silence(patience_s, lambda: limiter.held_until)
-        self.runs = Runs(patience_s)
+        self.runs = Runs(patience_s, spent_before_usd)
         self.permission = Permission(self.runs, max_cost_usd)
 
     async def ask(self, run_id: str, ask: Ask) -> tuple[Run, Stored]:
@@ -59,13 +61,14 @@ class Service:
         return run, await asyncio.shield(purchase.task)
 
     async def watch_silence(self) -> None:
-        """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing."""
+        """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing of use."""
         while True:
-            await self.silence.until_too_long()
+            vain = await self.silence.until_too_long()
             for purchase in self.runs.live_purchases():
-                log.warning("%s: nothing came for %g s, giving up", purchase.ask.slot.task, self.silence.patience_s)
-                purchase.end(declined.endpoint_silent(self.silence.patience_s))
-            self.silence.heard()
+                last = f" (the last try: {purchase.last_fault})" if purchase.last_fault else ""
+                log.warning("%s: %s%s, giving up", purchase.ask.slot.task, vain, last)
+                purchase.end(declined.endpoint_silent(vain + last))
+            self.silence.begin()
 
     def status(self) -> dict[str, Any]:
         """Money, load and waiting, of the gateway and of each run, for the live view."""
@@ -85,7 +88,7 @@ class Service:
             under_way = sum(p.ask.slot == ask.slot for p in run.purchases.values())
             ask = replace(ask, phase_turn=run.ledger.count(ask.slot.task, ask.slot.attempt) + under_way + 1)
         if not self.runs.live_purchases():
-            self.silence.heard()
+            self.silence.begin()
         purchase = run.purchases[ask.slot, ask.hash] = Purchase(ask)
         purchase.task = asyncio.create_task(self._buy(run, purchase))
         # Its callers may be gone when it fails, and then nobody takes the exception.
@@ -122,6 +125,7 @@ class Service:
             match outcome:
                 case Answered():
                     run.limiter.succeeded()
+                    self._note(run, purchase, None)
                     return self._store(run, purchase, intent, outcome)
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
@@ -129,6 +133,7 @@ class Service:
                 case Fault():
                     log.info("%s, try %d failed: %s, %s", ask.slot.task, number, outcome.kind, outcome.detail)
                     run.ledger.write_fault(intent, outcome)
+                    self._note(run, purchase, outcome)
                     self._slow_down(run, outcome, started)
                     return outcome
 
@@ -154,6 +159,16 @@ class Service:
         if purchase.ended_by:
             raise purchase.ended_by
         self.permission.check(run, purchase.ask)
+
+    def _note(self, run: Run, purchase: Purchase, fault: Fault | None) -> None:
+        """Tell the silence watch how a try ended; a replay is none of its business."""
+        if run.endpoint.free:
+            return
+        if fault is None:
+            self.silence.answered()
+        else:
+            purchase.last_fault = f"{fault.kind}, {fault.detail}"
+            self.silence.failed()
 
     def _slow_down(self, run: Run, fault: Fault, started: float) -> None:
         if fault.holds_back:

@@ -12,7 +12,7 @@ class Spending:
     answered: float = 0.0
     """Whole answers, by their usage."""
     unsure: float = 0.0
-    """Upper bounds of calls that may or may not have been billed."""
+    """Upper bounds of calls that may or may not have been billed, and of answers that do not say what they cost."""
     recorded: float = 0.0
     """What replayed answers cost when they were recorded; nothing is paid for them now."""
     unpriced: int = 0
@@ -23,9 +23,10 @@ class Spending:
         """Answers and doubtful calls together."""
         return self.answered + self.unsure
 
-    def add_answer(self, usd: float | None, recorded_usd: float | None) -> None:
-        """Count a whole answer."""
+    def add_answer(self, usd: float | None, recorded_usd: float | None, bound_usd: float | None) -> None:
+        """Count a whole answer; at its upper bound towards a cap when nobody knows what it cost."""
         self.answered += usd or 0.0
+        self.unsure += (bound_usd or 0.0) if usd is None else 0.0
         self.recorded += recorded_usd or 0.0
         self.unpriced += usd is None
 

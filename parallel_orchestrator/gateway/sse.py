@@ -52,23 +52,25 @@ def _data_of(line: bytes) -> Json | None:
     try:
         event = json.loads(line[5:])
     except (ValueError, RecursionError):
-        raise BadEvent(f"not JSON: {line[:80]!r}") from None
+        raise BadEvent(f"not JSON: {line!r}") from None
     if not isinstance(event, dict):
-        raise BadEvent(f"not an object: {line[:80]!r}")
+        raise BadEvent(f"not an object: {line!r}")
     return event
 
 
 def assemble(events: Iterable[Json]) -> Json:
     """The Message object that a stream of events describes.
 
-    Usage figures of later events replace earlier ones unless they are null. A tool input that is no JSON, as a
+    Usage figures of later events replace earlier ones unless they are null. The output tokens of the first event are
+    no figure of the whole answer, and left out. A tool input that is no JSON, as a
     cut answer leaves it, becomes an empty object.
     """
     message: Json = {}
     for event in events:
         match event.get("type"):
             case "message_start":
-                message = {**event["message"], "content": [], "usage": dict(event["message"].get("usage") or {})}
+                usage = {k: v for k, v in (event["message"].get("usage") or {}).items() if k != "output_tokens"}
+                message = {**event["message"], "content": [], "usage": usage}
             case "content_block_start":
                 message["content"].append(dict(event["content_block"]))
             case "content_block_delta":
@@ -80,6 +82,17 @@ def assemble(events: Iterable[Json]) -> Json:
         if "partial_json" in block:
             block["input"] = _json_or_empty(block.pop("partial_json"))
     return message
+
+
+def joined(events: Iterable[Json]) -> str:
+    """What the deltas of a stream add up to, block by block: the same text however it was cut into pieces."""
+    pieces: dict[tuple[str, str], list[str]] = {}
+    for event in events:
+        delta = event.get("delta")
+        for name, text in delta.items() if isinstance(delta, dict) else ():
+            if isinstance(text, str):
+                pieces.setdefault((str(event.get("index")), name), []).append(text)
+    return "\n".join("".join(parts) for parts in pieces.values())
 
 
 def _extend(block: Json, delta: Json) -> None:
@@ -114,7 +127,7 @@ def encode(event: Json) -> str:
 
 
 def _events_of(message: Json) -> Iterator[Json]:
-    usage = message["usage"]
+    usage = dict(message.get("usage") or {})
     yield {
         "type": "message_start",
         "message": {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 0}},

@@ -64,6 +64,14 @@ class BudgetReached(CannotGoOn):
     exit_code = 4
 
 
+class BatchBudgetReached(BudgetReached):
+    """All scenarios of a batch together have reached its cap."""
+
+
+class EndpointUnavailable(CannotGoOn):
+    """The endpoint answers nobody: it is silent, or the account has no credit. No run can go on."""
+
+
 class DirectoryHeld(OrchestratorError):
     """Another orchestrator owns the run directory."""
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 
 MAX_TASKS = 200
 """More tasks than this in one plan are refused: no requirement of this tool's size needs them."""
+
+MAX_FILES = 100
+"""Of one task."""
+
+MAX_FAULTS_TOLD, MAX_FAULT = 30, 500
+"""Faults told of one plan, and characters of each."""
 
 PROJECT_ROOTS = ("src", "tests", "docs")
 """The top folders in which tasks own files. All else in a run's directory is ours."""
@@ -29,6 +35,10 @@ _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*
 _SAFE_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
+Texts = Annotated[list[str], FailFast()]
+"""A list of which only the first wrong item is told: a plan of a million wrong items is refused as quickly."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -38,8 +48,8 @@ class Complexity(_Record):
 
     level: Literal["simple", "medium", "complex"]
     reasoning: str
-    key_features: list[str]
-    technical_components: list[str]
+    key_features: Texts
+    technical_components: Texts
 
 
 class Task(_Record):
@@ -52,10 +62,10 @@ class Task(_Record):
     priority: int = Field(ge=1)
     """1 is the highest. Breaks ties between equally long remaining paths."""
     estimated_effort: Literal["low", "medium", "high"]
-    dependencies: list[str]
-    files: list[str]
+    dependencies: Texts
+    files: Texts = Field(max_length=MAX_FILES)
     """Paths that this task owns, under src/, tests/ or docs/."""
-    acceptance: list[str]
+    acceptance: Texts
     integration_notes: str
 
     def owns_source(self) -> bool:
@@ -70,11 +80,11 @@ class Plan(_Record):
     contract: str
     """Shared interfaces: modules, public signatures, data shapes, conventions."""
     integration_notes: str
-    packages: list[str]
+    packages: Texts
     """Third-party packages that the project needs."""
-    verify: list[str]
+    verify: Texts
     """Shell commands that prove the whole, run once on the final trunk."""
-    tasks: list[Task]
+    tasks: list[Task] = Field(max_length=MAX_TASKS)
 
     def task(self, task_id: str) -> Task:
         """The task of that id. KeyError when there is none."""
@@ -92,6 +102,12 @@ class Plan(_Record):
     def owner_of(self, path: str) -> str | None:
         """The id of the task that owns `path`, if one does."""
         return next((task.id for task in self.tasks if path in task.files), None)
+
+
+def shortened(faults: list[str]) -> list[str]:
+    """The first of the faults, each in short as it may quote what a model wrote, and how many more there are."""
+    told = [fault if len(fault) <= MAX_FAULT else fault[: MAX_FAULT - 1] + "…" for fault in faults[:MAX_FAULTS_TOLD]]
+    return [*told, f"… and {len(faults) - len(told)} more"] if len(faults) > len(told) else told
 
 
 def plan_faults(plan: Plan) -> list[str]:
@@ -112,8 +128,6 @@ def plan_faults(plan: Plan) -> list[str]:
 def _skeleton_faults(plan: Plan) -> list[str]:
     if not plan.tasks:
         return ["the plan has no tasks"]
-    if len(plan.tasks) > MAX_TASKS:
-        return [f"the plan has {len(plan.tasks)} tasks; at most {MAX_TASKS} are allowed"]
     packages = [f"{p!r} is no package requirement" for p in plan.packages if not _REQUIREMENT.fullmatch(p)]
     return [*_id_faults(plan.tasks), *_dependency_faults(plan.tasks), *packages]
 
@@ -177,13 +191,12 @@ def path_problem(path: str) -> str | None:
 
 def _ownership_faults(tasks: list[Task], graph: TaskGraph) -> list[str]:
     owners: dict[str, list[str]] = {}
-    for task in tasks:
-        for path in task.files:
-            owners.setdefault(path.casefold(), []).append(task.id)
     faults = []
-    for path, ids in owners.items():
-        for index, first in enumerate(ids):
-            for second in ids[index + 1 :]:
-                if not graph.ordered(first, second):
-                    faults.append(f"{first} and {second} may run at once and both own {path}")
+    for task in tasks:
+        for path in {path.casefold(): None for path in task.files}:
+            earlier = owners.setdefault(path, [])
+            # One fault for each task and path: all pairs of a file that everybody owns would be very many.
+            if other := next((known for known in earlier if not graph.ordered(known, task.id)), None):
+                faults.append(f"{other} and {task.id} may run at once and both own {path}")
+            earlier.append(task.id)
     return faults

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from parallel_orchestrator.records.errors import DamagedState, UsageError
+from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, UsageError
 from parallel_orchestrator.records.scenario import Scenario, identity_difference
-from parallel_orchestrator.store.files import disk_error, write_json
+from parallel_orchestrator.store.files import disk_error, remove_unfinished, write_json
+from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.runlock import RunLock
 
 _BEFORE_SCENARIO = {"run.lock", "orchestrator.log"}
 """What a run killed before it fixed its scenario leaves behind."""
+
+LEAST_FREE_BYTES = 4 * 2**20
+"""With less room no run gets to its end, however small. How much one needs, nobody knows before."""
+
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors that another --output-dir mends, and waiting does not."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +43,42 @@ class OwnedRun:
 def own(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> OwnedRun:
     """Own `directory` for `scenario`: a new run, or the same one again.
 
-    Raises DirectoryHeld when another orchestrator has it, and UsageError when it holds something else: files
-    that no run made, or a run whose identity differs, naming the field.
+    Raises DirectoryHeld when another orchestrator has it, UsageError when it cannot be written or holds something
+    else: files that no run made, or a run whose identity differs, naming the field. CannotGoOn when its disk is full.
     """
     run = RunDirectory(directory)
-    old = read_scenario(run)
-    if old is None:
-        _require_empty(directory)
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make {directory}: {error.strerror}") from error
+    _make(run)
     lock = RunLock.acquire(run.run_lock, say=say)
     try:
-        old = read_scenario(run)  # again: it may have been fixed while we waited for the lock
-        if old is None:
-            write_json(run.scenario, scenario.model_dump())
-            return OwnedRun(run, scenario, lock, resumed=False)
-        return OwnedRun(run, _same_run(run, old, scenario, say), lock, resumed=True)
+        return own_in(run, scenario, lock, say)
     except BaseException:
         lock.release()
         raise
+
+
+def own_in(run: RunDirectory, scenario: Scenario, lock: RunLock, say: Callable[[str], None]) -> OwnedRun:
+    """`own` under a lock that is held already; one that covers several runs perhaps."""
+    _make(run)
+    for folder in (run.root, run.evidence):
+        remove_unfinished(folder)
+    old = read_scenario(run)
+    if old is None:
+        write_json(run.scenario, scenario.model_dump())
+        return OwnedRun(run, scenario, lock, resumed=False)
+    return OwnedRun(run, _same_run(run, old, scenario, say), lock, resumed=True)
+
+
+def _make(run: RunDirectory) -> None:
+    """Make the directory of a new run, or refuse what is there."""
+    if read_scenario(run) is None:
+        _require_empty(run.root)
+    try:
+        _require_room(run.root)
+        run.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {run.root}: {error.strerror}. Choose another --output-dir.") from error
+    with contextlib.suppress(PermissionError):  # somebody else's: theirs to open or close
+        run.root.chmod(0o700)
 
 
 def read_scenario(run: RunDirectory) -> Scenario | None:
@@ -64,6 +90,8 @@ def read_scenario(run: RunDirectory) -> Scenario | None:
     except NotADirectoryError as error:
         raise UsageError(f"{run.root} is not a directory") from error
     except OSError as error:
+        if error.errno in _UNUSABLE:
+            raise UsageError(f"cannot read {run.scenario}: {error.strerror}. Choose another directory.") from error
         raise disk_error(run.scenario, error) from error
     try:
         fields = json.loads(text)
@@ -71,7 +99,50 @@ def read_scenario(run: RunDirectory) -> Scenario | None:
             raise UsageError(f"{run.scenario} has version {fields['version']}; this program reads version 1")
         return Scenario.model_validate(fields)
     except (ValueError, ValidationError) as error:
-        raise DamagedState(f"{run.scenario} is damaged: {error}") from error
+        raise DamagedState(
+            f"{run.scenario} is damaged: {error}. Nothing was changed. It holds what the person asked for, so nothing "
+            "else can tell it: put it back from a backup, or start anew in another --output-dir"
+        ) from error
+
+
+def cut_torn_tails(run: RunDirectory, say: Callable[[str], None]) -> None:
+    """Read every journal whole, then cut off what a kill left at their ends, saying so. For the run's owner alone.
+
+    Raises DamagedState at the first damage anywhere; nothing has been written then.
+    """
+    journals = [Journal(path) for path in run.journals()]
+    for journal in journals:
+        journal.read_new()
+    for journal in journals:
+        if torn := journal.repair_tail():
+            name = journal.path.relative_to(run.root)
+            say(f"{name}: cut off {torn} bytes of a record that was being written when the run was killed")
+        journal.close()
+
+
+def _require_room(directory: Path) -> None:
+    """Refuse a place that cannot be written, or is full, before anything is made in it."""
+    place = directory
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise UsageError(
+            f"cannot write in {place}: no permission, or its file system is read-only. Choose another --output-dir."
+        )
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE_BYTES:
+        raise CannotGoOn(
+            f"the disk of {place} is full: {free / 2**20:.1f} MiB free, and a run needs {LEAST_FREE_BYTES >> 20} at "
+            "the very least. Make room, then run again."
+        )
+
+
+def require_scenario(run: RunDirectory) -> Scenario:
+    """The scenario of a run. Raises UsageError where there is none."""
+    scenario = read_scenario(run)
+    if scenario is None:
+        raise UsageError(f"{run.root} holds no run (there is no scenario.json in it)")
+    return scenario
 
 
 def _require_empty(directory: Path) -> None:
@@ -93,9 +164,10 @@ def _same_run(run: RunDirectory, old: Scenario, new: Scenario, say: Callable[[st
     same_plan = old.model_copy(update={"plan_sha256": new.plan_sha256}) if planned_only else old
     field = identity_difference(same_plan, new.model_dump())
     if field:
+        source = " (ANTHROPIC_BASE_URL, or the recording and what is in it)" if field == "endpoint" else ""
         raise UsageError(
             f"{run.root} belongs to another run: its {field} is {_short(getattr(old, field))}, "
-            f"not {_short(getattr(new, field))}. Choose another --output-dir, or `resume {run.root}` as it is."
+            f"not {_short(getattr(new, field))}{source}. Choose another --output-dir, or `resume {run.root}` as it is."
         )
     effective = new.model_copy(update={"run": old.run})
     for name, value in effective.model_dump().items():

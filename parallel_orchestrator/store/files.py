@@ -10,19 +10,26 @@ that lies about fsync, nor on network file systems.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.plain import json_text
+
+_UNFINISHED = ".tmp"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content`, durably, with mode 0600. Raises CannotGoOn when the disk refuses."""
+    """Replace `path` by `content`, without known secrets, durably, with mode 0600.
+
+    Raises CannotGoOn when the disk refuses.
+    """
+    content = redact.known(content)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -38,9 +45,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise disk_error(path, error) from error
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a `write_whole` that was killed left in `directory`. Only while nobody else writes there."""
+    for leftover in directory.glob(f".*{_UNFINISHED}"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_whole` of indented JSON that people can read."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, json_text(value))
 
 
 def write_all(descriptor: int, data: bytes) -> None:

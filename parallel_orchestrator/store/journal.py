@@ -5,9 +5,12 @@ with "sum", the CRC-32 of all bytes before `,"sum"`:
 
     {"seq":7,"task":"task_2",...,"sum":"8c1f0d3a"}
 
-What a kill can leave is a torn tail: bytes after the last whole record. The next
-writer cuts it off on disk before it appends, so no record ever follows garbage.
-Damage anywhere else is reported with line and offset, and never skipped.
+What a kill can leave is a torn tail: the beginning of the next record, without its
+newline, and zeros where blocks never reached the disk. The next writer cuts it off on
+disk before it appends, and says so in the log, so no record ever follows garbage.
+Everything else is damage, at the end of the file too: a line that ends with a newline
+was written whole, and somebody may have acted on it. It is reported with line and
+offset, and never skipped; `repair` is for that.
 
 Writers of one journal must exclude each other (queue.lock, or being its only writer).
 """
@@ -16,20 +19,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import zlib
 from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.files import disk_error, sync_directory, write_all
+from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.store.plain import escape_json
+
+log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
 
 def encode(seq: int, fields: Record) -> bytes:
     """One record as its line, newline included."""
-    body = json.dumps({"seq": seq, **fields}, ensure_ascii=False, separators=(",", ":"))[:-1].encode()
+    body = escape_json(json.dumps({"seq": seq, **fields}, ensure_ascii=False, separators=(",", ":"))[:-1]).encode()
     return body + b',"sum":"%08x"}\n' % zlib.crc32(body)
 
 
@@ -38,8 +47,18 @@ def decode(line: bytes) -> Record | None:
     body, mark, tail = line.rpartition(b',"sum":"')
     if not mark or tail != b'%08x"}' % zlib.crc32(body):
         return None
-    record: Record = json.loads(body + b"}")
-    return record
+    try:
+        record = json.loads(body + b"}")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None
+
+
+def is_torn(tail: bytes, seq: int) -> bool:
+    """Whether `tail`, bytes without a newline, is what a killed append of record `seq` leaves."""
+    begun, head = tail.partition(b"\0")[0], b'{"seq":%d,' % seq
+    # A whole record in front of a last byte that is no newline was not torn: that byte was altered.
+    return (head.startswith(begun) or begun.startswith(head)) and decode(tail[:-1]) is None
 
 
 class Journal:
@@ -71,12 +90,13 @@ class Journal:
         while (end := data.find(b"\n", start)) >= 0:
             record = decode(data[start:end])
             if record is None or record["seq"] != self.next_seq:
-                self._refuse_damage(data[end + 1 :], record)
-                break
+                raise self._damage(f"record {record['seq']}" if record else "bytes that are no record")
             records.append(record)
             self.next_seq += 1
             self.offset += end + 1 - start
             start = end + 1
+        if not is_torn(data[start:], self.next_seq):
+            raise self._damage("bytes that are not the beginning of it")
         return records
 
     def repair_tail(self) -> int:
@@ -91,11 +111,13 @@ class Journal:
             except OSError as error:
                 self._failed = True
                 raise disk_error(self.path, error) from error
+            log.warning("%s: cut off %d bytes of a half-written record %d", self.path, torn, self.next_seq)
         return torn
 
     def append(self, fields: Record, *, durable: bool) -> Record:
-        """Add one record after all that are there. With `durable`, it is on disk when this returns.
+        """Add one record after all that are there, without known secrets; the record as it was written.
 
+        With `durable`, it is on disk when this returns.
         Raises CannotGoOn when the disk refuses. From then on this instance refuses to write: a page that
         failed to reach the disk once may be gone although a second fsync says otherwise.
         """
@@ -104,6 +126,7 @@ class Journal:
         descriptor = self._open(create=True)
         if os.fstat(descriptor).st_size != self.offset:
             self.repair_tail()
+        fields = redact.known(fields)
         line = encode(self.next_seq, fields)
         try:
             write_all(descriptor, line)
@@ -151,15 +174,10 @@ class Journal:
                     raise disk_error(self.path, error) from error
         return self._descriptor
 
-    def _refuse_damage(self, rest: bytes, record: Record | None) -> None:
-        """Raise unless the bad bytes are a tail: a tail has no whole record after it."""
-        whole_after = any(decode(line) is not None for line in rest.split(b"\n"))
-        if record is None and not whole_after:
-            return
-        found = f"record {record['seq']}" if record else "bytes that are no record"
-        raise DamagedState(
+    def _damage(self, found: str) -> DamagedState:
+        return DamagedState(
             f"{self.path} is damaged at line {self.next_seq}, byte {self.offset}: expected record {self.next_seq}, "
-            f"found {found}. Nothing was changed; restore the file from a backup or start a new output directory."
+            f"found {found}. Nothing was changed. {repair_hint(self.path)}"
         )
 
 

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+from parallel_orchestrator.store.files import disk_error
+from parallel_orchestrator.store.plain import one_line, printable
+
+__all__ = ["OneLineFormatter", "log_to", "one_line", "printable", "stop_logging"]
 
 
-def one_line(text: str) -> str:
-    """`text` with every control character escaped: it can neither end its line nor steer a terminal."""
-    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Do nothing: whoever writes state on the same full disk stops the run, and says why."""
 
 
-def printable(text: str) -> str:
-    """`text` with every control character but the newline escaped."""
-    return "\n".join(map(one_line, text.split("\n")))
+class OneLineFormatter(logging.Formatter):
+    """One record, one line, traceback and all."""
 
-
-class _OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        """The record's line, without its end."""
         return one_line(super().format(record))
 
 
 def log_to(path: Path) -> logging.Handler:
     """Append this process's log of our own package to `path`; the handler, for `stop_logging`.
 
-    Each line is one small write in append mode, so lines of several processes do not mix.
+    Each line is one small write in append mode, so lines of several processes do not mix. Raises CannotGoOn.
     """
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_OneLineFormatter("%(asctime)s %(processName)s %(levelname)s %(message)s"))
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise disk_error(path, error) from error
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(processName)s %(levelname)s %(message)s"))
     logger = logging.getLogger("parallel_orchestrator")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+_TRANSCRIPT = re.compile(r"(task_[1-9][0-9]{0,3})(?:\.([1-9][0-9]*))?\.jsonl")
+
+
+@dataclass(frozen=True)
+class AttemptFile:
+    """The transcript of one attempt, by its place."""
+
+    path: Path
+    executor: int
+    task: str
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,14 @@ class RunDirectory:
 
     @property
     def run_lock(self) -> Path:
-        """Held by every process of the run; its content names the owner."""
-        return self.root / "run.lock"
+        """Held by every process of the run; its content names the owner. The runs of a batch share the batch's."""
+        return self.batch.run_lock if self.batch else self.root / "run.lock"
+
+    @property
+    def batch(self) -> BatchDirectory | None:
+        """The batch that the run is part of."""
+        folder = BatchDirectory(self.root.parent)
+        return folder if folder.journal.exists() else None
 
     @property
     def merge_lock(self) -> Path:
@@ -66,6 +87,11 @@ class RunDirectory:
     def summary(self) -> Path:
         """The result, for programs."""
         return self.root / "execution_summary.json"
+
+    @property
+    def page(self) -> Path:
+        """The result, for people."""
+        return self.root / "execution_summary.md"
 
     @property
     def venv(self) -> Path:
@@ -84,3 +110,63 @@ class RunDirectory:
         """The conversation of one attempt, beside its workspace."""
         workspace = self.workspace(executor, task, attempt)
         return workspace.with_name(workspace.name + ".jsonl")
+
+    def transcripts(self) -> Iterator[AttemptFile]:
+        """Every transcript there is, by executor, task and attempt."""
+        for path in sorted(self.root.glob("executor_*/task_*.jsonl")):
+            executor, named = path.parent.name.removeprefix("executor_"), _TRANSCRIPT.fullmatch(path.name)
+            if executor.isdecimal() and named:
+                yield AttemptFile(path, int(executor), named[1], int(named[2] or 1))
+
+    def journals(self) -> Iterator[Path]:
+        """Every journal there is."""
+        yield from (path for path in (self.queue, self.ledger) if path.exists())
+        yield from (found.path for found in self.transcripts())
+
+
+def repair_hint(path: Path) -> str:
+    """What a person does about a damaged state file of a run."""
+    root = path.parent.parent if path.parent.name.startswith("executor_") else path.parent
+    return f"To mend what can be mended, with a backup: parallel-orchestrator repair {shlex.quote(str(root))}"
+
+
+@dataclass(frozen=True)
+class BatchDirectory:
+    """Where things of a batch lie: its own files, and a folder for each scenario's run. `root` is absolute."""
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        """How each scenario stands."""
+        return self.root / "batch.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held for each read-pick-append on the journal."""
+        return self.root / "batch.lock"
+
+    @property
+    def config(self) -> Path:
+        """The scenarios as they were given last, for `resume`."""
+        return self.root / "batch.json"
+
+    @property
+    def run_lock(self) -> Path:
+        """Held by every process of the batch, and by whoever goes on with one of its runs alone."""
+        return self.root / "run.lock"
+
+    @property
+    def log(self) -> Path:
+        """What happened, for a person."""
+        return self.root / "orchestrator.log"
+
+    @property
+    def summary(self) -> Path:
+        """The result, for programs."""
+        return self.root / "batch_summary.json"
+
+    @property
+    def page(self) -> Path:
+        """The result, for people."""
+        return self.root / "batch_summary.md"

@@ -26,6 +26,14 @@ def process_birth(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal, and does nothing until another has it go on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def die_with_parent(parent: int) -> bool:
     """Have the kernel kill this process when its parent `parent` dies. Ends at once when that has happened already."""
     done = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

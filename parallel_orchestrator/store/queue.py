@@ -13,25 +13,27 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from parallel_orchestrator.records.errors import StaleClaim
+from parallel_orchestrator.records.errors import StaleClaim, UsageError
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.files import disk_error
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.replica import MAX_DEATHS, Advance, Claim, Replica
+from parallel_orchestrator.store.replica import MAX_DEATHS, Advance, Claim, Replica, follow
 
 
 class TaskQueue:
     """One process's handle on a run's queue. Not to be shared between threads, nor carried over a fork."""
 
-    def __init__(self, run: RunDirectory, graph: TaskGraph) -> None:
+    def __init__(self, run: RunDirectory, graph: TaskGraph, limit: int | None = None) -> None:
         self.replica = Replica(graph)
+        self._limit = limit
+        """At most so many tasks are claimed at once."""
         self._journal = Journal(run.queue)
         self._lock_path = run.queue_lock
         self._lock = -1
@@ -43,8 +45,7 @@ class TaskQueue:
 
     def refresh(self) -> Replica:
         """The state after all that is in the file by now. Takes no lock: readers never hold up writers."""
-        for record in self._journal.read_new():
-            self.replica.apply(record)
+        follow(self.replica, self._journal.read_new(), self._journal.path)
         return self.replica
 
     def claim(self, executor: int) -> Advance:
@@ -99,9 +100,12 @@ class TaskQueue:
         return advance
 
     def adopt(self, task: str, evidence: dict[str, Any]) -> None:
-        """Record a merge that is on the trunk but whose move was lost with its writer."""
+        """Record a merge that is on the trunk but whose move was lost with its writer, whatever was thought since."""
         with self._held() as advance:
             status = self.replica.tasks[task]
+            if status.state in (TaskState.FAILED, TaskState.BLOCKED):
+                self._move(advance, task, TaskState.QUEUED, why="its merged commit was found")
+                self._unblock_dependents(advance, task)
             if status.state in (TaskState.QUEUED, TaskState.REPAIR):
                 self._move(
                     advance, task, TaskState.CLAIMED, executor=status.folder or 1, why="adopting a merged commit"
@@ -110,14 +114,22 @@ class TaskQueue:
                 self._move(advance, task, TaskState.MERGED, why="found on the trunk", evidence=evidence)
         self._journal.sync()
 
+    def to_retry(self, wanted: Sequence[str] | None) -> list[str]:
+        """The failed tasks to begin anew: those `wanted`, all for an empty list, none for None. Raises UsageError."""
+        failed = [task for task, status in self.refresh().tasks.items() if status.state is TaskState.FAILED]
+        wrong = [task for task in wanted or () if task not in failed]
+        if wrong:
+            raise UsageError(f"{', '.join(wrong)} did not fail; failed tasks here: {', '.join(failed) or 'none'}")
+        if wanted is not None and not failed:
+            raise UsageError("no task failed here, so there is nothing to retry")
+        return [] if wanted is None else list(wanted) or failed
+
     def retry(self, task: str, why: str) -> Advance:
         """Begin another attempt at a failed task; dependents that it blocked wait again."""
         with self._held() as advance:
             status = self.replica.tasks[task]
             self._move(advance, task, TaskState.QUEUED, why=why, attempt=status.attempt + 1)
-            for dependent in list(self.replica.dependents(task)):
-                if self.replica.tasks[dependent].state is TaskState.BLOCKED and not self._failed_before(dependent):
-                    self._move(advance, dependent, TaskState.QUEUED, why=f"waits for {task} again")
+            self._unblock_dependents(advance, task)
         return advance
 
     def start_session(self, executors: int) -> None:
@@ -157,7 +169,7 @@ class TaskQueue:
 
     def _claim_next(self, executor: int, advance: Advance) -> None:
         task = self.replica.pick()
-        if task is not None:
+        if task is not None and (self._limit is None or self.replica.held < self._limit):
             self._move(advance, task, TaskState.CLAIMED, executor=executor)
             advance.claim = self.replica.tasks[task].claim
             advance.ready = max(0, advance.ready - 1)
@@ -166,6 +178,11 @@ class TaskQueue:
         for dependent in self.replica.dependents(task):
             if self.replica.tasks[dependent].state is TaskState.QUEUED:
                 self._move(advance, dependent, TaskState.BLOCKED, why=f"{task} failed")
+
+    def _unblock_dependents(self, advance: Advance, task: str) -> None:
+        for dependent in list(self.replica.dependents(task)):
+            if self.replica.tasks[dependent].state is TaskState.BLOCKED and not self._failed_before(dependent):
+                self._move(advance, dependent, TaskState.QUEUED, why=f"waits for {task} again")
 
     def _failed_before(self, task: str) -> bool:
         """Whether another failed task still stands before `task`."""

@@ -6,12 +6,15 @@ Holds ids, edges and states, never texts. No I/O and no clock: times come with t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
-from parallel_orchestrator.records.lifecycle import SETTLED, TaskState, check_move
+from parallel_orchestrator.records.lifecycle import SETTLED, IllegalMove, TaskState, check_move
+from parallel_orchestrator.store.paths import repair_hint
 
 MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
@@ -44,6 +47,8 @@ class TaskStatus:
     deaths: int = 0
     waiting_for: int = 0
     """Dependencies that are not merged yet."""
+    repairing: bool = False
+    """Its present attempt was sent back before, whoever held it since."""
     why: str = ""
 
 
@@ -64,11 +69,13 @@ class Replica:
         self.tasks = {task: TaskStatus(waiting_for=len(node.dependencies)) for task, node in graph.nodes.items()}
         self.sessions: list[Session] = []
         self.unsettled = len(self.tasks)
+        self.held = 0
+        """Tasks that are claimed now."""
         self._last_mono = 0.0
         self._order = {task: place for place, task in enumerate(graph.nodes)}
         self._observed: dict[float, list[float]] = {}
         self._merged = 0
-        self._remaining = graph.remaining()
+        self._planned = self._remaining = graph.remaining()
         self._ready: list[tuple[bool, float, int, int, str]] = []
         for task, status in self.tasks.items():
             if not status.waiting_for:
@@ -88,6 +95,7 @@ class Replica:
         if status.state is TaskState.CLAIMED:
             status.busy += record["mono"] - status.claimed_at
         self.unsettled += (status.state in SETTLED) - (new in SETTLED)
+        self.held += (new is TaskState.CLAIMED) - (status.state is TaskState.CLAIMED)
         status.state, status.why = new, record.get("why", "")
         return self._enter(task, status, record)
 
@@ -97,6 +105,7 @@ class Replica:
             if status.state is TaskState.CLAIMED:
                 status.busy += self._last_mono - status.claimed_at
                 status.claimed_at = record["mono"]
+        self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
         self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
 
     def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
@@ -112,6 +121,8 @@ class Replica:
             return self._release_dependents(task, status.busy)
         if status.state is TaskState.QUEUED and record["attempt"] != status.attempt:
             status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
+            status.repairing = False
+        status.repairing |= status.state is TaskState.REPAIR
         if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
             self._push(task)
             return 1
@@ -151,8 +162,10 @@ class Replica:
         # Repairs first: their work is nearly done and others may wait for it. Then the longest remaining
         # path, the plan's priority, the plan's order.
         node = self.graph.nodes[task]
-        fresh = self.tasks[task].state is not TaskState.REPAIR
-        heapq.heappush(self._ready, (fresh, -self._remaining[task], node.priority, self._order[task], task))
+        heapq.heappush(
+            self._ready,
+            (not self.tasks[task].repairing, -self._remaining[task], node.priority, self._order[task], task),
+        )
 
     def pick(self) -> str | None:
         """The ready task to claim next, or None. Asking does not take it."""
@@ -163,6 +176,14 @@ class Replica:
                 return task
             heapq.heappop(self._ready)  # stale: claimed since it was pushed
         return None
+
+    def urgency(self) -> tuple[bool, float] | None:
+        """How much the next task presses, the least first; None when none is ready.
+
+        By the plan's own weights, so that the tasks of different runs can be compared.
+        """
+        task = self.pick()
+        return None if task is None else (self.tasks[task].state is not TaskState.REPAIR, -self._planned[task])
 
     def dependents(self, task: str) -> Iterator[str]:
         """Every task that depends on `task`, direct or not, once each."""
@@ -181,6 +202,20 @@ class Replica:
         for status in self.tasks.values():
             counts[status.state] += 1
         return counts
+
+
+def follow(replica: Replica, records: Iterable[dict[str, Any]], source: Path) -> None:
+    """Take in records of the journal `source`. Raises DamagedState at one that does not fit what came before."""
+    for record in records:
+        try:
+            replica.apply(record)
+        except (IllegalMove, KeyError, ValueError, TypeError) as error:
+            unknown = isinstance(error, KeyError) and record.get("task") not in replica.tasks
+            why = f"{record.get('task')!r} is not in the plan" if unknown else f"{type(error).__name__}: {error}"
+            raise DamagedState(
+                f"{source}, line {record['seq']}: the record does not fit plan and queue ({why}). Nothing was "
+                f"changed; if execution_plan.json was edited, put it back. {repair_hint(source)}"
+            ) from error
 
 
 @dataclass

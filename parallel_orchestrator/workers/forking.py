@@ -7,8 +7,8 @@ plain use of one:
 - The caller's `__main__` is not imported again. An unguarded script, standard input,
   `-c` and a notebook cell all work; in exchange nothing that `__main__` defines can be
   passed to a worker.
-- The server starts without the caller's credentials, so that no process whose
-  environment an agent's command could read ever held them.
+- The server starts with a clean environment, so that no process whose environment
+  an agent's command could read ever held a credential.
 - Workers die with the server, and the server with the caller, by the kernel's doing.
 """
 
@@ -17,8 +17,11 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
+import signal
 import sys
+import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.environment import clean_environment
 
-_CREDENTIAL_MARKS = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL", "AUTH", "ANTHROPIC_", "AWS_")
+_LONGEST_TEMPORARY = 60
+"""Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""
 
 
 class InheritedDescriptor:
@@ -48,14 +53,14 @@ class InheritedDescriptor:
 def warm_up(preload: Sequence[str]) -> None:
     """Start the fork server, which imports the modules named by `preload` while the caller does something else."""
     _context(preload)
-    with _bare_main(), _clean_environment():
+    with _bare_main(), _clean_environment(), _short_temporary_directory(), _no_interrupt():
         multiprocessing.forkserver.ensure_running()
 
 
 def start_process(target: Callable[..., None], args: tuple[Any, ...], name: str, preload: Sequence[str]) -> BaseProcess:
     """Start `target(*args)` in a worker process. `preload` names modules that the first call has the server import."""
     process = _context(preload).Process(target=target, args=args, name=name, daemon=True)
-    with _bare_main(), _clean_environment():
+    with _bare_main(), _clean_environment(), _short_temporary_directory(), _no_interrupt():
         process.start()
     return process
 
@@ -81,6 +86,20 @@ def let_server_die() -> None:
 
 
 @contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in what it executes: Ctrl-C reaches the whole terminal group.
+
+    A fork server ignores it only once it has imported its preload; before that it would print a traceback.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # the server's start would do that, and unblock SIGINT after it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _bare_main() -> Iterator[None]:
     """Let multiprocessing find an empty `__main__`, so that it has nothing to import again in the child."""
     real = sys.modules["__main__"]
@@ -92,16 +111,27 @@ def _bare_main() -> Iterator[None]:
 
 
 @contextmanager
+def _short_temporary_directory() -> Iterator[None]:
+    """Let multiprocessing find /tmp where $TMPDIR is too long for the path of a socket."""
+    real = tempfile.gettempdir()
+    if len(os.fsencode(real)) > _LONGEST_TEMPORARY:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - it makes a directory of its own there
+    try:
+        yield
+    finally:
+        tempfile.tempdir = real
+
+
+@contextmanager
 def _clean_environment() -> Iterator[None]:
-    """The environment that the fork server is executed with: no credentials, and our own import path.
+    """The environment that the fork server is executed with: what it needs, and our own import path.
 
     Before 3.12.4 a fork server ignores the import path that multiprocessing hands it, and preloads nothing. Without
     PYTHONSAFEPATH it would look into the working directory first, where anything may lie under our modules' names.
     """
     real = dict(os.environ)
-    for name in real:
-        if any(mark in name.upper() for mark in _CREDENTIAL_MARKS):
-            del os.environ[name]
+    for name in real.keys() - clean_environment(real).keys():
+        del os.environ[name]
     os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

@@ -5,7 +5,7 @@ supervise
   loop until all tasks are settled:
     hear reports            what each does; an error that stops the run
     replace the dead        take back what they held, by proof of death
-    kill the hung           past the time they gave for their next report, also when stopped
+    kill the hung           past the time they gave for their next report, or stopped by a signal
     tick                    the caller's: live view, gateway
   stop                      end of file on the stop pipe, then patience, then kill
 """
@@ -17,16 +17,17 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.records.graph import TaskGraph
-from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.board import Board, Member, Source
+from parallel_orchestrator.store.process import is_stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, start_process
 from parallel_orchestrator.workers.worker import Report, WorkerPipes, WorkSource, run_worker
 
@@ -46,11 +47,13 @@ class Slot:
     process: BaseProcess
     reports: Connection
     task: str | None = None
+    member: Member | None = None
     doing: str = "starting"
     since: float = 0.0
     deadline: float | None = None
+    stopped_since: float | None = None
     barren_deaths: int = 0
-    seq_at_start: int = 0
+    moves_at_start: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,33 +61,50 @@ class Workforce:
     """What the workers are made of."""
 
     executors: int
-    source: WorkSource
+    work: WorkSource
     preload: tuple[str, ...]
     run_lock: int
 
 
+def everything_stops(report: Report) -> bool:
+    """What an error means for a run that is alone."""
+    return report.error is not None
+
+
 class Supervisor:
-    """Runs the workers of one run. Use `supervise`; not to be used twice."""
+    """Runs the workers of one run, or of a batch. Use `supervise`; not to be used twice.
+
+    `stops` is asked about each report with an error: whether nothing at all can go on. `landed`: the evidence of a
+    task whose work is on its run's trunk, None where it is not.
+    """
 
     def __init__(
-        self, run: RunDirectory, graph: TaskGraph, force: Workforce, tick: Callable[[Supervisor], None]
+        self,
+        source: Source,
+        force: Workforce,
+        tick: Callable[[Supervisor], None],
+        stops: Callable[[Report], bool] = everything_stops,
+        landed: Callable[[Member, str], dict[str, Any] | None] = lambda member, task: None,
     ) -> None:
-        self.run = run
-        self.queue = TaskQueue(run, graph)
+        self.board = Board(source)
         self.slots: dict[int, Slot] = {}
-        self._graph = graph
+        self._source = source
         self._force = force
         self._tick = tick
-        self._stop_read, self._stop_write = os.pipe()
-        self._wake_read, self._wake_write = os.pipe()
+        self._stops = stops
+        self._landed = landed
+        self._stop_read = self._stop_write = self._wake_read = self._wake_write = -1
+        self._pipe_mutex = threading.Lock()
         self._error: OrchestratorError | None = None
 
     def supervise(self) -> None:
         """Until every task is settled. Raises what stopped the run before that; KeyboardInterrupt passes through."""
         try:
-            for number in range(1, self._force.executors + 1):
+            self._stop_read, self._stop_write = os.pipe()
+            self._wake_read, self._wake_write = os.pipe()
+            for number in range(1, self.board.room_for(self._force.executors) + 1):
                 self._start(number)
-            while self.queue.refresh().unsettled and self._error is None:
+            while self.board.look() and self._error is None:
                 self._hear(TICK_S)
                 self._replace_dead()
                 self._kill_hung()
@@ -94,6 +114,12 @@ class Supervisor:
         self._tick(self)
         if self._error is not None:
             raise self._error
+
+    def wake(self, count: int = 1) -> None:
+        """Hint to idle workers that something became ready. May be called from any thread, and at any time."""
+        with self._pipe_mutex, contextlib.suppress(BlockingIOError):
+            if self._wake_write >= 0:
+                os.write(self._wake_write, b"x" * count)
 
     def ask_to_stop(self) -> None:
         """Have the workers claim nothing more and stop at the next safe point."""
@@ -110,12 +136,11 @@ class Supervisor:
             InheritedDescriptor(self._wake_write),
             InheritedDescriptor(self._force.run_lock),
         )
-        arguments = (number, self.run, self._graph, self._force.source, pipes)
+        arguments = (number, self._source, self._force.work, pipes)
         process = start_process(run_worker, arguments, f"executor {number}", self._force.preload)
         theirs.close()  # so that the worker's death is an end of file here
-        seq = self.queue.last_seq
-        now = time.monotonic()
-        self.slots[number] = Slot(number, process, ours, since=now, barren_deaths=barren_deaths, seq_at_start=seq)
+        moves, now = self.board.moves, time.monotonic()
+        self.slots[number] = Slot(number, process, ours, since=now, barren_deaths=barren_deaths, moves_at_start=moves)
 
     def _hear(self, timeout: float) -> None:
         """Take in what workers say, waiting up to `timeout` seconds for the first word or death."""
@@ -135,9 +160,10 @@ class Supervisor:
             report: Report = slot.reports.recv()
         except (EOFError, OSError):
             return False
-        slot.task, slot.doing, slot.since = report.task, report.doing, time.monotonic()
+        slot.task, slot.member, slot.doing, slot.since = report.task, report.member, report.doing, time.monotonic()
         slot.deadline = None if report.within_s is None else slot.since + report.within_s + HANG_GRACE_S
-        self._error = self._error or report.error
+        if report.error is not None and self._stops(report):
+            self._error = self._error or report.error
         return True
 
     def _replace_dead(self) -> None:
@@ -148,27 +174,33 @@ class Supervisor:
             while self._take_report(slot):
                 pass  # its last words, an error that stops the run among them perhaps
             self._close(slot)
-            if self.queue.refresh().unsettled and self._error is None:
+            if self.board.look() and self._error is None:
                 self._mourn(slot, code)
 
     def _mourn(self, slot: Slot, code: int) -> None:
         """Take back what a dead worker held and fill its slot again."""
         why = f"executor {slot.number} (pid {slot.process.pid}) {_how_it_died(code)}"
         log.warning("%s; starting another", why)
-        barren = slot.barren_deaths + 1 if self.queue.last_seq == slot.seq_at_start else 0
+        barren = slot.barren_deaths + 1 if self.board.moves == slot.moves_at_start else 0
         if barren >= MAX_BARREN_DEATHS:
-            raise OrchestratorError(f"{why}, the {barren}th time without claiming a task; see {self.run.log}")
-        self.queue.take_back(slot.number, why)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+            raise OrchestratorError(f"{why}, the {barren}th time without claiming a task; see {self._source.log}")
+        self._adopt(slot.number)
+        self.board.take_back(slot.number, why)
+        self.wake()
         self._start(slot.number, barren)
+
+    def _adopt(self, executor: int) -> None:
+        """Record what a dead worker had brought onto the trunk: it may have died right before it did so itself."""
+        for hold in self.board.holds_of(executor):
+            if (evidence := self._landed(hold.member, hold.claim.task)) is not None:
+                self.board.adopt(hold, evidence)
 
     def _kill_hung(self) -> None:
         now = time.monotonic()
         for slot in self.slots.values():
-            if slot.deadline is not None and now > slot.deadline and slot.process.pid:
-                log.warning("executor %d hangs (%s, %s): killing it", slot.number, slot.task, slot.doing)
-                slot.deadline = None
+            if slot.process.pid and (why := _hangs(slot, now)):
+                log.warning("executor %d %s (%s, %s): killing it", slot.number, why, slot.task, slot.doing)
+                slot.deadline = slot.stopped_since = None
                 os.kill(slot.process.pid, signal.SIGKILL)  # works on a stopped process, too
 
     def _stop(self, patience_s: float) -> None:
@@ -180,17 +212,34 @@ class Supervisor:
             if slot.process.exitcode is None:
                 slot.process.kill()
                 slot.process.join()
-                self.queue.take_back(slot.number, "the run was asked to stop", died=False)
+                self.board.take_back(slot.number, "the run was asked to stop", died=False)
         for slot in list(self.slots.values()):
             self._close(slot)
-        for descriptor in (self._stop_read, self._wake_read, self._wake_write):
-            os.close(descriptor)
-        self.queue.refresh()
+        with self._pipe_mutex:  # its number may be another file's in a moment
+            for descriptor in (self._stop_read, self._wake_read, self._wake_write):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._wake_write = -1
+        self.board.look()
 
     def _close(self, slot: Slot) -> None:
         slot.reports.close()
         slot.process.join()
         del self.slots[slot.number]
+
+
+def _hangs(slot: Slot, now: float) -> str:
+    """Why a worker counts as hung; empty while it does not."""
+    if slot.deadline is not None and now > slot.deadline:
+        return "hangs"
+    # While it waits for the model it has no deadline, and its task would wait for ever.
+    if not (slot.process.pid and is_stopped(slot.process.pid)):
+        slot.stopped_since = None
+    elif slot.stopped_since is None:
+        slot.stopped_since = now
+    elif now > slot.stopped_since + HANG_GRACE_S:
+        return "was stopped by a signal"
+    return ""
 
 
 def _how_it_died(code: int) -> str:

@@ -22,15 +22,19 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError, StaleClaim, UsageError
-from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.errors import (
+    CannotGoOn,
+    DamagedState,
+    Interrupted,
+    OrchestratorError,
+    StaleClaim,
+    UsageError,
+)
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.store.board import Board, Hold, Member, Source
 from parallel_orchestrator.store.logfile import log_to
-from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.process import die_with_parent
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.workers.forking import InheritedDescriptor, let_server_die
 
 log = logging.getLogger(__name__)
@@ -49,27 +53,31 @@ class Report:
     within_s: float | None = None
     """Seconds in which the next report must come, or the worker counts as hung. None: no limit."""
     error: OrchestratorError | None = None
-    """Set when the whole run has to stop."""
+    """Set when the run of this task, or everything, has to stop."""
+    member: Member | None = None
+    """The run that `task` belongs to."""
 
 
 class Job:
     """A claimed task as the work sees it. Also the `Hold` that a submission checks and records with."""
 
-    def __init__(self, worker: Worker, claim: Claim) -> None:
-        self.claim = claim
+    def __init__(self, worker: Worker, hold: Hold) -> None:
+        self.claim = hold.claim
+        self.member = hold.member
+        self._hold = hold
         self._worker = worker
 
     def check(self) -> None:
         """Raise StaleClaim unless the claim still stands."""
-        self._worker.queue.check(self.claim)
+        self._worker.board.check(self._hold)
 
     def merged(self, evidence: dict[str, Any]) -> None:
         """Record the merge and, in the same hold, claim this worker's next task."""
-        self._worker.finish(self.claim, Outcome(TaskState.MERGED, evidence=evidence))
+        self._worker.finish(self._hold, Outcome(TaskState.MERGED, evidence=evidence))
 
     def report(self, doing: str, within_s: float | None = None) -> None:
         """Say what is being done now. Raises Interrupted when the run is to stop: call it where stopping is safe."""
-        self._worker.report(self.claim.task, doing, within_s)
+        self._worker.report(self._hold, doing, within_s)
         if self._worker.stopping():
             raise Interrupted("the run was asked to stop")
 
@@ -95,66 +103,66 @@ class WorkerPipes:
 class Worker:
     """The state of one worker process."""
 
-    def __init__(self, executor: int, queue: TaskQueue, work: Work, pipes: WorkerPipes) -> None:
+    def __init__(self, executor: int, board: Board, work: Work, pipes: WorkerPipes) -> None:
         self.executor = executor
-        self.queue = queue
+        self.board = board
         self._work = work
         self._pipes = pipes
-        self._next: Claim | None = None
+        self._next: Hold | None = None
 
     def run(self) -> None:
         """Work until every task is settled or the run is to stop."""
         while not self.stopping():
             if self._next is None:
-                self._next = self.queue.claim(self.executor).claim
+                self._next = self.board.claim(self.executor)
             if self._next is not None:
                 self.step(self._next)
-            elif self.queue.replica.unsettled == 0:
+            elif not self.board.look():
                 self._wake(1)  # let the next idle one see the end as well
                 return
             else:
                 self.report(None, "idle")
                 self._wait()
         if self._next is not None:
-            self.queue.release(self._next, "the run was asked to stop")
+            self.board.release(self._next, "the run was asked to stop")
 
-    def step(self, claim: Claim) -> None:
+    def step(self, hold: Hold) -> None:
         """Do the claimed task and record how it ended."""
         self._next = None
-        job = Job(self, claim)
+        job = Job(self, hold)
         try:
             job.report("starting")
             outcome = self._work(job)
         except StaleClaim as error:
             log.warning("%s", error)
         except Interrupted as error:
-            self._give_back(claim, str(error))
-        except (CannotGoOn, UsageError) as error:
+            self._give_back(hold, str(error))
+        except (CannotGoOn, UsageError, DamagedState) as error:
             # The supervisor hears it before the task is free again: no fellow may run into the same wall.
-            self._send(Report(self.executor, claim.task, "stopped", error=error))
-            self._wait_for_stop()
-            self._give_back(claim, str(error))
+            self._send(Report(self.executor, hold.claim.task, "stopped", error=error, member=hold.member))
+            self._wait_for_stop(hold.member)
+            self._give_back(hold, str(error))
         except Exception as error:
             # A bug or a bad surrounding met by one task must not take the run down, nor be tried for ever.
             # After the merge was recorded the claim is gone, and the merge stands.
-            log.exception("%s: unexpected error", claim.task)
+            log.exception("%s: unexpected error", hold.claim.task)
             with contextlib.suppress(StaleClaim):
-                self.finish(claim, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
+                self.finish(hold, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
         else:
             if outcome.state is not TaskState.MERGED:
-                self.finish(claim, outcome)
+                self.finish(hold, outcome)
 
-    def finish(self, claim: Claim, outcome: Outcome) -> None:
+    def finish(self, hold: Hold, outcome: Outcome) -> None:
         """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
         next_for = None if self.stopping() else self.executor
-        advance = self.queue.finish(claim, outcome, next_for=next_for)
-        self._next = advance.claim
-        log.info("%s %s%s", claim.task, outcome.state, f": {outcome.reason}" if outcome.reason else "")
-        self._wake(advance.ready or (self.queue.replica.unsettled == 0))
+        self._next, ready = self.board.finish(hold, outcome, next_for)
+        log.info("%s %s%s", hold.claim.task, outcome.state, f": {outcome.reason}" if outcome.reason else "")
+        self._wake(ready or not self.board.look())
 
-    def report(self, task: str | None, doing: str, within_s: float | None = None) -> None:
+    def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
         """Tell the supervisor."""
-        self._send(Report(self.executor, task, doing, within_s))
+        task, member = (hold.claim.task, hold.member) if hold else (None, None)
+        self._send(Report(self.executor, task, doing, within_s, member=member))
 
     def _send(self, report: Report) -> None:
         try:
@@ -167,9 +175,9 @@ class Worker:
         """Whether the supervisor has asked to stop."""
         return bool(select.select([self._pipes.stop.number], [], [], 0)[0])
 
-    def _give_back(self, claim: Claim, why: str) -> None:
-        with contextlib.suppress(StaleClaim):
-            self._wake(self.queue.release(claim, why).ready)
+    def _give_back(self, hold: Hold, why: str) -> None:
+        with contextlib.suppress(StaleClaim, DamagedState):
+            self._wake(self.board.release(hold, why))
 
     def _wake(self, count: int) -> None:
         if count:
@@ -182,11 +190,12 @@ class Worker:
             with contextlib.suppress(BlockingIOError):  # a fellow was quicker
                 os.read(wake, 1)
 
-    def _wait_for_stop(self) -> None:
-        """After reporting that the run cannot go on: claim nothing more until the supervisor has heard it."""
+    def _wait_for_stop(self, member: Member) -> None:
+        """After reporting that a run cannot go on: claim nothing more until it is closed, or everything stops."""
         deadline = time.monotonic() + 30
-        while not self.stopping() and time.monotonic() < deadline:
-            select.select([self._pipes.stop.number], [], [], 1.0)
+        while self.board.look() and self.board.is_open(member) and time.monotonic() < deadline:
+            if select.select([self._pipes.stop.number], [], [], 0.2)[0]:
+                return
 
 
 @dataclass(frozen=True)
@@ -198,19 +207,20 @@ class WorkSource:
     settings: Any
 
 
-def run_worker(executor: int, run: RunDirectory, graph: TaskGraph, source: WorkSource, pipes: WorkerPipes) -> None:
+def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
     """The main function of a worker process, which the fork server forked."""
     die_with_parent(os.getppid())
     let_server_die()
     # Ctrl-C reaches the whole terminal group; how the run stops is the supervisor's decision alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log_to(run.log)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the fork server was started with
+    log_to(source.log)
     os.set_blocking(pipes.wake_read.number, False)
     os.set_blocking(pipes.wake_write.number, False)
-    queue = TaskQueue(run, graph)
+    board = Board(source)
     try:
-        Worker(executor, queue, source.make(source.settings), pipes).run()
-    except (CannotGoOn, UsageError) as error:
+        Worker(executor, board, work.make(work.settings), pipes).run()
+    except OrchestratorError as error:
         pipes.reports.send(Report(executor, None, "stopped", error=error))
     finally:
-        queue.close()
+        board.close()

@@ -125,3 +125,23 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: str) -> None:
     own.write_text(content)
     with pytest.raises(UsageError, match=r"prices\.json"):
         PriceTable.load(own)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 0, "output_tokens": 0},
+        {"input_tokens": -MILLION, "output_tokens": 5},
+        {"input_tokens": 5, "output_tokens": -MILLION},
+        {"input_tokens": "many", "output_tokens": 5},
+        {"input_tokens": None, "output_tokens": 5},
+    ],
+)
+def test_a_usage_that_cannot_be_true_has_no_price(usage: dict[str, Any]) -> None:
+    assert PriceTable.load().cost("claude-opus-5-5", usage) is None
+
+
+def test_cache_figures_that_are_none_lower_no_price() -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 10, "cache_read_input_tokens": -MILLION, "cache_creation": "x"}
+    plain = {"input_tokens": 1000, "output_tokens": 10}
+    assert PriceTable.load().cost("claude-opus-5-5", usage) == PriceTable.load().cost("claude-opus-5-5", plain)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import json
 import os
 import random
 import resource
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -134,6 +137,21 @@ def test_a_signal_lands_the_calls_in_flight_and_refuses_others(tmp_path: Path, n
         thread.join()
         assert results[0].status_code == 200
         assert len(api.requests) == 1
+
+
+def test_an_orchestrator_that_died_before_the_reply_ends_it_in_good_order(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "parallel_orchestrator.gateway"]
+    start = StartConfig(tmp_path / "socket", "secret", None, None).to_json()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=gateway_environment()) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.write(json.dumps({"start": start}).encode() + b"\n")
+        process.stdin.flush()
+        assert process.stderr.read().decode() == ""
+        assert process.wait() == 0
 
 
 def test_ctrl_c_is_for_the_orchestrator(tmp_path: Path) -> None:
@@ -276,3 +294,11 @@ def test_an_answer_that_cannot_be_written_is_not_delivered(tmp_path: Path) -> No
         thread.join()
         assert gw.error(results[0]) == "cannot_write"
         assert gw.records("answer") == []
+
+
+def test_a_gateway_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    process = GatewayProcess(StartConfig(tmp_path / "s", "secret"))
+    with pytest.raises(CannotGoOn, match=r"cannot start the gateway process: .*no-python"):
+        process.start()
+    assert process.stop() is None

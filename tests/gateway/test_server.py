@@ -137,7 +137,7 @@ def test_who_waits_long_gets_pings_and_the_error_as_an_event(tmp_path: Path, fau
 
     async def story(api: FakeApi) -> httpx2.Response:
         service = Service(limiter=Limiter(), patience_s=0.6)
-        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), 600, service.silence.heard)
+        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
         service.runs.open(Run("run1", Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
         watch = asyncio.create_task(service.watch_silence())
         transport = httpx2.ASGITransport(Application(service, "secret", ping_s=0.1))

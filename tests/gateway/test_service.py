@@ -113,7 +113,7 @@ def test_a_cancelled_asker_cancels_no_call(tmp_path: Path) -> None:
 
     async def story(api: FakeApi) -> Stored:
         service = Service(limiter=Limiter(), patience_s=600)
-        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), 600, service.silence.heard)
+        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
         service.runs.open(Run(RUN, Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
         for _ in range(3):
             with pytest.raises(TimeoutError):
@@ -158,7 +158,8 @@ def test_phase_and_times_are_recorded(tmp_path: Path) -> None:
         assert gw.client(gw.token("task_2")).get("/orchestrator/turn/5").status_code == 404
 
 
-TRANSIENT = {
+STATUSES = (408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+TRANSIENT: dict[Fault | Wrong, str] = {
     Fault.RATE_LIMIT: "429",
     Fault.OVERLOADED: "529",
     Fault.SERVER_ERROR: "500",
@@ -169,6 +170,9 @@ TRANSIENT = {
     Fault.SSE_OVERLOADED: "sse_error",
     Fault.GARBAGE: "garbage",
     Fault.HTML: "garbage",
+    Fault.EMPTY: "truncated",
+    Fault.CUT_JSON: "garbage",
+    **{Wrong(Fault.STATUS, retry_after="0", status=n): str(n) for n in STATUSES},
 }
 AMBIGUOUS = {"reset", "truncated"}
 
@@ -179,7 +183,9 @@ def test_every_transient_fault_is_tried_again_until_the_answer_is_whole(tmp_path
     with FakeApi(faults=lambda n: met[n] if n < len(met) else None) as api, gateway(tmp_path, api) as gw:
         gw.open()
         for turn, fault in enumerate(faults, start=1):
-            met += [None] * (len(api.requests) - len(met)) + [Wrong(fault, retry_after="0")]
+            met += [None] * (len(api.requests) - len(met)) + [
+                fault if isinstance(fault, Wrong) else Wrong(fault, retry_after="0")
+            ]
             assert words_of(gw.ask(turn).text).startswith("turn 1 of")
         found = {record["turn"]: record for record in gw.records("fault")}
         assert [found[turn]["fault"] for turn in range(1, len(faults) + 1)] == list(TRANSIENT.values())
@@ -201,13 +207,29 @@ def test_a_slow_trickle_is_an_answer(tmp_path: Path) -> None:
         assert len(api.requests) == 1
 
 
+def test_an_endpoint_that_takes_no_notice_of_stream_is_understood(tmp_path: Path) -> None:
+    content = [text("I write it."), tool_use("toolu_1", "bash", command="echo ä")]
+    answers = [Answer(content), Answer(content, usage={})]
+    with FakeApi(lambda _: answers.pop(0), faults=lambda _: Fault.UNSTREAMED) as api, gateway(tmp_path, api) as gw:
+        gw.open()
+        assert gw.ask(1, stream=False).json()["content"] == content
+        assert events_of(gw.ask(1).text)[-1] == {"type": "message_stop"}
+        assert gw.ask(2).status_code == 200
+        assert len(api.requests) == 2
+        priced, unpriced = gw.records("answer")
+        assert priced["usd"] > 0
+        assert unpriced["usd"] is None
+
+
 def test_an_answer_without_usage_is_unpriced_and_not_free(tmp_path: Path) -> None:
     with FakeApi(lambda _: Answer([text("hi")], usage={})) as api, gateway(tmp_path, api) as gw:
         gw.open()
         assert gw.ask(1).status_code == 200
         (answer,) = gw.records("answer")
         assert answer["usd"] is None
-        assert gw.process.status()["runs"][RUN]["unpriced"] == 1
+        status = gw.process.status()["runs"][RUN]
+        assert status["unpriced"] == 1
+        assert status["unsure_usd"] == gw.records("intent")[0]["bound_usd"] > 0
 
 
 def test_a_refusal_of_the_request_goes_to_its_caller_as_it_is(tmp_path: Path) -> None:
@@ -278,38 +300,6 @@ def test_closing_a_run_ends_what_waits_and_lands_what_is_at_the_endpoint(tmp_pat
         assert len(api.requests) == 2
 
 
-def test_a_silent_endpoint_ends_all_calls_after_the_patience(tmp_path: Path) -> None:
-    with FakeApi(faults=lambda n: Fault.HANG) as api, gateway(tmp_path, api, patience_s=1.0) as gw:
-        gw.open()
-        results: list[httpx2.Response] = []
-        threads = [gw.ask_in_thread(results, turn) for turn in (1, 2, 3)]
-        for thread in threads:
-            thread.join()
-        assert [gw.error(response) for response in results] == ["endpoint_silent"] * 3
-        intents = gw.records("intent")
-        faults = gw.records("fault")
-        assert len(intents) == len(faults) == len(api.requests)
-        assert all(record["ambiguous"] for record in faults)
-
-
-def test_an_endpoint_that_is_not_there_is_silent_and_costs_nothing(tmp_path: Path) -> None:
-    with FakeApi() as api:
-        gone = api.url
-    with gateway(tmp_path, patience_s=1.0, base_url=gone) as gw:
-        gw.open()
-        assert gw.error(gw.ask(1)) == "endpoint_silent"
-        assert {record["fault"] for record in gw.records("fault")} == {"connect"}
-        assert gw.process.status()["spent_usd"] == 0
-
-
-def test_an_endpoint_that_keeps_complaining_is_not_silent(tmp_path: Path) -> None:
-    faults = [Wrong(Fault.RATE_LIMIT, retry_after="1.5"), Wrong(Fault.OVERLOADED, retry_after="1.5")]
-    with FakeApi(faults=faults) as api, gateway(tmp_path, api, patience_s=1.0) as gw:
-        gw.open()
-        assert gw.ask(1).status_code == 200
-        assert len(api.requests) == 3
-
-
 def test_a_rate_limit_holds_back_every_caller(tmp_path: Path) -> None:
     with FakeApi(faults=[Wrong(Fault.RATE_LIMIT, retry_after="1")]) as api, gateway(tmp_path, api) as gw:
         gw.open()
@@ -367,7 +357,7 @@ def test_a_cap_over_all_runs(tmp_path: Path) -> None:
         assert gw.ask(1).status_code == 200
         gw.process.close_run(RUN)
         assert gw.ask(1, client=other).status_code == 200
-        assert gw.error(gw.ask(2, client=other)) == "budget_reached"
+        assert gw.error(gw.ask(2, client=other)) == "batch_budget_reached"
         assert gw.process.status()["spent_usd"] == pytest.approx(1.2)
 
 

@@ -81,3 +81,10 @@ def test_a_cut_tool_input_becomes_empty() -> None:
     events = sse.parse(sse.stream_of(cut))
     del events[3]
     assert sse.assemble(events)["content"][0]["input"] == {}
+
+
+def test_the_output_tokens_of_the_first_event_are_none_of_the_answers() -> None:
+    events = events_of(message([{"type": "text", "text": "hi"}]))
+    ended = [{name: value for name, value in event.items() if name != "usage"} for event in events]
+    assert sse.assemble(ended)["usage"] == {"input_tokens": 3}
+    assert sse.assemble(events)["usage"] == {"input_tokens": 3, "output_tokens": 5}

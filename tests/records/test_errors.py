@@ -34,7 +34,9 @@ def test_the_exit_codes() -> None:
         "KeyRefused": 2,
         "RecordingExhausted": 2,
         "CannotGoOn": 3,
+        "EndpointUnavailable": 3,
         "BudgetReached": 4,
+        "BatchBudgetReached": 4,
         "DirectoryHeld": 5,
         "Interrupted": 130,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -105,18 +104,11 @@ def test_an_owned_path_never_leaves_the_project(path: str) -> None:
         assert path.isprintable()
 
 
-def _seconds(plan_: Plan) -> float:
-    started = time.perf_counter()
-    plan_faults(plan_)
-    return time.perf_counter() - started
-
-
-def test_a_plan_beyond_the_limit_costs_less_to_refuse_than_one_at_it_costs_to_check() -> None:
+def test_a_plan_at_the_limit_of_tasks_is_good_and_one_beyond_it_is_none() -> None:
     full = plan(*(task(n, tuple(range(max(1, n - 20), n))) for n in range(1, MAX_TASKS + 1)))
-    huge = plan(*(task(n, (n - 1,)) for n in range(1, 10_001)))
     assert plan_faults(full) == []
-    assert plan_faults(huge) == [f"the plan has 10000 tasks; at most {MAX_TASKS} are allowed"]
-    assert min(_seconds(huge) for _ in range(3)) < min(_seconds(full) for _ in range(3))
+    with pytest.raises(ValidationError, match=f"at most {MAX_TASKS} items after validation, not 10000"):
+        plan(*(task(n, (n - 1,)) for n in range(1, 10_001)))
 
 
 def test_a_package_requirement_is_judged_in_time_that_does_not_explode() -> None:

@@ -95,6 +95,17 @@ def test_a_run_killed_before_its_scenario_was_there_begins_afresh(tmp_path: Path
     assert (tmp_path / "orchestrator.log").read_text() == "a line\n"
 
 
+def test_what_killed_writers_left_half_written_is_removed(tmp_path: Path) -> None:
+    owned = _own(tmp_path / "out")
+    owned.run.evidence.mkdir(parents=True)
+    halves = (owned.run.root / ".execution_plan.json.7.tmp", owned.run.evidence / ".task_1.1.json.7.tmp")
+    for half in (*halves, owned.run.root / "kept.tmp"):
+        half.touch()
+    _own(tmp_path / "out")
+    assert [half.exists() for half in halves] == [False, False]
+    assert (owned.run.root / "kept.tmp").exists()
+
+
 def test_a_held_directory_is_refused(tmp_path: Path) -> None:
     held = own(tmp_path / "out", _scenario(), list[str]().append)
     with pytest.raises(DirectoryHeld, match=f"process {os.getpid()} "):

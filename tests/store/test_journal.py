@@ -88,16 +88,57 @@ def test_a_tail_torn_at_any_byte_of_the_last_two_records_is_cut_off_and_no_more(
         assert _numbers(path) == list(range(1, kept + 2))
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 4096, b"\0" * 100 + b"\n", b"garbage", b"\n", b"{}\n", b'{"seq":6,"n":6}\n'])
-def test_a_tail_that_is_no_record_is_cut_off_by_the_next_append(path: Path, tail: bytes) -> None:
+@pytest.mark.parametrize("tail", [b"\0" * 4096, b"\0", b'{"seq":6,"n":6\0\0\0', b'{"seq":6,"n\0\0text"', b'{"se', b"{"])
+def test_the_beginning_of_a_record_and_zeros_are_cut_off_by_the_next_append(
+    path: Path, tail: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
     assert _numbers(path) == [1, 2, 3, 4, 5]
+    assert caplog.messages == []
     journal = Journal(path)
     journal.read_new()
     journal.append({"n": 6}, durable=True)
     journal.close()
     assert path.read_bytes() == whole + encode(6, {"n": 6})
+    assert caplog.messages == [f"{path}: cut off {len(tail)} bytes of a half-written record 6"]
+
+
+NOT_TORN = {
+    "a line": b"garbage\n",
+    "an empty line": b"\n",
+    "zeros and a newline": b"\0" * 100 + b"\n",
+    "JSON without a sum": b'{"seq":6,"n":6}\n',
+    "an empty object": b"{}\n",
+    "zeros within a line": encode(6, {"n": 6}).replace(b'"n"', b"\0\0\0"),
+    "text of no record": b"garbage",
+    "the beginning of another record": b'{"seq":7,"n":',
+    "a record whose newline was altered": encode(6, {"n": 6})[:-1] + b"\x0b",
+    "a record with another's number": encode(7, {"n": 6}),
+    "a sum over something that is no JSON": b'{"n":"sum":"%08x"}\n',
+}
+
+
+@pytest.mark.parametrize("name", NOT_TORN)
+def test_what_no_kill_can_have_left_at_the_end_is_damage_and_is_kept(path: Path, name: str) -> None:
+    whole = path.read_bytes() + NOT_TORN[name]
+    path.write_bytes(whole)
+    journal = Journal(path)
+    for attempt in (journal.read_new, journal.repair_tail, lambda: journal.append({"n": 6}, durable=True)):
+        with pytest.raises(DamagedState, match=r"line 6, byte \d+: expected record 6, found .*repair "):
+            attempt()
+    journal.close()
+    assert path.read_bytes() == whole
+
+
+def test_any_altered_bit_of_the_last_record_is_noticed(path: Path) -> None:
+    whole = path.read_bytes()
+    last = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for place in range(last, len(whole)):
+        for bit in (1, 8, 128):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with pytest.raises(DamagedState, match="line 5, byte"):
+                read_all(path)
 
 
 def test_a_tail_that_grows_into_a_record_is_read_when_whole(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn, StaleClaim
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal, read_all
@@ -91,6 +92,10 @@ def test_a_repair_goes_before_everything_and_stays_the_same_attempt_in_the_same_
     bench.open("a", "b*4", "c*4").take_back(1, "died")  # b waits as well now, and its path is longer
     again = _claim(queue, 4)
     assert (again.task, again.attempt, again.folder, again.executor) == ("a", 1, 3, 4)
+    assert _claim(queue, 1).task == "b"
+    queue.take_back(4, "died over the repair")
+    queue.take_back(1, "died")
+    assert _claim(queue, 5).task == "a"
 
 
 def test_finishing_wakes_for_what_became_ready_besides_ones_own_next(bench: Bench) -> None:
@@ -182,6 +187,18 @@ def test_a_task_whose_executor_dies_three_times_is_failed(bench: Bench) -> None:
     queue.retry("a", "asked")
     assert queue.replica.tasks["a"].deaths == 0
     assert _order(queue) == "ab"
+
+
+def test_a_merge_found_after_its_task_was_given_up_stands_and_frees_what_it_blocked(bench: Bench) -> None:
+    queue = bench.open("a", "b<a", "c<a,d", "d", "e<d")
+    queue.finish(_claim(queue), FAILED)
+    queue.finish(_claim(queue), FAILED)
+    assert _states(queue) == {"a": "failed", "b": "blocked", "c": "blocked", "d": "failed", "e": "blocked"}
+    queue.adopt("a", {"commit": "c"})
+    assert _states(queue) == {"a": "merged", "b": "queued", "c": "blocked", "d": "failed", "e": "blocked"}
+    assert queue.replica.tasks["a"].attempt == 1
+    queue.retry("d", "asked")
+    assert sorted(_order(queue)) == ["b", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("before", ["queued", "claimed", "repair"])
@@ -283,3 +300,13 @@ def test_readers_hold_up_no_writer(bench: Bench) -> None:
     assert len(reader.read_new()) == 1
     assert bench.run.queue_lock.read_bytes() == b""
     reader.close()
+
+
+def test_sessions_killed_before_their_first_move_add_no_time_to_an_open_claim() -> None:
+    replica = Replica(TaskGraph([TaskNode("a", (), 1.0)]))
+    replica.apply({"seq": 1, "session": "start", "executors": 1, "mono": 100.0})
+    replica.apply({"seq": 2, "task": "a", "state": "claimed", "attempt": 1, "executor": 1, "mono": 100.0})
+    for seq, mono in ((3, 900.0), (4, 5000.0), (5, 20.0)):  # the last one after a boot
+        replica.apply({"seq": seq, "session": "start", "executors": 1, "mono": mono})
+    replica.apply({"seq": 6, "task": "a", "state": "queued", "attempt": 1, "executor": 1, "claim": 2, "mono": 20.5})
+    assert replica.tasks["a"].busy == 0.5

@@ -14,7 +14,7 @@ from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.journal import encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue import TaskQueue
 from parallel_orchestrator.store.replica import MAX_DEATHS, Claim, Replica
@@ -146,12 +146,13 @@ class QueueMachine(RuleBasedStateMachine):
             assert (tasks[task].attempt, tasks[task].folder, tasks[task].deaths) == (attempt + 1, 0, 0)
             self.torn = False
 
-    @rule(bytes_=st.sampled_from([b"\0\0\0", b'{"seq":1,"task":"', b"garbage\n"]))
-    def tear(self, bytes_: bytes) -> None:
-        """A writer is killed within its write."""
+    @rule(kept=st.integers(1, 40), zeros=st.sampled_from([0, 0, 3, 5000]))
+    def tear(self, kept: int, zeros: int) -> None:
+        """A writer is killed within its write; what it wrote may not all have reached the disk."""
         if not self.torn:
+            line = encode(self.watcher.last_seq + 1, {"task": "task_1", "state": "claimed"})
             with self.run.queue.open("ab") as file:
-                file.write(bytes_)
+                file.write(line[:kept] + b"\0" * zeros)
             self.torn = True
 
     @invariant()

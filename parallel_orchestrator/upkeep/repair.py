@@ -1,0 +1,280 @@
+"""`repair DIR`: put a damaged run together again, as far as its files prove what there was.
+
+    repair
+      own          the directory, as for a run
+      plan         from the planner's answer in the ledger
+      trunk        small files, objects, branch, index
+      transcripts  from the ledger's answers
+      ledger       from the transcripts' answers
+      queue        from the trunk and the transcripts
+      summary      moved aside when something changed: it is made anew
+
+Each file is copied to `repair-N/` in the run directory before it changes, and replaced by rename, so a repair that is
+killed is begun again. A run in which nothing is wrong is left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from parallel_orchestrator.agent.prompt import build_request, opening
+from parallel_orchestrator.agent.transcript import fold
+from parallel_orchestrator.gateway.messages import body_hash
+from parallel_orchestrator.records.errors import CannotGoOn, DamagedState
+from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.store.files import sync_directory, write_whole
+from parallel_orchestrator.store.journal import Record
+from parallel_orchestrator.store.logfile import log_to, stop_logging
+from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
+from parallel_orchestrator.store.plain import json_text
+from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.salvage import write_anew
+from parallel_orchestrator.trunk.evidence import read_evidence
+from parallel_orchestrator.upkeep import trunk
+from parallel_orchestrator.upkeep.check import check
+from parallel_orchestrator.upkeep.findings import Report
+from parallel_orchestrator.upkeep.ledger import Rebuilder, answered_plan, fitted, key_of, misfits, open_intents
+from parallel_orchestrator.upkeep.queue import Begun, Landed, Rebuilt
+from parallel_orchestrator.upkeep.reading import Reading, conversation_fault, read_run, read_summary, unknown_attempts
+from parallel_orchestrator.upkeep.transcript import Mending, NotProvable
+
+log = logging.getLogger(__name__)
+
+
+def repair(directory: Path, say: Callable[[str], None]) -> Report:
+    """Mend what can be mended, telling each step; the check afterwards.
+
+    Raises UsageError when no run is there, DirectoryHeld while one goes on, DamagedState where nothing can be done.
+    """
+    reading = read_run(directory)
+    if reading.scenario is None:
+        raise DamagedState(
+            f"{reading.run.scenario}: {reading.faults[reading.run.scenario]}. It holds what the person asked for, so "
+            "nothing else can tell it: put it back from a backup, or start anew in another --output-dir"
+        )
+    lock = RunLock.acquire(reading.run.run_lock, say=say)
+    handler = log_to(reading.run.log)
+    try:
+        work = _Repair(read_run(directory), say)
+        work.all()
+    finally:
+        stop_logging(handler)
+        lock.release()
+    report = check(directory)
+    if not work.changed:
+        say(f"nothing was changed in {directory}")
+    elif not report.findings:
+        say(f"{directory} is whole again; what was changed is kept in {work.backup.name}/. To go on: resume")
+    return report
+
+
+@dataclass
+class _Repair:
+    reading: Reading
+    tell: Callable[[str], None]
+    changed: set[Path] = field(default_factory=set)
+
+    @property
+    def run(self) -> RunDirectory:
+        return self.reading.run
+
+    @cached_property
+    def backup(self) -> Path:
+        """Where the files of this repair are kept; made when it is first needed."""
+        taken = [path.name.removeprefix("repair-") for path in self.run.root.glob("repair-*")]
+        number = max((int(name) for name in taken if name.isdecimal()), default=0) + 1
+        folder = self.run.root / f"repair-{number}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def say(self, text: str) -> None:
+        log.warning("repair: %s", text)
+        self.tell(text)
+
+    def keep(self, path: Path) -> None:
+        """Copy a file into the backup before it changes."""
+        self.changed.add(path)
+        target = self.backup / path.relative_to(self.run.root)
+        if path.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+            sync_directory(target.parent)
+
+    def all(self) -> None:
+        self._plan()
+        self._trunk()
+        for found in self.reading.transcripts:
+            self._transcript(found)
+        self._ledger()
+        self._queue()
+        self._summary()
+
+    def _plan(self) -> None:
+        if self.run.plan not in self.reading.faults:
+            return
+        scenario = self.reading.scenario
+        plan = None if scenario and scenario.plan_sha256 else answered_plan(self.reading.ledger.records)
+        if plan is None:
+            self.say("execution_plan.json cannot be made anew here: put back the file that the run was started from")
+            return
+        self.keep(self.run.plan)
+        write_whole(self.run.plan, json_text(plan.model_dump()))
+        self.say("execution_plan.json was read anew from the planner's answer in the ledger")
+        self.reading = read_run(self.run.root)  # what depends on it can be looked at now
+
+    def _trunk(self) -> None:
+        if not self.run.git.exists() or not trunk.examine(self.run).faults:
+            return
+        moves = self.reading.queue.records
+        known = [r["evidence"]["commit"] for r in moves if r.get("evidence", {}).get("commit")]
+        for step in trunk.mend(self.run, known, self.keep):
+            self.say(step)
+
+    def _transcript(self, found: AttemptFile) -> None:
+        content = self.reading.transcripts[found]
+        if not content.damage and conversation_fault(content.records) is None:
+            self._tree(found, content.records)
+            return
+        name = found.path.relative_to(self.run.root)
+        self.keep(found.path)
+        answers = {
+            record["turn"]: record
+            for record in self.reading.ledger.records
+            if record.get("kind") == "answer" and (record["task"], record["attempt"]) == (found.task, found.attempt)
+        }
+        mending = Mending(answers, lambda tree: trunk.base_under(self.run, self._workspace(found), tree))
+        try:
+            mending.take(content.records, self._start(found, answers))
+        except (NotProvable, KeyError, ValueError, TypeError) as error:
+            found.path.unlink()
+            content.records = []
+            self.say(f"{name}: too little is left ({error}); the attempt begins again, its answers are bought again")
+        else:
+            content.records = [{**record, "seq": seq} for seq, record in enumerate(mending.records, 1)]
+            write_anew(found.path, content.records)
+            self.say(f"{name}: put together again, {len(content.records)} records; {'; '.join(mending.steps)}")
+        content.damage = []
+
+    def _tree(self, found: AttemptFile, records: list[Record]) -> None:
+        """Where the tree that a resume would restore is lost, have the attempt go on from the workspace as it is."""
+        tree = fold(records).tree
+        task = self.reading.replica.tasks.get(found.task) if self.reading.replica else None
+        over = task is None or task.state in SETTLED or task.attempt != found.attempt
+        if over or not tree or trunk.has_tree(self.run, tree):
+            return
+        self.keep(found.path)
+        left = (record for record in records if not (record["kind"] == "tree" and record["tree"] == tree))
+        write_anew(found.path, ({**record, "tree": None} if record.get("tree") == tree else record for record in left))
+        name = found.path.relative_to(self.run.root)
+        self.say(f"{name}: the workspace before its last tools is lost; the attempt goes on from what is there")
+
+    def _start(self, found: AttemptFile, answers: dict[int, Record]) -> Record | None:
+        """A transcript's first record made anew, if the ledger's first answer proves it to be the same."""
+        plan, scenario = self.reading.plan, self.reading.scenario
+        if plan is None or scenario is None or found.task not in {task.id for task in plan.tasks}:
+            return None
+        begun = opening(
+            requirement=scenario.requirements,
+            plan=plan,
+            task=plan.task(found.task),
+            model=scenario.executor_model,
+            profile=scenario.endpoint_profile,
+        )
+        trees = (r["tree"] for r in self.reading.transcripts[found].records if r["kind"] == "tree")
+        base = trunk.base_under(self.run, self._workspace(found), next(trees, None))
+        record: Record = {"kind": "start", **begun, "base": base, "run": scenario.run}
+        record |= {"task_id": found.task, "attempt": found.attempt}
+        proven = 1 in answers and body_hash(build_request(fold([record]))) == answers[1]["hash"]
+        return record if base and proven else None
+
+    def _workspace(self, found: AttemptFile) -> Path:
+        return self.run.workspace(found.executor, found.task, found.attempt)
+
+    def _ledger(self) -> None:
+        content, scenario = self.reading.ledger, self.reading.scenario
+        records = [r for r in content.records if {"kind", "call", "task", "attempt", "turn", "at"} <= r.keys()]
+        rebuilt = fitted(records)
+        rebuilder = Rebuilder(scenario) if scenario else None
+        lost = [
+            key
+            for said in self.reading.transcripts.values()
+            if rebuilder and said.records
+            for key in rebuilder.add_lost(rebuilt, said.records)
+        ]
+        if not content.damage and not lost and not list(misfits(content.records)):
+            return
+        self.keep(self.run.ledger)
+        write_anew(self.run.ledger, rebuilt)
+        told = f"{len(records)} whole records kept, {len(content.missing)} lost"
+        if lost:
+            told += f"; answers put back from the transcripts: {', '.join(map(_named, lost))}"
+        self.say(f"ledger.jsonl: {told}")
+        for intent in open_intents(rebuilt):
+            bound = "an unknown sum" if intent["bound_usd"] is None else f"up to ${intent['bound_usd']:.2f}"
+            self.say(f"ledger.jsonl: {_named(key_of(intent))} has no outcome: it counts at its bound, {bound}")
+        if content.missing and not lost:
+            self.say("ledger.jsonl: an answer that no transcript took over is bought again when it is needed")
+
+    def _queue(self) -> None:
+        plan = self.reading.plan
+        landed = self._landed()
+        if plan is None or landed is None:
+            if self.run.queue in self.reading.faults:
+                self.say("queue.jsonl needs plan and trunk to be whole first; `repair` again once they are")
+            return
+        on_trunk = {work.task for work in landed}
+        tasks = self.reading.replica.tasks if self.reading.replica else {}
+        unproven = [t for t, s in tasks.items() if s.state is TaskState.MERGED and t not in on_trunk]
+        begun = self._begun()
+        replica = self.reading.replica
+        unknown = list(unknown_attempts(replica, self.reading.transcripts)) if replica else []
+        if self.run.queue not in self.reading.faults and not unproven and not unknown:
+            return
+        self.keep(self.run.queue)
+        rebuilt = Rebuilt(plan.graph())
+        rebuilt.keep(self.reading.queue.unbroken, on_trunk, {(a.task, a.attempt): a.executor for a in unknown})
+        kept = len(rebuilt.records)
+        rebuilt.complete([work for work in landed if work.task in rebuilt.replica.tasks], begun)
+        write_anew(self.run.queue, rebuilt.records)
+        counts = ", ".join(f"{number} {state}" for state, number in rebuilt.replica.count().items() if number)
+        self.say(
+            f"queue.jsonl: {kept} records kept, the rest made anew from trunk and transcripts: {counts}. "
+            "When and how long the tasks were worked on after that record is lost"
+        )
+
+    def _landed(self) -> list[Landed] | None:
+        try:
+            found = trunk.commits(self.run)
+        except CannotGoOn:
+            return None
+        commits = [commit for commit in found if "Task" in commit.trailers]
+        return [Landed(c.trailers["Task"], c.number("Attempt"), read_evidence(self.run, c)) for c in commits]
+
+    def _begun(self) -> dict[str, Begun]:
+        begun: dict[str, Begun] = {}
+        for found, content in sorted(self.reading.transcripts.items(), key=lambda item: item[0].attempt):
+            if content.records and _in(self.reading.plan, found.task):
+                begun[found.task] = Begun(found.task, found.attempt, found.executor, content.records[-1])
+        return begun
+
+    def _summary(self) -> None:
+        summary = read_summary(self.run)
+        if summary is None or (summary.get("version") == 1 and not self.changed):
+            return
+        self.keep(self.run.summary)
+        self.run.summary.unlink()
+        self.say("execution_summary.json was moved aside; `resume` makes it anew")
+
+
+def _in(plan: Plan | None, task: str) -> bool:
+    return plan is not None and any(task == planned.id for planned in plan.tasks)
+
+
+def _named(key: tuple[str, int, int]) -> str:
+    return f"{key[0]} attempt {key[1]} turn {key[2]}"

@@ -1,0 +1,1 @@
+"""What the run promises when it is killed, tried on the real program."""

@@ -1,0 +1,78 @@
+"""Syscalls that change what is on disk: which of them a process of a run makes, and being killed at one of them.
+
+A run is traced once undisturbed; that gives the points. A point is the N-th call of one kind by one process. strace
+delivers SIGKILL on entering the call, so that it does not happen: the points together are all instants between two
+changes to the disk. Two runs are not alike to the last call, so what a kill really hit is read from the trace.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HOOK = Path(__file__).parent / "hook"
+
+KINDS = (
+    *("openat", "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "flock"),
+    *("rename", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "symlink", "fchmod"),
+)
+_CALL = re.compile(r"(\w+)\((.*)")
+_WRITES = ("O_CREAT", "O_WRONLY", "O_TRUNC")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `number`-th call of a kind (from 1) in the life of the first process of a role."""
+
+    role: str
+    kind: str
+    number: int
+    where: str = field(default="", compare=False)
+    """What it was called with in the undisturbed run, paths in the run as they are there."""
+
+    def __str__(self) -> str:
+        return f"{self.role}, {self.kind} {self.number}"
+
+
+def variables(role: str, folder: Path, point: Point | None, what: str = "signal=KILL") -> dict[str, str]:
+    """The environment in which the first process of `role` is traced into `folder`, and killed at `point`.
+
+    `what` else may happen there, in strace's words: "error=EIO" has the call fail.
+    """
+    options = ["-y", "-qq", "-o", str(folder / "trace"), "-e", f"trace={','.join(KINDS)}"]
+    if point:
+        options += ["-e", f"inject={point.kind}:{what}:when={point.number}"]
+    trace = {"role": role, "options": options, "marker": str(folder / "traced")}
+    return {"PYTHONPATH": str(HOOK), "PYTHONTRACED": json.dumps(trace)}
+
+
+def points(role: str, trace: Path, directory: Path) -> list[Point]:
+    """The calls in a trace that change something in `directory`, its locks included, in order."""
+    seen: Counter[str] = Counter()
+    found = []
+    for line in trace.read_text(errors="replace").splitlines():
+        call = _CALL.match(line)
+        if call is None:
+            continue
+        kind, arguments = call.groups()
+        seen[kind] += 1
+        if f"{directory}/" in arguments and (kind != "openat" or any(flag in arguments for flag in _WRITES)):
+            found.append(Point(role, kind, seen[kind], arguments.replace(f"{directory}/", "")))
+    return found
+
+
+def failed(trace: Path) -> str | None:
+    """The call that was made to fail; None if none was."""
+    lines = trace.read_text(errors="replace").splitlines() if trace.exists() else []
+    return next((line for line in lines if line.endswith("(INJECTED)")), None)
+
+
+def hit(trace: Path, directory: Path) -> str | None:
+    """The call that the traced process was killed at, with paths in the run as they are there; None if it was not."""
+    lines = trace.read_text(errors="replace").splitlines() if trace.exists() else []
+    if not lines or "killed by SIGKILL" not in lines[-1]:
+        return None
+    return lines[-2].replace(f"{directory}/", "")[:160] if len(lines) > 1 else "?"

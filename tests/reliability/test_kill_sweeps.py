@@ -1,0 +1,117 @@
+"""Killed at every call that changes the disk, at random instants, one process or all of them: it ends as if it had not.
+
+Each run is judged by `killing.judge`: the project equals that of an undisturbed run byte for byte; what the endpoint
+answered was bought once, but for calls in flight when their gateway died, and the summary counts those exactly; no
+request changed under its key; no traceback, no process left; the resume says what it reuses.
+
+    RELIABILITY_SEED    of the random kills; printed with the figures
+    RELIABILITY_JOBS    runs at a time, 2 unless said
+    RELIABILITY_KEEP    keep the directories of runs at fault
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import harness
+from tests.end_to_end.scripted import task_of
+from tests.fake_api import FakeApi
+from tests.reliability.campaign import Account, campaign, random_campaign, random_kills, sweep, undisturbed
+from tests.reliability.killing import EVERYTHING, GATEWAY, ORCHESTRATOR, WORKER
+from tests.reliability.project import REQUIREMENT, answer
+
+SEED = int(os.environ.get("RELIABILITY_SEED", "1"))
+ROLES = (ORCHESTRATOR, GATEWAY, WORKER)
+IN_PLACE = {"RELIABILITY_IN_PLACE": "1"}
+
+Sound = Callable[[Account], None]
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("role", "count"), [(ORCHESTRATOR, 1), (GATEWAY, 1), (WORKER, 2)])
+def test_one_process_killed_at_some_syscalls_and_at_random_instants(role: str, count: int, sound: Sound) -> None:
+    golden = undisturbed(role)
+    step = len(golden.points) // count
+    at_syscalls = sweep(golden.points[SEED % step :: step][:count])
+    at_random = random_kills(SEED, 2, golden, role, shortest=2, longest=2)
+    account = campaign(f"{role} killed at every {step}th syscall, and twice at random", at_syscalls + at_random, golden)
+    sound(account)
+    assert account.kills > 0
+    _assert_nothing_bought_again(account, role)
+
+
+@pytest.mark.timeout(900)
+def test_everything_killed_at_12_random_instants(sound: Sound) -> None:
+    sound(random_campaign(SEED, 12, undisturbed(), EVERYTHING, shortest=6, longest=6))
+
+
+@pytest.mark.timeout(600)
+def test_a_writer_that_rewrites_in_place_does_not_stand_the_same_sweep() -> None:
+    golden = undisturbed(ORCHESTRATOR, IN_PLACE)
+    writes = [point for point in golden.points if point.kind == "write"]
+    account = campaign("in place, killed at writes", sweep(writes[:2]), golden, variables=IN_PLACE)
+    assert account.kills
+    assert account.faults
+
+
+def test_ten_resumes_of_a_finished_run_change_nothing_but_the_log(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with FakeApi(answer, task_of=task_of) as api:
+        harness.run(REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2", api=api)
+        before, size, asked = harness.fingerprint(directory), _size(directory), len(api.requests)
+        for _ in range(10):
+            assert "is finished; nothing to do" in harness.run("resume", str(directory), api=api)
+        assert len(api.requests) == asked
+    assert harness.fingerprint(directory) == before
+    assert _size(directory) < 1.1 * size
+
+
+def _assert_nothing_bought_again(account: Account, role: str) -> None:
+    if role != GATEWAY:
+        assert (account.again, account.in_flight) == (0, 0)
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("role", ROLES)
+def test_killed_at_every_syscall_that_changes_the_disk(role: str, sound: Sound) -> None:
+    golden = undisturbed(role)
+    account = campaign(f"{role} killed at each of {len(golden.points)} syscalls", sweep(golden.points), golden)
+    sound(account)
+    assert account.kills > 0.8 * len(golden.points)  # two runs are not alike to the last call
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(0)
+def test_everything_killed_at_500_random_instants(sound: Sound) -> None:
+    sound(random_campaign(SEED, 500, undisturbed()))
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(0)
+def test_everything_killed_where_a_worker_syncs(sound: Sound) -> None:
+    golden = undisturbed(WORKER)
+    syncs = [point for point in golden.points if point.kind in ("fsync", "fdatasync", "rename")]
+    plans = sweep(syncs[SEED % 4 :: 4], EVERYTHING)
+    sound(campaign("everything killed at a worker's sync or rename", plans, golden))
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("role", "kills", "longest"), [(ORCHESTRATOR, 60, 5), (GATEWAY, 60, 3), (WORKER, 60, 2)])
+def test_one_process_killed_at_many_random_instants(role: str, kills: int, longest: int, sound: Sound) -> None:
+    # No executor dies more than twice here: a task whose executor died three times is failed, and that is right.
+    account = random_campaign(SEED, kills, undisturbed(), role, longest=longest)
+    sound(account)
+    _assert_nothing_bought_again(account, role)

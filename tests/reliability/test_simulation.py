@@ -1,0 +1,199 @@
+"""A seeded simulation of queue, lifecycle, journal and ledger, with a clock of its own and a disk that damages files.
+
+To the moves of `tests/store/test_queue_stateful.py` (claim, finish, die, end of the run, stale claims, adopt, retry,
+torn tails) come: clocks that jump and boots that set them back, money spent, damaged journals and their repair, edits
+of the plan. What must hold after every step: no task lost, none merged twice, dependencies first, spending never falls,
+no negative time. A failure prints the steps that lead to it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
+from parallel_orchestrator.gateway.ledger import Ledger
+from parallel_orchestrator.gateway.messages import Answered, Ask, Slot
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.report.timing import fold_timing
+from parallel_orchestrator.store import queue as queue_module
+from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.salvage import salvage, write_anew
+from parallel_orchestrator.upkeep import queue as rebuilding
+from parallel_orchestrator.upkeep.ledger import fitted, misfits
+from parallel_orchestrator.upkeep.queue import Begun, Landed, Rebuilt
+from tests.reliability.runs import flipped, lines
+from tests.store.test_queue_stateful import QueueMachine
+
+DAY = 86400.0
+
+
+class Clock:
+    """What the queue takes for `time`."""
+
+    def __init__(self) -> None:
+        self.wall, self.mono = 1e9, 5e6
+
+    def time(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.mono
+
+
+class Simulation(QueueMachine):
+    """`begun` is kept by hand: the transcripts there would be, with their last record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        for module in (queue_module, rebuilding):
+            setattr(module, "time", self.clock)  # noqa: B010 - it is no export
+        self.ledger = Ledger(self.run.ledger)
+        self.spent = 0.0
+        self.turn = 0
+
+    def _begun(self) -> dict[str, Begun]:
+        """Each task that was claimed, as its transcript would show it."""
+        found: dict[str, Begun] = {}
+        for record in read_all(self.run.queue):
+            task, state = record.get("task"), record.get("state")
+            kind = {"claimed": "answer", "failed": "failed", "repair": "repair"}.get(str(state))
+            if task and kind and "executor" in record:
+                folder = found[task].executor if self._same(found, record) else record["executor"]
+                found[task] = Begun(task, record["attempt"], folder, {"kind": kind, "reason": "why"})
+        return found
+
+    def _same(self, found: dict[str, Begun], record: dict[str, object]) -> bool:
+        task = str(record["task"])
+        return task in found and found[task].attempt == record["attempt"]
+
+    @rule(seconds=st.floats(0, 5000), jump=st.sampled_from([0.0, 0.0, DAY, -DAY]))
+    def time_passes(self, seconds: float, jump: float) -> None:
+        self.clock.mono += seconds
+        self.clock.wall += seconds + jump
+
+    @rule(up=st.floats(0, 1e7))
+    def boot(self, up: float) -> None:
+        """The machine went down with all that ran on it; its monotonic clock begins anew."""
+        self.clock.mono = up
+        self.end_the_run()
+
+    @rule(usd=st.sampled_from([0.25, 1.0]), answered=st.booleans())
+    def buy(self, usd: float, answered: bool) -> None:
+        """A call; the gateway may die with it."""
+        self.turn += 1
+        ask = Ask(Slot("task_1", 1, self.turn), "work", self.turn, "m", 10, b"{}", f"h{self.turn}")
+        intent = self.ledger.write_intent(self.ledger.new_call(), ask, 1, 2.0)
+        if answered:
+            self.ledger.write_answer(intent, Answered("", "m", "end_turn", {}, None, 1.0), usd, None, 0.0)
+        else:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self.ledger.close()
+        self.ledger = Ledger(self.run.ledger)
+
+    @precondition(lambda self: self.turn > 1)
+    @rule(data=st.data())
+    def damage_the_ledger(self, data: st.DataObject) -> None:
+        """An answer is lost. What was announced for it still counts."""
+        whole = lines(self.run.ledger)
+        answers = [n for n, line in enumerate(whole) if b'"kind":"answer"' in line]
+        if not answers:
+            return
+        lost = data.draw(st.sampled_from(answers))
+        self.ledger.close()
+        self.run.ledger.write_bytes(b"".join(flipped(line) if n == lost else line for n, line in enumerate(whole)))
+        with pytest.raises(DamagedState):
+            Ledger(self.run.ledger)
+        write_anew(self.run.ledger, fitted(salvage(self.run.ledger).records))
+        assert list(misfits(read_all(self.run.ledger))) == []
+        self.ledger = Ledger(self.run.ledger)
+
+    @rule(data=st.data())
+    def damage_the_queue_and_repair_it(self, data: st.DataObject) -> None:
+        """All are dead, a record is garbled, and the queue is made anew from trunk and transcripts."""
+        self.watcher.start_session(3)  # also cuts a torn tail off
+        self.torn = False
+        begun, whole = self._begun(), lines(self.run.queue)
+        lost = data.draw(st.integers(0, len(whole) - 1))
+        for handle in [*self.handles.values(), self.watcher]:
+            handle.close()
+        self.run.queue.write_bytes(b"".join(flipped(line) if n == lost else line for n, line in enumerate(whole)))
+        with pytest.raises(DamagedState):
+            TaskQueue(self.run, self.graph).refresh()
+        self._rebuild(begun)
+        self.held.clear()
+        self.stale.clear()  # nobody lives who could hold one
+        self.begin(self.graph)
+        self.watcher.start_session(3)
+        states = {task: status.state for task, status in self.watcher.refresh().tasks.items()}
+        for task, last in begun.items():
+            if task not in self.merged and last.last["kind"] == "failed":
+                assert states[task] is TaskState.FAILED
+            assert self.watcher.replica.tasks[task].attempt >= (last.attempt if task not in self.merged else 1)
+
+    def _rebuild(self, begun: dict[str, Begun]) -> None:
+        found = salvage(self.run.queue)
+        rebuilt = Rebuilt(self.graph)
+        rebuilt.keep(found.unbroken, set(self.merged), {})
+        attempts = {task: begun[task].attempt if task in begun else 1 for task in self.merged}
+        rebuilt.complete([Landed(task, attempts[task], {}) for task in self.merged], begun)
+        write_anew(self.run.queue, rebuilt.records)
+
+    @rule()
+    def edit_the_plan(self) -> None:
+        """A task is taken out of the plan by hand: refused if the queue knows it, and nothing changes."""
+        gone = next((r["task"] for r in read_all(self.run.queue) if "task" in r), None)
+        if gone is None:
+            return
+        out = {gone, *Replica(self.graph).dependents(gone)}
+        before = self.run.queue.read_bytes()
+        reader = TaskQueue(self.run, TaskGraph(node for node in self.graph.nodes.values() if node.id not in out))
+        with pytest.raises(DamagedState, match="is not in the plan"):
+            reader.refresh()
+        reader.close()
+        assert self.run.queue.read_bytes() == before
+
+    @invariant()
+    def spending_never_falls(self) -> None:
+        now = self.ledger.spending().total
+        assert now >= self.spent
+        self.spent = now
+
+    @invariant()
+    def no_time_is_negative(self) -> None:
+        if self.handles:
+            timing = fold_timing(read_all(self.run.queue))
+            assert all(hold.seconds >= 0 for hold in timing.holds)
+            assert timing.makespan >= 0
+            assert all(status.busy >= 0 for status in self.watcher.refresh().tasks.values())
+
+    def teardown(self) -> None:
+        """Whatever happened, the rest can be done."""
+        try:
+            self.ledger.close()
+            super().teardown()
+        finally:
+            for module in (queue_module, rebuilding):
+                setattr(module, "time", time)  # noqa: B010
+
+
+class LongSimulation(Simulation):
+    """10^5 steps."""
+
+
+TestSimulation = Simulation.TestCase
+TestSimulation.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestLongSimulation = pytest.mark.thorough(pytest.mark.timeout(3600)(LongSimulation.TestCase))
+TestLongSimulation.settings = settings(
+    max_examples=2500, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
