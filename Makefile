@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test check emptied lock clean
+.PHONY: help setup demo test attacks faults check emptied lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,8 +21,15 @@ demo: setup ## build the medium demo project from its recording, without a key
 	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium
 
 test: setup check ## check types, style and structure, then run the tests
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone and not thorough"
+	$(BIN)/python -m pytest -m "alone and not thorough"
+
+attacks: setup ## play every attack, the long ones too, then remove each guard: a test must notice
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/attacks tests/agent/test_paths.py
+	$(BIN)/python -m tests.checks.guards
+
+faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability
 
 check: setup ## types, style, structure
 	$(BIN)/ruff check .

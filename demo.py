@@ -120,6 +120,24 @@ def comparison(name: str, one: Measured, many: Measured) -> str:
     return f"\n{name}\n" + "\n".join(f"  {label:<14} {value}" for label, value in rows)
 
 
+def computed(run: Measured) -> str:
+    """A run beside what one executor would have taken: its own tasks one after the other, at no second bill."""
+    summary = run.summary
+    if not summary["makespan_s"]:
+        return "no task was worked on, so there is nothing to compare"
+    many, one = summary["makespan_s"], summary["work_s"]
+    longest = max(one, many)
+    rows = [
+        (
+            "one executor",
+            "█" * round(BAR * one / longest) + f" {one:.1f} s, computed from this run's own tasks, not run",
+        ),
+        ("in parallel", "█" * round(BAR * many / longest) + f" {many:.1f} s, measured"),
+        ("speedup", f"{one / many:.2f}"),
+    ]
+    return "\n".join(f"  {label:<14} {value}" for label, value in rows)
+
+
 def same_project(one: Measured, many: Measured) -> bool:
     """Whether both runs built the same files, byte for byte."""
     return project_files(one.directory) == project_files(many.directory)
@@ -160,7 +178,9 @@ def choose() -> bool:
         name = SCENARIOS[choice - 1]
         return succeeded(build(recorded(name, f"demo-{name}")).summary)
     if choice == 4:
-        return succeeded(build(Options(typer.prompt("What shall be built?"))).summary)
+        built = build(Options(typer.prompt("What shall be built?")))
+        typer.echo(computed(built))
+        return succeeded(built.summary)
     if choice == 5:
         return compare_each(SCENARIOS)
     raise UsageError(f"there is no choice {choice}; the menu has 1 to 5")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,20 +24,22 @@ from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
+from parallel_orchestrator.records.command import CommandRunner
 from parallel_orchestrator.records.errors import RequestRefused, TaskLimit
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.records.plan import Plan, Task
-from parallel_orchestrator.records.scenario import Scenario, Surroundings
+from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.records.token import Caller, mint
+from parallel_orchestrator.store.board import Member
+from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plan_file import read_plan
 from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
 BASH_TIMEOUT_S = 120.0
 TEST_TIMEOUT_S = 300.0
-LONGEST_SUBMISSION_S = 12 * TEST_TIMEOUT_S
-"""Others that land first, the merged tests, and finding out who is to blame for red ones."""
 
 
 class Job(Protocol):
@@ -45,6 +48,10 @@ class Job(Protocol):
     @property
     def claim(self) -> Claim:
         """Which task, which attempt, in whose folder."""
+
+    @property
+    def member(self) -> Member:
+        """The run that the task is of, and its surroundings."""
 
     def check(self) -> None:
         """Raise StaleClaim unless the claim still stands."""
@@ -58,37 +65,42 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class ExecutorSettings:
-    """What an executor needs to know; crosses into the worker process."""
+    """What an executor is told besides its jobs; crosses into the worker process."""
 
-    run: RunDirectory
-    scenario: Scenario
-    plan: Plan
     socket: Path
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
-    surroundings: Surroundings
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
-    """An executor's work, made inside its worker process."""
-    return ExecutorAgent(settings).execute
+    """An executor's work, made inside its worker process: for tasks of one run, or of many."""
+    runner = lru_cache(maxsize=8)(detect)
+
+    @lru_cache(maxsize=8)
+    def agent(run: RunDirectory, around: Surroundings) -> ExecutorAgent:
+        return ExecutorAgent(settings, run, runner(around.sandbox, around.venv))
+
+    return lambda job: agent(job.member.run, job.member.around).execute(job)
 
 
 class ExecutorAgent:
-    """Works on one task after the other, in one process."""
+    """Works on one task of a run after the other, in one process."""
 
-    def __init__(self, settings: ExecutorSettings) -> None:
+    def __init__(self, settings: ExecutorSettings, run: RunDirectory, runner: CommandRunner) -> None:
         self._settings = settings
-        self._runner = detect(settings.surroundings.sandbox, settings.surroundings.venv)
-        self._trunk = Trunk(settings.run, self._runner, TEST_TIMEOUT_S)
+        self._run = run
+        self._scenario = require_scenario(run)
+        self._plan = read_plan(run.plan)
+        self._runner = runner
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
 
         What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
         """
-        task = self._settings.plan.task(job.claim.task)
+        task = self._plan.task(job.claim.task)
         transcript = self._open(task, job.claim)
         client = self._client(job.claim)
         try:
@@ -107,7 +119,7 @@ class ExecutorAgent:
 
     def _open(self, task: Task, claim: Claim) -> Transcript:
         """The attempt's transcript and workspace, begun now or found as they were left."""
-        run, scenario = self._settings.run, self._settings.scenario
+        run, scenario = self._run, self._scenario
         run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
         transcript = Transcript(run.transcript(claim.folder, task.id, claim.attempt))
         if transcript.is_new:
@@ -115,7 +127,7 @@ class ExecutorAgent:
             self._trunk.open_workspace(self._folder(claim), base)
             start = opening(
                 requirement=scenario.requirements,
-                plan=self._settings.plan,
+                plan=self._plan,
                 task=task,
                 model=scenario.executor_model,
                 profile=scenario.endpoint_profile,
@@ -126,11 +138,9 @@ class ExecutorAgent:
     def _submit(self, task: Task, job: Job, transcript: Transcript) -> Outcome:
         """Offer the work to the trunk, and send it back into its conversation when it cannot be taken."""
         claim = job.claim
-        job.report("testing and merging", LONGEST_SUBMISSION_S)
+        job.report("handing in", TEST_TIMEOUT_S)
         base = transcript.conversation.base
-        offer = Submission(
-            task, self._settings.plan, claim.attempt, claim.number, base, self._folder(claim), title=task.name
-        )
+        offer = Submission(task, self._plan, claim.attempt, claim.number, base, self._folder(claim), title=task.name)
         match self._trunk.submit(offer, job):
             case Merged(evidence=evidence):
                 return Outcome(TaskState.MERGED, evidence=evidence)
@@ -144,7 +154,7 @@ class ExecutorAgent:
 
     def _send_back(self, transcript: Transcript, why: str, facts: tuple[str, ...], base: str, tree: str) -> Outcome:
         reason = f"{why}: {'; '.join(fact.splitlines()[0].rstrip(': ') for fact in facts[:3])}"
-        rounds = self._settings.scenario.repair_rounds
+        rounds = self._scenario.repair_rounds
         if transcript.conversation.repair_rounds >= rounds:
             given_up = f"{reason} (after {rounds} repair rounds)"
             transcript.outcome("failed", given_up)
@@ -154,7 +164,7 @@ class ExecutorAgent:
 
     def _client(self, claim: Claim) -> ModelClient:
         settings = self._settings
-        token = mint(settings.secret, Caller(settings.scenario.run, claim.task, claim.attempt))
+        token = mint(settings.secret, Caller(self._scenario.run, claim.task, claim.attempt))
         return ModelClient(settings.socket, token)
 
     def _means(self, job: Job, client: ModelClient) -> Means:
@@ -173,11 +183,11 @@ class ExecutorAgent:
         )
 
     def _limits(self) -> Limits:
-        scenario = self._settings.scenario
+        scenario = self._scenario
         return Limits(turns=scenario.max_turns, seconds=scenario.task_timeout_min * 60)
 
     def _folder(self, claim: Claim) -> Path:
-        return self._settings.run.workspace(claim.folder, claim.task, claim.attempt)
+        return self._run.workspace(claim.folder, claim.task, claim.attempt)
 
 
 def _repair_text(why: str, facts: tuple[str, ...]) -> str:

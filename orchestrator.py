@@ -4,7 +4,7 @@
       choose sandbox   and check what can be checked before anything is paid for
       own              the output directory, for this process family alone
       gateway          the one process that calls the model
-      plan             asked for once; found again when the run is resumed
+      prepare          the repository, the plan (asked for once; found again on resume), what a killed run left
       build            M executor processes claim tasks until all are settled
       finish           test the whole, describe it, sum up
 
@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,17 @@ from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
+    from parallel_orchestrator.batch.session import Given
     from parallel_orchestrator.config.options import Options, Settled
+    from parallel_orchestrator.gateway.config import RunConfig, StartConfig
     from parallel_orchestrator.gateway.process import GatewayProcess
     from parallel_orchestrator.records.plan import Plan
     from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.console import View
     from parallel_orchestrator.store.directory import OwnedRun
+    from parallel_orchestrator.store.runlock import RunLock
     from parallel_orchestrator.trunk import Trunk
-    from parallel_orchestrator.workers.supervisor import Supervisor
+    from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 
 # Most modules are imported where they are used: --help, --version and completion must not wait for them.
 
@@ -89,8 +91,46 @@ def start(options: Options, *, quiet: bool = False, retry: Sequence[str] | None 
     """A run of these options, everything checked that can be checked without a directory."""
     from parallel_orchestrator.config.options import settle
     from parallel_orchestrator.report.console import make_view
+    from parallel_orchestrator.store import redact
+    from parallel_orchestrator.store.environment import secret_values
 
+    redact.know(*secret_values(os.environ))
     return Run(settle(options, os.environ), make_view(quiet), retry)
+
+
+def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
+    """Build all scenarios of a batch with one set of executors, or go on with it; the batch's summary."""
+    from parallel_orchestrator.batch.session import run_batch
+    from parallel_orchestrator.batch.story import Tools
+    from parallel_orchestrator.config.options import settle
+    from parallel_orchestrator.gateway.process import serving
+    from parallel_orchestrator.report.console import make_view
+    from parallel_orchestrator.store.paths import BatchDirectory
+
+    view = make_view(quiet)
+    log_file = BatchDirectory(given.folder.absolute()).log
+    tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
+    return run_batch(given, lambda options, part: Run(settle(options, os.environ), part), tools, view)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A run that executors can work on."""
+
+    owned: OwnedRun
+    trunk: Trunk
+    plan: Plan
+    around: Surroundings
+
+
+def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workforce:
+    """What executor processes are made of."""
+    from executor_agent import ExecutorSettings, open_executor
+    from parallel_orchestrator.workers.supervisor import Workforce
+    from parallel_orchestrator.workers.worker import WorkSource
+
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret)
+    return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 
 @dataclass
@@ -105,70 +145,60 @@ class Run:
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.report.summary import finished_summary
-        from parallel_orchestrator.store.process import hide_memory
 
         try:
-            if self.settled.credential:
-                hide_memory()  # it stays in this process's environment, which commands of the same user could read
-            self._check_prices()
-            around, described = self._choose_sandbox()
+            around, described = self.check()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
-                self.say(f"{self._who_pays()}. {described}")
-                trunk = self._open_trunk(owned, around)
+                self.say(f"{self.who_pays()}. {described}")
                 with self._gateway(owned) as gateway:
-                    plan = self._plan(owned, gateway)
-                    if venv := self._install(owned, plan):
-                        around = replace(around, venv=venv)
-                        trunk = self._open_trunk(owned, around)
-                    self._build(owned, gateway, trunk, plan, around)
-                return self._finish(owned, trunk, plan)
+                    site = self.prepare(owned, gateway, around)
+                    self._build(site, gateway)
+                return self.finish(site)
         finally:
             self.view.close()
 
     def only_plan(self) -> Plan:
         """Until there is a plan, which a later run in the same directory uses."""
-        self._check_prices()
+        from parallel_orchestrator.gateway.prices import require_prices
+        from parallel_orchestrator.store.process import hide_memory
+
+        hide_memory()
+        require_prices(self.settled.scenario)
         with self._owned() as owned:
-            self.say(self._who_pays())
+            self.say(self.who_pays())
             with self._gateway(owned) as gateway:
                 return self._plan(owned, gateway)
+
+    def price(self, usage: Mapping[str, int]) -> float | None:
+        """USD that such a usage costs at the executors' model; None when that is not known."""
+        from parallel_orchestrator.gateway.prices import PriceTable
+
+        scenario = self.settled.scenario
+        table = PriceTable.load(Path(scenario.prices) if scenario.prices else None)
+        return table.cost(scenario.executor_model, dict(usage))
 
     def say(self, text: str) -> None:
         """Tell the person, and the log."""
         log.info("%s", text)
         self.view.say(text)
 
-    def _check_prices(self) -> None:
-        """Refuse a budget that could not be kept, before anything is written."""
-        from parallel_orchestrator.gateway.prices import PriceTable
-
-        scenario = self.settled.scenario
-        prices = PriceTable.load(Path(scenario.prices) if scenario.prices else None)
-        capped = scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None
-        if capped and self.settled.recording is None:
-            prices.require([scenario.planner_model, scenario.executor_model])
-
-    def _choose_sandbox(self) -> tuple[Surroundings, str]:
-        """Where commands run, and a line on it. Shipped recordings go on where none works, their code being ours."""
-        from parallel_orchestrator.agent.sandbox import detect
+    def check(self) -> tuple[Surroundings, str]:
+        """What can be found wrong before a directory is touched; where commands will run, and a line on it."""
+        from parallel_orchestrator.agent.sandbox import choose
         from parallel_orchestrator.config.options import is_shipped
-        from parallel_orchestrator.records.scenario import Surroundings
+        from parallel_orchestrator.gateway.prices import require_prices
+        from parallel_orchestrator.store.process import hide_memory
 
-        mode, recording = self.settled.scenario.sandbox, self.settled.recording
-        try:
-            described = detect(mode).describe()
-        except UsageError:
-            if mode == "required" or recording is None or not is_shipped(recording):
-                raise
-            return Surroundings("off"), "Sandbox: OFF - none works here, and a shipped recording may run without"
-        if mode == "off" and os.geteuid() == 0 and self.settled.credential:
-            described += ", that is as root: they can read the credential from memory"
-        return Surroundings("off" if mode == "off" else "required"), described
+        hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
+        scenario, recording = self.settled.scenario, self.settled.recording
+        require_prices(scenario)
+        ours = recording is not None and is_shipped(recording)
+        return choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
 
-    def _who_pays(self) -> str:
+    def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
         from parallel_orchestrator.report.account import replay_note
 
@@ -180,21 +210,36 @@ class Run:
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:
         """The output directory, ours until the end, with its log open."""
-        from parallel_orchestrator.store.directory import own
+        from parallel_orchestrator.store.directory import cut_torn_tails, own
         from parallel_orchestrator.store.logfile import log_to, stop_logging
         from parallel_orchestrator.trunk import git
 
         git.require()
         owned = own(self.settled.directory, self.settled.scenario, self.view.say)
-        handler = log_to(owned.run.log)
-        try:
-            yield owned
-        except OrchestratorError as error:
-            log.error("%s", error)
-            raise
-        finally:
-            stop_logging(handler)
-            owned.lock.release()
+        with ExitStack() as ending:
+            ending.callback(owned.lock.release)
+            handler = log_to(owned.run.log)
+            ending.callback(stop_logging, handler)
+            try:
+                cut_torn_tails(owned.run, self.view.say)  # the journal itself tells the log
+                yield owned
+            except OrchestratorError as error:
+                log.error("%s", error)
+                raise
+
+    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Site:
+        """All that must be there before executors begin: repository, plan, packages, and a queue that tells the truth.
+
+        May run beside other runs' preparations, in threads of one process.
+        """
+        trunk = self._open_trunk(owned, around)
+        plan = self._plan(owned, gateway)
+        if venv := self._install(owned, plan):
+            around = replace(around, venv=venv)
+            trunk = self._open_trunk(owned, around)
+        site = Site(owned, trunk, plan, around)
+        self._recover(site)
+        return site
 
     def _install(self, owned: OwnedRun, plan: Plan) -> Path | None:
         """The venv with those of the plan's packages that are not here; None when there are none."""
@@ -221,48 +266,33 @@ class Run:
     @contextmanager
     def _gateway(self, owned: OwnedRun) -> Iterator[GatewayProcess]:
         """The gateway, serving this run. At the end it lands the calls in flight."""
-        from parallel_orchestrator.gateway.config import RunConfig, StartConfig
-        from parallel_orchestrator.gateway.credential import Credential
-        from parallel_orchestrator.gateway.process import GatewayProcess, new_socket_directory
+        from parallel_orchestrator.gateway.process import serving
 
-        settled, scenario, paid_by = self.settled, owned.scenario, self.settled.credential
-        begin = StartConfig(
-            socket=new_socket_directory() / "gateway.sock",
-            secret=secrets.token_hex(32),
-            credential=Credential(paid_by.kind, paid_by.value) if paid_by else None,
-            base_url=None if settled.recording else scenario.endpoint,
-            prices=Path(scenario.prices) if scenario.prices else None,
-            patience_s=scenario.endpoint_patience_s,
-        )
-        serve = RunConfig(
-            run=scenario.run,
-            ledger=owned.run.ledger,
-            max_cost_usd=scenario.max_cost_usd,
-            task_max_cost_usd=scenario.task_max_cost_usd,
-            recording=settled.recording,
-            speed=scenario.speed,
-            models=(scenario.planner_model, scenario.executor_model),
-        )
-        with owned.run.log.open("ab") as gateway_log:
-            gateway = GatewayProcess(begin, owned.lock.descriptor, stderr=gateway_log)
-            try:
-                gateway.start()
-                gateway.open_run(serve)
-                with gateway.kept_alive(lambda: self.say("the gateway had died and was started again")):
-                    yield gateway
-            except KeyboardInterrupt:
-                self.say("stopping: calls in flight land in the ledger first; Ctrl-C again does not wait for them")
-                raise
-            finally:
-                gateway.stop()
+        with serving(self.gateway_config(), owned.lock.descriptor, owned.run.log, self.say) as gateway:
+            gateway.open_run(self.served(owned))
+            yield gateway
+
+    def gateway_config(self) -> StartConfig:
+        """How a gateway for this run starts."""
+        from parallel_orchestrator.gateway.config import StartConfig
+
+        paid_by = self.settled.credential
+        return StartConfig.of(self.settled.scenario, (paid_by.kind, paid_by.value) if paid_by else None)
+
+    def served(self, owned: OwnedRun) -> RunConfig:
+        """What the gateway needs to know of this run."""
+        from parallel_orchestrator.gateway.config import RunConfig
+
+        return RunConfig.of(owned.scenario, owned.run.ledger, self.settled.recording)
 
     def _plan(self, owned: OwnedRun, gateway: GatewayProcess) -> Plan:
         """The run's plan: the one on disk, the one given, or the planner's."""
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.store.plan_file import plan_text, read_plan
         from parallel_orchestrator.workers.forking import warm_up
-        from planner_agent import PlannerAgent, plan_text, read_plan
+        from planner_agent import PlannerAgent
 
         warm_up(PRELOAD)  # while the planner's model thinks
         plan = self.settled.plan
@@ -281,66 +311,75 @@ class Run:
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
-    def _build(self, owned: OwnedRun, gateway: GatewayProcess, trunk: Trunk, plan: Plan, around: Surroundings) -> None:
-        """Run executors until every task is settled."""
-        from executor_agent import ExecutorSettings, open_executor
+    def _recover(self, site: Site) -> None:
+        """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""
         from parallel_orchestrator.records.graph import choose_executors
-        from parallel_orchestrator.report.summary import incomplete_summary, summary_text
-        from parallel_orchestrator.report.watch import Watch
-        from parallel_orchestrator.store.files import write_whole
-        from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
-        from parallel_orchestrator.workers.worker import WorkSource
+        from parallel_orchestrator.records.lifecycle import TaskState
+        from parallel_orchestrator.report.watch import reuse
+        from parallel_orchestrator.store.queue import TaskQueue
 
-        choice = choose_executors(plan.graph(), owned.scenario.max_executors)
-        self.say(f"plan: {plan.complexity.level}, {choice.reason}")
-        settings = ExecutorSettings(
-            owned.run, owned.scenario, plan, gateway.config.socket, gateway.config.secret, around
-        )
-        source = WorkSource(open_executor, settings)
-        force = Workforce(choice.executors, source, PRELOAD, owned.lock.descriptor)
-        watch = Watch(self.view, owned.run, plan, owned.scenario.max_cost_usd)
+        run, graph = site.owned.run, site.plan.graph()
+        choice = choose_executors(graph, site.owned.scenario.max_executors)
+        self.say(f"plan: {site.plan.complexity.level}, {choice.reason}")
+        with closing(TaskQueue(run, graph)) as queue:
+            again = queue.to_retry(self.retry)
+            run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
+            queue.start_session(choice.executors)
+            for merge in site.trunk.recover():
+                queue.adopt(merge.task, merge.evidence)
+            queue.take_back(None, "its orchestrator ended")
+            for task in again:
+                if queue.refresh().tasks[task].state is TaskState.FAILED:  # not so when its merge was found
+                    queue.retry(task, "the person asked for another attempt")
+            if site.owned.resumed:
+                self.say(reuse(run, queue.refresh()))
+
+    def _build(self, site: Site, gateway: GatewayProcess) -> None:
+        """Run executors until every task is settled."""
+        from parallel_orchestrator.records.graph import choose_executors
+        from parallel_orchestrator.report.watch import Watch
+        from parallel_orchestrator.store.board import Alone, Member
+        from parallel_orchestrator.workers.supervisor import Supervisor
+
+        owned, graph = site.owned, site.plan.graph()
+        executors = choose_executors(graph, owned.scenario.max_executors).executors
+        watch = Watch(self.view, owned.run, site.plan, owned.scenario.max_cost_usd)
 
         def tick(supervisor: Supervisor) -> None:
-            watch.look(supervisor.queue.refresh(), supervisor.slots.values())
+            watch.look(supervisor.board.replica(owned.run), supervisor.slots.values(), gateway)
 
-        supervisor = Supervisor(owned.run, plan.graph(), force, tick)
-        again = self._to_retry(supervisor)
-        owned.run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
-        supervisor.queue.start_session(choice.executors)
-        for merge in trunk.recover():
-            supervisor.queue.adopt(merge.task, merge.evidence)
-        supervisor.queue.take_back(None, "its orchestrator ended")
-        for task in again:
-            supervisor.queue.retry(task, "the person asked for another attempt")
-        if owned.resumed:
-            self.say(watch.reuse(supervisor.queue.refresh()))
+        member = Member(owned.run, graph, site.around)
+        force = workforce(executors, gateway, owned.lock)
+        supervisor = Supervisor(Alone(member), force, tick, landed=lambda _, task: site.trunk.landed(task))
         try:
             supervisor.supervise()
         except BaseException:
-            write_whole(owned.run.summary, summary_text(incomplete_summary(owned.run, owned.scenario, plan)))
+            self.stopped(site)
             raise
         finally:
-            supervisor.queue.close()
+            supervisor.board.close()
             watch.close()
 
-    def _to_retry(self, supervisor: Supervisor) -> list[str]:
-        from parallel_orchestrator.records.lifecycle import TaskState
+    def stopped(self, site: Site) -> dict[str, Any]:
+        """Sum up a run that stops before its end; the summary."""
+        from parallel_orchestrator.report.summary import incomplete_summary, read_state, summary_text
+        from parallel_orchestrator.report.summary_page import summary_page, write_page
+        from parallel_orchestrator.store.files import write_whole
 
-        tasks = supervisor.queue.refresh().tasks
-        failed = [task for task, status in tasks.items() if status.state is TaskState.FAILED]
-        wrong = [task for task in self.retry or () if task not in failed]
-        if wrong:
-            raise UsageError(f"{', '.join(wrong)} did not fail; failed tasks here: {', '.join(failed) or 'none'}")
-        if self.retry is not None and not failed:
-            raise UsageError("no task failed here, so there is nothing to retry")
-        return [] if self.retry is None else list(self.retry) or failed
+        run, scenario = site.owned.run, site.owned.scenario
+        summary = incomplete_summary(run, scenario, site.plan)
+        write_page(run.page, lambda: summary_page(read_state(run, scenario, site.plan), summary))
+        write_whole(run.summary, summary_text(summary))
+        return summary
 
-    def _finish(self, owned: OwnedRun, trunk: Trunk, plan: Plan) -> dict[str, Any]:
+    def finish(self, site: Site) -> dict[str, Any]:
         """Test the whole, describe it, sum up. The summary comes last: it is what says that the run is finished."""
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
+        from parallel_orchestrator.report.summary_page import summary_page, write_page
         from parallel_orchestrator.store.files import write_whole
 
+        owned, trunk, plan = site.owned, site.trunk, site.plan
         self.say("testing the whole …")
         final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)
@@ -351,6 +390,7 @@ class Run:
             "docs/execution_summary.json": summary_text(summary),
         }
         trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
+        write_page(owned.run.page, lambda: summary_page(state, summary))
         write_whole(owned.run.summary, summary_text(summary))
         return summary
 
@@ -368,7 +408,7 @@ def export_recording(directory: Path, file: Path) -> int:
     return len(recording.answers)
 
 
-app = make_app(start, export_recording)
+app = make_app(start, start_batch, export_recording)
 
 
 def main() -> None:

@@ -15,20 +15,22 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.agent.packages import missing
-from parallel_orchestrator.records.errors import DamagedState, PlanRefused
-from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults
+from parallel_orchestrator.records.errors import PlanRefused
+from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
 
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 32_000
-MAX_FAULTS_TOLD = 30
+MAX_CHARACTERS = 4_000_000
+"""Of a plan's text; far more than any plan that can be run has."""
+MAX_ECHO = 100_000
+"""Characters of an unusable answer that are sent back with its faults."""
 CUT_OFF = f"the answer was cut off at {MAX_TOKENS} tokens: plan shorter"
 
 PROMPT = """\
@@ -102,12 +104,12 @@ class PlannerAgent:
             plan, faults = (None, [CUT_OFF]) if cut else self._read(text)
             if plan is not None and not faults:
                 return plan
-            self._note(f"plan {turn} of at most {MAX_ATTEMPTS} is not usable: " + "; ".join(faults))
+            self._note(f"plan {turn} of at most {MAX_ATTEMPTS} is not usable: " + "; ".join(shortened(faults)))
             messages += [
-                {"role": "assistant", "content": text.rstrip() or "(nothing)"},
+                {"role": "assistant", "content": text[:MAX_ECHO].rstrip() or "(nothing)"},
                 {"role": "user", "content": _complaint(faults)},
             ]
-        listed = "\n".join(f"  {fault}" for fault in faults[:MAX_FAULTS_TOLD])
+        listed = "\n".join(f"  {fault}" for fault in shortened(faults))
         raise PlanRefused(
             f"no usable plan after {MAX_ATTEMPTS} answers; the last one's faults:\n{listed}\n"
             "Say the requirement more precisely, use another model, or start from a plan of your own with --plan."
@@ -134,6 +136,8 @@ class PlannerAgent:
         return request
 
     def _read(self, text: str) -> tuple[Plan | None, list[str]]:
+        if len(text) > MAX_CHARACTERS:
+            return None, [f"the answer has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read"]
         try:
             plan = Plan.model_validate_json(json_part(text))
         except ValidationError as error:
@@ -153,35 +157,13 @@ def json_part(text: str) -> str:
         with contextlib.suppress(ValueError, RecursionError):
             return stripped[: json.JSONDecoder().raw_decode(stripped)[1]]  # words after it do no harm
         return stripped
-    fenced = re.search(r"```(?:json)?\s*\n(\{.*?\n?\})\s*```", stripped, re.DOTALL)
-    if fenced:
-        return fenced.group(1)
+    fence = re.search(r"```(?:json)?\s*\n(?=\{)", stripped)
+    if fence:
+        return json_part(stripped[fence.end() :].rpartition("```")[0])
     start, end = stripped.find("{"), stripped.rfind("}")
     return stripped[start : end + 1] if 0 <= start < end else stripped
 
 
 def _complaint(faults: list[str]) -> str:
-    told = faults[:MAX_FAULTS_TOLD]
-    more = f"\n… and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
-    return (
-        "This plan cannot be used:\n"
-        + "\n".join(f"- {fault}" for fault in told)
-        + more
-        + "\nAnswer with the whole corrected plan."
-    )
-
-
-def read_plan(path: Path) -> Plan:
-    """The plan of a run, as it was written. Raises DamagedState when the file was changed into no plan."""
-    try:
-        plan = Plan.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DamagedState(f"{path} is no plan any more: {error.errors()[0]['msg']}") from error
-    if faults := plan_faults(plan):
-        raise DamagedState(f"{path} cannot be run any more: {faults[0]}")
-    return plan
-
-
-def plan_text(plan: Plan) -> str:
-    """The plan as the JSON that execution_plan.json holds."""
-    return json.dumps(plan.model_dump(), indent=2, ensure_ascii=False) + "\n"
+    listed = "\n".join(f"- {fault}" for fault in shortened(faults))
+    return f"This plan cannot be used:\n{listed}\nAnswer with the whole corrected plan."

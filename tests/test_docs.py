@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import re
 import runpy
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 import typer
 
+from parallel_orchestrator.batch.session import Given
 from parallel_orchestrator.cli.app import make_app
 from parallel_orchestrator.config.options import Options, make_scenario
 from parallel_orchestrator.config.scenarios import load_options
@@ -115,12 +117,21 @@ def commands(path: Path) -> Iterator[list[str]]:
 COMMANDS = [(path, arguments) for path in DOCUMENTS for arguments in commands(path)]
 
 
+ANSWERED_AT_ONCE = ("status", "logs", "init", "doctor", "schema", "check", "repair")
+"""Commands that start nothing: of these the options alone are checked."""
+
+
 class Started(Exception):
     """A command line was understood; the run that it asks for is not begun."""
 
 
 def not_begun(options: Options, *, retry: Any = None) -> NoReturn:
     make_scenario({"requirements": options.requirements, "run": "x", "endpoint": "http://x", **options.settings})
+    raise Started
+
+
+def no_batch(given: Given) -> NoReturn:
+    assert given.options
     raise Started
 
 
@@ -135,12 +146,19 @@ def test_commands_in_the_documents_are_understood(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "services.yaml").write_text(blocks(ROOT / "README.md", "yaml")[0], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    if arguments[0] in ANSWERED_AT_ONCE:
+        parsed = typer.main.get_command(make_app(not_begun, no_batch, not_written))
+        with parsed.make_context("orchestrator.py", list(arguments), resilient_parsing=False) as context:
+            named = parsed.commands[arguments[0]]  # type: ignore[attr-defined]
+            named.make_context(arguments[0], arguments[1:], parent=context)
+        return
     if arguments[0] in ("resume", "retry"):
         Path(arguments[1]).mkdir(parents=True)
         scenario = make_scenario({"requirements": "Build it", "run": "x", "endpoint": "http://x"})
         write_json(RunDirectory(Path(arguments[1])).scenario, scenario.model_dump())
-    command = typer.main.get_command(make_app(not_begun, not_written))
-    with pytest.raises(Started):
+    command = typer.main.get_command(make_app(not_begun, no_batch, not_written))
+    begun = contextlib.nullcontext() if arguments[0] in ("check", "repair") else pytest.raises(Started)
+    with begun:
         command.main(arguments, prog_name="orchestrator.py", standalone_mode=False)
 
 
@@ -152,6 +170,34 @@ def test_there_are_commands_to_check() -> None:
 def test_make_targets_exist(document: Path) -> None:
     named = {line.split()[1] for block in blocks(document, "sh") for line in block.splitlines() if line[:5] == "make "}
     assert named <= set(re.findall(r"^(\w+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+
+
+# docs/security.md names tests that there are, and leaves no test of an attack out
+
+
+def test_the_table_of_attacks_names_tests_that_there_are() -> None:
+    page = text_of(DOCS / "security.md")
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
+    assert all((ROOT / path).is_file() for path in named)
+    played = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "attacks").glob("test_*.py")}
+    assert played <= named
+    groups = {line.split("|")[1].strip() for line in page.splitlines() if line.count("|") == 5}
+    wanted = "paths, commands, hand-ins, verdict, secrets, model faults, plan faults, surroundings, terminal, random"
+    assert set(wanted.split(", ")) <= groups
+
+
+def test_attacks_and_faults_have_targets_and_the_quick_tests_leave_the_long_ones_out() -> None:
+    makefile = text_of(ROOT / "Makefile")
+    quick, attacks = (makefile.partition(f"\n{name}:")[2].partition("\n\n")[0] for name in ("test", "attacks"))
+    assert quick.count("pytest") == quick.count("not thorough") == 2
+    assert "pytest -n 2 --dist worksteal tests/attacks" in attacks
+    assert "tests.checks.guards" in attacks
+
+
+def test_the_page_of_commands_is_what_the_program_says() -> None:
+    page = runpy.run_path(str(DOCS / "render_commands.py"))["page"]
+    assert page() == text_of(DOCS / "commands.md"), "run docs/render_commands.py"
+    assert page().count("  Example") == 13
 
 
 # docs/run-directory.md names every field

@@ -19,10 +19,12 @@ MAY_IMPORT = {
     "records": {"records"},
     "store": {"store", "records"},
     **{room: {room, "records", "store"} for room in ("gateway", "agent", "trunk", "workers", "report", "config")},
-    "cli": {"cli", "records", "config", "report", "store"},
+    "batch": {"batch", "records", "store", "workers", "report", "config", "gateway"},
+    "upkeep": {"upkeep", "records", "store", "gateway", "agent", "trunk", "report"},
+    "cli": {"cli", "records", "config", "report", "store", "batch", "upkeep"},
     "planner_agent": {"records", "store", "agent", "trunk"},
     "executor_agent": {"records", "store", "agent", "trunk"},
-    "orchestrator": {"records", "store", "gateway", "agent", "trunk", "workers", "report", "config", "cli"}
+    "orchestrator": {"records", "store", "gateway", "agent", "trunk", "workers", "report", "config", "cli", "batch"}
     | {"planner_agent", "executor_agent"},
 }
 """Room or top file to what it may import of ours. `demo` may import everything; only it imports `orchestrator`."""

@@ -11,9 +11,11 @@ import pytest
 
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.records.errors import DamagedState, PlanRefused
+from parallel_orchestrator.records.plan import MAX_FAULTS_TOLD
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.journal import Record
-from planner_agent import MAX_FAULTS_TOLD, PROMPT, PlannerAgent, json_part, plan_text, read_plan
+from parallel_orchestrator.store.plan_file import plan_text, read_plan
+from planner_agent import PROMPT, PlannerAgent, json_part
 from tests.end_to_end.scripted import plan, task
 from tests.fake_api import Answer, Block, Body, FakeApi, Request, text
 from tests.gateway.support import Setup, gateway
@@ -222,9 +224,10 @@ def test_of_very_many_faults_the_first_are_told_and_the_others_counted(bench: Be
     bench.answers(json.dumps(plan(many)))
     with pytest.raises(PlanRefused) as caught:
         bench.planner().create_plan(REQUIREMENT)
-    assert _last_words(bench.requests[1]).count("\n- ") == MAX_FAULTS_TOLD
-    assert "\n… and " in _last_words(bench.requests[1])
-    assert str(caught.value).count("\n  ") == MAX_FAULTS_TOLD
+    assert _last_words(bench.requests[1]).count("\n- ") == MAX_FAULTS_TOLD + 1
+    assert "\n- … and " in _last_words(bench.requests[1])
+    assert str(caught.value).count("\n  ") == MAX_FAULTS_TOLD + 1
+    assert all(note.count("; ") == MAX_FAULTS_TOLD for note in bench.notes)
 
 
 def test_an_answer_cut_off_is_asked_again_shorter(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from typer._click.core import Context, Parameter  # typer brings its own click, 
 
 from parallel_orchestrator.records.errors import UsageError
 
-_OF_THE_GROUP = ("--help", "--version", "--install-completion", "--show-completion")
+_OF_THE_GROUP = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 
 class DefaultRun(typer.core.TyperGroup):

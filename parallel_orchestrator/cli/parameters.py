@@ -9,6 +9,7 @@ import typer
 
 Requirement = Annotated[str, typer.Argument(help="What to build, in a sentence or more.", metavar="REQUIREMENT")]
 Directory = Annotated[Path, typer.Argument(help="The run's output directory.", metavar="DIR")]
+RunOrBatch = Annotated[Path, typer.Argument(help="The directory of a run, or of a batch.", metavar="DIR")]
 MaxExecutors = Annotated[
     int | None, typer.Option(min=1, help="The most executors at once; the plan may need fewer. [5]")
 ]
@@ -17,13 +18,31 @@ Model = Annotated[str | None, typer.Option(help="Model of planner and executors.
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop, resumable, when this many USD are spent.")]
 MaxTurns = Annotated[int | None, typer.Option(min=1, help="Model answers per attempt at a task. [60]")]
 TaskTimeout = Annotated[float | None, typer.Option(help="Minutes of a task's own time; waiting does not count. [30]")]
-Sandbox = Annotated[str | None, typer.Option(help="auto | required | off: where agents' commands run. [auto]")]
-EndpointProfile = Annotated[str | None, typer.Option(help="anthropic | compatible. [by the endpoint's address]")]
-Replay = Annotated[str | None, typer.Option(help="Replay a recording: a file, or simple | medium | complex.")]
+Sandbox = Annotated[
+    str | None,
+    typer.Option(
+        help="auto | required | off: where agents' commands run. [auto]",
+        autocompletion=lambda: ["auto", "required", "off"],
+    ),
+]
+EndpointProfile = Annotated[
+    str | None,
+    typer.Option(
+        help="anthropic | compatible. [by the endpoint's address]",
+        autocompletion=lambda: ["anthropic", "compatible"],
+    ),
+]
+Replay = Annotated[
+    str | None,
+    typer.Option(
+        help="Replay a recording: a file, or simple | medium | complex.",
+        autocompletion=lambda: ["simple", "medium", "complex"],
+    ),
+]
 Speed = Annotated[float | None, typer.Option(help="A replay's latencies are divided by this. [1]")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing until the run ends; Ctrl-C leaves it.")]
 AllowInstall = Annotated[
     bool, typer.Option("--allow-install", help="Let the plan's packages be installed for the run.")
 ]
 Prices = Annotated[Path | None, typer.Option(help="JSON file of prices that goes before the built-in table.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Start from this plan instead of asking the planner.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.environment import names_secret
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com"
 
@@ -36,6 +38,26 @@ def endpoint_from(environment: Mapping[str, str]) -> str:
         # scenario.json names the endpoint, and holds no credential.
         raise UsageError("ANTHROPIC_BASE_URL holds a user name or password; set ANTHROPIC_AUTH_TOKEN instead")
     return url.removesuffix("/v1")
+
+
+def misplaced(name: str) -> str | None:
+    """What to say of a setting that would hold a credential or the endpoint; None for any other name.
+
+    Both decide who pays and who reads everything, so no file of a project can set them.
+    """
+    if names_secret(name) or name in ("base_url", "endpoint", "url"):
+        return "is no setting; credential and endpoint come from ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL alone"
+    return None
+
+
+def refuse_secrets(written: Mapping[str, Any]) -> None:
+    """Raise UsageError when one of these, which will be written to disk and sent, holds a credential."""
+    for name, value in written.items():
+        if redact.foreign(value) != value:
+            raise UsageError(
+                f"the {name} hold a credential, or what looks like one: it would be sent to the model and written to "
+                "disk. Nothing was written. Take it out, and name the variable or file that will hold it instead"
+            )
 
 
 def credential_from(environment: Mapping[str, str]) -> Credential:

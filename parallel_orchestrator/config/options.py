@@ -14,11 +14,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from parallel_orchestrator.config.credentials import Credential, credential_from, endpoint_from
+from parallel_orchestrator.config.credentials import (
+    Credential,
+    credential_from,
+    endpoint_from,
+    misplaced,
+    refuse_secrets,
+)
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.plan import Plan, plan_faults
+from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.store.directory import read_scenario
+from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
@@ -36,6 +42,8 @@ class Options:
     replay: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """Scenario fields that were given; absent ones take their defaults."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables to use in place of ours: ANTHROPIC_API_KEY to the name of another, say."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     fields: dict[str, Any] = {"requirements": requirement, "run": secrets.token_hex(6), **options.settings}
     recording = find_recording(options.replay) if options.replay else None
     credential = None
+    environment = _with_variables(environment, options.variables)
     if recording:
         shipped = recording.parent == SHIPPED
         fields |= {"replay": options.replay if shipped else str(recording), "endpoint": recording_identity(recording)}
@@ -70,8 +79,18 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     plan = None
     if options.plan:
         plan, fields["plan_sha256"] = load_plan(options.plan)
+    scenario = make_scenario(fields)
+    refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
-    return Settled(make_scenario(fields), directory, credential, recording, plan)
+    return Settled(scenario, directory, credential, recording, plan)
+
+
+def _with_variables(environment: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment with some variables standing for ours. Raises UsageError when one is not set."""
+    missing = [name for name in variables.values() if not environment.get(name)]
+    if missing:
+        raise UsageError(f"the environment variable {missing[0]}, which the scenario names, is not set")
+    return {**environment, **{ours: environment[name] for ours, name in variables.items()}}
 
 
 def make_scenario(fields: dict[str, Any]) -> Scenario:
@@ -79,8 +98,10 @@ def make_scenario(fields: dict[str, Any]) -> Scenario:
     try:
         return Scenario(**fields)
     except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise UsageError("bad settings:\n" + "\n".join(faults)) from error
+        named = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
+        faults = [f"  {name}: " + (misplaced(name) or f"{e['msg']} (got {e['input']!r})") for name, e in named]
+        # Not `from error`: its text quotes the values, and one may be a credential.
+        raise UsageError("bad settings:\n" + "\n".join(faults)) from None
 
 
 def slug(requirement: str) -> str:
@@ -123,17 +144,15 @@ def load_plan(path: Path) -> tuple[Plan, str]:
         raise UsageError(f"cannot read the plan {path}: {error}") from error
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise UsageError(f"{path} is not a plan:\n" + "\n".join(faults)) from error
+        raise UsageError(f"{path} is not a plan:\n" + "\n".join(shortened(faults))) from error
     if faults := plan_faults(plan):
-        raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in shortened(faults)))
     canonical = json.dumps(plan.model_dump(), sort_keys=True)
     return plan, hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
     """The options under which the run in `directory` goes on: its own, caps and limits replaced by `overrides`."""
-    scenario = read_scenario(RunDirectory(directory.absolute()))
-    if scenario is None:
-        raise UsageError(f"{directory} holds no run (there is no scenario.json in it)")
+    scenario = require_scenario(RunDirectory(directory.absolute()))
     kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay"})
     return Options(scenario.requirements, directory, None, scenario.replay, {**kept, **overrides})

@@ -1,88 +1,43 @@
-"""Scenario files: `defaults:` and `scenarios:` in YAML, each scenario one run."""
+"""Scenario files: read, every fault told at once with its place, and turned into the options of runs."""
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
-from parallel_orchestrator.config.options import SHIPPED, Options
+from parallel_orchestrator.config.credentials import misplaced
+from parallel_orchestrator.config.options import SHIPPED, Options, find_recording
+from parallel_orchestrator.config.scenario_file import (
+    ExecutorSection,
+    LimitsSection,
+    PlannerSection,
+    ScenarioDefaults,
+    ScenarioEntry,
+    ScenarioFile,
+)
+from parallel_orchestrator.config.yaml_tree import (
+    LONGEST_TEXT,
+    MOST_FAULTS,
+    Fault,
+    Node,
+    Place,
+    find,
+    key_of,
+    plain,
+    read_tree,
+)
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.scenario import Profile, SandboxMode
+from parallel_orchestrator.store import redact
 
+Path_ = tuple[str | int, ...]
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PlannerSection(_Section):
-    """Which model plans, and what it is told besides."""
-
-    model: str | None = None
-    instructions: Path | None = None
-    """A text file that adapts planning to a domain; relative to the scenario file."""
-
-
-class ExecutorSection(_Section):
-    """Which model executes."""
-
-    model: str | None = None
-
-
-class LimitsSection(_Section):
-    """What a run, and one task of it, may use."""
-
-    cost: float | None = Field(default=None, ge=0)
-    """USD for the whole run."""
-    task_cost: float | None = Field(default=None, ge=0)
-    """USD for one task."""
-    turns: int | None = Field(default=None, ge=1)
-    """Model answers per attempt."""
-    minutes: float | None = Field(default=None, gt=0)
-    """A task's own time."""
-
-
-class ScenarioDefaults(_Section):
-    """Everything but the requirement; also what `defaults:` may hold."""
-
-    max_executors: int | None = Field(default=None, ge=1)
-    planner: PlannerSection = PlannerSection()
-    executor: ExecutorSection = ExecutorSection()
-    limits: LimitsSection = LimitsSection()
-    sandbox: SandboxMode | None = None
-    endpoint_profile: Profile | None = None
-    replay: str | None = None
-    """A recording file, relative to the scenario file, or the name of a shipped one."""
-    speed: float | None = Field(default=None, gt=0)
-    verify: list[str] | None = None
-    allow_install: bool | None = None
-    prices: Path | None = None
-
-
-class ScenarioEntry(ScenarioDefaults):
-    """One scenario."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    requirements: str = Field(min_length=1)
-    output_dir: Path | None = None
-
-
-class ScenarioFile(_Section):
-    """A whole file."""
-
-    defaults: ScenarioDefaults = ScenarioDefaults()
-    scenarios: list[ScenarioEntry] = Field(min_length=1)
-
-    @field_validator("scenarios")
-    @classmethod
-    def _names_differ(cls, entries: list[ScenarioEntry]) -> list[ScenarioEntry]:
-        names = [entry.name for entry in entries]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"the name {name!r} is used twice")
-        return entries
+_LONGEST_LINE = 200
 
 
 def find_config(name: str) -> Path:
@@ -98,72 +53,225 @@ def find_config(name: str) -> Path:
 
 def load_options(path: Path, only: str | None) -> Options:
     """The options of one scenario: the one named `only`, or the file's single one. Raises UsageError."""
+    options = load_batch(path, [])
+    if only is None and len(options) == 1:
+        return next(iter(options.values()))
+    if only not in options:
+        raise UsageError(f"{path} has the scenarios {', '.join(options)}: choose one with --only NAME")
+    return options[only]
+
+
+def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
+    """The options of all scenarios by name, or of those named by `only`. Raises UsageError with every fault."""
+    text = _read(path)
+    tree, faults = read_tree(text)
+    file = None
+    if tree is not None or not faults:
+        source = _Source(path, tree or Node(Place(1, 1), [], "mapping"))
+        file = source.validate(faults)
+    if faults or file is None:
+        raise UsageError(_told(path, text, faults))
+    options = {entry.name: _options(file.defaults, entry, path.parent) for entry in file.scenarios}
+    unknown = [name for name in only if name not in options]
+    if unknown:
+        raise UsageError(f"{path} has no scenario {', '.join(unknown)}; it has {', '.join(options)}")
+    return {name: one for name, one in options.items() if not only or name in only}
+
+
+def _read(path: Path) -> str:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        entries = _with_defaults(content if isinstance(content, dict) else {})
-        file = ScenarioFile.model_validate({**(content or {}), "scenarios": entries})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    except (ValidationError, TypeError) as error:
-        raise UsageError(f"{path} is not a scenario file:\n{_faults(error)}") from error
-    names = [entry.name for entry in file.scenarios]
-    if only is None and len(names) == 1:
-        only = names[0]
-    if only not in names:
-        raise UsageError(f"{path} has the scenarios {', '.join(names)}: choose one with --only NAME")
-    return _options(file.scenarios[names.index(only)], path.parent)
+        with path.open("rb") as file:
+            data = file.read(LONGEST_TEXT + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > LONGEST_TEXT:
+        raise UsageError(f"{path} is larger than {LONGEST_TEXT:,} bytes; divide its scenarios over several files")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise UsageError(f"{path}:{line}:{column}: this is not UTF-8; save the file as UTF-8") from error
 
 
-def _with_defaults(content: dict[str, Any]) -> Any:
-    """The scenarios with the file's defaults below each of them, sections merged key by key."""
-    defaults, entries = content.get("defaults") or {}, content.get("scenarios")
-    if not isinstance(entries, list) or not isinstance(defaults, dict):
-        return entries
-    return [_merge(defaults, entry) if isinstance(entry, dict) else entry for entry in entries]
+@dataclass(frozen=True)
+class _Source:
+    """A file's tree, and the places in it."""
+
+    path: Path
+    tree: Node
+
+    def validate(self, faults: list[Fault]) -> ScenarioFile | None:
+        """The file's content; what is wrong with it is added to `faults`."""
+        unreadable = {fault.place for fault in faults}
+        faults += [*self._same_names(), *self._requirements(), *self._missing_files()]
+        try:
+            return ScenarioFile.model_validate(plain(self.tree))
+        except ValidationError as error:
+            found = [self._fault(dict(one)) for one in error.errors(include_url=False)]
+            # A value that could not be read has been told of already.
+            faults += [fault for fault in found if fault.place not in unreadable]
+            return None
+
+    def _fault(self, error: dict[str, Any]) -> Fault:
+        """One of pydantic's errors, in our words and with its place."""
+        path: Path_ = error["loc"]
+        nodes = list(find(self.tree, path))
+        if error["type"] == "extra_forbidden":
+            key = key_of(nodes[len(path) - 1], str(path[-1])) if len(nodes) >= len(path) else None
+            return Fault(key.place if key else nodes[-1].place, _unknown_key(path))
+        if error["type"] == "missing":
+            return Fault(nodes[-1].place, f"{path[-1]!r} is missing here")
+        return Fault(nodes[-1].place, _wrong_value(path, error))
+
+    def _parts(self) -> Iterator[Node]:
+        """The scenarios, as far as they are mappings."""
+        listed = list(find(self.tree, ("scenarios",)))[1:]
+        for node in listed[0].value if listed and listed[0].kind == "sequence" else ():
+            if node.kind == "mapping":
+                yield node
+
+    def _same_names(self) -> Iterator[Fault]:
+        seen: dict[str, Place] = {}
+        for name in filter(None, (_text(part, "name") for part in self._parts())):
+            # They are names of folders, and somewhere case does not count in those.
+            first = seen.setdefault(name.value.casefold(), name.place)
+            if first != name.place:
+                yield Fault(name.place, f"the name {name.value!r} is used twice, first in line {first.line}")
+
+    def _requirements(self) -> Iterator[Fault]:
+        for part in self._parts():
+            given = [key for key in ("requirements", "requirements_file") if key_of(part, key)]
+            if len(given) != 1:
+                what = "'requirements' and 'requirements_file' exclude each other" if given else "a scenario needs"
+                yield Fault(part.place, what if given else f"{what} 'requirements', or 'requirements_file'")
+
+    def _missing_files(self) -> Iterator[Fault]:
+        for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):
+            for path in (("planner", "instructions"), ("prices",), ("requirements_file",)):
+                name = _text(part, *path)
+                if name and not _is_readable(self.path.parent / name.value):
+                    yield Fault(name.place, f"there is no text file {self.path.parent / name.value} that can be read")
+            replay = _text(part, "replay")
+            if replay and not (self.path.parent / replay.value).is_file():
+                try:
+                    find_recording(replay.value)
+                except UsageError as error:
+                    yield Fault(replay.place, str(error))
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = {**below, **above}
-    for key, value in below.items():
-        if isinstance(value, dict) and isinstance(above.get(key), dict):
-            merged[key] = {**value, **above[key]}
-    return merged
+def _text(node: Node, *path: str) -> Node | None:
+    """The node at the end of a path of keys, if a text that is not empty stands there."""
+    nodes = list(find(node, path))
+    last = nodes[-1]
+    return (
+        last
+        if len(nodes) > len(path) and last.kind == "scalar" and isinstance(last.value, str) and last.value
+        else None
+    )
 
 
-def _options(entry: ScenarioEntry, folder: Path) -> Options:
+def _is_readable(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
+
+
+_MODELS: dict[str, type[BaseModel]] = {
+    "planner": PlannerSection,
+    "executor": ExecutorSection,
+    "limits": LimitsSection,
+    "defaults": ScenarioDefaults,
+}
+
+
+def _unknown_key(path: Path_) -> str:
+    if told := misplaced(str(path[-1])):
+        return f"{path[-1]!r} {told}"
+    within = [part for part in path[:-1] if isinstance(part, str)]
+    model = _MODELS.get(within[-1], ScenarioEntry) if within else ScenarioFile
+    near = difflib.get_close_matches(str(path[-1]), model.model_fields, 1)
+    elsewhere = next((f"{name}.{path[-1]}" for name, other in _MODELS.items() if path[-1] in other.model_fields), None)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if not near and elsewhere and within[-1:] != ["defaults"]:
+        hint = f"; did you mean {elsewhere}?"
+    return f"unknown key {path[-1]!r}{hint or '; known here: ' + ', '.join(model.model_fields)}"
+
+
+def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in path if isinstance(part, str)) or "the file"
+    message = str(error["msg"]).replace("Input should be", "has to be").removeprefix("Value error, ")
+    if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        message = "has to be a mapping of keys to values"
+    got = error.get("input")
+    shown = f", not {got!r}" if isinstance(got, (int, float, bool)) or got is None else ""
+    hint = ""
+    if error["type"] == "literal_error" and isinstance(got, str):
+        allowed = [word.strip(" '") for word in str(error["ctx"]["expected"]).replace(" or ", ",").split(",")]
+        near = difflib.get_close_matches(got, allowed, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{name}: {message}{shown}{hint}"
+
+
+def _told(path: Path, text: str, faults: Sequence[Fault]) -> str:
+    """Every fault with its place, its line, and a caret below it."""
+    lines = text.splitlines()
+    ordered = sorted(dict.fromkeys(faults), key=lambda fault: (fault.place.line, fault.place.column))
+    told = [f"{path}: {len(ordered)} {'fault' if len(ordered) == 1 else 'faults'}; nothing was started"]
+    for fault in ordered[:MOST_FAULTS]:
+        told.append(f"{path}:{fault.place.line}:{fault.place.column}: {fault.message}")
+        told += _excerpt(lines, fault.place)
+    if len(ordered) > MOST_FAULTS:
+        told.append(f"… and {len(ordered) - MOST_FAULTS} more")
+    return "\n".join(told)
+
+
+_CREDENTIAL = re.compile(r"((?:key|token|secret|passw|credential)\w{0,40}[\"']?\s{0,9}:\s{0,9})\S.*", re.IGNORECASE)
+"""A value that may be a credential of whatever form: the name says so."""
+
+
+def _excerpt(lines: Sequence[str], place: Place) -> list[str]:
+    if place.line > len(lines):
+        return []
+    from_ = max(0, place.column - 1 - _LONGEST_LINE // 2)
+    # Before it is cut to what is shown: half a key is found by nobody. Not all of it: a line may be the whole file.
+    line = lines[place.line - 1][: from_ + 10 * _LONGEST_LINE].replace("\t", " ")
+    line = _CREDENTIAL.sub(r"\1…", redact.foreign(line))
+    shown = line[from_ : from_ + _LONGEST_LINE]
+    caret = " " * (place.column - 1 - from_) + "^" * min(place.length, max(1, len(shown) - (place.column - 1 - from_)))
+    return [f"{place.line:5} | {shown}", f"      | {caret}"]
+
+
+def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, folder: Path) -> Options:
+    """One scenario with the defaults below it, sections merged key by key."""
+
+    def value(name: str, section: str | None = None) -> Any:
+        for part in (entry, defaults):
+            holder = getattr(part, section) if section else part
+            if name in holder.model_fields_set and getattr(holder, name) is not None:
+                return getattr(holder, name)
+        return None
+
+    instructions, prices, replay = value("instructions", "planner"), value("prices"), value("replay")
     settings = {
-        "max_executors": entry.max_executors,
-        "planner_model": entry.planner.model,
-        "planner_instructions": _text(folder, entry.planner.instructions),
-        "executor_model": entry.executor.model,
-        "max_cost_usd": entry.limits.cost,
-        "task_max_cost_usd": entry.limits.task_cost,
-        "max_turns": entry.limits.turns,
-        "task_timeout_min": entry.limits.minutes,
-        "sandbox": entry.sandbox,
-        "endpoint_profile": entry.endpoint_profile,
-        "speed": entry.speed,
-        "verify": entry.verify,
-        "allow_install": entry.allow_install,
-        "prices": str(folder / entry.prices) if entry.prices else None,
+        "max_executors": value("max_executors"),
+        "planner_model": value("model", "planner"),
+        "planner_instructions": (folder / instructions).read_text(encoding="utf-8") if instructions else None,
+        "executor_model": value("model", "executor"),
+        "max_cost_usd": value("cost", "limits"),
+        "task_max_cost_usd": value("task_cost", "limits"),
+        "max_turns": value("turns", "limits"),
+        "task_timeout_min": value("minutes", "limits"),
+        "prices": str(folder / prices) if prices else None,
+        **{name: value(name) for name in ("sandbox", "endpoint_profile", "speed", "verify", "allow_install")},
+        "repair_rounds": value("repair_rounds"),
     }
-    given = {name: value for name, value in settings.items() if value is not None}
-    replay = entry.replay
+    given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():
         replay = str(folder / replay)
-    return Options(entry.requirements, entry.output_dir or Path("outputs") / entry.name, None, replay, given)
-
-
-def _text(folder: Path, path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return (folder / path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the planner's instructions {folder / path}: {error}") from error
-
-
-def _faults(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return f"  {error}"
-    return "\n".join(f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+    requirement = entry.requirements or (folder / str(entry.requirements_file)).read_text(encoding="utf-8")
+    output_dir = Path(entry.output_dir) if entry.output_dir else Path("outputs") / entry.name
+    variables = {"ANTHROPIC_API_KEY": value("api_key_env"), "ANTHROPIC_BASE_URL": value("base_url_env")}
+    return Options(requirement, output_dir, None, replay, given, {k: v for k, v in variables.items() if v})

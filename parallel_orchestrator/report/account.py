@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from parallel_orchestrator.records.graph import choose_executors
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.store.logfile import one_line
+from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.store.plain import one_line
 
 
 def replay_note(recording: Path, speed: float) -> str:
@@ -24,21 +24,11 @@ def replay_note(recording: Path, speed: float) -> str:
     return f"recording {recording.stem!r}: {told}{pace}; costs nothing"
 
 
-def plan_account(plan: Plan, directory: Path, budget: int) -> str:
-    """A plan for a person: its tasks, what follows from what, how many executors it is worth."""
-    graph = plan.graph()
+def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
+    """A plan for a person: its tasks, what follows from what, what it will take, how many executors it is worth."""
     complexity = plan.complexity
-    lines = [f"{complexity.level}: {complexity.reasoning}", ""]
-    for task in plan.tasks:
-        after = f"  after {', '.join(task.dependencies)}" if task.dependencies else ""
-        lines.append(f"{task.id}  {task.name}  [{task.estimated_effort}, priority {task.priority}]{after}")
-        lines += [f"        {path}" for path in task.files]
-    lines += [
-        "",
-        f"critical path: {' -> '.join(graph.critical_path())}",
-        choose_executors(graph, budget).reason,
-        f"the plan is in {directory / 'execution_plan.json'}; running the same requirement there uses it",
-    ]
+    lines = [f"{complexity.level}: {complexity.reasoning}", "", *tree_lines(plan), "", *advice_lines(advice, spends)]
+    lines.append(f"the plan is in {directory / 'execution_plan.json'}; running the same requirement there uses it")
     return "\n".join(map(one_line, lines))
 
 
@@ -94,9 +84,10 @@ def _cost(summary: dict[str, Any]) -> str:
     read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
     text = f"${summary['cost_usd']:.2f}"
     if summary["unpriced_calls"]:
-        text = f"at least {text} ({summary['unpriced_calls']} calls have no known price)"
+        turns = "turn" if summary["unpriced_calls"] == 1 else "turns"
+        text = f"≥ {text} ({summary['unpriced_calls']} {turns} unpriced)"
     if summary["uncertain_cost_usd"]:
-        text += f", up to ${summary['uncertain_cost_usd']:.2f} more for calls whose end is unknown"
+        text += f", up to ${summary['uncertain_cost_usd']:.2f} more for calls of unknown end or price"
     if summary["recorded_cost_usd"]:
         text += f" (when recorded: ${summary['recorded_cost_usd']:.2f})"
     return f"{text}; {summary['model_calls']} calls, {read} tokens read, {tokens['output']} written"

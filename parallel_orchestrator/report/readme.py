@@ -15,6 +15,7 @@ from pathlib import Path
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.report.summary import RunState
+from parallel_orchestrator.store.plain import one_line, page
 from parallel_orchestrator.store.replica import Replica
 
 
@@ -71,7 +72,7 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     parts = [f"# {title}"] + [requirement.strip()] * (requirement.strip().rstrip(".") != title)
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
-        listed = "\n".join(f"- {task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
+        listed = "\n".join(one_line(f"- {task.name} ({replica.tasks[task.id].why or 'not done'})") for task in missing)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
     leads = [document.lead for task in merged for document in written[task.id] if document.lead]
     parts += ["## What it is", *leads] if leads else []
@@ -88,7 +89,7 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
         "The plan is in [docs/execution_plan.json](docs/execution_plan.json), what was checked "
         "in [docs/execution_summary.json](docs/execution_summary.json)."
     )
-    return "\n\n".join(parts) + "\n"
+    return page("\n\n".join(parts) + "\n")
 
 
 def _listed(names: list[str]) -> str:
@@ -109,4 +110,4 @@ def _row(task: Task, replica: Replica, documents: list[Document]) -> str:
     files = ", ".join(f"`{path}`" for path in task.files if not path.startswith("docs/"))
     links = ", ".join(f"[{document.title}]({document.path})" for document in documents)
     cells = (task.name, f"executor_{replica.tasks[task.id].folder}", files, links)
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(one_line(cell.replace("\n", " ")).replace("|", "\\|") for cell in cells) + " |"

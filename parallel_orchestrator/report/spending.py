@@ -27,7 +27,7 @@ class Spending:
     recorded_usd: float = 0.0
     """What replayed answers would have cost; not part of `usd`."""
     unpriced: int = 0
-    """Answers whose model has no known price; `usd` leaves them out."""
+    """Answers whose cost is unknown, by their model or their usage; `usd` leaves them out."""
     retries: int = 0
     """Tries that failed and were made again."""
     bought_again: int = 0
@@ -37,7 +37,7 @@ class Spending:
     open_calls: int = 0
     """Calls begun whose outcome nobody recorded: the gateway died with them in flight."""
     uncertain_usd: float = 0.0
-    """Upper bound of what faults and open calls may have cost on top of `usd`."""
+    """Upper bound of what faults, open calls and unpriced answers may have cost on top of `usd`."""
     endpoint_s: float = 0.0
     """Seconds that the endpoint worked on answers."""
 
@@ -45,7 +45,7 @@ class Spending:
         """Count one answer."""
         self.calls += 1
         usage = answer["usage"] or {}
-        self.tokens.update({ours: usage.get(theirs) or 0 for ours, theirs in TOKEN_KINDS.items()})
+        self.tokens.update({ours: _count(usage.get(theirs)) for ours, theirs in TOKEN_KINDS.items()})
         if answer["usd"] is None:
             self.unpriced += 1
         else:
@@ -67,6 +67,11 @@ class Spending:
             "changed_bodies": self.changed,
             "open_calls": self.open_calls,
         }
+
+
+def _count(tokens: object) -> int:
+    """What the endpoint stated, when that is a number of tokens: it may be anything."""
+    return tokens if isinstance(tokens, int) and tokens > 0 else 0
 
 
 class Ledger:
@@ -94,6 +99,7 @@ class Ledger:
             spending.bought_again += self._answered[key] > 0
             self._answered[key] += 1
             spending.add(record)
+            spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["usd"] is None else 0.0
         elif record["kind"] == "fault":
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
 

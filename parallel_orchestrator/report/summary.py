@@ -17,9 +17,12 @@ from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.timing import Timing, fold_timing
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.replica import Replica, TaskStatus
+from parallel_orchestrator.store.plain import json_text
+from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
 
 VERSION = 1
+_TOLD = {"status", "tests", "verify", "lines_of_code", "coverage_percent", "tokens", "cost_usd", "tasks"}
+"""Some of what a summary has to hold before it is shown to anybody."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
     """Fold queue and ledger, without changing either."""
     moves = read_all(run.queue)
     replica = Replica(plan.graph())
-    for move in moves:
-        replica.apply(move)
+    follow(replica, moves, run.queue)
     return RunState(run, scenario, plan, replica, moves, fold_timing(moves), Ledger(read_all(run.ledger)))
 
 
@@ -85,6 +87,8 @@ def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
         return None
     except ValueError:
         return None  # derived: made again from the other files
+    if not isinstance(summary, dict) or summary.get("version") != VERSION or not summary.keys() >= _TOLD:
+        return None  # altered, or another version's: made again as well
     if summary.get("status") in ("done", "incomplete"):
         return summary if summary["status"] == "done" else None
     # Stopped before its end, or everything is merged and only the last tests were red: there is something to do.
@@ -93,7 +97,7 @@ def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
 
 def summary_text(summary: dict[str, Any]) -> str:
     """The summary as the JSON that the file holds."""
-    return json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    return json_text(summary)
 
 
 def succeeded(summary: dict[str, Any]) -> bool:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
+from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.console import Row, Snapshot, View
+from parallel_orchestrator.report.console import View
+from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Traffic, task_item
 from parallel_orchestrator.report.spending import Ledger
-from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.store.journal import Journal, read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
+
+_ASK_S = 1.0
+_ETA_AFTER = 3
+"""Tasks that have to be merged before a time to the end is named."""
 
 
 class Slot(Protocol):
@@ -24,56 +32,177 @@ class Slot(Protocol):
     since: float
 
 
+class Gateway(Protocol):
+    """What knows the calls in flight; GatewayProcess."""
+
+    def status(self) -> dict[str, Any]:
+        """Its figures. Raises CannotGoOn."""
+
+
+class Figures:
+    """A gateway's figures, asked for at most once a second and beside the work: its answer may be long in coming."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Any] | None = None
+        self._asked = 0.0
+        self._asking: threading.Thread | None = None
+
+    def of(self, gateway: Gateway) -> dict[str, Any] | None:
+        """The latest there are; None before the first."""
+        now = time.monotonic()
+        if now - self._asked >= _ASK_S and not (self._asking and self._asking.is_alive()):
+            self._asked = now
+            self._asking = threading.Thread(target=self._ask, args=(gateway,), name="gateway figures", daemon=True)
+            self._asking.start()
+        return self._last
+
+    def _ask(self, gateway: Gateway) -> None:
+        with contextlib.suppress(CannotGoOn):
+            self._last = gateway.status()
+
+
+class Part:
+    """One run, followed through its own files: its tasks, what they cost, who works on them."""
+
+    def __init__(self, run: RunDirectory, plan: Plan) -> None:
+        self.folder = run.root.name
+        self.names = {task.id: task.name for task in plan.tasks}
+        self._queue, self._calls = Journal(run.queue), Journal(run.ledger)
+        self.replica = Replica(plan.graph())
+        self.ledger = Ledger()
+
+    def refresh(self) -> None:
+        """Take in what was written since."""
+        follow(self.replica, self._queue.read_new(), self._queue.path)
+        self.refresh_ledger()
+
+    def refresh_ledger(self) -> None:
+        """As `refresh`, for who knows the queue by himself."""
+        for record in self._calls.read_new():
+            self.ledger.apply(record)
+
+    def row(self, replica: Replica, executor: int, task: str, doing: str, prefix: str = "") -> Row:
+        """An executor that works on a task."""
+        status = replica.tasks[task]
+        # By the machine's monotonic clock; what was claimed before a restart of the machine says nothing.
+        seconds = max(0.0, time.monotonic() - status.claimed_at) if status.claim else 0.0
+        tokens = sum(self.ledger.of(task).tokens.values())
+        turns = self.ledger.turns(task, status.attempt)
+        return Row(executor, prefix + task, self.names.get(task, ""), doing, seconds, turns, tokens)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._queue.close()
+        self._calls.close()
+
+
 class Watch:
-    """Follows one run and shows it in `view`."""
+    """Follows one run and shows it in `view`, from its files and its executors."""
 
     def __init__(self, view: View, run: RunDirectory, plan: Plan, max_cost_usd: float | None) -> None:
         self._view = view
-        self._names = {task.id: task.name for task in plan.tasks}
         self._cap = max_cost_usd
-        self._journal = Journal(run.ledger)
-        self._ledger = Ledger()
+        self._part = Part(run, plan)
+        self._figures = Figures()
         self._warned = False
 
-    def look(self, replica: Replica, slots: Iterable[Slot]) -> None:
+    def look(self, replica: Replica, slots: Iterable[Slot], gateway: Gateway | None = None) -> Snapshot:
         """Show how things stand now."""
-        for record in self._journal.read_new():
-            self._ledger.apply(record)
-        now = time.monotonic()
-        rows = [
-            Row(slot.number, slot.task, self._names.get(slot.task or "", ""), slot.doing, now - slot.since)
-            for slot in sorted(slots, key=lambda slot: slot.number)
-        ]
-        states = {task: (status.state, status.why) for task, status in replica.tasks.items()}
-        holders = {task: status.claim.executor for task, status in replica.tasks.items() if status.claim}
-        spent = self._ledger.total()
-        self._view.show(Snapshot(rows, states, holders, self._names, spent, self._cap))
+        self._part.refresh_ledger()
+        status = self._figures.of(gateway) if gateway else None
+        spent = self._part.ledger.total()
+        snapshot = Snapshot(
+            self._rows(replica, slots),
+            task_items(replica, self._part.names),
+            spent,
+            self._cap,
+            traffic=Traffic.of(status) if status else None,
+            elapsed_s=max(0.0, time.monotonic() - replica.sessions[-1].started) if replica.sessions else 0.0,
+            left_s=seconds_left(replica, time.monotonic()),
+        )
+        self._view.show(snapshot)
         if self._cap and not self._warned and spent.usd >= 0.8 * self._cap:
             self._warned = True
             self._view.say(f"80 % of the budget is spent: ${spent.usd:.2f} of ${self._cap:.2f}")
+        return snapshot
 
     def close(self) -> None:
-        """Give the ledger's descriptor back."""
-        self._journal.close()
+        """Give the files' descriptors back."""
+        self._part.close()
 
-    def reuse(self, replica: Replica) -> str:
-        """What a resume takes over from before, in one line."""
-        for record in self._journal.read_new():
-            self._ledger.apply(record)
-        done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
-        turns_of = {
-            task: self._ledger.turns(task, status.attempt)
-            for task, status in replica.tasks.items()
-            if status.state not in SETTLED
-        }
-        begun = {task: turns for task, turns in turns_of.items() if turns}
-        spent = self._ledger.total()
-        parts = [_counted(len(done), "task")]
-        parts += [f"{_counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
-        parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{_counted(spent.calls, 'recorded answer')}")
-        going_on = [f"{task} goes on from turn {turns + 1}" for task, turns in begun.items()]
-        left = [f"{_counted(replica.unsettled, 'task')} to do"] if replica.unsettled else ["nothing left to do"]
-        return f"resuming: reusing {', '.join(parts)}; {'; '.join(going_on + left)}"
+    def _rows(self, replica: Replica, slots: Iterable[Slot]) -> list[Row]:
+        now = time.monotonic()
+        return [
+            self._part.row(replica, slot.number, slot.task, slot.doing)
+            if slot.task
+            else Row(slot.number, None, "", slot.doing, now - slot.since)
+            for slot in sorted(slots, key=lambda slot: slot.number)
+        ]
+
+
+def task_items(replica: Replica, names: dict[str, str]) -> dict[str, Item]:
+    """A run's tasks as items."""
+    return {
+        task: task_item(
+            names.get(task, ""),
+            status.state,
+            status.why,
+            ready=not status.waiting_for,
+            executor=status.claim.executor if status.claim else None,
+        )
+        for task, status in replica.tasks.items()
+    }
+
+
+def seconds_left(replica: Replica, now: float) -> float | None:
+    """Estimated seconds until every task is settled: the longer of the critical path and the work by executor.
+
+    From what tasks took so far; None before three are merged. `now`: by the monotonic clock.
+    """
+    if replica.count()[TaskState.MERGED] < _ETA_AFTER or not replica.unsettled:
+        return None
+    expected = replica.expected()
+    left = {task: _task_left(status, expected[task], now) for task, status in replica.tasks.items()}
+    executors = replica.sessions[-1].executors if replica.sessions else 1
+    return max(*replica.graph.remaining(left).values(), sum(left.values()) / max(1, executors), 0.0)
+
+
+def _task_left(status: TaskStatus, expected: float, now: float) -> float:
+    if status.state in SETTLED:
+        return 0.0
+    worked = status.busy + (max(0.0, now - status.claimed_at) if status.state is TaskState.CLAIMED else 0.0)
+    return max(0.0, expected - worked)
+
+
+def reuse(run: RunDirectory, replica: Replica) -> str:
+    """What a resume takes over from before, what it goes on with, and why: in one line."""
+    ledger = Ledger(read_all(run.ledger))
+    done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
+    turns_of = {
+        task: ledger.turns(task, status.attempt)
+        for task, status in replica.tasks.items()
+        if status.state not in SETTLED
+    }
+    begun = {task: turns for task, turns in turns_of.items() if turns}
+    spent = ledger.total()
+    parts = [_counted(len(done), "task")]
+    parts += [f"{_counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
+    parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{_counted(spent.calls, 'recorded answer')}")
+    going_on = [_going_on(run, task, turns, replica.tasks[task]) for task, turns in begun.items()]
+    fresh = [task for task, turns in turns_of.items() if not turns]
+    going_on += [f"{_counted(len(fresh), 'task')} to begin"] if fresh else []
+    return f"resuming: reusing {', '.join(parts)}; {'; '.join(going_on) or 'nothing left to do but the last tests'}"
+
+
+def _going_on(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
+    records = read_all(run.transcript(status.folder, task, status.attempt)) if status.folder else []
+    handed_in = bool(records) and records[-1]["kind"] == "submitted"
+    how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
+    return f"{task} {how}" + (f" ({_short(status.why)})" if status.why else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import typer
 
+from parallel_orchestrator.batch.session import Given
 from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.config.options import Options, Settled, settle
-from parallel_orchestrator.records.errors import BudgetReached, OrchestratorError, UsageError
+from parallel_orchestrator.records.errors import BudgetReached, Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import RunDirectory
@@ -30,10 +31,13 @@ class Story:
     """A run that only says what it would be."""
 
     settled: Settled
-    error: OrchestratorError | None = None
+    error: BaseException | None = None
 
     def go(self) -> dict[str, Any]:
         raise self.error or OrchestratorError("it went")
+
+    def price(self, usage: Mapping[str, int]) -> float | None:
+        return None
 
     def only_plan(self) -> Plan:
         return plan(task(1), task(2, (1,)))
@@ -44,15 +48,22 @@ class Program:
     """The command line with a start that remembers what it was asked."""
 
     started: list[tuple[Options, Sequence[str] | None]] = field(default_factory=list)
-    error: OrchestratorError | None = None
+    batches: list[Given] = field(default_factory=list)
+    error: BaseException | None = None
 
     def start(self, options: Options, *, retry: Sequence[str] | None = None) -> Story:
         self.started.append((options, retry))
         return Story(settle(options, KEY), self.error)
 
+    def start_batch(self, given: Given) -> dict[str, Any]:
+        self.batches.append(given)
+        raise OrchestratorError("it went")
+
     def type(self, *arguments: str) -> None:
-        """Run a command line; what it raises, a foreseen error or the exit."""
-        make_app(self.start, lambda directory, file: 7)(list(arguments), standalone_mode=False)
+        """Run a command line and print its answer; what it raises, a foreseen error or the exit."""
+        app = make_app(self.start, self.start_batch, lambda directory, file: 7)
+        answer = app(list(arguments), standalone_mode=False)
+        print(getattr(answer, "text", ""))
 
     def options(self, *arguments: str) -> Options:
         """Those with which the command line starts its run."""
@@ -128,8 +139,10 @@ def test_a_requirement_of_one_word_has_to_be_meant(arguments: list[str], program
 def test_options_that_mean_the_group_are_its_own(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
     program.type("--help")
     shown = capsys.readouterr().out
-    for command in ("run", "plan", "resume", "retry", "export"):
+    commands = "run plan batch resume retry status logs init doctor schema export check repair"
+    for command in commands.split():
         assert f"\n  {command} " in shown
+    assert "..." not in shown.partition("Commands:")[2]  # no summary is cut
 
 
 # What each command hands on
@@ -144,15 +157,28 @@ def test_run_takes_a_requirement_or_a_file_and_not_both(program: Program, tmp_pa
     options = program.options("run", "--config", str(file), "--only", "a", "--max-cost", "3")
     assert (options.requirements, options.settings) == ("Build a", {"max_executors": 2, "max_cost_usd": 3.0})
     assert program.options("--config", str(file), "--only", "b").requirements == "Build b"
+    with pytest.raises(UsageError, match="give the file, too, with --config FILE"):
+        program.type("run", "Build it", "--only", "a")
     over = program.options("run", "--config", str(file), "--only", "a", "--max-executors", "9", "--output-dir", "o")
     assert (over.settings["max_executors"], over.output_dir) == (9, Path("o"))
+
+
+def test_a_batch_can_be_planned_alone(program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text("scenarios:\n  - {name: a, requirements: Build a}\n  - {name: b, requirements: Build b}\n")
+    program.type("batch", str(file), "--plan-only", "--output-dir", str(tmp_path / "out"))
+    shown = capsys.readouterr().out
+    assert shown.count("run this sequentially") == 2
+    assert [options.output_dir for options, _ in program.started] == [tmp_path / "out" / name for name in "ab"]
+    assert program.batches == []
 
 
 def test_plan_shows_a_plan_and_builds_nothing(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
     program.type("plan", "Build a form", "--max-executors", "2")
     shown = capsys.readouterr().out
-    assert "task_2  Part 2  [medium, priority 1]  after task_1" in shown
-    assert "2 tasks, width 1: 1 of 2 executors" in shown
+    assert "└─ task_2 Part 2  [medium]" in shown
+    assert "run this sequentially: each task waits for the one before it" in shown
+    assert "width: 1" in shown
 
 
 @pytest.fixture
@@ -168,17 +194,45 @@ def test_resume_and_retry_go_on_under_the_runs_own_options(program: Program, dir
     assert (options.requirements, options.output_dir) == ("Build a form", directory)
     assert (options.settings["max_turns"], options.settings["max_cost_usd"]) == (7, 4.0)
     program.options("retry", str(directory))
+    program.options("retry", str(directory), "--failed", "--max-executors", "2")
+    assert program.started[-1][0].settings["max_executors"] == 2
     program.options("retry", str(directory), "task_2", "task_3")
-    assert [retry for _, retry in program.started] == [None, [], ["task_2", "task_3"]]
+    assert [retry for _, retry in program.started] == [None, [], [], ["task_2", "task_3"]]
+    with pytest.raises(UsageError, match="--failed means all"):
+        program.type("retry", str(directory), "task_2", "--failed")
+    (directory / "batch.json").touch()
+    with pytest.raises(UsageError, match=r"is a batch: retry one of its runs, as .*/SCENARIO"):
+        program.type("retry", str(directory))
 
 
-def test_what_stops_a_run_is_followed_by_how_to_go_on(
-    program: Program, directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    program.error = BudgetReached("the cap is reached")
-    with pytest.raises(BudgetReached):
-        program.type("resume", str(directory))
-    assert capsys.readouterr().err == f"to go on: parallel-orchestrator resume {directory}\n"
+def test_what_stops_a_run_is_followed_by_how_to_go_on(program: Program, directory: Path) -> None:
+    stops = {BudgetReached: BudgetReached("the cap is reached"), Interrupted: KeyboardInterrupt()}
+    for kind, error in stops.items():
+        program.error = error
+        with pytest.raises(kind) as caught:
+            program.type("resume", str(directory))
+        assert caught.value.__notes__ == [f"to go on: parallel-orchestrator resume {directory}"]
+
+
+def test_a_batchs_options_go_before_its_file(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    names = ("a", "b", "c")
+    file.write_text(
+        f"scenarios: [{', '.join(f'{{name: {n}, requirements: Build {n}, sandbox: auto}}' for n in names)}]"
+    )
+    options = ("--model", "m", "--sandbox", "off", "--max-turns", "9", "--task-timeout", "2", "--allow-install")
+    with pytest.raises(OrchestratorError, match="it went"):
+        program.type("batch", str(file), "--only", "a,c", *options, "--max-executors", "3", "--max-cost", "4")
+    (given,) = program.batches
+    assert (list(given.options), given.executors, given.max_cost_usd) == (["a", "c"], 3, 4.0)
+    assert given.options["c"].settings == {
+        "planner_model": "m",
+        "executor_model": "m",
+        "sandbox": "off",
+        "max_turns": 9,
+        "task_timeout_min": 2.0,
+        "allow_install": True,
+    }
 
 
 def test_export_says_how_much_it_wrote(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +262,7 @@ def test_foreseen_errors_are_one_message_and_their_exit_code(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert caught.value.code == code
-    told = {1: "error: a\\x1b[2Jb\nc\n", 130: ""}.get(code, "error: x\n")
+    told = {1: "error: a\\x1b[2Jb\n  c\n", 130: ""}.get(code, "error: x\n")
     assert capsys.readouterr().err == told
 
 
@@ -241,3 +295,41 @@ def test_a_mistake_ends_with_2_and_without_a_traceback(
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# What nobody foresaw
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (OSError(28, "No space left on device"), 3, "Mend that, then resume."),
+        (
+            ZeroDivisionError("by\x1b[2Jzero"),
+            1,
+            "unexpected ZeroDivisionError: by\\x1b[2Jzero. What was",
+        ),
+    ],
+)
+def test_what_nobody_foresaw_is_one_message(
+    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["orchestrator"])
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_app(app)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+    shown = capsys.readouterr().err
+    assert ended.value.code == code
+    assert shown.startswith("error: ")
+    assert shown.count("\n") == 1
+    assert told in shown

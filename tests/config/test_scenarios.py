@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from pathlib import Path
 
 import pytest
 
 from parallel_orchestrator.config.options import Options, settle
-from parallel_orchestrator.config.scenarios import find_config, load_options
+from parallel_orchestrator.config.scenario_file import json_schema
+from parallel_orchestrator.config.scenarios import find_config, load_batch, load_options
 from parallel_orchestrator.records.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,55 +95,229 @@ def test_a_single_scenario_needs_no_choice(folder: Path) -> None:
 
 def test_files_are_found_beside_the_scenario_file_and_shipped_recordings_by_name(folder: Path) -> None:
     (folder / "mine.yaml").write_text("")
+    (folder / "p.json").write_text("{}")
     head = "scenarios: [{name: a, requirements: Build, prices: p.json, replay: "
     assert _load(folder, head + "mine.yaml}]").replay == str(folder / "mine.yaml")
     options = _load(folder, head + "simple}]")
     assert (options.replay, options.settings["prices"]) == ("simple", str(folder / "p.json"))
 
 
+def _faults(folder: Path, content: str) -> list[str]:
+    """LINE:COLUMN and message of each fault; the excerpts are checked to point there."""
+    with pytest.raises(UsageError) as caught:
+        _load(folder, content)
+    head, *told = str(caught.value).split("\n")
+    path = folder / "scenarios.yaml"
+    found = []
+    while told:
+        line = told.pop(0).removeprefix(f"{path}:")
+        found.append(line)
+        if told and " | " in told[0]:
+            excerpt, caret = told.pop(0), told.pop(0)
+            number, column, _ = line.split(":", 2)
+            shown = content.split("\n")[int(number) - 1].replace("\t", " ")
+            assert excerpt.startswith(f"{number:>5} | {shown}"[:20])
+            assert caret.index("^") - len("      | ") == int(column) - 1
+    assert head == f"{path}: {len(found)} {'fault' if len(found) == 1 else 'faults'}; nothing was started"
+    return found
+
+
+SOME = "scenarios: [{name: a, requirements: B}]"
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("scenarios: [{name: a, requirements: B, colour: red}]", "scenarios.0.colour: Extra inputs are not permitted"),
+        ("scenarios: [{name: a, requirements: B, colour: red}]", ["1:40: unknown key 'colour'"]),
         (
-            "defaults: {limits: {costs: 1}}\nscenarios: [{name: a, requirements: B}]",
-            "defaults.limits.costs: Extra inputs are not permitted",
+            f"defaults: {{limits: {{costs: 1}}}}\n{SOME}",
+            ["1:21: unknown key 'costs'; did you mean 'cost'?"],
         ),
-        ("default: {}\nscenarios: [{name: a, requirements: B}]", "default: Extra inputs are not permitted"),
-        ("defaults: {requirements: B}\nscenarios: [{name: a}]", "defaults.requirements: Extra inputs"),
-        ("scenarios: [{name: a}]", "scenarios.0.requirements: Field required"),
-        ("scenarios: [{requirements: B}]", "scenarios.0.name: Field required"),
-        ("scenarios: [{name: ../a, requirements: B}]", "scenarios.0.name: String should match pattern"),
-        ("scenarios: [{name: a, requirements: B, max_executors: 0}]", "scenarios.0.max_executors: Input should be"),
-        ("scenarios: [{name: a, requirements: B, sandbox: off}]", "scenarios.0.sandbox: Input should be 'auto'"),
-        ("scenarios: []", "scenarios: List should have at least 1 item"),
-        ("scenarios: [a]", "scenarios.0: "),
-        ("scenarios: {name: a}", "scenarios: Input should be a valid list"),
-        ("defaults: 5\nscenarios: [{name: a, requirements: B}]", "defaults: "),
-        ("", "scenarios: "),
-        ("[]", "scenarios: "),
-        ("- a\n- b", ""),
-        ("just words", ""),
-        ("scenarios: [{name: a, requirements: A}, {name: a, requirements: B}]", "the name 'a' is used twice"),
+        (f"default: {{}}\n{SOME}", ["1:1: unknown key 'default'; did you mean 'defaults'?"]),
+        ("scenarios:\n- name: a\n  requirements: B\n  cost: 1", ["4:3: unknown key 'cost'; did you mean limits.cost?"]),
+        (f"defaults: {{requirements: B}}\n{SOME}", ["1:12: unknown key 'requirements'"]),
+        ("scenarios: [{name: a}]", ["1:13: a scenario needs 'requirements', or 'requirements_file'"]),
+        ("scenarios: [{requirements: B}]", ["1:13: 'name' is missing here"]),
+        ("scenarios: [{name: ../a, requirements: B}]", ["1:20: scenarios.name: String should match pattern"]),
+        ("scenarios: [{name: a, requirements: B, max_executors: 0}]", ["1:55: scenarios.max_executors: "]),
+        (
+            "scenarios: [{name: a, requirements: B, max_executors: '5'}]",
+            ["1:55: scenarios.max_executors: has to be a valid integer"],
+        ),
+        ("scenarios: [{name: a, requirements: 5}]", ["1:37: scenarios.requirements: has to be a valid string, not 5"]),
+        ("scenarios: [{name: a, requirements: B, verify: make}]", ["1:48: scenarios.verify: has to be a valid list"]),
+        (
+            "scenarios: [{name: a, requirements: B, sandbox: requird}]",
+            ["1:49: scenarios.sandbox: has to be 'auto', 'required' or 'off'; did you mean 'required'?"],
+        ),
+        ("scenarios: []", ["1:12: scenarios: List should have at least 1 item"]),
+        ("scenarios: [a]", ["1:13: scenarios: has to be a mapping of keys to values"]),
+        ("scenarios: {name: a}", ["1:12: scenarios: has to be a valid list"]),
+        (f"defaults: 5\n{SOME}", ["1:11: defaults: has to be a mapping of keys to values"]),
+        ("", ["1:1: 'scenarios' is missing here"]),
+        ("- a\n- b", ["1:1: the file: has to be a mapping of keys to values"]),
+        ("just words", ["1:1: the file: has to be a mapping of keys to values"]),
+        (
+            "scenarios:\n- {name: a, requirements: A}\n- {name: A, requirements: B}",
+            ["3:10: the name 'A' is used twice, first in line 2"],
+        ),
+        # Twice the same key, in the file and nested.
+        (f"{SOME}\n{SOME}", ["2:1: the key 'scenarios' stands here twice, first in line 1"]),
+        (
+            f"defaults:\n  limits:\n    cost: 1\n    cost: 2\n{SOME}",
+            ["4:5: the key 'cost' stands here twice, first in line 3"],
+        ),
+        # Tags.
+        (
+            f"defaults: !!python/object/apply:os.system ['true']\n{SOME}",
+            ["1:11: the tag !!python/object/apply:os.system is not allowed"],
+        ),
+        (
+            "scenarios:\n- name: !!python/name:os.system ''\n  requirements: B",
+            ["2:9: the tag !!python/name:os.system is not allowed"],
+        ),
+        # What YAML 1.1 reads otherwise than people do.
+        ("scenarios: [{name: no, requirements: B}]", ["1:20: no means false in YAML"]),
+        (f"defaults:\n  sandbox: off\n{SOME}", ["2:12: off means false in YAML"]),
+        (f"defaults: {{limits: {{turns: 010}}}}\n{SOME}", ["1:28: 010 is read as 8 in YAML"]),
+        (f"defaults: {{max_executors: 1_0}}\n{SOME}", ["1:27: 1_0 is read as 10 in YAML"]),
+        (f"defaults: {{limits: {{minutes: 1:30}}}}\n{SOME}", ["1:30: 1:30 is read as 90 in YAML"]),
+        ("scenarios: [{name: a, requirements: 2026-01-01}]", ["1:37: 2026-01-01 has a meaning of its own"]),
+        (f"defaults: {{speed: .nan}}\n{SOME}", ["1:19: .nan is read as a number"]),
+        # Files that are not there.
+        (f"defaults: {{replay: mediun}}\n{SOME}", ["1:20: there is no recording 'mediun'"]),
+        (f"defaults: {{planner: {{instructions: none.txt}}}}\n{SOME}", ["1:36: there is no text file "]),
+        ("scenarios: [{name: a, requirements_file: none.txt}]", ["1:42: there is no text file "]),
+        (
+            "scenarios: [{name: a, requirements: B, requirements_file: how.txt}]",
+            ["1:13: 'requirements' and 'requirements_file' exclude each other"],
+        ),
+        # Keys are never written into a file.
+        (
+            f"defaults: {{api_key_env: sk-ant-abc}}\n{SOME}",
+            ["1:25: defaults.api_key_env: name an environment variable"],
+        ),
+        # No YAML.
+        ("a: [", ["2:1: did not find expected node content"]),
+        ("a: b: c", ["1:5: mapping values are not allowed"]),
+        ("\t", ["1:1: a tab is no indentation in YAML; use spaces"]),
+        ("scenarios:\n\t- name: a", ["2:1: a tab is no indentation in YAML; use spaces"]),
+        ("a: \x01", ["1:4: "]),
+        (f"{SOME}\n---\n{SOME}", ["2:1: a second document begins"]),
+        ("a: *b", ["1:4: the alias *b names nothing that stands before it"]),
+        ("a: &a [*a]", ["1:8: the alias *a stands inside what it names"]),
+        ("? [a]\n: b", ["1:3: a key has to be a word", "1:1: 'scenarios' is missing here"]),
     ],
 )
-def test_a_file_with_faults_is_refused_and_they_are_named(content: str, told: str, folder: Path) -> None:
-    with pytest.raises(UsageError, match="is not a scenario file:\n  ") as caught:
-        _load(folder, content)
-    assert told in str(caught.value)
+def test_every_fault_is_told_where_it_stands(content: str, told: list[str], folder: Path) -> None:
+    found = _faults(folder, content)
+    assert len(found) == len(told), found
+    for fault, start in zip(sorted(found), sorted(told), strict=True):
+        assert fault.startswith(start)
 
 
-@pytest.mark.parametrize("content", ["a: [", "a: b: c", "\t", "!!python/object/apply:os.system ['true']"])
-def test_what_is_no_yaml_or_asks_for_more_than_data_is_refused(content: str, folder: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
-        _load(folder, content)
+BAD = (
+    """defaults:
+  max_executers: 5
+  limits: {cost: no, turns: 010}
+scenarios:
+  - name: a
+    requirements: B
+    name: b
+    replay: mediun
+""",
+    """default: {}
+scenarios:
+  - name: a
+    requirements: B
+    executor: {modell: x}
+    limits:
+      minutes: 0
+      minutes: 3
+  - name: A
+    requirements: !!python/none C
+""",
+    """scenarios:
+  - name: a/b
+    requirements: A
+    sandbox: on
+  - requirements: 5
+    planner:
+      instructions: none.txt
+    max_executors: "3"
+""",
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        (BAD[0], ["2:3", "3:18", "3:29", "7:5", "8:13"]),
+        (BAD[1], ["1:1", "5:16", "8:7", "9:11", "10:19"]),
+        (BAD[2], ["2:11", "4:14", "5:5", "5:19", "7:21", "8:20"]),
+    ],
+)
+def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], folder: Path) -> None:
+    assert [":".join(fault.split(":")[:2]) for fault in _faults(folder, content)] == places
+
+
+def _bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (_bomb(9), "up to here the file expands to more than"),
+        ("[" * 900_000, "nested deeper than"),
+        ("\n".join(f"k{n}: 1" for n in range(80_000)), "up to here the file expands to more than"),
+        ("x" * 50_000_000, "is larger than 1,000,000 bytes"),
+        ("a: " + "9" * 900_000, "is read as a number"),
+    ],
+    ids=["aliases", "brackets", "keys", "50 MB", "digits"],
+)
+def test_what_is_too_much_is_refused_before_it_grows(content: str, told: str, folder: Path) -> None:
+    (folder / "scenarios.yaml").write_text(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match=told):
+        load_options(folder / "scenarios.yaml", None)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_a_thousand_scenarios_fit(folder: Path) -> None:
+    entries = "".join(f"- name: s{n}\n  requirements: Build {n}\n  replay: simple\n" for n in range(1000))
+    (folder / "scenarios.yaml").write_text("scenarios:\n" + entries)
+    assert len(load_batch(folder / "scenarios.yaml", [])) == 1000
+
+
+def test_variables_are_named_in_the_file_and_read_from_the_environment(folder: Path) -> None:
+    options = _load(folder, "scenarios: [{name: a, requirements: B, api_key_env: MINE, base_url_env: URL}]")
+    settled = settle(options, {"MINE": "k", "URL": "http://localhost:1"})
+    assert settled.credential is not None
+    assert (settled.credential.value, settled.scenario.endpoint) == ("k", "http://localhost:1")
+    with pytest.raises(UsageError, match="MINE, which the scenario names, is not set"):
+        settle(options, {"ANTHROPIC_API_KEY": "other"})
+
+
+def test_the_schema_that_is_shipped_is_that_of_the_models() -> None:
+    shipped = json.loads((ROOT / "configs" / "scenarios.schema.json").read_text())
+    assert shipped == json_schema()
+    for file in (ROOT / "configs").glob("*.yaml"):
+        assert file.read_text().startswith("# yaml-language-server: $schema=scenarios.schema.json\n"), file
+
+
+@pytest.mark.parametrize("name", ["demo", "batch", "live"])
+def test_the_shipped_files_have_no_fault(name: str) -> None:
+    assert load_batch(ROOT / "configs" / f"{name}.yaml", [])
 
 
 def test_files_that_are_not_there_are_told(folder: Path) -> None:
     with pytest.raises(UsageError, match="there is no scenario file"):
         find_config("none.yaml")
-    with pytest.raises(UsageError, match=r"cannot read the planner's instructions .*none\.txt"):
-        _load(folder, "scenarios: [{name: a, requirements: B, planner: {instructions: none.txt}}]")
+    with pytest.raises(UsageError, match="cannot read"):
+        load_options(folder, None)
 
 
 @pytest.mark.parametrize("name", ["simple", "medium", "complex"])

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,18 @@ def environment(url: str | None, **extra: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def started(
-    *arguments: str, url: str | None = None, cwd: Path | None = None, variables: dict[str, str] | None = None
+    *arguments: str,
+    url: str | None = None,
+    cwd: Path | None = None,
+    variables: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[str]]:
-    """The program, running in a session of its own; all of it is killed at the end. `variables`: of its environment."""
+    """The program, running in a session of its own; all of it is killed at the end.
+
+    `variables`: of its environment. `prefix`: the words before its command line, for a program that becomes it.
+    """
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*prefix, *PROGRAM, *arguments],
         env=environment(url, **(variables or {})),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -59,9 +66,10 @@ def run(
     cwd: Path | None = None,
     code: int = 0,
     variables: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> str:
     """Run the program to its end; what it printed. Fails unless it ends with `code`."""
-    with started(*arguments, url=api.url if api else None, cwd=cwd, variables=variables) as process:
+    with started(*arguments, url=api.url if api else None, cwd=cwd, variables=variables, prefix=prefix) as process:
         output, _ = process.communicate(timeout=230)
         assert process.returncode == code, output
         return output

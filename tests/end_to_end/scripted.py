@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.fake_api import Block, Body, text, tool_use
+from tests.fake_api import Answer, Block, Body, text, tool_use
 
 EDITOR = "str_replace_based_edit_tool"
 
@@ -72,11 +72,11 @@ def layered(layers: int, width: int) -> dict[str, Any]:
     return plan(tasks)
 
 
-def build_part(body: Body) -> list[Block]:
-    """The next turn of building a part: module and test, document, test run, report."""
+def build_part(body: Body, turn: int | None = None) -> list[Block]:
+    """The next turn of building a part: module and test, document, test run, report. `turn` counts from 1."""
     name = task_of(body)
     number = int(name.removeprefix("task_"))
-    turn = answers_before(body) + 1
+    turn = turn or answers_before(body) + 1
     create = {"command": "create"}
     if turn == 1:
         module = f'"""Part {number}."""\n\n\ndef value() -> int:\n    """Its value."""\n    return {number}\n'
@@ -94,10 +94,12 @@ def build_part(body: Body) -> list[Block]:
     return [text(f"Part {number} returns {number}; its test passes.")]
 
 
-def model(planned: dict[str, Any], build: Callable[[Body], list[Block]] = build_part) -> Callable[[Body], list[Block]]:
+def model(
+    planned: dict[str, Any], build: Callable[[Body], Answer | list[Block]] = build_part
+) -> Callable[[Body], Answer | list[Block]]:
     """A script that plans `planned` and builds its tasks with `build`."""
 
-    def script(body: Body) -> list[Block]:
+    def script(body: Body) -> Answer | list[Block]:
         return [text(json.dumps(planned))] if task_of(body) == "plan" else build(body)
 
     return script

@@ -144,10 +144,10 @@ def _asked_more(api: FakeApi, count: int) -> bool:
 
 def test_everything_killed_then_resumed_runs_nothing_twice(tmp_path: Path) -> None:
     directory, golden = tmp_path / "out", tmp_path / "golden"
-    with _api(tasks=8, latency_s=0.4) as api:
+    with _api(tasks=12, latency_s=0.4) as api:
         harness.run(REQUIREMENT, "--output-dir", str(golden), api=api)
-    with _api(tasks=8, latency_s=0.4) as api:
-        for command, count in (([REQUIREMENT, "--output-dir"], 2), (["resume"], 5)):
+    with _api(tasks=12, latency_s=0.4) as api:
+        for command, count in (([REQUIREMENT, "--output-dir"], 2), (["resume"], 6)):
             with harness.started(*command, str(directory), url=api.url):
                 harness.wait_until(partial(_has_merged, directory, count, api))
             harness.wait_until(lambda: harness.family(directory) == set())
@@ -156,9 +156,9 @@ def test_everything_killed_then_resumed_runs_nothing_twice(tmp_path: Path) -> No
         assert f"reusing {len(done)} tasks" in output
         # What was in flight when the gateway died may have been answered to nobody; nothing else is asked twice.
         assert len(api.answered_twice()) <= harness.summary(directory)["open_calls"]
-    _assert_done(directory, 8)
+    _assert_done(directory, 12)
     merged = [move["task"] for move in harness.moves(directory) if move["state"] == "merged"]
-    assert len(merged) == len(set(merged)) == 8
+    assert len(merged) == len(set(merged)) == 12
     assert harness.tree(directory) == harness.tree(golden)
 
 

@@ -21,7 +21,14 @@ from tests.end_to_end import harness
 REQUIREMENT = "Build a simple todo list application with add, delete, and mark complete features"
 PROJECT = {"src", "tests", "docs", "README.md", "pyproject.toml"}
 STATE = {"scenario.json", "queue.jsonl", "queue.lock", "ledger.jsonl", "run.lock", "merge.lock", ".git"}
-RESULT = {"orchestrator.log", "execution_plan.json", "execution_summary.json", "executor_1", "executor_2"}
+RESULT = {
+    "orchestrator.log",
+    "execution_plan.json",
+    "execution_summary.json",
+    "execution_summary.md",
+    "executor_1",
+    "executor_2",
+}
 TYPED = {**harness.environment(None), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 """The environment of a person who types commands with ours active."""
 
@@ -39,7 +46,7 @@ def test_the_medium_recording(tmp_path: Path, subtests: pytest.Subtests) -> None
 
 def _project(made: Path, scratch: Path) -> Path:
     """A copy of the project alone, without the run's state."""
-    return shutil.copytree(made, scratch / "project", ignore=shutil.ignore_patterns(*STATE, *RESULT))
+    return shutil.copytree(made, scratch / "project", symlinks=True, ignore=shutil.ignore_patterns(*STATE, *RESULT))
 
 
 def check_every_figure_of_the_summary_is_what_the_other_files_say(made: Path, _scratch: Path) -> None:
@@ -47,7 +54,7 @@ def check_every_figure_of_the_summary_is_what_the_other_files_say(made: Path, _s
 
 
 def check_false_figures_are_found(made: Path, scratch: Path) -> None:
-    copy = shutil.copytree(made, scratch / "copy")
+    copy = shutil.copytree(made, scratch / "copy", symlinks=True)
     summary = harness.summary(copy)
     fields = ["completed", "coverage_percent", "makespan_s", "cost_usd", "retries"]
     summary |= {field: summary[field] + 0.01 for field in fields}

@@ -94,6 +94,16 @@ def test_an_unknown_price_is_not_nothing(calls: Calls) -> None:
     assert (total["cost_usd"], total["unpriced_calls"], total["model_calls"]) == (0.5, 1, 2)
 
 
+def test_an_unknown_price_counts_at_its_bound_and_figures_that_are_none_do_not(calls: Calls) -> None:
+    calls.answered(calls.begin("task_1", 1, bound=2.0), usd=None)
+    assert _fold(calls).total().uncertain_usd == 2.0
+    assert _agrees(calls)
+    spending = Spending()
+    usage = {"input_tokens": -5, "output_tokens": "many", "cache_read_input_tokens": [1]}
+    spending.add({"usage": usage, "usd": None, "endpoint_s": 1.0})
+    assert set(spending.as_json()["tokens"].values()) == {0}
+
+
 def test_a_replay_costs_nothing_and_says_what_it_cost_then(calls: Calls) -> None:
     calls.answered(calls.begin("task_1", 1), usd=0.0, recorded=0.75)
     total = _fold(calls).total().as_json()

@@ -134,9 +134,16 @@ def test_a_finished_summary_is_one_that_says_so(tmp_path: Path) -> None:
     for content, finished in (('{"status": "incomplete"}', False), ('{"sta', False), ("\0", False)):
         write_whole(run.summary, content)
         assert (finished_summary(run) is not None) is finished
-    for summary in ({"status": "done"}, {"status": "failed", "failed": 1}, {"status": "failed", "blocked": 2}):
-        write_whole(run.summary, json.dumps(summary))
-        assert finished_summary(run) == summary
+    told = ("tests", "verify", "lines_of_code", "coverage_percent", "tokens", "cost_usd", "tasks")
+    whole = {"version": 1, **dict.fromkeys(told, 0)}
+    for changes in ({"status": "done"}, {"status": "failed", "failed": 1}, {"status": "failed", "blocked": 2}):
+        write_whole(run.summary, json.dumps(whole | changes))
+        assert finished_summary(run) == whole | changes
     # All is merged and only the last tests were red: they can be run again.
-    write_whole(run.summary, json.dumps({"status": "failed", "failed": 0, "blocked": 0}))
+    write_whole(run.summary, json.dumps({**whole, "status": "failed", "failed": 0, "blocked": 0}))
     assert finished_summary(run) is None
+    # Altered, or written by another version: it is derived, so it is made again.
+    others: list[object] = [{}, [], {"status": "done"}, {**whole, "status": "done", "version": 2}]
+    for other in others:
+        write_whole(run.summary, json.dumps(other))
+        assert finished_summary(run) is None

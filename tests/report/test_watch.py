@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.report.account import closing_account, plan_account
-from parallel_orchestrator.report.console import LiveView, PlainView, QuietView, Snapshot, make_view
+from parallel_orchestrator.report.advice import advise
+from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, make_view
+from parallel_orchestrator.report.live import LiveView, table_of
+from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic
+from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.report.summary import summarize
-from parallel_orchestrator.report.watch import Watch
+from parallel_orchestrator.report.watch import Watch, reuse
 from tests.records.plans import plan, task
 from tests.report.runs import Story
 
@@ -75,7 +86,7 @@ def test_a_snapshot_is_what_files_and_workers_say(story: Story) -> None:
         (2, None, "", "idle"),
     ]
     assert (first.done(), first.spent.usd, second.done(), second.spent.usd) == (0, 0.5, 1, 1.0)
-    assert second.states["task_1"] == (TaskState.MERGED, "")
+    assert second.items["task_1"] == Item("Part 1", Standing.DONE, "merged")
     assert view.said == []
 
 
@@ -92,18 +103,21 @@ def test_a_resume_says_what_it_takes_over(story: Story) -> None:
     story.calls.buy("plan", 1)
     story.merge()
     story.calls.buy("task_1", 1, 2)
-    story.queue.claim(1)
+    story.queue.claim(1), story.queue.claim(2)
     story.calls.buy("task_2", 1, 2, 3)
     story.queue.take_back(None, "its orchestrator ended")
-    line = _watch(story, Heard()).reuse(story.queue.refresh())
-    assert line == ("resuming: reusing 1 task, 3 turns of task_2, $3.00; task_2 goes on from turn 4; 3 tasks to do")
+    line = reuse(story.run, story.queue.refresh())
+    assert line == (
+        "resuming: reusing 1 task, 3 turns of task_2, $3.00; task_2 goes on from turn 4 "
+        "(its orchestrator ended); 2 tasks to begin"
+    )
 
 
 def test_a_resume_of_a_replay_counts_answers_in_place_of_money(story: Story) -> None:
     story.calls.answered(story.calls.begin("task_1", 1), usd=0.0, recorded=0.5)
-    line = _watch(story, Heard()).reuse(story.queue.refresh())
+    line = reuse(story.run, story.queue.refresh())
     assert line == (
-        "resuming: reusing 0 tasks, 1 turn of task_1, 1 recorded answer; task_1 goes on from turn 2; 4 tasks to do"
+        "resuming: reusing 0 tasks, 1 turn of task_1, 1 recorded answer; task_1 goes on from turn 2; 3 tasks to begin"
     )
 
 
@@ -112,10 +126,10 @@ def test_what_failed_does_not_go_on_and_a_retry_begins_at_its_first_turn(story: 
     assert story.fail("too hard") == "task_3"
     story.calls.buy("task_3", 1, 2)
     story.merge()
-    watch = _watch(story, Heard())
-    assert watch.reuse(story.queue.refresh()) == "resuming: reusing 2 tasks, $1.00; nothing left to do"
+    line = reuse(story.run, story.queue.refresh())
+    assert line == "resuming: reusing 2 tasks, $1.00; nothing left to do but the last tests"
     story.queue.retry("task_3", "asked")
-    assert watch.reuse(story.queue.refresh()) == "resuming: reusing 2 tasks, $1.00; 2 tasks to do"
+    assert reuse(story.run, story.queue.refresh()) == "resuming: reusing 2 tasks, $1.00; 2 tasks to begin"
 
 
 # Plain lines
@@ -147,7 +161,7 @@ def test_without_a_terminal_there_is_one_line_a_change(story: Story, capsys: pyt
 
 def test_what_is_said_keeps_its_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     PlainView().say("one\ntwo \x1b[31m\x9b2J")
-    assert capsys.readouterr().err == "one\ntwo \\x1b[31m\\x9b2J\n"
+    assert capsys.readouterr().err == "one\n  two \\x1b[31m\\x9b2J\n"
 
 
 def test_a_quiet_view_shows_nothing(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,19 +194,155 @@ def test_the_live_table_shows_names_that_steer_nothing(
     assert "\x07" not in printed
 
 
+# What the snapshots say besides
+
+
+def _snapshot(**changes: Any) -> Snapshot:
+    rows = [Row(n, f"task_{n}", "Part", "$ pytest", 61.0, 3, 12_345) for n in range(1, 21)]
+    items = {f"task_{n}": Item("Part", Standing.RUNNING, "claimed") for n in range(1, 21)}
+    fields = {"traffic": Traffic(4, 2, 8), "elapsed_s": 75.0, "left_s": 62.0, "max_cost_usd": 5.0, **changes}
+    return Snapshot(rows, items, Spending(usd=1.5), **fields)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 12), (80, 24), (200, 50), (40, 10)])
+def test_the_table_fits_every_screen(width: int, height: int) -> None:
+    console = Console(width=width, height=height, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(table_of(_snapshot(), width, height), width=width - 1)
+    lines = captured.get().splitlines()
+    assert max(map(cell_len, lines)) < width
+    assert len(lines) < height
+    if width >= 60:
+        assert any("~1:02 left" in line for line in lines)
+        assert any("$1.50 of $5.00" in line for line in lines)
+        assert any("2 waiting" in line for line in lines)
+        assert any("… and" in line for line in lines) == (height < 28)
+        assert any("12.3k tok" in line for line in lines) == (width >= 80)
+
+
+def test_after_ten_silent_seconds_there_is_a_sign_of_life(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, now = PlainView(), time.monotonic()
+    view.show(_snapshot())
+    capsys.readouterr()
+    for seconds in (HEARTBEAT_S - 1, HEARTBEAT_S + 1, HEARTBEAT_S + 2, 2 * HEARTBEAT_S, 2 * HEARTBEAT_S + 2):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
+        view.show(_snapshot(traffic=Traffic(held_s=30)))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second
+    assert first == (
+        "[0/20] 0 done · 20 running · 0 ready · 0 waiting · 0 failed · 0 blocked; $1.50 of $5.00; "
+        "rate limit: all calls wait 30 s; 1:15, ~1:02 left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "terminal", "kind", "coloured"),
+    [
+        ({"TERM": "xterm"}, True, LiveView, True),
+        ({"TERM": "xterm", "NO_COLOR": "1", "FORCE_COLOR": "1"}, True, PlainView, False),
+        ({"TERM": "dumb", "FORCE_COLOR": "1"}, True, PlainView, False),
+        ({"TERM": "xterm"}, False, PlainView, False),
+        ({"TERM": "xterm", "FORCE_COLOR": "1"}, False, PlainView, True),
+    ],
+)
+def test_escapes_are_printed_only_where_they_are_wanted(
+    environment: dict[str, str],
+    terminal: bool,
+    kind: type,
+    coloured: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    view = make_view()
+    assert type(view) is kind
+    view.show(_snapshot())
+    items = {"task_1": Item("Part", Standing.DONE, "merged")}
+    view.show(Snapshot([], items, Spending()))
+    view.close()
+    printed = capsys.readouterr().err
+    assert "merged" in printed
+    assert ("\x1b[" in printed) == coloured
+    assert ("\x1b[J" in printed) == (kind is LiveView)
+
+
+def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
+    story = Story(tmp_path, plan(*(task(n) for n in range(1, 7))))
+    view = Heard()
+    watch = _watch(story, view)
+    story.queue.start_session(2)
+    for merged in range(5):
+        snapshot = watch.look(story.queue.replica, [])
+        assert (snapshot.left_s is None) == (merged < 3)
+        assert (snapshot.left_s or 0.0) >= 0
+        story.merge()
+    claim = story.queue.claim(2).claim
+    assert claim
+    story.calls.buy(claim.task, 1)
+    story.calls.begin(claim.task, 2)
+    (row,) = watch.look(story.queue.replica, [Slot(2, claim.task, "asking the model (turn 2)")]).rows
+    assert (row.executor, row.task, row.doing, row.turns, row.tokens) == (
+        2,
+        "task_6",
+        "asking the model (turn 2)",
+        1,
+        115,
+    )
+    story.queue.finish(claim, Outcome(TaskState.MERGED))
+    last = watch.look(story.queue.replica, [])
+    assert (list(last.rows), last.done(), last.left_s) == ([], 6, None)
+    watch.close()
+    story.close()
+
+
+class SlowGateway:
+    """Answers after a while."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answer = threading.Event()
+
+    def status(self) -> dict[str, Any]:
+        self.asked += 1
+        self.answer.wait(10)
+        return {"in_flight": 3, "waiting": 1, "limit": 4, "held_until_s": 7.5}
+
+
+def test_a_gateway_that_is_slow_to_answer_keeps_nobody_waiting(story: Story) -> None:
+    view, gateway = Heard(), SlowGateway()
+    watch = _watch(story, view)
+    for _ in range(20):
+        assert watch.look(story.queue.replica, [], gateway).traffic is None
+    assert gateway.asked == 1
+    gateway.answer.set()
+    deadline = time.monotonic() + 20
+    while (traffic := watch.look(story.queue.replica, [], gateway).traffic) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert traffic == Traffic(3, 1, 4, 7.5)
+
+
 # Accounts
 
 
-def test_a_plan_is_shown_escaped_with_its_order(tmp_path: Path) -> None:
-    shown = plan_account(plan(task(1, name=NASTY), task(2, (1,)), task(3)), tmp_path, 5)
+def test_a_plan_is_shown_escaped_as_a_tree(tmp_path: Path) -> None:
+    small = plan(task(1, name=NASTY), task(2, (1,)), task(3), task(4, (2, 3)))
+    shown = plan_account(small, tmp_path, advise(small, 5))
     assert not CONTROL.search(shown)
     lines = shown.splitlines()
     assert lines[0] == "simple: It is small."
-    assert f"task_1  {ESCAPED}  [medium, priority 1]" in lines
-    assert "task_2  Part 2  [medium, priority 1]  after task_1" in lines
-    assert "        src/part_2.py" in lines
-    assert "critical path: task_1 -> task_2" in lines
-    assert "3 tasks, width 2: 2 of 5 executors" in lines
+    assert lines[2:6] == [
+        f"task_1 {ESCAPED}  [medium]",
+        "└─ task_2 Part 2  [medium]",
+        "   └─ task_4 Part 4  [medium], also after task_3",
+        "task_3 Part 3  [medium]",
+    ]
+    assert "critical path: task_1 -> task_2 -> task_4" in lines
     assert str(tmp_path / "execution_plan.json") in lines[-1]
 
 
@@ -239,4 +389,4 @@ def test_an_uncertain_cost_is_said_to_be_one(story: Story) -> None:
     story.calls.answered(story.calls.begin("task_1", 1, bound=None), usd=None)
     story.calls.begin("task_1", 2, bound=3.0)
     (cost,) = (line for line in _account(story, Path("/out")) if line.startswith("  cost:"))
-    assert "at least $0.00 (1 calls have no known price), up to $3.00 more for calls whose end is unknown" in cost
+    assert "≥ $0.00 (1 turn unpriced), up to $3.00 more for calls of unknown end or price" in cost

@@ -1,0 +1,41 @@
+"""Threads for what must not hold up a supervisor: preparing runs and finishing them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Crew:
+    """So many threads that do one job after the other. A job handles its own errors.
+
+    They are daemons: a second Ctrl-C ends the program at once, and every job may be killed anywhere.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Have one of the threads do it."""
+        self._jobs.put(job)
+
+    def end(self) -> None:
+        """Return when all jobs are done."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:
+                log.exception("a job failed")

@@ -1,0 +1,152 @@
+"""The scenarios of a batch: which folder each has, and which of them are finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from parallel_orchestrator.config.options import Options, Settled
+from parallel_orchestrator.records.errors import DamagedState, UsageError
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
+from parallel_orchestrator.report.summary import finished_summary
+from parallel_orchestrator.store.directory import OwnedRun, read_scenario
+from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+
+if TYPE_CHECKING:
+    from parallel_orchestrator.gateway.config import RunConfig, StartConfig
+    from parallel_orchestrator.gateway.process import GatewayProcess
+
+
+class Site(Protocol):
+    """A run that executors can work on; orchestrator.Site."""
+
+    @property
+    def owned(self) -> OwnedRun:
+        """Its directory."""
+
+    @property
+    def plan(self) -> Plan:
+        """Its plan."""
+
+    @property
+    def around(self) -> Surroundings:
+        """Where its commands run."""
+
+
+class Story(Protocol):
+    """The steps of one run; orchestrator.Run."""
+
+    settled: Settled
+
+    def check(self) -> tuple[Surroundings, str]:
+        """What can be found wrong before a directory is touched."""
+
+    def who_pays(self) -> str:
+        """Which credential pays for which endpoint."""
+
+    def gateway_config(self) -> StartConfig:
+        """How a gateway for this run starts."""
+
+    def served(self, owned: OwnedRun) -> RunConfig:
+        """What the gateway needs to know of it."""
+
+    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Any:
+        """All that must be there before executors begin; a Site."""
+
+    def finish(self, site: Any) -> dict[str, Any]:
+        """Test and describe the whole; the summary."""
+
+    def stopped(self, site: Any) -> dict[str, Any]:
+        """Sum up a run that stops before its end; the summary."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scenario of the batch."""
+
+    name: str
+    story: Story
+    folder: str
+    """Of its run, in the batch's."""
+    finished: dict[str, Any] | None = None
+    """Its summary, when it is finished already."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """What its run does."""
+        return self.story.settled.scenario
+
+    def run(self, batch: BatchDirectory) -> RunDirectory:
+        """Where its run lies."""
+        return RunDirectory(batch.root / self.folder)
+
+
+def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
+    """The scenario's folder: NAME, or NAME-HASH6 where NAME holds the run of an earlier text of it."""
+    scenario = story.settled.scenario
+    folder = name if _may_use(batch.root / name, scenario) else f"{name}-{_identity_hash(scenario)}"
+    return Entry(name, story, folder, finished_summary(RunDirectory(batch.root / folder)))
+
+
+def _may_use(directory: Path, scenario: Scenario) -> bool:
+    """Whether that directory is free, or holds this very run."""
+    old = read_scenario(RunDirectory(directory))
+    return old is None or identity_difference(old, scenario.model_dump()) is None
+
+
+def _identity_hash(scenario: Scenario) -> str:
+    identity = scenario.model_dump(include=set(IDENTITY))
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def remember(batch: BatchDirectory, executors: int, max_cost_usd: float | None, options: Mapping[str, Options]) -> None:
+    """Write down what `resume` needs to go on with the batch by its folder alone."""
+    scenarios = [
+        {"name": name, "requirements": one.requirements, "replay": one.replay, "settings": one.settings}
+        for name, one in options.items()
+    ]
+    fields = {"version": 1, "max_executors": executors, "max_cost_usd": max_cost_usd, "scenarios": scenarios}
+    write_json(batch.config, fields)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A batch as it was given last."""
+
+    max_executors: int
+    max_cost_usd: float | None
+    options: dict[str, Options]
+
+
+def recall(batch: BatchDirectory) -> Remembered:
+    """The inverse of `remember`. Raises UsageError where no batch is, DamagedState where the file is none any more."""
+    try:
+        fields = json.loads(batch.config.read_text())
+        options = {
+            one["name"]: Options(one["requirements"], None, None, one["replay"], one["settings"])
+            for one in fields["scenarios"]
+        }
+        return Remembered(fields["max_executors"], fields["max_cost_usd"], options)
+    except FileNotFoundError as error:
+        raise UsageError(f"{batch.root} holds no batch (there is no batch.json in it)") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedState(f"{batch.config} is damaged ({error}); start the batch again from its YAML file") from error
+
+
+def require_place(batch: BatchDirectory) -> None:
+    """Refuse a folder that holds something else. Raises UsageError."""
+    if RunDirectory(batch.root).scenario.exists():
+        raise UsageError(f"{batch.root} holds a single run: choose another --output-dir for the batch")
+    if batch.root.exists() and not batch.root.is_dir():
+        raise UsageError(f"{batch.root} is not a directory")
+
+
+def spent(entries: Iterable[Entry]) -> float:
+    """USD that finished scenarios have cost."""
+    return float(sum(entry.finished["cost_usd"] for entry in entries if entry.finished))

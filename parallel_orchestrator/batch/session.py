@@ -1,0 +1,104 @@
+"""One session of a batch: everything checked before anything is begun, the folder owned, the result written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.batch.entries import Entry, Story, place, remember, require_place
+from parallel_orchestrator.batch.story import Batch, Tools
+from parallel_orchestrator.batch.watch import PartOfView
+from parallel_orchestrator.config.options import Options
+from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text
+from parallel_orchestrator.report.console import View
+from parallel_orchestrator.report.summary_page import write_page
+from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.store.paths import BatchDirectory
+from parallel_orchestrator.store.runlock import RunLock
+
+MakeStory = Callable[[Options, View], Story]
+"""Makes the run of one scenario."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a batch is asked to do."""
+
+    options: Mapping[str, Options]
+    """By scenario."""
+    folder: Path
+    executors: int
+    max_cost_usd: float | None
+    """Cap over all scenarios together."""
+
+
+def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[str, Any]:
+    """Build every scenario, or go on with those that are not finished; the batch's summary.
+
+    Raises OrchestratorError when nothing can go on; what was done is kept, and the same again goes on.
+    """
+    started = time.monotonic()
+    batch = BatchDirectory(given.folder.absolute())
+    require_place(batch)
+    stories = _checked(given.options, make, view)
+    _make(batch)
+    lock = RunLock.acquire(batch.run_lock, say=view.say)
+    try:
+        entries = [place(batch, name, story) for name, story in stories.items()]
+        remember(batch, given.executors, given.max_cost_usd, given.options)
+        _say_what_is_ahead(entries, view)
+        work = Batch(batch, entries, given.executors, tools, view)
+        try:
+            work.go(lock, given.max_cost_usd)
+        finally:
+            endings = [work.endings.get(entry.name) or Ending(entry.name, entry.folder, None) for entry in entries]
+            summary = batch_summary(endings, given.executors, time.monotonic() - started)
+            write_whole(batch.summary, batch_text(summary))
+            write_page(batch.page, lambda: batch_page(summary))
+        return summary
+    finally:
+        lock.release()
+
+
+def _checked(options: Mapping[str, Options], make: MakeStory, view: View) -> dict[str, Story]:
+    """The runs of all scenarios. Raises UsageError with every fault that can be found before anything is begun."""
+    stories: dict[str, Story] = {}
+    faults = []
+    for name, one in options.items():
+        try:
+            stories[name] = make(one, PartOfView(view, name))
+            stories[name].check()
+        except UsageError as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        raise UsageError(faults[0] if len(faults) == 1 else "\n".join(["nothing was begun:", *dict.fromkeys(faults)]))
+    return stories
+
+
+def _make(batch: BatchDirectory) -> None:
+    try:
+        batch.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {batch.root}: {error.strerror}") from error
+
+
+def _say_what_is_ahead(entries: Sequence[Entry], view: View) -> None:
+    """Who pays, once for all of the same, and which scenarios begin anew."""
+    todo = [entry for entry in entries if not entry.finished]
+    if not todo:
+        view.say(f"all {len(entries)} scenarios are finished; nothing to do")
+        return
+    told = sorted({entry.story.who_pays() for entry in todo if not entry.scenario.replay})
+    replays = sum(bool(entry.scenario.replay) for entry in todo)
+    if replays:
+        told.append(f"{replays} replay recordings: no model is asked for them, they cost nothing")
+    sandbox = sorted({entry.story.check()[1] for entry in todo})
+    reused = f", {len(entries) - len(todo)} more are finished and not touched" if len(todo) < len(entries) else ""
+    view.say(f"{len(todo)} scenarios to do{reused}. {'; '.join(told)}. {'; '.join(sandbox)}")
+    for entry in todo:
+        if entry.folder != entry.name:
+            view.say(f"{entry.name} differs from what was run before: it runs anew, in {entry.folder}")

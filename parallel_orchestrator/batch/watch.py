@@ -1,0 +1,208 @@
+"""Watching a batch: what its journal, its runs, its executors and the gateway say now, as snapshots for a view."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.report.console import View
+from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing, Traffic
+from parallel_orchestrator.report.spending import Spending
+from parallel_orchestrator.report.watch import Figures, Gateway, Part
+from parallel_orchestrator.store.batchlog import BatchReplica, ScenarioState, ScenarioStatus
+from parallel_orchestrator.store.board import Member
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+from parallel_orchestrator.store.plan_file import read_plan
+
+_SHOW_S = 0.25
+_ETA_AFTER = 3
+"""Scenarios that have to end under our eyes before a time to the end is named."""
+
+_STANDING = {
+    ScenarioState.WAITING: Standing.WAITING,
+    ScenarioState.PLANNED: Standing.READY,
+    ScenarioState.OPEN: Standing.RUNNING,
+}
+_ENDED = {"done": Standing.DONE, "failed": Standing.FAILED, "stopped": Standing.BLOCKED}
+LABELS = {
+    Standing.DONE: "done",
+    Standing.RUNNING: "open",
+    Standing.READY: "planned",
+    Standing.WAITING: "waiting",
+    Standing.FAILED: "failed",
+    Standing.BLOCKED: "stopped",
+}
+"""What a scenario that stands so is called."""
+
+
+class Slot(Protocol):
+    """An executor, as its supervisor knows it."""
+
+    number: int
+    task: str | None
+    member: Member | None
+    doing: str
+    since: float
+
+
+class BatchWatch:
+    """Shows a batch in `view`: its scenarios in the place of tasks, and its executors with the tasks they hold.
+
+    `names`: a few words on each scenario. `spent_before`: of scenarios that were finished before this session.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        batch: BatchDirectory,
+        names: Mapping[str, str],
+        max_cost_usd: float | None = None,
+        spent_before: Spending | None = None,
+    ) -> None:
+        self._view = view
+        self._batch = batch
+        self._names = names
+        self.max_cost_usd = max_cost_usd
+        self._ended = spent_before or Spending()
+        self._figures = Figures()
+        self._parts: dict[str, Part] = {}
+        """Of the scenarios that have a plan and are not closed."""
+        self._counted: set[str] = set()
+        """Scenarios whose cost is in `_ended`."""
+        self._began = time.monotonic()
+        self._closed_at_first: int | None = None
+        self._shown = 0.0
+
+    def of(self, scenario: str) -> PartOfView:
+        """The view that one scenario speaks to."""
+        return PartOfView(self._view, scenario)
+
+    def look(self, replica: BatchReplica, slots: Iterable[Slot], gateway: Gateway | None = None) -> None:
+        """Show how things stand now, some times a second."""
+        now = time.monotonic()
+        if now - self._shown < _SHOW_S and replica.left:
+            return
+        self._shown = now
+        self._follow(replica)
+        status = self._figures.of(gateway) if gateway else None
+        snapshot = Snapshot(
+            self._rows(slots, now),
+            {name: _item(self._names.get(name, ""), status) for name, status in replica.scenarios.items()},
+            self._spent(),
+            self.max_cost_usd,
+            "scenarios",
+            LABELS,
+            Traffic.of(status) if status else None,
+            now - self._began,
+            self._left(replica, now),
+        )
+        self._view.show(snapshot)
+
+    def close(self) -> None:
+        """Nothing more will be shown."""
+        for part in self._parts.values():
+            part.close()
+        self._parts.clear()
+        self._view.close()
+
+    def _follow(self, replica: BatchReplica) -> None:
+        """Read what is new in the runs that are under way, and keep what the closed ones cost."""
+        for name, status in replica.scenarios.items():
+            if status.state is ScenarioState.CLOSED:
+                if name not in self._counted:
+                    self._count(name, status)
+            elif status.state is not ScenarioState.WAITING:
+                with suppress(OSError, OrchestratorError):  # what is wrong there is told by who works on it
+                    part = self._parts.get(name) or self._opened(name, status)
+                    part.refresh()
+
+    def _opened(self, name: str, status: ScenarioStatus) -> Part:
+        run = RunDirectory(self._batch.root / status.folder)
+        part = self._parts[name] = Part(run, read_plan(run.plan))
+        return part
+
+    def _count(self, name: str, status: ScenarioStatus) -> None:
+        self._counted.add(name)
+        part = self._parts.pop(name, None)
+        if part is not None:
+            with suppress(OrchestratorError):
+                part.refresh_ledger()
+            _add(self._ended, part.ledger.total())
+            part.close()
+        else:
+            _add(self._ended, _by_summary(RunDirectory(self._batch.root / status.folder)))
+
+    def _spent(self) -> Spending:
+        spent = Spending()
+        for one in (self._ended, *(part.ledger.total() for part in self._parts.values())):
+            _add(spent, one)
+        return spent
+
+    def _rows(self, slots: Iterable[Slot], now: float) -> list[Row]:
+        return [self._row(slot, now) for slot in sorted(slots, key=lambda slot: slot.number)]
+
+    def _row(self, slot: Slot, now: float) -> Row:
+        if not slot.task or not slot.member:
+            return Row(slot.number, None, "", slot.doing, now - slot.since)
+        folder = slot.member.run.root.name
+        part = next((part for part in self._parts.values() if part.folder == folder), None)
+        if part is None:  # closed under its executor
+            return Row(slot.number, f"{folder}/{slot.task}", "", slot.doing, now - slot.since)
+        return part.row(part.replica, slot.number, slot.task, slot.doing, f"{folder}/")
+
+    def _left(self, replica: BatchReplica, now: float) -> float | None:
+        """Estimated seconds to the end, by how many scenarios ended since we look."""
+        closed = len(replica.scenarios) - replica.left
+        if self._closed_at_first is None:
+            self._closed_at_first = closed
+        seen = closed - self._closed_at_first
+        if seen < _ETA_AFTER or not replica.left:
+            return None
+        return max(0.0, replica.left * (now - self._began) / seen)
+
+
+class PartOfView:
+    """Says what one scenario says under its name."""
+
+    def __init__(self, view: View, scenario: str) -> None:
+        self._view = view
+        self._scenario = scenario
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._view.say(f"{self._scenario}: {text}")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """The batch is shown as a whole."""
+
+    def close(self) -> None:
+        """The batch's view stays open."""
+
+
+def _item(name: str, status: ScenarioStatus) -> Item:
+    if status.state is ScenarioState.CLOSED:
+        ending = status.record["ending"]
+        return Item(name, _ENDED[ending], ending, status.record["why"])
+    return Item(name, _STANDING[status.state], status.state.value)
+
+
+def _add(total: Spending, one: Spending) -> None:
+    for name, value in vars(one).items():
+        setattr(total, name, getattr(total, name) + value)
+
+
+def _by_summary(run: RunDirectory) -> Spending:
+    """What a run cost, by its own summary; nothing where it has none."""
+    try:
+        summary = json.loads(run.summary.read_text())
+        return Spending(
+            usd=float(summary["cost_usd"]),
+            recorded_usd=float(summary["recorded_cost_usd"]),
+            unpriced=int(summary["unpriced_calls"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return Spending()

@@ -1,0 +1,228 @@
+"""What a command answers, and the one place where that is shown: as text, or as one JSON document.
+
+    {"version": 1, "command": "status", "ok": true, "result": {…}}
+    {"version": 1, "command": "resume", "ok": false, "error": {"kind": "usage", "message": "…", "exit_code": 2}}
+
+With --json exactly one of them is on standard output, whatever happens; all else goes to standard error. A command
+that came to its end and has failures to report has both, `result` and `error`. `error.next` says how to go on, where
+that is known.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, NoReturn, get_type_hints
+
+import typer
+from typer._click.exceptions import ClickException  # typer brings its own click, and names it nowhere else
+
+from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError
+from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.environment import secret_values
+from parallel_orchestrator.store.plain import indented, json_text, printable
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+
+VERSION = 1
+"""Of the document; it grows when a field changes its meaning or goes away."""
+
+_EVERYWHERE = {
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="Print exactly one JSON document on standard output, also on failure.")
+    ],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")],
+}
+"""Options of every command. `run_app` looks for them itself: they count also where the rest is not understood."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say at its end."""
+
+    text: str
+    """For a person."""
+    result: dict[str, Any]
+    """The same for a program."""
+    exit_code: int = 0
+    failure: str = ""
+    """In a sentence, why the exit code is not 0."""
+
+
+def answering(function: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+    """The command with the options that every command has. Ctrl-C in it becomes an error like others."""
+
+    @functools.wraps(function)
+    def command(**arguments: Any) -> Answer | None:
+        own = {name: value for name, value in arguments.items() if name not in _EVERYWHERE}
+        try:
+            return function(**own)
+        except KeyboardInterrupt as error:
+            stopped = Interrupted("interrupted")
+            for note in getattr(error, "__notes__", ()):
+                stopped.add_note(note)
+            raise stopped from error
+
+    signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
+    own = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in _EVERYWHERE.items()
+    ]
+    command.__annotations__ = {**hints, **_EVERYWHERE}
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own, *common]
+    )
+    return command
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run the command line and exit: every error becomes one message, or one document, and its exit code."""
+    _open_standard_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    redact.know(*secret_values(os.environ))
+    sys.excepthook = _show_traceback
+    before, dashes, after = _divided(sys.argv[1:])
+    arguments = [*(word for word in before if word not in ("--json", "--debug")), *dashes, *after]
+    shown = _Document(_command(app, arguments)) if "--json" in before else _Text()
+    try:
+        answer = app(arguments, standalone_mode=False)
+    except ClickException as error:
+        shown.misunderstood(error)
+        code = error.exit_code
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the last place to tell it
+        if "--debug" in before:
+            _show_traceback(type(error), error, error.__traceback__)
+        told = _foreseen(error)
+        shown.failed(told)
+        code = told.exit_code
+    else:
+        code = answer.exit_code if isinstance(answer, Answer) else answer if isinstance(answer, int) else 0
+        code = shown.answered(answer if isinstance(answer, Answer) else None, code)
+    sys.exit(code)
+
+
+def _divided(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The words before `--`, that itself, and those after it."""
+    place = words.index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place : place + 1]), list(words[place + 1 :])
+
+
+def _command(app: typer.Typer, arguments: Sequence[str]) -> str | None:
+    """The command that is meant; None where an option of the program itself is."""
+    first = arguments[0] if arguments else "--help"
+    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    if first in names:
+        return first
+    return None if first in ("--help", "-h", "--version", "--install-completion", "--show-completion") else "run"
+
+
+def _foreseen(error: BaseException) -> OrchestratorError:
+    if isinstance(error, OrchestratorError):
+        return error
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return Interrupted("interrupted")
+    what = f"{type(error).__name__}: {error}. What was recorded is kept; --debug shows where it happened."
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return CannotGoOn(f"{what} Mend that, then resume.")
+    return OrchestratorError(f"unexpected {what}")
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    typer.echo(printable("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
+
+
+def _open_standard_streams() -> None:
+    """Fill in closed ones: a file of ours under such a number would be written into by whoever prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole life of the process
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+class _Text:
+    """Answers for a person: on standard output, what went wrong on standard error."""
+
+    def answered(self, answer: Answer | None, code: int) -> int:
+        """Show a command's answer; the exit code."""
+        if answer is not None:
+            try:
+                print(printable(answer.text), flush=True)
+            except BrokenPipeError:  # as in `… | head`: nobody reads the rest
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
+
+    def misunderstood(self, error: ClickException) -> None:
+        """Show what is wrong with the command line."""
+        error.show()
+
+    def failed(self, error: OrchestratorError) -> None:
+        """Show an error, and how to go on after it."""
+        plain = type(error) is Interrupted
+        for line in (str(error) if plain else f"error: {error}", *getattr(error, "__notes__", ())):
+            print(indented(line), file=sys.stderr, flush=True)
+
+
+class _Document:
+    """Answers for a program. From its beginning on, what anybody prints goes to standard error."""
+
+    def __init__(self, command: str | None) -> None:
+        self._command = command
+        sys.stdout.flush()
+        # The descriptor, not sys.stdout alone: processes that we start print, too.
+        self._output = os.dup(1)
+        os.dup2(2, 1)
+
+    def answered(self, answer: Answer | None, code: int) -> int:
+        """Write a command's answer; the exit code."""
+        fields: dict[str, Any] = {"result": answer.result} if answer else {}
+        if code:
+            message = answer.failure if answer else f"ended with {code}"
+            fields["error"] = {"kind": "unsuccessful", "message": message, "exit_code": code}
+        self._write(ok=code == 0, **fields)
+        return code
+
+    def misunderstood(self, error: ClickException) -> None:
+        """Write what is wrong with the command line."""
+        message = error.format_message()
+        if message.startswith("Usage: "):  # nothing was typed at all, for which people are shown the help
+            message = "a command is missing; --help lists them"
+        self._write(ok=False, error={"kind": "usage", "message": message, "exit_code": error.exit_code})
+
+    def failed(self, error: OrchestratorError) -> None:
+        """Write an error."""
+        fields: dict[str, Any] = {"kind": _kind(error), "message": str(error), "exit_code": error.exit_code}
+        if notes := getattr(error, "__notes__", ()):
+            fields["next"] = list(notes)
+        self._write(ok=False, error=fields)
+
+    def _write(self, **fields: Any) -> None:
+        document = {"version": VERSION, "command": self._command, **fields}
+        with os.fdopen(self._output, "w", encoding="utf-8", errors="surrogateescape") as file:
+            # Not the encoded text: there the n of an escaped newline looks like the beginning of what follows it.
+            file.write(json_text(redact.foreign(document)))
+
+
+def _kind(error: OrchestratorError) -> str:
+    """The error's class as a word: UsageError is `usage`, BudgetReached `budget_reached`."""
+    name = type(error).__name__.removesuffix("Error")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

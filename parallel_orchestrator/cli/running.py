@@ -1,0 +1,328 @@
+"""Commands that build: each turns its options into those of a run or a batch, starts it, and tells what came of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from parallel_orchestrator.cli import parameters as p
+from parallel_orchestrator.cli.answer import Answer
+from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+
+if TYPE_CHECKING:
+    from parallel_orchestrator.batch.session import Given
+    from parallel_orchestrator.config.options import Options, Settled
+    from parallel_orchestrator.records.plan import Plan
+
+
+class Story(Protocol):
+    """A run that can be told; orchestrator.Run."""
+
+    settled: Settled
+
+    def go(self) -> dict[str, Any]:
+        """Run it to its end; the summary."""
+
+    def only_plan(self) -> Plan:
+        """Run it until there is a plan."""
+
+    def price(self, usage: Mapping[str, int]) -> float | None:
+        """USD for such a usage at the executors' model."""
+
+
+class Start(Protocol):
+    """Makes a run of options; orchestrator.start."""
+
+    def __call__(self, options: Options, *, retry: Sequence[str] | None = None) -> Story:
+        """The run, checked as far as that goes without a directory."""
+
+
+StartBatch = Callable[["Given"], dict[str, Any]]
+"""Runs a batch; its summary. orchestrator.start_batch."""
+
+
+class Running:
+    """One method a command; its docstring is its help."""
+
+    def __init__(self, start: Start, start_batch: StartBatch) -> None:
+        self._start = start
+        self._start_batch = start_batch
+
+    def run(
+        self,
+        requirement: Annotated[str | None, typer.Argument(help="What to build, in a sentence or more.")] = None,
+        *,
+        config: Annotated[Path | None, typer.Option(help="Run a scenario of this YAML file instead.")] = None,
+        only: Annotated[str | None, typer.Option(help="With --config: the scenario's name.")] = None,
+        max_executors: p.MaxExecutors = None,
+        output_dir: p.OutputDir = None,
+        model: p.Model = None,
+        max_cost: p.MaxCost = None,
+        max_turns: p.MaxTurns = None,
+        task_timeout: p.TaskTimeout = None,
+        sandbox: p.Sandbox = None,
+        endpoint_profile: p.EndpointProfile = None,
+        replay: p.Replay = None,
+        speed: p.Speed = None,
+        plan: p.PlanFile = None,
+        prices: p.Prices = None,
+        allow_install: p.AllowInstall = False,
+    ) -> Answer:
+        """Build a requirement.
+
+        In the same directory it goes on with the run that is there.
+        """
+        from parallel_orchestrator.config.options import Options
+        from parallel_orchestrator.config.scenarios import find_config, load_options
+
+        if (requirement is None) == (config is None):
+            raise UsageError("give either a requirement or --config FILE")
+        if only is not None and config is None:
+            raise UsageError("--only names a scenario of a file: give the file, too, with --config FILE")
+        options = load_options(find_config(str(config)), only) if config else Options(str(requirement))
+        options.settings |= _given(
+            max_executors=max_executors,
+            **_models(model),
+            max_cost_usd=max_cost,
+            max_turns=max_turns,
+            task_timeout_min=task_timeout,
+            sandbox=sandbox,
+            endpoint_profile=endpoint_profile,
+            speed=speed,
+            prices=str(prices) if prices else None,
+            allow_install=allow_install or None,
+        )
+        options.output_dir = output_dir or options.output_dir
+        options.replay = replay or options.replay
+        options.plan = plan
+        return self._run(options)
+
+    def plan(
+        self,
+        requirement: p.Requirement,
+        *,
+        output_dir: p.OutputDir = None,
+        model: p.Model = None,
+        max_cost: p.MaxCost = None,
+        endpoint_profile: p.EndpointProfile = None,
+        replay: p.Replay = None,
+        speed: p.Speed = None,
+        max_executors: p.MaxExecutors = None,
+        prices: p.Prices = None,
+    ) -> Answer:
+        """Plan a requirement and show the plan; build nothing."""
+        from parallel_orchestrator.config.options import Options
+
+        settings = _given(
+            max_executors=max_executors,
+            **_models(model),
+            max_cost_usd=max_cost,
+            endpoint_profile=endpoint_profile,
+            speed=speed,
+            prices=str(prices) if prices else None,
+        )
+        return self._plan(Options(requirement, output_dir, None, replay, settings))
+
+    def batch(
+        self,
+        config: Annotated[Path, typer.Argument(help="A YAML file of scenarios.", metavar="FILE")],
+        *,
+        max_executors: p.MaxExecutors = None,
+        only: Annotated[
+            list[str] | None, typer.Option(help="Only this scenario; may be repeated, or be NAME,NAME,…")
+        ] = None,
+        output_dir: Annotated[
+            Path | None, typer.Option(help="The batch's folder, a run in it for each scenario. [outputs/<FILE's name>]")
+        ] = None,
+        max_cost: Annotated[float | None, typer.Option(min=0, help="USD for all scenarios together.")] = None,
+        model: p.Model = None,
+        max_turns: p.MaxTurns = None,
+        task_timeout: p.TaskTimeout = None,
+        sandbox: p.Sandbox = None,
+        endpoint_profile: p.EndpointProfile = None,
+        speed: p.Speed = None,
+        prices: p.Prices = None,
+        allow_install: p.AllowInstall = False,
+        plan_only: Annotated[bool, typer.Option("--plan-only", help="Plan each scenario; build nothing.")] = False,
+    ) -> Answer:
+        """Build all scenarios of a file at once.
+
+        In the same folder it goes on with the batch that is there. Options go before what the file says, for each of
+        its scenarios.
+        """
+        from parallel_orchestrator.batch.session import Given
+        from parallel_orchestrator.config.scenarios import find_config, load_batch
+
+        names = [name for words in only or [] for name in words.split(",") if name]
+        options = load_batch(find_config(str(config)), names)
+        for one in options.values():
+            one.settings |= _given(
+                **_models(model),
+                max_turns=max_turns,
+                task_timeout_min=task_timeout,
+                sandbox=sandbox,
+                endpoint_profile=endpoint_profile,
+                speed=speed,
+                prices=str(prices.absolute()) if prices else None,
+                allow_install=allow_install or None,
+            )
+        executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
+        folder = output_dir or Path("outputs") / config.stem
+        if plan_only:
+            return self._plans(options, folder)
+        return self._batch(Given(options, folder, executors, max_cost))
+
+    def resume(
+        self,
+        directory: p.RunOrBatch,
+        *,
+        max_cost: p.MaxCost = None,
+        max_executors: p.MaxExecutors = None,
+        max_turns: p.MaxTurns = None,
+        task_timeout: p.TaskTimeout = None,
+        sandbox: p.Sandbox = None,
+        speed: p.Speed = None,
+        prices: p.Prices = None,
+        allow_install: p.AllowInstall = False,
+    ) -> Answer:
+        """Go on with an interrupted run or batch.
+
+        What is finished is not run again, no answer is bought twice.
+        """
+        from parallel_orchestrator.config.options import resume_options
+        from parallel_orchestrator.store.paths import BatchDirectory
+
+        overrides = _given(
+            max_cost_usd=max_cost,
+            max_executors=max_executors,
+            max_turns=max_turns,
+            task_timeout_min=task_timeout,
+            sandbox=sandbox,
+            speed=speed,
+            prices=str(prices.absolute()) if prices else None,
+            allow_install=allow_install or None,
+        )
+        if BatchDirectory(directory).config.exists():
+            return self._resume_batch(directory, overrides)
+        return self._run(resume_options(directory, overrides))
+
+    def retry(
+        self,
+        directory: p.Directory,
+        tasks: Annotated[
+            list[str] | None, typer.Argument(help="Failed tasks to try again. [all]", metavar="TASK")
+        ] = None,
+        *,
+        failed: Annotated[bool, typer.Option("--failed", help="All that failed; the same as naming none.")] = False,
+        max_cost: p.MaxCost = None,
+        max_executors: p.MaxExecutors = None,
+        max_turns: p.MaxTurns = None,
+        task_timeout: p.TaskTimeout = None,
+        sandbox: p.Sandbox = None,
+        speed: p.Speed = None,
+        prices: p.Prices = None,
+    ) -> Answer:
+        """Begin another attempt at failed tasks.
+
+        Those that they blocked wait for them again. `resume` never does this.
+        """
+        from parallel_orchestrator.config.options import resume_options
+        from parallel_orchestrator.store.paths import BatchDirectory
+
+        if failed and tasks:
+            raise UsageError("--failed means all that failed: name tasks, or give --failed")
+        if BatchDirectory(directory).config.exists():
+            raise UsageError(f"{directory} is a batch: retry one of its runs, as {directory}/SCENARIO")
+        overrides = _given(
+            max_cost_usd=max_cost,
+            max_executors=max_executors,
+            max_turns=max_turns,
+            task_timeout_min=task_timeout,
+            sandbox=sandbox,
+            speed=speed,
+            prices=str(prices.absolute()) if prices else None,
+        )
+        return self._run(resume_options(directory, overrides), retry=tasks or [])
+
+    def _plan(self, options: Options) -> Answer:
+        """Plan one requirement, and tell what to expect of the plan."""
+        from parallel_orchestrator.report.account import plan_account
+        from parallel_orchestrator.report.advice import advise
+
+        story = self._start(options)
+        settled = story.settled
+        with _told_how_to_go_on(settled.directory):
+            planned = story.only_plan()
+        advice = advise(planned, settled.scenario.max_executors, story.price)
+        text = plan_account(planned, settled.directory, advice, spends=settled.recording is None)
+        result = {"directory": str(settled.directory), "plan": planned.model_dump(), "advice": advice.as_json()}
+        return Answer(text, result)
+
+    def _plans(self, options: Mapping[str, Options], folder: Path) -> Answer:
+        """Plan every scenario where the batch will find its plan, one after the other."""
+        answers = {}
+        for name, one in options.items():
+            one.output_dir = folder / name
+            answers[name] = self._plan(one)
+        text = "\n\n".join(f"{name}\n{answer.text}" for name, answer in answers.items())
+        return Answer(text, {"scenarios": {name: answer.result for name, answer in answers.items()}})
+
+    def _resume_batch(self, directory: Path, overrides: dict[str, Any]) -> Answer:
+        from parallel_orchestrator.batch.entries import recall
+        from parallel_orchestrator.batch.session import Given
+        from parallel_orchestrator.store.paths import BatchDirectory
+
+        old = recall(BatchDirectory(directory.absolute()))
+        executors = overrides.pop("max_executors", old.max_executors)
+        cap = overrides.pop("max_cost_usd", old.max_cost_usd)
+        for one in old.options.values():
+            one.settings |= overrides
+        return self._batch(Given(old.options, directory, executors, cap))
+
+    def _batch(self, given: Given) -> Answer:
+        from parallel_orchestrator.report.batch_summary import batch_account, totals
+
+        with _told_how_to_go_on(given.folder):
+            summary = self._start_batch(given)
+        text = f"{batch_account(summary)}\nmore in {given.folder / 'batch_summary.md'}"
+        result = {"directory": str(given.folder.absolute()), "summary": summary}
+        return Answer(text, result, summary["exit_code"], totals(summary))
+
+    def _run(self, options: Options, retry: Sequence[str] | None = None) -> Answer:
+        from parallel_orchestrator.report.account import closing_account
+        from parallel_orchestrator.report.summary import succeeded
+
+        story = self._start(options, retry=retry)
+        directory = story.settled.directory
+        with _told_how_to_go_on(directory):
+            summary = story.go()
+        text = closing_account(summary, directory)
+        result = {"directory": str(directory), "summary": summary}
+        return Answer(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
+
+
+@contextmanager
+def _told_how_to_go_on(directory: Path) -> Iterator[None]:
+    """Whatever stops the block and can be gone on with says by which command."""
+    try:
+        yield
+    except (CannotGoOn, KeyboardInterrupt) as stop:
+        from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+
+        if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
+            stop.add_note(f"to go on: parallel-orchestrator resume {shlex.quote(str(directory))}")
+        raise
+
+
+def _models(model: str | None) -> dict[str, str | None]:
+    return {"planner_model": model, "executor_model": model}
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """The settings that were given; absent options must not overwrite what a file says."""
+    return {name: value for name, value in settings.items() if value is not None}

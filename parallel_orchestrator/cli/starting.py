@@ -1,0 +1,73 @@
+"""Commands for the first minutes: a scenario file to begin with, and a look at whether everything is there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parallel_orchestrator.cli import parameters as p
+from parallel_orchestrator.cli.answer import Answer
+from parallel_orchestrator.records.errors import UsageError
+
+
+class Starting:
+    """One method a command; its docstring is its help."""
+
+    def init(
+        self,
+        file: Annotated[Path, typer.Argument(help="The file to write.", metavar="FILE")] = Path("scenarios.yaml"),
+    ) -> Answer:
+        """Write a scenario file to begin with.
+
+        It is commented and runs at once, on a recording. Nothing is ever overwritten.
+        """
+        from parallel_orchestrator.config.template import TEMPLATE
+
+        quoted = shlex.quote(str(file))
+        text = TEMPLATE.format(file=quoted)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as new:
+                new.write(text)
+        except FileExistsError as error:
+            raise UsageError(f"{file} is there already: name another file") from error
+        except OSError as error:
+            raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        following = f"parallel-orchestrator run --config {quoted}"
+        return Answer(f"{file} is written\n  next:     {following}", {"file": str(file), "next": following})
+
+    def doctor(
+        self,
+        *,
+        model: p.Model = None,
+        output_dir: Annotated[Path, typer.Option(help="Where runs are to lie.")] = Path("outputs"),
+        prices: p.Prices = None,
+    ) -> Answer:
+        """Look whether all is there that a run needs.
+
+        Each fault comes with its fix. Asks no model and costs nothing. Exit code 0, or 2 when something is missing.
+        """
+        from parallel_orchestrator.config.credentials import credential_from, endpoint_from
+        from parallel_orchestrator.records.scenario import DEFAULT_MODEL
+        from parallel_orchestrator.upkeep import doctor
+
+        checks = [doctor.python(), doctor.git_program(), doctor.sandbox()]
+        try:
+            checks.append(doctor.Check("key", "ok", f"{credential_from(os.environ).describe()} would pay"))
+        except UsageError as error:
+            told = "no key" if "no model" in str(error) else str(error)
+            checks.append(doctor.Check("key", "fault", told, "export ANTHROPIC_API_KEY=…; recordings need none"))
+        try:
+            checks.append(doctor.endpoint(endpoint_from(os.environ)))
+        except UsageError as error:
+            checks.append(doctor.Check("endpoint", "fault", str(error), "set ANTHROPIC_BASE_URL again, or unset it"))
+        checks += [doctor.price(model or DEFAULT_MODEL, prices)]
+        checks += [doctor.disk(output_dir), doctor.locks(output_dir), doctor.terminal(os.environ)]
+        faults = [check.name for check in checks if check.level == "fault"]
+        result = {"checks": [asdict(check) for check in checks]}
+        return Answer(doctor.page(checks), result, 2 if faults else 0, f"not as needed: {', '.join(faults)}")

@@ -1,0 +1,107 @@
+"""What a scenario file may hold: `defaults:` and `scenarios:`. The JSON Schema that editors use is made from this."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from parallel_orchestrator.records.scenario import Profile, SandboxMode
+
+
+def _name_of_a_variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+        # Not quoted back: it may be the key itself.
+        raise ValueError("name an environment variable here (capital letters, digits and _), never the key itself")
+    return value
+
+
+Variable = Annotated[str, AfterValidator(_name_of_a_variable)]
+
+
+class Section(BaseModel):
+    """Part of a scenario file: unknown keys are faults, and no type is turned into another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PlannerSection(Section):
+    """Which model plans, and what it is told besides."""
+
+    model: str | None = Field(default=None, min_length=1)
+    instructions: str | None = None
+    """A text file that adapts planning to a domain, relative to the scenario file."""
+
+
+class ExecutorSection(Section):
+    """Which model executes."""
+
+    model: str | None = Field(default=None, min_length=1)
+
+
+class LimitsSection(Section):
+    """What a run, and one task of it, may use."""
+
+    cost: float | None = Field(default=None, ge=0)
+    """USD for the whole run."""
+    task_cost: float | None = Field(default=None, ge=0)
+    """USD for one task."""
+    turns: int | None = Field(default=None, ge=1)
+    """Model answers per attempt."""
+    minutes: float | None = Field(default=None, gt=0)
+    """A task's own time."""
+
+
+class ScenarioDefaults(Section):
+    """Everything but the requirement; also what `defaults:` may hold."""
+
+    max_executors: int | None = Field(default=None, ge=1, le=500)
+    """The most executors that may work on it at once."""
+    planner: PlannerSection = PlannerSection()
+    executor: ExecutorSection = ExecutorSection()
+    limits: LimitsSection = LimitsSection()
+    sandbox: SandboxMode | None = None
+    endpoint_profile: Profile | None = None
+    api_key_env: Variable | None = None
+    """The environment variable that holds the key, when it is not ANTHROPIC_API_KEY."""
+    base_url_env: Variable | None = None
+    """The environment variable that holds the endpoint's URL, when it is not ANTHROPIC_BASE_URL."""
+    replay: str | None = Field(default=None, min_length=1)
+    """A recording file, relative to the scenario file, or the name of a shipped one."""
+    speed: float | None = Field(default=None, gt=0)
+    """A replay's latencies are divided by this."""
+    repair_rounds: int | None = Field(default=None, ge=0)
+    """How often red tests or a conflict go back to the conversation that wrote the change."""
+    verify: list[str] | None = None
+    """Commands that prove the whole; run at the end, they decide the exit code."""
+    allow_install: bool | None = None
+    """Install packages that the plan names and that are not there."""
+    prices: str | None = None
+    """A JSON file of prices, relative to the scenario file."""
+
+
+class ScenarioEntry(ScenarioDefaults):
+    """One scenario: `requirements` or `requirements_file`, and what differs from the defaults."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
+    """Names its folder, too."""
+    requirements: str | None = Field(default=None, min_length=1)
+    """What to build."""
+    requirements_file: str | None = Field(default=None, min_length=1)
+    """A text file that says what to build, relative to the scenario file."""
+    output_dir: str | None = Field(default=None, min_length=1)
+    """Where `run --config` builds it. In a batch it is NAME in the batch's folder."""
+
+
+class ScenarioFile(Section):
+    """A whole file."""
+
+    defaults: ScenarioDefaults = ScenarioDefaults()
+    scenarios: list[ScenarioEntry] = Field(min_length=1)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of scenario files, for editors."""
+    schema = ScenarioFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Scenario file", **schema}

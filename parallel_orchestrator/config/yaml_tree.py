@@ -1,0 +1,274 @@
+"""YAML text as a tree whose every node knows its place, and all that is wrong with the text on the way.
+
+Built from the parser's events, never by constructing objects: a tag cannot run anything, and an alias is a second
+name for one node, so that what a text expands to is counted and not made. Of what YAML 1.1 reads otherwise than
+people mean it (`no` as false, 010 as 8, 1:30 as 90), nothing is guessed: it is a fault that says what to write.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.resolver import Resolver
+
+LONGEST_TEXT = 1_000_000
+"""Bytes. Some thousand scenarios fit; parsing takes a fraction of a second."""
+DEEPEST = 20
+MOST_NODES = 30_000
+MOST_FAULTS = 50
+
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER: Any = Resolver()
+_PREFIX = "tag:yaml.org,2002:"
+_PLAIN_TAGS = frozenset(_PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+_LONGEST_NUMBER = 40
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands: line and column from 1, and how many characters of its line it takes."""
+
+    line: int
+    column: int
+    length: int = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, and where."""
+
+    place: Place
+    message: str
+
+
+@dataclass
+class Node:
+    """A scalar, a sequence or a mapping. `value` is a plain value, a list of nodes, or a list of (key, value) nodes."""
+
+    place: Place
+    value: Any
+    kind: str = "scalar"
+
+
+@dataclass
+class _Frame:
+    """A sequence or mapping whose end has not come yet."""
+
+    node: Node
+    key: Node | None = None
+    """Of a mapping: the key whose value comes next."""
+    seen: dict[str, Place] = field(default_factory=dict)
+    """Of a mapping: its keys so far."""
+
+
+@dataclass
+class _Builder:
+    """Puts nodes together while the events come."""
+
+    faults: list[Fault] = field(default_factory=list)
+    root: Node | None = None
+    _open: list[_Frame] = field(default_factory=list)
+    _anchors: dict[str, Node] = field(default_factory=dict)
+    _sizes: dict[int, int] = field(default_factory=dict)
+    """By a node's id: how many nodes it expands to, itself included."""
+    _count: int = 0
+
+    def take(self, event: Any) -> bool:
+        """Take in one event; False when the text is given up."""
+        place = _place(event)
+        if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+            return self._give_up(place, "a second document begins; a scenario file has one")
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, place)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._add(self._scalar(event, place), place, event.anchor)
+        if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+            return self._begin(event, place)
+        if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            self._measure(self._open.pop().node)
+        return True
+
+    def _begin(self, event: Any, place: Place) -> bool:
+        if len(self._open) >= DEEPEST:
+            return self._give_up(place, f"nested deeper than {DEEPEST} levels")
+        self._check_tag(event, place)
+        node = Node(place, [], "sequence" if isinstance(event, yaml.SequenceStartEvent) else "mapping")
+        going_on = self._add(node, place, event.anchor)
+        self._open.append(_Frame(node))
+        return going_on
+
+    def _alias(self, event: Any, place: Place) -> bool:
+        target = self._anchors.get(event.anchor)
+        if target is None:
+            return self._give_up(place, f"the alias *{event.anchor} names nothing that stands before it")
+        if any(frame.node is target for frame in self._open):
+            return self._give_up(place, f"the alias *{event.anchor} stands inside what it names")
+        return self._add(target, place)
+
+    def _add(self, node: Node, place: Place, anchor: str | None = None) -> bool:
+        self._count += self._sizes.get(id(node), 1)
+        if self._count > MOST_NODES:
+            return self._give_up(place, f"up to here the file expands to more than {MOST_NODES:,} values")
+        if anchor:
+            self._anchors[anchor] = node
+        if not self._open:
+            self.root = node
+        elif self._open[-1].node.kind == "sequence":
+            self._open[-1].node.value.append(node)
+        else:
+            self._add_to_mapping(self._open[-1], node, place)
+        return True
+
+    def _add_to_mapping(self, frame: _Frame, node: Node, place: Place) -> None:
+        if frame.key is not None:
+            frame.node.value.append((frame.key, node))
+            frame.key = None
+            return
+        frame.key = node
+        if node.kind != "scalar" or not isinstance(node.value, str):
+            self.faults.append(Fault(place, "a key has to be a word; put it in quotes"))
+        elif (first := frame.seen.setdefault(node.value, place)) != place:
+            self.faults.append(Fault(place, f"the key {node.value!r} stands here twice, first in line {first.line}"))
+
+    def _measure(self, node: Node) -> None:
+        below = node.value if node.kind == "sequence" else [part for pair in node.value for part in pair]
+        self._sizes[id(node)] = 1 + sum(self._sizes.get(id(part), 1) for part in below)
+
+    def _scalar(self, event: Any, place: Place) -> Node:
+        self._check_tag(event, place)
+        if not event.implicit[0]:
+            return Node(place, event.value)
+        tag: str = _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False))
+        value, complaint = _READINGS.get(tag.removeprefix(_PREFIX), _text)(event.value)
+        if complaint:
+            self.faults.append(Fault(place, complaint))
+        return Node(place, value)
+
+    def _check_tag(self, event: Any, place: Place) -> None:
+        if event.tag and event.tag not in _PLAIN_TAGS and event.tag != "!":
+            shown = "!!" + event.tag.removeprefix(_PREFIX) if event.tag.startswith(_PREFIX) else event.tag
+            self.faults.append(Fault(place, f"the tag {shown} is not allowed; a scenario file holds plain values only"))
+
+    def _give_up(self, place: Place, why: str) -> bool:
+        self.faults.append(Fault(place, why))
+        return False
+
+
+def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
+    """The tree of a text and its faults. None when there is no tree, the text being empty or no YAML."""
+    builder = _Builder()
+    try:
+        for event in yaml.parse(text, Loader=_PARSER):
+            if not builder.take(event):
+                return None, builder.faults
+    except yaml.MarkedYAMLError as error:
+        builder.faults.append(Fault(_of_error(error), _told(error, text)))
+        return None, builder.faults
+    except yaml.YAMLError as error:
+        builder.faults.append(Fault(_of_position(text, getattr(error, "position", 0)), str(error).splitlines()[0]))
+        return None, builder.faults
+    return builder.root, builder.faults
+
+
+def plain(node: Node) -> Any:
+    """The node's value as dicts, lists and scalars."""
+    if node.kind == "sequence":
+        return [plain(part) for part in node.value]
+    if node.kind == "mapping":
+        return {key.value: plain(value) for key, value in node.value if isinstance(key.value, str)}
+    return node.value
+
+
+def find(node: Node, path: tuple[str | int, ...]) -> Iterator[Node]:
+    """The nodes along a path of keys and indices, `node` first; as far as the path leads."""
+    yield node
+    if not path:
+        return
+    if node.kind == "sequence" and isinstance(path[0], int) and path[0] < len(node.value):
+        yield from find(node.value[path[0]], path[1:])
+    elif node.kind == "mapping":
+        below = next((value for key, value in node.value if key.value == path[0]), None)
+        if below is not None:
+            yield from find(below, path[1:])
+
+
+def key_of(node: Node, name: str) -> Node | None:
+    """The key called `name` of a mapping."""
+    return next((key for key, _ in node.value if key.value == name), None) if node.kind == "mapping" else None
+
+
+Reading = tuple[Any, str]
+"""A value as YAML 1.1 reads it, and a complaint where that is not what people mean."""
+
+
+def _text(text: str) -> Reading:
+    return text, ""
+
+
+def _null(_: str) -> Reading:
+    return None, ""
+
+
+def _bool(text: str) -> Reading:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true", ""
+    meant = "true" if text.lower() in ("yes", "on", "y") else "false"
+    return text, f'{text} means {meant} in YAML: write {meant}, or "{text}" in quotes'
+
+
+def _int(text: str) -> Reading:
+    if _NUMBER.fullmatch(text) and len(text) < _LONGEST_NUMBER:
+        return int(text), ""
+    read = f"as {yaml.safe_load(text)}" if len(text) < _LONGEST_NUMBER else "as a number"
+    return 0, f'{text[:_LONGEST_NUMBER]} is read {read} in YAML: write that number, or "…" in quotes'
+
+
+def _float(text: str) -> Reading:
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0, f'{text} is read as a number in YAML: write "{text}" in quotes, or the plain number'
+    if not math.isfinite(number):
+        return 0.0, f"{text} is no number that can be used here"
+    return number, ""
+
+
+def _special(text: str) -> Reading:
+    return text, f'{text} has a meaning of its own in YAML: write "{text}" in quotes'
+
+
+_READINGS = {"bool": _bool, "null": _null, "int": _int, "float": _float} | dict.fromkeys(
+    ("timestamp", "merge", "value"), _special
+)
+
+
+def _place(event: Any) -> Place:
+    start, end = event.start_mark, event.end_mark
+    length = end.column - start.column if end.line == start.line else 1
+    return Place(start.line + 1, start.column + 1, max(1, length))
+
+
+def _of_error(error: yaml.MarkedYAMLError) -> Place:
+    mark = error.problem_mark or error.context_mark
+    return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
+
+
+def _told(error: yaml.MarkedYAMLError, text: str) -> str:
+    place = _of_error(error)
+    lines = text.splitlines()
+    line = lines[place.line - 1] if place.line <= len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())] or line[place.column - 1 : place.column] == "\t":
+        return "a tab is no indentation in YAML; use spaces"
+    context = f" ({error.context})" if error.context else ""
+    return f"{error.problem or 'this is no YAML'}{context}"
+
+
+def _of_position(text: str, position: int) -> Place:
+    before = text[:position]
+    return Place(before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)

@@ -1,0 +1,142 @@
+"""What became of a batch: batch_summary.json for programs, batch_summary.md and a table for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.store.logfile import one_line
+
+VERSION = 1
+
+_WORST_FIRST = (2, 5, 4, 3, 1)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What became of one scenario."""
+
+    name: str
+    folder: str
+    summary: dict[str, Any] | None
+    """None where it did not come to have a plan."""
+    error: OrchestratorError | None = None
+
+    @property
+    def status(self) -> str:
+        """`done`, `failed` or `stopped`."""
+        return self.summary["status"] if self.summary and not self.error and self._settled() else "stopped"
+
+    @property
+    def exit_code(self) -> int:
+        """What the scenario alone would have ended with."""
+        if self.error:
+            return self.error.exit_code
+        return {"done": 0, "failed": 1}.get(self.status, 3)
+
+    def _settled(self) -> bool:
+        return self.summary is not None and self.summary["status"] in ("done", "failed")
+
+
+def batch_summary(endings: Sequence[Ending], executors: int, elapsed_s: float) -> dict[str, Any]:
+    """The summary as a dict. `elapsed_s`: of this session."""
+    scenarios = [_scenario(ending) for ending in endings]
+    statuses = [scenario["status"] for scenario in scenarios]
+    return {
+        "version": VERSION,
+        "executors": executors,
+        "scenarios_total": len(scenarios),
+        **{status: statuses.count(status) for status in ("done", "failed", "stopped")},
+        "exit_code": exit_code(endings),
+        "elapsed_s": round(elapsed_s, 3),
+        **{key: round(sum(one[key] for one in scenarios), 6) for key in _SUMMED},
+        "scenarios": scenarios,
+    }
+
+
+_SUMMED = ("total_tasks", "completed", "cost_usd", "recorded_cost_usd", "work_s")
+
+
+def exit_code(endings: Sequence[Ending]) -> int:
+    """The worst of them: usage before held, budget, transient, failed, done."""
+    codes = {ending.exit_code for ending in endings}
+    return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+def _scenario(ending: Ending) -> dict[str, Any]:
+    summary = ending.summary or {}
+    tests = summary.get("tests") or {}
+    return {
+        "name": ending.name,
+        "folder": ending.folder,
+        "status": ending.status,
+        "why": str(ending.error or ""),
+        "total_tasks": summary.get("total_tasks", 0),
+        "completed": summary.get("completed", 0),
+        "success_rate": summary.get("success_rate", 0.0),
+        "tests_passed": tests.get("passed", 0),
+        "tests_failed": tests.get("failed", 0),
+        "cost_usd": summary.get("cost_usd", 0.0),
+        "recorded_cost_usd": summary.get("recorded_cost_usd", 0.0),
+        "makespan_s": summary.get("makespan_s", 0.0),
+        "work_s": summary.get("work_s", 0.0),
+        "critical_path_s": summary.get("critical_path_s", 0.0),
+        "speedup": summary.get("speedup"),
+    }
+
+
+def batch_text(summary: dict[str, Any]) -> str:
+    """The summary as the JSON that the file holds."""
+    return json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+
+
+_HEAD = ("scenario", "status", "tasks", "tests", "cost", "time", "speedup")
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The table's cells, a row a scenario."""
+    return [
+        (
+            one["name"] if one["name"] == one["folder"] else one["folder"],
+            one["status"],
+            f"{one['completed']}/{one['total_tasks']}",
+            f"{one['tests_passed']}" + (f" ({one['tests_failed']} failed)" if one["tests_failed"] else ""),
+            f"${one['cost_usd']:.2f}",
+            f"{one['makespan_s']:.1f} s",
+            f"{one['speedup']:.2f}" if one["speedup"] else "–",
+        )
+        for one in summary["scenarios"]
+    ]
+
+
+def batch_account(summary: dict[str, Any]) -> str:
+    """The table as plain text, and the totals."""
+    table = [_HEAD, *rows(summary)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    lines += [f"{one['name']}: {one['why']}" for one in summary["scenarios"] if one["why"]]
+    return "\n".join(map(one_line, [*lines, totals(summary)]))
+
+
+def totals(summary: dict[str, Any]) -> str:
+    """The batch in one line."""
+    return (
+        f"{summary['done']} of {summary['scenarios_total']} scenarios done, "
+        f"{summary['completed']} of {summary['total_tasks']} tasks merged, ${summary['cost_usd']:.2f}; "
+        f"this session took {summary['elapsed_s']:.1f} s with {summary['executors']} executors"
+    )
+
+
+def batch_page(summary: dict[str, Any]) -> str:
+    """The summary as Markdown."""
+    lines = ["# Batch", "", totals(summary) + ".", "", _cells(_HEAD), _cells(["---"] * len(_HEAD))]
+    lines += [_cells(row) for row in rows(summary)]
+    whys = [f"- {one['name']}: {one_line(one['why'])}" for one in summary["scenarios"] if one["why"]]
+    return "\n".join([*lines, *(["", *whys] if whys else [])]) + "\n"
+
+
+def _cells(row: Sequence[str]) -> str:
+    return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"

@@ -1,0 +1,173 @@
+"""How a run stands, from its files alone, while it works and at any time after. Nothing is written or locked."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
+from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.report.spending import Ledger, Spending
+from parallel_orchestrator.report.summary import RunState, read_state
+from parallel_orchestrator.report.transcript_page import call_text
+from parallel_orchestrator.store.directory import require_scenario
+from parallel_orchestrator.store.journal import decode, read_all
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.replica import Claim, TaskStatus
+from parallel_orchestrator.store.runlock import Owner, read_owner
+from parallel_orchestrator.store.tail import Tail
+
+_TASK_NUMBERS = ("total", "merged", "claimed", "ready", "waiting", "failed", "blocked")
+
+
+def run_status(run: RunDirectory) -> dict[str, Any]:
+    """The run as a dict; `state` is planning, planned, running, interrupted, failed or done.
+
+    Raises UsageError where no run is, DamagedState when a file cannot be understood.
+    """
+    scenario = require_scenario(run)
+    owner = read_owner(run.run_lock)
+    alive = bool(owner and owner.alive())
+    planned = run.plan.exists()
+    state = read_state(run, scenario, read_plan(run.plan)) if planned else None
+    spent = state.ledger.total() if state else Ledger(read_all(run.ledger)).total()
+    summary = _summary(run.summary)
+    word = _word(summary, alive, planned, begun=bool(state and state.moves))
+    tasks = _tasks(state, alive) if state else []
+    return {
+        "kind": "run",
+        "directory": str(run.root),
+        "state": word,
+        "requirements": scenario.requirements,
+        "owner": {**asdict(owner), "alive": alive} if owner else None,
+        "tasks": _numbers(tasks),
+        "tests": _tests(state, summary),
+        **_money(spent),
+        "max_cost_usd": scenario.max_cost_usd,
+        "elapsed_s": _elapsed(state, working=word == "running"),
+        "task_list": tasks,
+        "next": next_command(word, run.root, any(task["state"] == "failed" for task in tasks)),
+    }
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    """The summary of a run or batch that came to its end."""
+    try:
+        summary = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None  # not there yet; or damaged, and made again from the other files
+    ended = isinstance(summary, dict) and summary.get("status") in ("done", "failed")
+    return summary if ended else None
+
+
+def _word(summary: dict[str, Any] | None, alive: bool, planned: bool, *, begun: bool) -> str:
+    if summary:
+        return str(summary["status"])
+    if alive:
+        return "running" if planned else "planning"
+    return "planned" if planned and not begun else "interrupted"
+
+
+def next_command(state: str, directory: Path, some_failed: bool) -> str:
+    """What to type after a look."""
+    quoted = shlex.quote(str(directory))
+    if state in ("running", "planning"):
+        return f"parallel-orchestrator status {quoted} --follow"
+    if state == "done":
+        return f"cd {quoted} && python -m pytest"
+    return f"parallel-orchestrator {'retry' if state == 'failed' and some_failed else 'resume'} {quoted}"
+
+
+def _tasks(state: RunState, alive: bool) -> list[dict[str, Any]]:
+    seconds: dict[str, float] = {}
+    for hold in state.timing.holds:
+        seconds[hold.task] = seconds.get(hold.task, 0.0) + hold.seconds
+    return [_task(state, task, seconds.get(task.id, 0.0), alive) for task in state.plan.tasks]
+
+
+def _task(state: RunState, node: Task, seconds: float, alive: bool) -> dict[str, Any]:
+    task, status = node.id, state.replica.tasks[node.id]
+    claim = status.claim if alive else None
+    open_ = status.folder and status.state not in SETTLED
+    turns = state.ledger.turns(task, status.attempt) if open_ else 0
+    return {
+        "id": task,
+        "name": node.name,
+        "state": _task_word(status, alive),
+        "why": status.why,
+        "attempt": status.attempt,
+        "executor": claim.executor if claim else None,
+        "turns": turns,
+        "doing": doing(state.run, claim, turns) if claim else "",
+        "seconds": round(seconds + (held_s(status) if claim else 0.0), 1),
+        "cost_usd": round(state.ledger.of(task).usd, 6),
+    }
+
+
+def _task_word(status: TaskStatus, alive: bool) -> str:
+    if status.state is TaskState.CLAIMED and not alive:
+        return "interrupted"
+    if status.state in (TaskState.QUEUED, TaskState.REPAIR):
+        return "waiting" if status.waiting_for else "ready"
+    return status.state.value
+
+
+def held_s(status: TaskStatus) -> float:
+    """Seconds since a task was claimed; 0 where the machine was started again since."""
+    return max(0.0, time.monotonic() - status.claimed_at)
+
+
+def doing(run: RunDirectory, claim: Claim, turns: int) -> str:
+    """What the executor of a claim does, as its transcript tells."""
+    path = run.transcript(claim.folder, claim.task, claim.attempt)
+    for line in reversed(list(Tail(path, 2).read_new())):
+        record = decode(line) or {}
+        if record.get("kind") == "answer":
+            calls = [block for block in record["content"] if block["type"] == "tool_use"]
+            return f"turn {turns}: {call_text(calls[0])}" if calls else "finishing"
+        if record.get("kind") in ("finished", "submitted"):
+            return "testing and merging"
+        if record.get("kind") != "tree":  # which stands between an answer and its tools
+            break
+    return f"asking the model (turn {turns + 1})"
+
+
+def _numbers(tasks: list[dict[str, Any]]) -> dict[str, int]:
+    states = [task["state"] for task in tasks]
+    counts = {name: states.count(name) for name in _TASK_NUMBERS}
+    return {**counts, "total": len(tasks), "claimed": counts["claimed"] + states.count("interrupted")}
+
+
+def _tests(state: RunState | None, summary: dict[str, Any] | None) -> dict[str, int] | None:
+    """Of the finished whole, or as they were when something was merged last."""
+    counts = summary.get("tests") if summary else None
+    if counts is None and state is not None:
+        told = (move["evidence"].get("tests") for move in reversed(state.moves) if "evidence" in move)
+        counts = next(filter(None, told), None)
+    return {name: counts[name] for name in ("passed", "failed", "skipped")} if counts else None
+
+
+def _money(spent: Spending) -> dict[str, Any]:
+    wanted = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls", "model_calls")
+    return {name: value for name, value in spent.as_json().items() if name in wanted}
+
+
+def _elapsed(state: RunState | None, *, working: bool) -> float:
+    if state is None or not state.replica.sessions:
+        return 0.0
+    since = time.monotonic() - state.replica.sessions[-1].last if working else 0.0
+    return round(state.timing.makespan + max(0.0, since), 1)
+
+
+def owner_text(owner: dict[str, Any] | Owner | None) -> str:
+    """Who has the directory, for a person."""
+    if owner is None:
+        return "nobody"
+    fields = owner if isinstance(owner, dict) else {**asdict(owner), "alive": owner.alive()}
+    ended = "" if fields["alive"] else ", which has ended"
+    return f"process {fields['pid']} on {fields['host']}, started {fields['started']}{ended}"

@@ -1,0 +1,83 @@
+"""A batch as a person is shown it: scenarios with their own words, executors with the scenario they work for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.batch.watch import BatchWatch
+from parallel_orchestrator.cli.following import Slot
+from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.report.console import PlainView
+from parallel_orchestrator.report.snapshot import Snapshot, counts_text
+from parallel_orchestrator.store.batchlog import BatchLog
+from parallel_orchestrator.store.board import Member
+from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.store.paths import BatchDirectory
+from parallel_orchestrator.store.plan_file import plan_text
+from tests.records.plans import plan, task
+from tests.report.runs import Story
+
+
+class Remembering(PlainView):
+    """Plain lines, and the snapshots they came from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Snapshot] = []
+
+    def show(self, snapshot: Snapshot) -> None:
+        self.shown.append(snapshot)
+        super().show(snapshot)
+
+
+def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = BatchDirectory(tmp_path)
+    log, reader, view = BatchLog(batch), BatchLog(batch), Remembering()
+    log.start_session(2, {"shop": "shop", "todo": "todo-1a2b3c", "wiki": "wiki", "late": "late"})
+    (tmp_path / "shop").mkdir()
+    story = Story(tmp_path / "shop", plan(task(1), task(2)))
+    write_whole(story.run.plan, plan_text(story.plan))
+    watch = BatchWatch(view, batch, {"shop": "Build a shop"})
+
+    member = Member(story.run, story.plan.graph(), Surroundings("off"))
+    slots = [Slot(2, "task_1", member), Slot(1)]
+
+    def look() -> Snapshot:
+        time.sleep(0.26)
+        watch.look(reader.refresh(), slots)
+        return view.shown[-1]
+
+    assert counts_text(look()) == "0 done · 0 open · 0 planned · 4 waiting · 0 failed · 0 stopped"
+    log.planned("shop", 2.0, 5, Surroundings("off"))
+    log.open_next()
+    story.calls.buy("plan", 1)
+    claim = story.queue.claim(2).claim
+    assert claim
+    story.calls.buy("task_1", 1)
+    snapshot = look()
+    assert [(row.executor, row.task, row.name, row.turns) for row in snapshot.rows] == [
+        (1, None, "", 0),
+        (2, "shop/task_1", "Part 1", 1),
+    ]
+    assert (snapshot.spent.usd, snapshot.left_s) == (1.0, None)
+    log.closed("todo", "stopped", "the budget is spent")
+    log.closed("wiki", "failed")
+    log.closed("shop", "done")
+    last = look()
+    assert counts_text(last) == "1 done · 0 open · 0 planned · 1 waiting · 1 failed · 1 stopped"
+    assert last.spent.usd == 1.0
+    assert last.left_s is not None
+    assert last.left_s >= 0
+    assert capsys.readouterr().err.splitlines() == [
+        "[0/4] · shop Build a shop: open",
+        "[1/4] ✓ shop Build a shop: done",
+        "[1/4] – todo: stopped (the budget is spent)",
+        "[1/4] ✗ wiki: failed",
+    ]
+    watch.close()
+    story.close()
+    log.close()
+    reader.close()

@@ -1,0 +1,118 @@
+"""One document on standard output with --json, whatever is typed and whatever happens; over the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def typed(*arguments: str, cwd: Path, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """A command line, run to its end. `before`: Python that is executed first."""
+    code = f"import sys; sys.argv[0] = 'orchestrator.py'; import orchestrator as o\n{before}\no.main()"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC")}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Standard output, all of which is one document."""
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["version"] == 1
+    assert found["ok"] == (done.returncode == 0)
+    assert "Traceback" not in done.stderr
+    if not found["ok"]:
+        assert found["error"]["exit_code"] == done.returncode
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "command", "kind", "told"),
+    [
+        (["status", "nowhere", "--json"], 2, "status", "usage", "holds neither a run nor a batch"),
+        (["--json", "logs", "nowhere"], 2, "logs", "usage", "holds neither a run nor a batch"),
+        (["retry", "--bad", "--json"], 2, "retry", "usage", "No such option: --bad"),
+        (["batch", "--json", "--max-executors", "none"], 2, "batch", "usage", "--max-executors"),
+        (["--json", "resum", "x"], 2, "run", "usage", "Did you mean `resume`?"),
+        (["--json"], 2, None, "usage", "a command is missing"),
+        (["Build a form", "--json"], 2, "run", "usage", "ANTHROPIC_API_KEY"),
+        (["export", "--json", "nowhere", "--recording", "x"], 2, "export", "usage", "holds no run"),
+    ],
+)
+def test_a_failure_is_a_document(
+    arguments: list[str], code: int, command: str | None, kind: str, told: str, tmp_path: Path
+) -> None:
+    done = typed(*arguments, cwd=tmp_path)
+    found = document(done)
+    assert (done.returncode, found["command"], found["error"]["kind"]) == (code, command, kind)
+    assert told in found["error"]["message"]
+    assert "result" not in found
+
+
+def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None:
+    before = "import parallel_orchestrator.config.template as t\nt.TEMPLATE = '{no_such_field}'"
+    done = typed("init", "--json", cwd=tmp_path, before=before)
+    found = document(done)
+    assert (done.returncode, found["error"]["kind"]) == (1, "orchestrator")
+    assert "unexpected KeyError: 'no_such_field'" in found["error"]["message"]
+    done = typed("init", cwd=tmp_path, before=before)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "Traceback" in typed("init", "--debug", cwd=tmp_path, before=before).stderr
+
+
+def test_what_others_print_does_not_get_into_the_document(tmp_path: Path) -> None:
+    before = "import os, parallel_orchestrator.upkeep.doctor as d\n" + (
+        "real = d.python\nd.python = lambda: (print('chatter'), os.system('echo chatter'), real())[2]"
+    )
+    # Nothing listens on port 9: a fault among the results.
+    done = typed("doctor", "--json", cwd=tmp_path, before=before, ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    found = document(done)
+    assert done.stderr.count("chatter") == 2
+    levels = {check["name"]: check["level"] for check in found["result"]["checks"]}
+    assert set(levels) == {"python", "git", "sandbox", "key", "endpoint", "model", "disk", "locks", "terminal"}
+    assert (levels["key"], levels["endpoint"], levels["locks"], levels["git"]) == ("fault", "fault", "ok", "ok")
+    assert all(check["fix"] for check in found["result"]["checks"] if check["level"] != "ok")
+    assert found["error"]["kind"] == "unsuccessful"
+    assert "key, endpoint" in found["error"]["message"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_schema_and_init_succeed_and_init_overwrites_nothing(tmp_path: Path) -> None:
+    schema = typed("schema", cwd=tmp_path)
+    assert document(typed("schema", "--json", cwd=tmp_path))["result"]["schema"] == json.loads(schema.stdout)
+    file = tmp_path / "sub" / "my file.yaml"
+    found = document(typed("init", str(file), "--json", cwd=tmp_path))["result"]
+    assert found == {"file": str(file), "next": f"parallel-orchestrator run --config '{file}'"}
+    text = file.read_text()
+    done = typed("init", str(file), cwd=tmp_path)
+    assert (done.returncode, file.read_text()) == (2, text)
+    assert "is there already" in done.stderr
+
+
+def test_help_and_version_may_be_asked_for_as_well(tmp_path: Path) -> None:
+    assert document(typed("--version", "--json", cwd=tmp_path))["command"] is None
+    assert document(typed("status", "--help", "--json", cwd=tmp_path))["command"] == "status"
+
+
+def test_completion_offers_commands_options_and_values(tmp_path: Path) -> None:
+    for words, place, expected in (
+        ("orchestrator.py re", 1, {"resume", "repair", "retry"}),
+        ("orchestrator.py retry --fa", 2, {"--failed"}),
+        ("orchestrator.py run --sandbox ", 3, {"auto", "required", "off"}),
+    ):
+        variables = {"_ORCHESTRATOR.PY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        done = typed(cwd=tmp_path, **variables)
+        assert set(done.stdout.split()) == expected
