@@ -14,7 +14,9 @@
   `asroot`) the watch is alone, and a fork bomb can slow the machine down until the time limit. Until the watch looks,
   a command gets further by what memory and disk take in that time. Folders twice beyond their limit get no further
   command.
-- A wall clock. Everything that it started, daemons too, is dead when the call returns.
+- A wall clock. Everything that it started, daemons too, is dead when the call returns, and soon after the death of
+  whoever made the call: a `reaper` outside the sandbox sees to that. bwrap's own --die-with-parent does not when it
+  has only just begun: it is then too early for the signal, or leaves a child behind that waits for it for ever.
 
 It does not cover: the mode of the host's device nodes (null, zero, full, random, urandom, tty) where root cannot make
 others: there a command of root's can `chmod 000 /dev/zero` for the whole machine. Neither does it cover: faults of
@@ -35,7 +37,6 @@ barred, so as root a command can read the key.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -47,8 +48,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from parallel_orchestrator.agent import asroot, reaper, seccomp
-from parallel_orchestrator.agent.capture import Follower
-from parallel_orchestrator.agent.namespace import LAST_WAIT_S, Namespace
+from parallel_orchestrator.agent.leash import Leashed
+from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.paths import MOUNT
 from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
@@ -137,24 +138,23 @@ class BubblewrapRunner:
             os.fdopen(status, "rb") as reports,
             asroot.device_nodes() as devices,
             asroot.process_group(self._limits.processes + _OF_THE_SANDBOX) as entry,
+            self._start(command, status_end, devices, entry) as leashed,
+            Namespace(reports.readline(), watch) as namespace,
         ):
-            process = self._start(command, status_end, devices, entry)
-            with process, Namespace(reports.readline(), watch) as namespace:
-                follower = Follower(process, command.output_limit)
-                in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-                if not in_time and not watch.verdict:
-                    namespace.terminate()
-                    follower.until_end(time.monotonic() + reaper.GRACE_S)
-                namespace.kill()
-                output = follower.rest()
+            process, follower = leashed.process, leashed.follower
+            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
+            if not in_time and not watch.verdict:
+                namespace.terminate()
+                follower.until_end(time.monotonic() + reaper.GRACE_S)
+            namespace.kill()
+            leashed.end()
+            output = follower.rest()
             began = namespace.killed_early or b"exit-code" in reports.read()
         if not began and in_time:
             raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
         return _finished(process, output, watch, in_time, started)
 
-    def _start(
-        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]
-    ) -> subprocess.Popen[bytes]:
+    def _start(self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]) -> Leashed:
         # By descriptor: what is on its command line, the command could read in /proc.
         words = self._options(command, status, devices)
         options = _as_file(b"".join(os.fsencode(word) + b"\0" for word in words))
@@ -164,7 +164,7 @@ class BubblewrapRunner:
             kept.append(_as_file(filtering))
             arguments += ["--seccomp", str(kept[-1])]
         arguments += ["--", *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return _start(arguments, self._environment, Path("/"), *kept)
+        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept)
 
     def _options(self, command: Command, status: int, devices: Mapping[str, Path]) -> list[str]:
         folder = str(command.folder.resolve())
@@ -201,24 +201,16 @@ class PlainRunner:
             watch = Watch(self._limits, folders)
             if watch.refusal:
                 return _refused(watch)
-            leash, leash_end = os.pipe()
             results = str(command.results.resolve()) if command.results else ""
-            arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash)]
-            arguments += limited(command, results)
-            process = _start(arguments, environment(home, self._venv), command.folder, leash)
-            with process:
-                follower = Follower(process, command.output_limit)
-                try:
-                    allowed = partial(_is_within_limits, watch, process)
-                    in_time = follower.until_end(started + command.timeout_s, allowed)
-                    if not in_time and not watch.verdict:
-                        with contextlib.suppress(BrokenPipeError):
-                            os.write(leash_end, b"T")
-                        follower.until_end(time.monotonic() + reaper.GRACE_S)
-                finally:
-                    os.close(leash_end)
-                    if not follower.until_end(time.monotonic() + LAST_WAIT_S):
-                        process.kill()
+            arguments = limited(command, results)
+            with Leashed(arguments, environment(home, self._venv), command.folder, command.output_limit) as leashed:
+                process, follower = leashed.process, leashed.follower
+                allowed = partial(_is_within_limits, watch, process)
+                in_time = follower.until_end(started + command.timeout_s, allowed)
+                if not in_time and not watch.verdict:
+                    leashed.ask_to_end()
+                    follower.until_end(time.monotonic() + reaper.GRACE_S)
+                leashed.end()
                 output = follower.rest().replace(home, TMP)
             return _finished(process, output, watch, in_time, started)
 
@@ -239,26 +231,6 @@ def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_ti
     code = _code(process)
     note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
     return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
-
-
-def _start(arguments: list[str], environment: dict[str, str], folder: Path, *kept: int) -> subprocess.Popen[bytes]:
-    """Start it in a session of its own, so that a Ctrl-C for us is none for it. `kept` are handed over to it."""
-    try:
-        return subprocess.Popen(
-            arguments,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=kept,
-        )
-    except OSError as error:
-        raise CannotGoOn(f"cannot start {arguments[0]}: {error.strerror or error}") from error
-    finally:
-        for descriptor in kept:
-            os.close(descriptor)
 
 
 def _as_file(content: bytes) -> int:

@@ -23,6 +23,8 @@ from parallel_orchestrator.records.command import RESULTS, Command, CommandRunne
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from tests.agent.conftest import wait_for
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def _bubblewrap() -> BubblewrapRunner | str:
     try:
@@ -479,6 +481,47 @@ def test_on_is_told(runner: BubblewrapRunner) -> None:
     assert (runner.name, runner.describe()) == ("bubblewrap", "Sandbox: ON (bubblewrap)")
 
 
+CALLERS = """
+import ctypes, os, signal, sys, time
+from pathlib import Path
+from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.agent.sandbox import PlainRunner, detect
+from parallel_orchestrator.records.command import Command
+
+def seen(name):
+    for pid in reaper.descendants(os.getpid()):
+        try:
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"-I")[0]:
+                return True
+        except OSError:
+            pass
+
+ctypes.CDLL(None).prctl(reaper.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+runner = PlainRunner() if sys.argv[1] == "none" else detect("required")
+for number in range(8):
+    caller = os.fork()
+    if not caller:
+        runner(Command(("sleep", "300"), Path(sys.argv[2]), timeout_s=300))
+    while not seen(b"sleep" if sys.argv[1] == "none" else b"bwrap"):
+        pass
+    time.sleep(number * 0.002)
+    os.kill(caller, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while reaper.descendants(os.getpid()) and time.monotonic() < until:
+        time.sleep(0.01)
+    for pid in reaper.descendants(os.getpid()):
+        print(number, Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(pid, signal.SIGKILL)
+"""
+
+
+@in_both
+def test_a_caller_killed_while_its_sandbox_is_being_set_up_leaves_nothing(runner: CommandRunner, folder: Path) -> None:
+    command = [sys.executable, "-c", CALLERS, runner.name, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=280)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("mode", ["auto", "required"])
 @pytest.mark.parametrize("broken", [False, True])
 def test_no_sandbox_names_both_ways_on(
@@ -520,11 +563,14 @@ def test_the_device_nodes_of_the_host_are_out_of_reach(runner: CommandRunner, fo
 
 @as_root
 @in_sandbox
-def test_a_control_group_holds_roots_processes(runner: CommandRunner, folder: Path) -> None:
+def test_a_control_group_holds_roots_processes(
+    runner: CommandRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with process_group(10) as words:
         if not words:
             pytest.skip("no control group for processes can be made here")
-    # As many as it may and no more, whatever the watch sees in time: each waits, so none makes room for another.
+    # Less than what the watch ends it for. Each waits, so none makes room for another.
+    monkeypatch.setattr("parallel_orchestrator.agent.sandbox._OF_THE_SANDBOX", -100)
     script = "for n in $(seq 400); do sleep 3 & done; echo begun"
     done = runner(Command(("sh", "-c", script), folder, timeout_s=20))
     assert "cannot fork" in done.output.lower() or "resource temporarily unavailable" in done.output.lower()
