@@ -516,7 +516,7 @@ for number in range(8):
 
 
 @in_both
-def test_a_caller_killed_while_its_sandbox_is_being_set_up_leaves_nothing(runner: CommandRunner, folder: Path) -> None:
+def test_a_caller_killed_while_its_sandbox_is_being_set_up_leaves_nothing(runner: PlainRunner, folder: Path) -> None:
     command = [sys.executable, "-c", CALLERS, runner.name, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=280)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
