@@ -117,8 +117,10 @@ class ModelClient:
                 _log.info("turn %d gave no answer: %s", turn, fault)
                 if fault.begun:
                     away_since, broken, wait = time.monotonic(), broken + 1, _FIRST_WAIT_S
-                if broken >= _MAX_BROKEN or time.monotonic() - away_since > self._patience_s:
-                    raise CannotGoOn(f"the gateway gives no answer ({fault}); resume the run") from fault
+                if broken >= _MAX_BROKEN:
+                    raise CannotGoOn(f"the gateway gives no whole answer ({fault}); resume the run") from fault
+                if time.monotonic() - away_since > self._patience_s:
+                    raise EndpointUnavailable(f"the gateway gives no answer ({fault}); resume the run") from fault
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
 

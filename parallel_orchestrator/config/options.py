@@ -29,6 +29,7 @@ from parallel_orchestrator.store.paths import RunDirectory
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
 """Recordings and configuration that come with the package."""
+_LONGEST_NAME = 100
 
 
 @dataclass
@@ -115,13 +116,22 @@ def slug(requirement: str) -> str:
 def find_recording(name: str) -> Path:
     """The recording file called `name`: a path, or the name of a shipped one. Raises UsageError."""
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path.absolute()
     shipped = SHIPPED / f"{name}.yaml"
-    if re.fullmatch(r"[a-z_]+", name) and shipped.is_file():
+    if re.fullmatch(r"[a-z_]+", name) and is_file(shipped):
         return shipped
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml") if p.stem != "demo"))
-    raise UsageError(f"there is no recording {name!r}: neither a file, nor one of the shipped ones ({known})")
+    shown = repr(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…")
+    raise UsageError(f"there is no recording {shown}: neither a file, nor one of the shipped ones ({known})")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there. What no file can be called, is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def is_shipped(recording: Path) -> bool:

@@ -17,8 +17,9 @@ import pytest
 
 from parallel_orchestrator.agent import reaper, seccomp
 from parallel_orchestrator.agent.asroot import process_group
+from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, detect
-from parallel_orchestrator.agent.watch import Limits
+from parallel_orchestrator.agent.watch import Limits, Watch
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from tests.agent.conftest import wait_for
@@ -559,6 +560,17 @@ def test_the_device_nodes_of_the_host_are_out_of_reach(runner: CommandRunner, fo
     finally:
         for name, mode in zip(names, before, strict=True):
             Path(f"/dev/{name}").chmod(stat.S_IMODE(mode))
+
+
+def test_the_hosts_processes_are_not_held_against_a_sandbox_that_is_being_set_up(folder: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        report = f'{{"child-pid": {process.pid}}}'.encode()  # as bwrap's first process before it has a root of its own
+        with Namespace(report, Watch(Limits(processes=1), [folder])) as namespace:
+            assert namespace.is_within_limits()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @as_root
