@@ -22,10 +22,10 @@ It does not cover: the mode of the host's device nodes (null, zero, full, random
 others: there a command of root's can `chmod 000 /dev/zero` for the whole machine. Neither does it cover: faults of
 the kernel; load on processor and disk, but for a lower priority; what is in the project itself, which can be read and
 changed; what of the host can be seen there (kernel version and command line, load, memory, users' names, the
-workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (System V
-segments, socket and pipe buffers). Not counted as written: deleted files that are only mapped, or under way through a
-socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands first, which a command can
-take back.
+workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (socket and
+pipe buffers; System V segments where there is no filter). Not counted as written: deleted files that are only mapped,
+or under way through a socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands
+first, which a command can take back.
 
 **Plain**, without a sandbox: the command runs as you, and can read, write, reach and end what you can, the network
 and your other processes included. What holds is the clean environment, the limits of each process, the watch (it
@@ -56,6 +56,7 @@ from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
+from parallel_orchestrator.store.folders import open_up, scratch_folder
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
@@ -130,6 +131,7 @@ class BubblewrapRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
+        open_up(command.folder)
         watch = Watch(self._limits, [folder for folder in (command.folder, command.results) if folder])
         if watch.refusal:
             return _refused(watch)
@@ -195,9 +197,11 @@ class PlainRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when it cannot be started."""
         started = time.monotonic()
+        open_up(command.folder)
         # A home of its own: what other commands or users put into a shared /tmp is not trusted.
-        with tempfile.TemporaryDirectory(prefix="command-", ignore_cleanup_errors=True) as home:
-            folders = [folder for folder in (command.folder, command.results, Path(home)) if folder]
+        with scratch_folder("command-") as private:
+            home = str(private)
+            folders = [folder for folder in (command.folder, command.results, private) if folder]
             watch = Watch(self._limits, folders)
             if watch.refusal:
                 return _refused(watch)

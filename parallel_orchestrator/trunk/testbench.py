@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.folders import scratch_folder
 from parallel_orchestrator.trunk.census import take_census
 from parallel_orchestrator.trunk.closing import contradicts
 from parallel_orchestrator.trunk.folder import read_plain, write_folder
@@ -101,8 +101,8 @@ class TestBench:
     @contextmanager
     def copy(self, tree: Tree) -> Iterator[tuple[Path, Path]]:
         """A scratch copy of `tree`, and an empty folder beside it for results. Both are gone afterwards."""
-        with TemporaryDirectory(prefix="merge-", ignore_cleanup_errors=True) as scratch:
-            folder, results = Path(scratch, "project"), Path(scratch, "results")
+        with scratch_folder("merge-") as scratch:
+            folder, results = scratch / "project", scratch / "results"
             results.mkdir()
             write_folder(self.objects, folder, tree)
             yield folder, results

@@ -102,6 +102,15 @@ def test_environment_is_built_from_nothing(
 
 
 @in_both
+def test_no_descriptor_of_ours_reaches_a_command(runner: CommandRunner, folder: Path) -> None:
+    """Not even one that was left inheritable: a lock, a socket or a terminal could be meddled with."""
+    with (folder.parent / "ours").open("w") as ours:
+        os.set_inheritable(ours.fileno(), True)
+        assert sh(runner, folder, "ls /proc/$$/fd; true").output.split() == ["0", "1", "2"]
+    assert sh(runner, folder, "exec 9<> /dev/tty && echo a terminal").code != 0
+
+
+@in_both
 def test_standard_input_is_empty(runner: CommandRunner, folder: Path) -> None:
     assert sh(runner, folder, "cat; echo end").output == "end\n"
 
@@ -366,6 +375,20 @@ def test_nothing_outside_can_be_written(runner: CommandRunner, folder: Path) -> 
 
 
 @in_sandbox
+def test_of_pythons_folder_only_what_is_pythons_is_there(runner: CommandRunner, folder: Path) -> None:
+    """Somebody's environment may have been made in the project itself, where keys and runs lie, too."""
+    project = folder.parent
+    (project / "bin").mkdir()
+    (project / "bin/tool").write_text("#!/bin/sh\necho works\n")
+    (project / "bin/tool").chmod(0o755)
+    (project / ".env").write_text("SECRET")
+    done = sh(detect("required", venv=project), folder, f"tool; ls -A {project}; cat {project}/.env")
+    assert done.output.split()[:2] == ["works", "bin"]
+    assert "SECRET" not in done.output
+    assert "No such file" in done.output
+
+
+@in_sandbox
 def test_every_mount_is_read_only_but_those_meant_to_be_written(runner: CommandRunner, folder: Path) -> None:
     mounts = [line.split() for line in sh(runner, folder, "cat /proc/self/mountinfo").output.splitlines()]
     writable = {place for _, _, _, _, place, options, *_ in mounts if "rw" in options.split(",")}
@@ -392,7 +415,6 @@ def test_no_environment_of_the_host_is_readable(
     assert str(folder.parent) not in seen
     processes = sh(runner, folder, "ls /proc").output.split()
     assert len([name for name in processes if name.isdecimal()]) < 5
-    assert sh(runner, folder, "ls /proc/$$/fd; true").output.split() == ["0", "1", "2"]
 
 
 @in_sandbox
@@ -430,6 +452,7 @@ call("unshare", (272, 97), 0x10000000)
 call("clone", (56, 220), 0x10000000 | 17, 0, 0, 0, 0)
 call("mount", (165, 40), 0, 0, 0, 0, 0)
 call("kexec_load", (246, 104), 0, 0, 0, 0)
+call("shmget", (29, 194), 0, 4096, 0o1600)
 call("finit_module", (313, 273), 0, 0, 0)
 call("clone3", (435, 435), 0, 0)
 call("fallocate", (285, 47), 1, 0, 0, 1)
@@ -449,7 +472,7 @@ def test_system_calls_that_nothing_needs_are_refused(runner: CommandRunner, fold
         "clone3": "ENOSYS",
         "fallocate": "ENOTSUP",
     }
-    assert len(seen) == 20
+    assert len(seen) == 21
 
 
 def test_there_is_no_filter_for_an_unknown_machine() -> None:
@@ -575,14 +598,32 @@ def test_the_hosts_processes_are_not_held_against_a_sandbox_that_is_being_set_up
 
 @as_root
 @in_sandbox
-def test_a_control_group_holds_roots_processes(
-    runner: CommandRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with process_group(10) as words:
+def test_a_control_group_holds_roots_processes(runner: CommandRunner, folder: Path) -> None:
+    """That the kernel keeps to it, and that a command is in one: of the two, it or the watch may end a flood first."""
+    with process_group(20) as words:
         if not words:
             pytest.skip("no control group for processes can be made here")
-    # Less than what the watch ends it for. Each waits, so none makes room for another.
-    monkeypatch.setattr("parallel_orchestrator.agent.sandbox._OF_THE_SANDBOX", -100)
-    script = "for n in $(seq 400); do sleep 3 & done; echo begun"
-    done = runner(Command(("sh", "-c", script), folder, timeout_s=20))
-    assert "cannot fork" in done.output.lower() or "resource temporarily unavailable" in done.output.lower()
+        flood = "for n in $(seq 40); do sleep 0.1 & done; wait"
+        done = subprocess.run([*words, "bash", "-c", flood], stderr=subprocess.PIPE, text=True, check=False)
+        assert "Resource temporarily unavailable" in done.stderr
+    seconds = f"{3000 + os.getpid()}.125"
+    thread = threading.Thread(target=sh, args=(runner, folder, f"exec sleep {seconds}"))
+    thread.start()
+    try:
+        assert wait_for(lambda: [_most_tasks(pid) for pid in running(f"sleep\0{seconds}")] == [256 + 8])
+    finally:
+        for pid in running(f"sleep\0{seconds}"):
+            os.kill(pid, signal.SIGKILL)
+        thread.join()
+
+
+def _most_tasks(pid: int) -> int | None:
+    """The limit of a process's control group for the number of tasks."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            root = {"pids": "/sys/fs/cgroup/pids", "": "/sys/fs/cgroup"}.get(controllers, "/nowhere")
+            limit = Path(root + path, "pids.max")
+            if limit.exists():
+                return int(limit.read_text())
+    return None
