@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.agent.prompt import opening
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, detect
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
@@ -71,6 +71,8 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
+    tests_ahead: bool = True
+    """Whether a pytest waits in a sandbox for each task's work: quicker, for some 25 MB an executor."""
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
@@ -93,7 +95,8 @@ class ExecutorAgent:
         self._scenario = require_scenario(run)
         self._plan = read_plan(run.plan)
         self._runner = runner
-        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S)
+        ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.tests_ahead else None
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, ahead)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
@@ -104,6 +107,7 @@ class ExecutorAgent:
         transcript = self._open(task, job.claim)
         client = self._client(job.claim)
         try:
+            self._trunk.prepare()  # it gets ready while the model thinks
             ended = take_turns(transcript, self._means(job, client), self._limits())
             if ended.kind is End.FAILED:
                 transcript.outcome("failed", ended.reason)
@@ -116,6 +120,7 @@ class ExecutorAgent:
         finally:
             client.close()
             transcript.close()
+            self._trunk.close()
 
     def _open(self, task: Task, claim: Claim) -> Transcript:
         """The attempt's transcript and workspace, begun now or found as they were left."""

@@ -44,6 +44,9 @@ log = logging.getLogger("parallel_orchestrator.orchestrator")
 PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
 """What the fork server imports once, so that every executor has it."""
 
+TESTS_AHEAD = 16
+"""Up to so many executors have a pytest waiting; beyond, its memory is better left to others."""
+
 
 class ParallelOrchestrator:
     """Builds one requirement.
@@ -129,7 +132,7 @@ def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workfor
     from parallel_orchestrator.workers.supervisor import Workforce
     from parallel_orchestrator.workers.worker import WorkSource
 
-    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret)
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= TESTS_AHEAD)
     return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 

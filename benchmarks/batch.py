@@ -57,7 +57,7 @@ def spread(quick: bool = False) -> dict[str, Any]:
     """A batch of scenarios of different widths: its makespan against the work that was in it."""
     latencies = _shipped_latencies()
     with tempfile.TemporaryDirectory(prefix="spread-") as folder:
-        place, chance = Path(folder), random.Random(SEED)  # noqa: S311 - to be the same each time is the point
+        place, chance = Path(folder), random.Random(SEED)
         recordings = {}
         for number, (layers, width) in enumerate(SHAPES[:2] if quick else SHAPES * 2, start=1):
             name = f"s{number}-{layers}x{width}"

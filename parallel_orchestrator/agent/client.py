@@ -55,6 +55,8 @@ _ENDS: dict[str, type[OrchestratorError]] = {
 }
 """What the gateway's own error types mean for the caller."""
 
+_TIMES = ("endpoint_s", "waited_s")
+
 _PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Error types that are gone at the next try."""
 
@@ -153,8 +155,9 @@ class ModelClient:
         try:
             with self._sdk.messages.stream(**request, extra_headers=headers) as stream:
                 begun = True
+                times = {name: stream.response.headers.get(f"x-orchestrator-{name}") for name in _TIMES}
                 message = _whole(stream) or self._assembled(request, headers)
-            return self._answer(message, turn)
+            return self._answer(message, times if all(times.values()) else self._times(turn))
         except anthropic.APIStatusError as error:
             raise _meaning(error) from error
         except (
@@ -170,17 +173,21 @@ class ModelClient:
         )
         return message
 
-    def _answer(self, message: dict[str, Any], turn: int) -> Answer:
+    def _times(self, turn: int) -> dict[str, Any]:
+        """Asked for where the stream began before they were known."""
         import httpx2
 
-        times = self._sdk.get(f"/orchestrator/turn/{turn}", cast_to=httpx2.Response).json()
+        times: dict[str, Any] = self._sdk.get(f"/orchestrator/turn/{turn}", cast_to=httpx2.Response).json()
+        return times
+
+    def _answer(self, message: dict[str, Any], times: Mapping[str, Any]) -> Answer:
         return Answer(
             content=_clean(message["content"]),
             stop_reason=message["stop_reason"],
             usage=message.get("usage") or {},
             model=message.get("model", ""),
-            endpoint_s=times["endpoint_s"],
-            waited_s=times["waited_s"],
+            endpoint_s=float(times["endpoint_s"]),
+            waited_s=float(times["waited_s"]),
         )
 
 

@@ -22,7 +22,13 @@ class Leashed:
     """
 
     def __init__(
-        self, arguments: list[str], environment: dict[str, str], folder: Path, output_limit: int, *kept: int
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        output_limit: int,
+        *kept: int,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         leash, self._end = os.pipe()
         try:
@@ -30,7 +36,7 @@ class Leashed:
                 [sys.executable, "-I", "-S", reaper.__file__, str(leash), *arguments],
                 env=environment,
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

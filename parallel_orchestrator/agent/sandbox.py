@@ -37,6 +37,8 @@ barred, so as root a command can read the key.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -44,16 +46,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
+from io import BufferedReader
 from pathlib import Path
 
-from parallel_orchestrator.agent import asroot, reaper, seccomp
+from parallel_orchestrator.agent import asroot, reaper, seccomp, waiting_pytest
 from parallel_orchestrator.agent.leash import Leashed
 from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.paths import MOUNT
 from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
-from parallel_orchestrator.records.command import Command, Finished
+from parallel_orchestrator.records.command import RESULTS, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
 from parallel_orchestrator.store.folders import open_up, scratch_folder
@@ -132,31 +136,37 @@ class BubblewrapRunner:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
         open_up(command.folder)
-        watch = Watch(self._limits, [folder for folder in (command.folder, command.results) if folder])
+        watch = self.watch(command)
         if watch.refusal:
             return _refused(watch)
-        status, status_end = os.pipe()
-        with (
-            os.fdopen(status, "rb") as reports,
-            asroot.device_nodes() as devices,
-            asroot.process_group(self._limits.processes + _OF_THE_SANDBOX) as entry,
-            self._start(command, status_end, devices, entry) as leashed,
-            Namespace(reports.readline(), watch) as namespace,
-        ):
-            process, follower = leashed.process, leashed.follower
-            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-            if not in_time and not watch.verdict:
-                namespace.terminate()
-                follower.until_end(time.monotonic() + reaper.GRACE_S)
-            namespace.kill()
-            leashed.end()
-            output = follower.rest()
-            began = namespace.killed_early or b"exit-code" in reports.read()
-        if not began and in_time:
-            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return _finished(process, output, watch, in_time, started)
+        with self._begin(command) as begun:
+            return begun.finish(command, watch, started)
 
-    def _start(self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]) -> Leashed:
+    def ahead(self, command: Command) -> Ahead:
+        """Start a sandbox now in which a Python with pytest waits: `command`, of `python -m pytest`, runs there later.
+
+        Its folders may be filled in the meantime. Call it, and what it gives, from the thread that runs commands:
+        the sandbox dies with the thread that made it.
+        """
+        waiting = replace(command, argv=("python", "-c", waiting_pytest.read_text()))
+        return Ahead(self, self._begin(waiting, stdin=subprocess.PIPE), command)
+
+    def watch(self, command: Command) -> Watch:
+        """A watch over a command that begins now."""
+        return Watch(self._limits, _folders(command))
+
+    def _begin(self, command: Command, stdin: int = subprocess.DEVNULL) -> Begun:
+        with contextlib.ExitStack() as around:
+            status, status_end = os.pipe()
+            reports = around.enter_context(os.fdopen(status, "rb"))
+            devices = around.enter_context(asroot.device_nodes())
+            entry = around.enter_context(asroot.process_group(self._limits.processes + _OF_THE_SANDBOX))
+            leashed = around.enter_context(self._start(command, status_end, devices, entry, stdin))
+            return Begun(leashed, reports, around.pop_all())
+
+    def _start(
+        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str], stdin: int
+    ) -> Leashed:
         # By descriptor: what is on its command line, the command could read in /proc.
         words = self._options(command, status, devices)
         options = _as_file(b"".join(os.fsencode(word) + b"\0" for word in words))
@@ -166,7 +176,7 @@ class BubblewrapRunner:
             kept.append(_as_file(filtering))
             arguments += ["--seccomp", str(kept[-1])]
         arguments += ["--", *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept)
+        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
 
     def _options(self, command: Command, status: int, devices: Mapping[str, Path]) -> list[str]:
         folder = str(command.folder.resolve())
@@ -179,6 +189,80 @@ class BubblewrapRunner:
             *self._python,
             *("--remount-ro", "/", "--chdir", MOUNT),
         ]
+
+
+class Begun:
+    """A sandbox that was started. A context manager: at its end nothing of it is left."""
+
+    def __init__(self, leashed: Leashed, reports: BufferedReader, around: contextlib.ExitStack) -> None:
+        self.stdin = leashed.process.stdin
+        self._leashed = leashed
+        self._reports = reports
+        self._around = around
+
+    def __enter__(self) -> Begun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._around.close()
+
+    def finish(self, command: Command, watch: Watch, started: float) -> Finished:
+        """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
+        process, follower = self._leashed.process, self._leashed.follower
+        with Namespace(self._reports.readline(), watch) as namespace:
+            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
+            if not in_time and not watch.verdict:
+                namespace.terminate()
+                follower.until_end(time.monotonic() + reaper.GRACE_S)
+            namespace.kill()
+            self._leashed.end()
+            output = follower.rest()
+        began = namespace.killed_early or b"exit-code" in self._reports.read()
+        if not began and in_time:
+            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
+        return _finished(process, output, watch, in_time, started)
+
+
+class Ahead:
+    """A pytest that waits in a sandbox of its own for its arguments. For one run; closed, it is gone."""
+
+    def __init__(self, runner: BubblewrapRunner, begun: Begun, command: Command) -> None:
+        self._runner = runner
+        self._begun: Begun | None = begun
+        self._folders = _folders(command)
+
+    def __call__(self, command: Command) -> Finished:
+        """Run a command as the runner does: in here when it is the one that was waited for, else in a sandbox anew."""
+        started = time.monotonic()
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return self._runner(command)
+        with begun:
+            watch = self._runner.watch(command)
+            told = _folders(command) == self._folders and not watch.refusal and _tell(begun, command)
+            if told:
+                return begun.finish(command, watch, started)
+        return self._runner(command)
+
+    def close(self) -> None:
+        """End it unless it was used."""
+        begun, self._begun = self._begun, None
+        if begun:
+            with begun:
+                pass
+
+
+def _tell(begun: Begun, command: Command) -> bool:
+    """Hand the waiting pytest its arguments; False when it is not what is wanted, or does not wait any more."""
+    if command.argv[:3] != waiting_pytest.STANDS_FOR or begun.stdin is None:
+        return False
+    arguments = [part.replace(RESULTS, RESULTS_MOUNT) for part in command.argv[2:]]
+    try:
+        with begun.stdin as line:
+            line.write(json.dumps(arguments).encode() + b"\n")
+    except OSError:
+        return False
+    return True
 
 
 class PlainRunner:
@@ -235,6 +319,10 @@ def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_ti
     code = _code(process)
     note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
     return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
+
+
+def _folders(command: Command) -> list[Path]:
+    return [folder for folder in (command.folder, command.results) if folder]
 
 
 def _as_file(content: bytes) -> int:
