@@ -34,7 +34,7 @@ from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
@@ -93,7 +93,7 @@ class ExecutorAgent:
         self._settings = settings
         self._run = run
         self._scenario = require_scenario(run)
-        self._plan = read_plan(run.plan)
+        self._plan = plan_of(run)
         self._runner = runner
         ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.tests_ahead else None
         self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, ahead)

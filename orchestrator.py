@@ -293,14 +293,14 @@ class Run:
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.store.files import write_whole
-        from parallel_orchestrator.store.plan_file import plan_text, read_plan
+        from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.workers.forking import warm_up
         from planner_agent import PlannerAgent
 
         warm_up(PRELOAD)  # while the planner's model thinks
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
-            return read_plan(owned.run.plan)
+            return plan_of(owned.run)
         if plan is None and owned.scenario.plan_sha256:
             raise UsageError(
                 "this run was to start from a plan file and stopped before it was taken over: "
@@ -319,6 +319,7 @@ class Run:
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.watch import reuse
+        from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
 
         run, graph = site.owned.run, site.plan.graph()
@@ -327,7 +328,7 @@ class Run:
         with closing(TaskQueue(run, graph)) as queue:
             again = queue.to_retry(self.retry)
             run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
-            queue.start_session(choice.executors)
+            queue.start_session(choice.executors, plan_digest(site.plan))
             for merge in site.trunk.recover():
                 queue.adopt(merge.task, merge.evidence)
             queue.take_back(None, "its orchestrator ended")
@@ -381,8 +382,9 @@ class Run:
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.report.summary_page import summary_page, write_page
         from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.store.plan_file import plan_of
 
-        owned, trunk, plan = site.owned, site.trunk, site.plan
+        owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
         self.say("testing the whole …")
         final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)

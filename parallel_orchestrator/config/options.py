@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 import unicodedata
@@ -26,6 +25,7 @@ from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plan_file import plan_digest
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
 """Recordings and configuration that come with the package."""
@@ -157,8 +157,7 @@ def load_plan(path: Path) -> tuple[Plan, str]:
         raise UsageError(f"{path} is not a plan:\n" + "\n".join(shortened(faults))) from error
     if faults := plan_faults(plan):
         raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in shortened(faults)))
-    canonical = json.dumps(plan.model_dump(), sort_keys=True)
-    return plan, hashlib.sha256(canonical.encode()).hexdigest()
+    return plan, plan_digest(plan)
 
 
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:

@@ -107,7 +107,33 @@ def test_no_descriptor_of_ours_reaches_a_command(runner: CommandRunner, folder: 
     with (folder.parent / "ours").open("w") as ours:
         os.set_inheritable(ours.fileno(), True)
         assert sh(runner, folder, "ls /proc/$$/fd; true").output.split() == ["0", "1", "2"]
-    assert sh(runner, folder, "exec 9<> /dev/tty && echo a terminal").code != 0
+
+
+HAS_TERMINAL = """
+import os, pty, sys
+from pathlib import Path
+from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.records.command import Command
+pid, terminal = pty.fork()
+if pid == 0:
+    command = "import fcntl, termios; fcntl.ioctl(open('/dev/tty'), termios.TIOCSTI, b'x'); print('typed')"
+    done = detect(sys.argv[1])(Command(("python", "-c", command), Path(sys.argv[2]), 100))
+    Path(sys.argv[2], "told").write_text(done.output)
+    os._exit(0)
+try:
+    while os.read(terminal, 4096): pass
+except OSError: pass
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("mode", [pytest.param("required", marks=needs_bubblewrap), "off"])
+def test_a_command_has_no_terminal_to_type_into(mode: str, folder: Path) -> None:
+    """Also where the program itself runs on one."""
+    subprocess.run([sys.executable, "-c", HAS_TERMINAL, mode, str(folder)], check=True)
+    told = (folder / "told").read_text()
+    assert "No such device or address" in told
+    assert "typed" not in told
 
 
 @in_both
