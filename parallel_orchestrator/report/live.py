@@ -88,7 +88,9 @@ class LiveView:
     def _draw(self, said: Sequence[str]) -> None:
         """Over what is there: the lines that stay, and the table below them."""
         width, height = size = self._console.size
-        table = self._rendered(table_of(self._snapshot, width, height), min(width, _WIDEST) - 1) if self._snapshot else []
+        table = (
+            self._rendered(table_of(self._snapshot, width, height), min(width, _WIDEST) - 1) if self._snapshot else []
+        )
         table = table[: max(1, height - 1)]
         self._kept.extend(said)
         resized = self._size not in (None, size) and (self._height or table)
