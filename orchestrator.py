@@ -113,7 +113,7 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     view = make_view(quiet)
     log_file = BatchDirectory(given.folder.absolute()).log
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
-    return run_batch(given, lambda options, part: Run(settle(options, os.environ), part), tools, view)
+    return run_batch(given, lambda options, part, retry: Run(settle(options, os.environ), part, retry), tools, view)
 
 
 @dataclass(frozen=True)

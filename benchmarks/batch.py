@@ -33,7 +33,7 @@ NAME = "batch"
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 5
 EXECUTORS = 8
-SPEED = 6.0
+SPEED = 2.5
 """Of `spread`: at this factor waiting for the model outweighs what two cores need for the tests of eight executors."""
 
 SHAPES = [(1, 8), (1, 6), (2, 4), (3, 2), (4, 1), (1, 10), (2, 3), (2, 5), (1, 4), (3, 3)]
@@ -84,6 +84,7 @@ def _spread_figures(out: Path, names: Sequence[str]) -> dict[str, Any]:
     work = sum(fold_timing(read_all(out / name / "queue.jsonl")).work for name in names)
     first = min(records[0]["mono"] for records in moves.values())
     last = max(records[-1]["mono"] for records in moves.values())
+    idle = _idle([move for records in moves.values() for move in records], first, last)
     path = max(one["critical_path_s"] for one in summary["scenarios"])
     share = work / EXECUTORS
     return {
@@ -95,9 +96,27 @@ def _spread_figures(out: Path, names: Sequence[str]) -> dict[str, Any]:
         "longest_path_s": path,
         "makespan_s": last - first,
         "ratio": (last - first) / share,
+        "idle_s": idle,
         "elapsed_s": summary["elapsed_s"],
         "elapsed_ratio": summary["elapsed_s"] / share,
     }
+
+
+def _idle(moves: Sequence[dict[str, Any]], first: float, last: float) -> dict[str, float]:
+    """Seconds for which an executor had nothing to do, in the mean: before its first task, after its last, between."""
+    claims: dict[int, list[float]] = {}
+    ends: dict[int, list[float]] = {}
+    for move in sorted(moves, key=lambda move: move["mono"]):
+        if move["state"] == "claimed":
+            claims.setdefault(move["executor"], []).append(move["mono"])
+        elif "executor" in move:
+            ends.setdefault(move["executor"], []).append(move["mono"])
+    before = sum(at[0] - first for at in claims.values()) / EXECUTORS
+    after = sum(last - at[-1] for at in ends.values()) / EXECUTORS
+    between = sum(
+        max(0.0, claim - end) for k in claims for claim, end in zip(claims[k][1:], ends.get(k, []), strict=False)
+    )
+    return {"before": round(before, 2), "after": round(after, 2), "between": round(between / EXECUTORS, 2)}
 
 
 def _batch(config: Path, place: Path, executors: int, watch: _Watch | None = None) -> None:

@@ -23,6 +23,7 @@ from parallel_orchestrator.config.credentials import (
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
@@ -64,15 +65,17 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     if not requirement:
         raise UsageError("the requirement is empty: say in a sentence or more what to build")
     fields: dict[str, Any] = {"requirements": requirement, "run": secrets.token_hex(6), **options.settings}
+    fields["variables"] = options.variables
     recording = find_recording(options.replay) if options.replay else None
     credential = None
-    environment = _with_variables(environment, options.variables)
     if recording:
         shipped = recording.parent == SHIPPED
         fields |= {"replay": options.replay if shipped else str(recording), "endpoint": recording_identity(recording)}
     else:
+        environment = _with_variables(environment, options.variables)
         fields["endpoint"] = endpoint_from(environment)
         credential = credential_from(environment)
+        redact.know(credential.value)  # under whatever name it came
         official = "anthropic.com" in fields["endpoint"]
         fields.setdefault("endpoint_profile", "anthropic" if official else "compatible")
     if fields.get("prices"):
@@ -163,5 +166,7 @@ def load_plan(path: Path) -> tuple[Plan, str]:
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
     """The options under which the run in `directory` goes on: its own, caps and limits replaced by `overrides`."""
     scenario = require_scenario(RunDirectory(directory.absolute()))
-    kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay"})
-    return Options(scenario.requirements, directory, None, scenario.replay, {**kept, **overrides})
+    kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay", "variables"})
+    return Options(
+        scenario.requirements, directory, None, scenario.replay, {**kept, **overrides}, dict(scenario.variables)
+    )
