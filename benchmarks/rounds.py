@@ -10,13 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.contestants import NotMeasured
+
 ROOT = Path(__file__).resolve().parents[1]
 Sample = Any
 """What one measurement gives: JSON."""
-
-
-class NotMeasured(Exception):
-    """Why a contestant has no figure: it is not installed, cannot express the work, or took too long."""
 
 
 def interleaved(contestants: Mapping[str, Callable[[], Sample]], repeat: int) -> dict[str, Any]:
