@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from parallel_orchestrator.records.lifecycle import TaskState
@@ -18,3 +19,9 @@ def sleeper(seconds: dict[str, float]) -> Work:
         return Outcome(TaskState.MERGED)
 
     return work
+
+
+def sleeper_unsynced(seconds: dict[str, float]) -> Work:
+    """The same without the sync that makes a finished task durable: what that costs."""
+    os.fdatasync = lambda _descriptor: None
+    return sleeper(seconds)

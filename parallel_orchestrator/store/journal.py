@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,26 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_SUM = b',"sum":"%08x"}'
+_SUM_LENGTH = len(_SUM % 0)
+_CHUNK = 65536
+"""Bytes that are read at once where little is new, which spares asking how much there is."""
+
 
 def encode(seq: int, fields: Record) -> bytes:
     """One record as its line, newline included."""
-    body = escape_json(json.dumps({"seq": seq, **fields}, ensure_ascii=False, separators=(",", ":"))[:-1]).encode()
-    return body + b',"sum":"%08x"}\n' % zlib.crc32(body)
+    body = escape_json(_to_json({"seq": seq, **fields})[:-1]).encode()
+    return body + _SUM % zlib.crc32(body) + b"\n"
 
 
 def decode(line: bytes) -> Record | None:
     """The record of a whole line without its newline, or None when it is not one."""
-    body, mark, tail = line.rpartition(b',"sum":"')
-    if not mark or tail != b'%08x"}' % zlib.crc32(body):
+    body = line[:-_SUM_LENGTH]
+    if line[-_SUM_LENGTH:] != _SUM % zlib.crc32(body):
         return None
     try:
-        record = json.loads(body + b"}")
+        record = json.loads(body.decode() + "}")
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None
@@ -81,10 +88,11 @@ class Journal:
         descriptor = self._open(create=False)
         if descriptor < 0:
             return []
-        size = os.fstat(descriptor).st_size
-        if size <= self.offset:
+        data = os.pread(descriptor, _CHUNK, self.offset)
+        if not data:
             return []
-        data = os.pread(descriptor, size - self.offset, self.offset)
+        if len(data) == _CHUNK and (more := os.fstat(descriptor).st_size - self.offset - _CHUNK) > 0:
+            data += os.pread(descriptor, more, self.offset + _CHUNK)
         records: list[Record] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
@@ -115,9 +123,13 @@ class Journal:
         return torn
 
     def append(self, fields: Record, *, durable: bool) -> Record:
-        """Add one record after all that are there, without known secrets; the record as it was written.
+        """`extend` by one record; the record as it was written."""
+        return self.extend([fields], durable=durable)[0]
 
-        With `durable`, it is on disk when this returns.
+    def extend(self, added: Sequence[Record], *, durable: bool) -> list[Record]:
+        """Add records, in one write, after all that are there, without known secrets; as they were written.
+
+        With `durable`, they are on disk when this returns. A kill may leave the first of them without the others.
         Raises CannotGoOn when the disk refuses. From then on this instance refuses to write: a page that
         failed to reach the disk once may be gone although a second fsync says otherwise.
         """
@@ -126,19 +138,18 @@ class Journal:
         descriptor = self._open(create=True)
         if os.fstat(descriptor).st_size != self.offset:
             self.repair_tail()
-        fields = redact.known(fields)
-        line = encode(self.next_seq, fields)
+        numbered = list(enumerate(map(redact.known, added), self.next_seq))
+        lines = b"".join(encode(seq, fields) for seq, fields in numbered)
         try:
-            write_all(descriptor, line)
+            write_all(descriptor, lines)
             if durable:
                 os.fdatasync(descriptor)
         except OSError as error:
             self._failed = True
             raise disk_error(self.path, error) from error
-        record = {"seq": self.next_seq, **fields}
-        self.offset += len(line)
-        self.next_seq += 1
-        return record
+        self.offset += len(lines)
+        self.next_seq += len(numbered)
+        return [{"seq": seq, **fields} for seq, fields in numbered]
 
     def sync(self) -> None:
         """Make everything appended so far durable; for writers that sync outside their lock."""
