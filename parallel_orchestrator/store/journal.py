@@ -22,7 +22,6 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +122,9 @@ class Journal:
         return torn
 
     def append(self, fields: Record, *, durable: bool) -> Record:
-        """`extend` by one record; the record as it was written."""
-        return self.extend([fields], durable=durable)[0]
+        """Add one record after all that are there, without known secrets; the record as it was written.
 
-    def extend(self, added: Sequence[Record], *, durable: bool) -> list[Record]:
-        """Add records, in one write, after all that are there, without known secrets; as they were written.
-
-        With `durable`, they are on disk when this returns. A kill may leave the first of them without the others.
+        With `durable`, it is on disk when this returns.
         Raises CannotGoOn when the disk refuses. From then on this instance refuses to write: a page that
         failed to reach the disk once may be gone although a second fsync says otherwise.
         """
@@ -138,18 +133,19 @@ class Journal:
         descriptor = self._open(create=True)
         if os.fstat(descriptor).st_size != self.offset:
             self.repair_tail()
-        numbered = list(enumerate(map(redact.known, added), self.next_seq))
-        lines = b"".join(encode(seq, fields) for seq, fields in numbered)
+        fields = redact.known(fields)
+        line = encode(self.next_seq, fields)
         try:
-            write_all(descriptor, lines)
+            write_all(descriptor, line)
             if durable:
                 os.fdatasync(descriptor)
         except OSError as error:
             self._failed = True
             raise disk_error(self.path, error) from error
-        self.offset += len(lines)
-        self.next_seq += len(numbered)
-        return [{"seq": seq, **fields} for seq, fields in numbered]
+        record = {"seq": self.next_seq, **fields}
+        self.offset += len(line)
+        self.next_seq += 1
+        return record
 
     def sync(self) -> None:
         """Make everything appended so far durable; for writers that sync outside their lock."""
