@@ -23,11 +23,21 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 
+WITH_WORKS = (*PRELOAD, "benchmarks.work")
+"""What the fork server imports: all that it does for real executors, and the works of benchmarks."""
+
+
+def warm_up(folder: Path) -> None:
+    """Return when the fork server has imported all: it does so while the planner's model thinks."""
+    place = folder / "warm"
+    place.mkdir(parents=True)
+    supervise(place, TaskGraph([TaskNode("task_1", (), 1.0)]), 1, {"task_1": 0.0})
+
 
 def supervise(folder: Path, graph: TaskGraph, executors: int, seconds: dict[str, float]) -> dict[str, float]:
     """Have the plan done; seconds until the first claim, from there to the last merge, and all in all."""
     lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
-    force = Workforce(executors, WorkSource(sleeper, seconds), (*PRELOAD, "benchmarks.work"), lock)
+    force = Workforce(executors, WorkSource(sleeper, seconds), WITH_WORKS, lock)
     run = RunDirectory(folder)
     begun = time.monotonic()
     Supervisor(Alone(Member(run, graph, Surroundings("off"))), force, lambda _: None).supervise()
@@ -42,9 +52,7 @@ def supervise(folder: Path, graph: TaskGraph, executors: int, seconds: dict[str,
 
 def _work(job: Job) -> Any:
     folder = Path(job["folder"])
-    warm = folder / "warm"
-    warm.mkdir(parents=True)
-    supervise(warm, TaskGraph([TaskNode("task_1", (), 1.0)]), 1, {"task_1": 0.0})  # the fork server imports its preload
+    warm_up(folder)
     found = {}
     for number, shape in enumerate(job["shapes"]):
         place = folder / str(number)

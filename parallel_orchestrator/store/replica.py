@@ -24,7 +24,7 @@ _LITTLE = 1.1
 """A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One executor's hold on a task. `number` only grows and is the fencing token."""
 
@@ -36,7 +36,7 @@ class Claim:
     """The executor slot in whose folder the attempt lives: that of its first claim."""
 
 
-@dataclass
+@dataclass(slots=True)
 class TaskStatus:
     """Where one task stands."""
 
