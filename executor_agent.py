@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.agent.prompt import opening
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, detect
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, runner_for
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
@@ -77,7 +77,7 @@ class ExecutorSettings:
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
     """An executor's work, made inside its worker process: for tasks of one run, or of many."""
-    runner = lru_cache(maxsize=8)(detect)
+    runner = lru_cache(maxsize=8)(runner_for)
 
     @lru_cache(maxsize=8)
     def agent(run: RunDirectory, around: Surroundings) -> ExecutorAgent:

@@ -259,10 +259,10 @@ class Run:
     def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
-        from parallel_orchestrator.agent.sandbox import detect
+        from parallel_orchestrator.agent.sandbox import runner_for
         from parallel_orchestrator.trunk import Trunk
 
-        trunk = Trunk(owned.run, detect(around.sandbox, around.venv), TEST_TIMEOUT_S)
+        trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
         trunk.create()
         return trunk
 

@@ -68,12 +68,9 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
 
     Raises UsageError, with both ways on, where a sandbox is wanted and none works.
     """
-    if mode == "off":
-        return PlainRunner(venv)
-    program = shutil.which("bwrap")
-    if program is None:
-        raise _no_sandbox("bubblewrap (bwrap) is not installed")
-    runner = BubblewrapRunner(program, venv)
+    runner = runner_for(mode, venv)
+    if isinstance(runner, PlainRunner):
+        return runner
     with tempfile.TemporaryDirectory() as folder:
         try:
             probe = runner(Command(("true",), Path(folder), timeout_s=30))
@@ -82,6 +79,16 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
     if probe.code != 0:
         raise _no_sandbox(f"bubblewrap does not work on this machine ({probe.output.strip()})")
     return runner
+
+
+def runner_for(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
+    """As `detect`, without trying it out: for what `choose` has settled on in this session."""
+    if mode == "off":
+        return PlainRunner(venv)
+    program = shutil.which("bwrap")
+    if program is None:
+        raise _no_sandbox("bubblewrap (bwrap) is not installed")
+    return BubblewrapRunner(program, venv)
 
 
 def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tuple[Surroundings, str]:

@@ -98,7 +98,8 @@ def test_killed_at_every_syscall_that_changes_the_disk(role: str, sound: Sound) 
 @pytest.mark.thorough
 @pytest.mark.timeout(0)
 def test_everything_killed_at_500_random_instants(sound: Sound) -> None:
-    sound(random_campaign(SEED, 500, undisturbed()))
+    # Mostly long chains: what takes time is to come to an end.
+    sound(random_campaign(SEED, 500, undisturbed(), shortest=3))
 
 
 @pytest.mark.thorough
