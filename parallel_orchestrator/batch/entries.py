@@ -144,7 +144,9 @@ def recall(batch: BatchDirectory) -> Remembered:
     try:
         fields = json.loads(batch.config.read_text())
         options = {
-            one["name"]: Options(one["requirements"], None, None, one["replay"], one["settings"], one["variables"])
+            one["name"]: Options(
+                one["requirements"], None, None, one["replay"], one["settings"], one.get("variables", {})
+            )
             for one in fields["scenarios"]
         }
         return Remembered(fields["max_executors"], fields["max_cost_usd"], options)
