@@ -39,10 +39,12 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 OTHERS: Mapping[str, Sequence[str]] = {
     "status of a finished run": (OURS, "status", "{run}"),
     "doctor": (OURS, "doctor", "--output-dir", "{run}"),
-    "completion of a command": (OURS,),
 }
-COMPLETION = {"_PARALLEL_ORCHESTRATOR_COMPLETE": "complete_bash", "COMP_WORDS": "parallel-orchestrator st"}
-COMPLETION |= {"COMP_CWORD": "1"}
+COMPLETION: Mapping[str, tuple[Sequence[str], str, str]] = {
+    "completion": ((OURS,), "_PARALLEL_ORCHESTRATOR_COMPLETE", "parallel-orchestrator st"),
+    "completion of a bare typer app": (COMMANDS[BARE][:-1], "_BARE_TYPER_COMPLETE", "bare-typer --c"),
+}
+"""The program, the variable by which the shell asks it, and the words that were typed."""
 
 
 def run(quick: bool, repeat: int) -> dict[str, Any]:
@@ -72,8 +74,10 @@ def run(quick: bool, repeat: int) -> dict[str, Any]:
         wanted = [HELP, BARE] if quick else list(COMMANDS)
         contestants |= {f"help {name}": partial(_command, COMMANDS[name], {}) for name in wanted}
         for name, words in OTHERS.items():
-            command = [word.format(run=finished) for word in words]
-            contestants[f"help {name}"] = partial(_command, command, COMPLETION if "completion" in name else {})
+            contestants[f"help {name}"] = partial(_command, [word.format(run=finished) for word in words], {})
+        for name, (program, variable, typed) in COMPLETION.items():
+            asked = {variable: "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": "1"}
+            contestants[f"help {name}"] = partial(_command, program, asked)
         contestants["first request"] = _first_request
         return {"samples": interleaved(contestants, repeat)}
 

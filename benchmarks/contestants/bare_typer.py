@@ -17,4 +17,4 @@ if __name__ == "__main__":
     del sys.argv[1 : 1 + plain]
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False) if plain else typer.Typer()
     app.command()(hello)
-    app()
+    app(prog_name="bare-typer")
