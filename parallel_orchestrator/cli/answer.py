@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer._click.exceptions import ClickException  # typer brings its own click, and names it nowhere else
@@ -80,15 +80,15 @@ def answering(function: Callable[..., Answer | None]) -> Callable[..., Answer | 
                 stopped.add_note(note)
             raise stopped from error
 
-    signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
-    own = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
+    signature = inspect.signature(function, eval_str=True)
+    hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
         for name, option in _EVERYWHERE.items()
     ]
     command.__annotations__ = {**hints, **_EVERYWHERE}
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*own, *common]
+        parameters=[*signature.parameters.values(), *common]
     )
     return command
 
