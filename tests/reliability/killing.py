@@ -89,6 +89,12 @@ class Victim:
         """The output directory."""
         return self.folder / "run"
 
+    def temporary(self) -> Path:
+        """Its own place for temporary folders."""
+        place = self.folder / "tmp"
+        place.mkdir(exist_ok=True)
+        return place
+
     def command(self) -> list[str]:
         """What a person would type: resume, where there is something to resume."""
         self.resumes = (self.directory / "scenario.json").exists()
@@ -170,7 +176,7 @@ def _start(victim: Victim, variables: dict[str, str], output: Path) -> subproces
     with output.open("wb") as file:
         return subprocess.Popen(
             [*harness.PROGRAM, *victim.command()],
-            env=harness.environment(victim.api.url, **variables),
+            env=harness.environment(victim.api.url, **{**variables, "TMPDIR": str(victim.temporary())}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -311,6 +317,8 @@ def judge(victim: Victim, golden: dict[str, bytes], *, gateway_died: bool) -> No
     if set(merged.values()) != {1}:
         outcome.faults.append(f"merged more than once: {merged}")
     left = [path for folder in (".", ".git/evidence") for path in (directory / folder).glob(".*.tmp")]
+    # multiprocessing's own stay where they are when it is killed.
+    left += [path for path in victim.temporary().iterdir() if not path.name.startswith("pymp-")]
     if left:
         outcome.faults.append(f"left behind: {left}")
     _audit(victim, summary, gateway_died=gateway_died)
