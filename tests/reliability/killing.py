@@ -313,6 +313,9 @@ def judge(victim: Victim, golden: dict[str, bytes], *, gateway_died: bool) -> No
         outcome.faults.append(
             f"these differ from an undisturbed run: {[(path, golden.get(path), found.get(path)) for path in differing]}"
         )
+    ended = [path.name for path in directory.glob("executor_*/task_*.jsonl") if b"[killed: " in path.read_bytes()]
+    if ended:
+        outcome.faults.append(f"commands were taken for too greedy: {ended}")
     merged = Counter(move["task"] for move in harness.moves(directory) if move["state"] == "merged")
     if set(merged.values()) != {1}:
         outcome.faults.append(f"merged more than once: {merged}")
