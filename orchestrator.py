@@ -316,12 +316,14 @@ class Run:
 
     def _recover(self, site: Site) -> None:
         """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""
+        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.watch import reuse
         from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
 
+        clear_up()
         run, graph = site.owned.run, site.plan.graph()
         choice = choose_executors(graph, site.owned.scenario.max_executors)
         self.say(f"plan: {site.plan.complexity.level}, {choice.reason}")

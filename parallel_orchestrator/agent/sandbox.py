@@ -60,7 +60,8 @@ from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import RESULTS, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
-from parallel_orchestrator.store.folders import open_up, scratch_folder
+from parallel_orchestrator.store.folders import open_up
+from parallel_orchestrator.store.scratch import places, remove_orphans, scratch_folder
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
@@ -105,6 +106,13 @@ def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tupl
     if mode == "off" and os.geteuid() == 0 and key_at_stake:
         described += ", that is as root: they can read the credential from memory"
     return Surroundings("off" if mode == "off" else "required"), described
+
+
+def clear_up() -> None:
+    """Remove the temporary folders and control groups that killed orchestrators and executors of this user left."""
+    for place in places():
+        remove_orphans(place)
+    asroot.remove_orphaned_groups()
 
 
 @cache

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.command import RESULTS, Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.folders import scratch_folder
+from parallel_orchestrator.store.scratch import scratch_folder
 from parallel_orchestrator.trunk.census import take_census
 from parallel_orchestrator.trunk.closing import contradicts
 from parallel_orchestrator.trunk.folder import read_plain, write_folder

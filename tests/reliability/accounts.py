@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -96,6 +97,7 @@ def play(title: str, jobs: Iterable[Job]) -> Account:
         if job.name in done:
             account.add(job.name, *done[job.name])
     waiting = [job for job in waiting if job.name not in done]
+    random.Random(title).shuffle(waiting)  # so that a piece is spread over all of it
     under_way: dict[Future[Outcome], Job] = {}
     with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn"), killing.adopt_orphans) as pool:
         while under_way or (waiting and time.monotonic() < started + SECONDS):
