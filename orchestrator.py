@@ -167,6 +167,7 @@ class Run:
 
         hide_memory()
         require_prices(self.settled.scenario)
+        self._claude_code()
         with self._owned() as owned:
             self.say(self.who_pays())
             with self._gateway(owned) as gateway:
@@ -195,8 +196,22 @@ class Run:
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
         scenario, recording = self.settled.scenario, self.settled.recording
         require_prices(scenario)
+        claude_code = self._claude_code()
         ours = recording is not None and is_shipped(recording)
-        return choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        return around, f"{told}. {claude_code}" if claude_code else told
+
+    def _claude_code(self) -> str:
+        """Which Claude Code acts, and for whom; empty when none does. Raises UsageError where there is none."""
+        from parallel_orchestrator.agent.claude_code.program import find
+
+        scenario = self.settled.scenario
+        roles = {"planner": scenario.planner_backend, "executors": scenario.backend}
+        acting = [role for role, backend in roles.items() if backend == "claude-code"]
+        if not acting:
+            return ""
+        program = find()
+        return f"Claude Code {program.version} from {program.source} acts as {' and '.join(acting)}"
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""

@@ -42,7 +42,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -50,7 +51,15 @@ from parallel_orchestrator.agent import asroot, reaper, seccomp
 from parallel_orchestrator.agent.capture import Follower
 from parallel_orchestrator.agent.namespace import LAST_WAIT_S, Namespace
 from parallel_orchestrator.agent.paths import MOUNT
-from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
+from parallel_orchestrator.agent.rootfs import (
+    RESULTS_MOUNT,
+    TMP,
+    environment,
+    limited,
+    limited_program,
+    minimal_root,
+    python_binds,
+)
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
@@ -111,10 +120,56 @@ _OF_THE_SANDBOX = 8
 """Processes of bwrap itself, beside those of a command."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Something of the host that a program sees besides its folder."""
+
+    path: Path
+    inside: str
+    """Where the program finds it, in a sandbox."""
+    writable: bool = False
+
+    @property
+    def option(self) -> str:
+        """bwrap's."""
+        return "--bind" if self.writable else "--ro-bind"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that is talked to while it runs. `Command` is for what is only waited for."""
+
+    argv: tuple[str, ...]
+    folder: Path
+    """Its working directory, which it may write to."""
+    environment: Mapping[str, str]
+    """Besides what every command finds in its own."""
+    stdin: int
+    stderr: int
+    """Descriptors that it inherits."""
+    shown: tuple[Shown, ...] = ()
+    limits: Limits = USUAL
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program that runs. Its standard output is a pipe."""
+
+    process: subprocess.Popen[bytes]
+    _watch: Watch
+    _allowed: Callable[[], bool]
+
+    def offence(self) -> str:
+        """Why it has to be ended; empty while it keeps within its limits. Cheap to ask often."""
+        return "" if self._allowed() else self._watch.verdict
+
+
 class BubblewrapRunner:
     """Runs each command in a sandbox of its own."""
 
     name = "bubblewrap"
+    has_own_paths = True
+    """Whether what runs sees its folder, and what it is shown, in places of the sandbox's own."""
 
     def __init__(self, program: str, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._program = program
@@ -155,34 +210,56 @@ class BubblewrapRunner:
     def _start(
         self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]
     ) -> subprocess.Popen[bytes]:
+        results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
+        before, kept = self._inside(command.folder, results, status, devices)
+        arguments = [*entry, *before, *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
+        return _start(arguments, self._environment, Path("/"), *kept)
+
+    @contextlib.contextmanager
+    def running(self, program: Program) -> Iterator[Running]:
+        """Run it beside us, and end it with everything that it started when the block ends."""
+        watch = Watch(program.limits, [program.folder])
+        shown = [word for each in program.shown for word in (each.option, str(each.path.resolve()), each.inside)]
+        status, status_end = os.pipe()
+        with (
+            os.fdopen(status, "rb") as reports,
+            asroot.device_nodes() as devices,
+            asroot.process_group(program.limits.processes + _OF_THE_SANDBOX) as entry,
+        ):
+            before, kept = self._inside(program.folder, shown, status_end, devices)
+            arguments = [*entry, *before, *limited_program(program.argv)]
+            around = {**self._environment, **program.environment}
+            process = _start(arguments, around, Path("/"), *kept, stdin=program.stdin, stderr=program.stderr)
+            with process, Namespace(reports.readline(), watch) as namespace:
+                yield Running(process, watch, namespace.is_within_limits)
+
+    def _inside(
+        self, folder: Path, more: Sequence[str], status: int, devices: Mapping[str, Path]
+    ) -> tuple[list[str], list[int]]:
+        """The words that put what follows them into a sandbox around `folder`, and the descriptors that they name."""
+        words = [
+            *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+            *("--hostname", "workspace", "--json-status-fd", str(status)),
+            *minimal_root(devices),
+            *("--bind", str(folder.resolve()), MOUNT, *more),
+            *self._python,
+            *("--remount-ro", "/", "--chdir", MOUNT),
+        ]
         # By descriptor: what is on its command line, the command could read in /proc.
-        words = self._options(command, status, devices)
         options = _as_file(b"".join(os.fsencode(word) + b"\0" for word in words))
-        arguments = [*entry, self._program, "--args", str(options)]
+        arguments = [self._program, "--args", str(options)]
         kept = [status, options]
         if filtering := seccomp.program():
             kept.append(_as_file(filtering))
             arguments += ["--seccomp", str(kept[-1])]
-        arguments += ["--", *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return _start(arguments, self._environment, Path("/"), *kept)
-
-    def _options(self, command: Command, status: int, devices: Mapping[str, Path]) -> list[str]:
-        folder = str(command.folder.resolve())
-        results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
-        return [
-            *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
-            *("--hostname", "workspace", "--json-status-fd", str(status)),
-            *minimal_root(devices),
-            *("--bind", folder, MOUNT, *results),
-            *self._python,
-            *("--remount-ro", "/", "--chdir", MOUNT),
-        ]
+        return [*arguments, "--"], kept
 
 
 class PlainRunner:
     """Runs each command as the user, below a `reaper` that leaves nothing of it behind."""
 
     name = "none"
+    has_own_paths = False
 
     def __init__(self, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._venv = venv
@@ -222,6 +299,24 @@ class PlainRunner:
                 output = follower.rest().replace(home, TMP)
             return _finished(process, output, watch, in_time, started)
 
+    @contextlib.contextmanager
+    def running(self, program: Program) -> Iterator[Running]:
+        """Run it beside us, and end it with everything that it started when the block ends."""
+        with tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True) as home:
+            watch = Watch(program.limits, [program.folder, Path(home)])
+            leash, leash_end = os.pipe()
+            arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash), *limited_program(program.argv)]
+            around = {**environment(home, self._venv), **program.environment}
+            process = _start(arguments, around, program.folder, leash, stdin=program.stdin, stderr=program.stderr)
+            with process:
+                try:
+                    yield Running(process, watch, partial(_is_within_limits, watch, process))
+                finally:
+                    os.close(leash_end)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(LAST_WAIT_S)
+                    process.kill()
+
 
 def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
     if sys.platform != "linux":
@@ -241,16 +336,23 @@ def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_ti
     return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
 
 
-def _start(arguments: list[str], environment: dict[str, str], folder: Path, *kept: int) -> subprocess.Popen[bytes]:
+def _start(
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    *kept: int,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.STDOUT,
+) -> subprocess.Popen[bytes]:
     """Start it in a session of its own, so that a Ctrl-C for us is none for it. `kept` are handed over to it."""
     try:
         return subprocess.Popen(
             arguments,
             env=environment,
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             start_new_session=True,
             pass_fds=kept,
         )

@@ -111,6 +111,11 @@ class RunDirectory:
         workspace = self.workspace(executor, task, attempt)
         return workspace.with_name(workspace.name + ".jsonl")
 
+    def claude_state(self, executor: int, task: str, attempt: int) -> Path:
+        """Where Claude Code keeps what is its own in one attempt, beside the workspace."""
+        workspace = self.workspace(executor, task, attempt)
+        return workspace.with_name(workspace.name + ".claude")
+
     def transcripts(self) -> Iterator[AttemptFile]:
         """Every transcript there is, by executor, task and attempt."""
         for path in sorted(self.root.glob("executor_*/task_*.jsonl")):
