@@ -98,6 +98,11 @@ class RunDirectory:
         """Where the plan's packages are installed, when it has any that were not there."""
         return self.root / ".venv"
 
+    @property
+    def planning(self) -> Path:
+        """Where Claude Code works while it plans; gone when there is a plan."""
+        return self.root / "planner.claude"
+
     def folder(self, executor: int) -> Path:
         """The folder of one executor slot."""
         return self.root / f"executor_{executor}"

@@ -115,6 +115,8 @@ class Session:
         self.result, self._arrived = None, queue.SimpleQueue()
         config = self._state / "config"
         config.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._state.chmod(0o700)
+        self._folder.mkdir(exist_ok=True)
         (self._state / "system.md").write_text(self._setting.system, encoding="utf-8")
         (self._state / "prompt.txt").write_text(prompt, encoding="utf-8")
         (self._state / "shell").write_text(_SHELL)

@@ -134,7 +134,9 @@ def event_text(event: Mapping[str, Any]) -> str:
 def _result(block: Mapping[str, Any]) -> ToolResult:
     parts = [_said(part) for part in _blocks(block.get("content") or ())]
     shown = redact.foreign("\n".join(parts)).encode(errors="replace").decode()
-    return ToolResult(shown or "(no output)", bool(block.get("is_error")))
+    # A command that ends with another code than 0 is no failed call: a red test run, say, is news.
+    failed = bool(block.get("is_error")) and not shown.startswith("Exit code ")
+    return ToolResult(shown or "(no output)", failed)
 
 
 def _said(part: Mapping[str, Any]) -> str:
