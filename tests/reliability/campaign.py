@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
-from tests.fake_api import FakeApi
+from tests.fake_api import FakeApi, Script
 from tests.reliability import killing, syscalls
 from tests.reliability.killing import EVERYTHING, LATENCY_S, Kill, Outcome, run_killed
 from tests.reliability.project import REQUIREMENT, answer
@@ -78,16 +78,21 @@ class Account:
         )
 
 
-def undisturbed(role: str = "", environment: dict[str, str] | None = None) -> Golden:
+def undisturbed(
+    role: str = "",
+    environment: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
+    model: Script = answer,
+) -> Golden:
     """Run it once in peace, with `role` traced and these variables in its environment."""
     killing.adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="golden-") as name:
         folder = Path(name)
         directory, watch = folder / "run", Watch(folder / "run")
         variables = {**(environment or {}), **(syscalls.variables(role, folder, None) if role else {})}
-        with FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
+        with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
             started = time.monotonic()
-            arguments = (REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2")
+            arguments = (REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2", *options)
             with harness.started(*arguments, url=api.url, variables=variables) as process:
                 while not (directory / "scenario.json").exists() and process.poll() is None:
                     watch.wait_for("never", 1, time.monotonic() + 0.01)
@@ -112,13 +117,14 @@ def campaign(
     *,
     variables: dict[str, str] | None = None,
     options: tuple[str, ...] = (),
+    model: Script = answer,
     at_once: int = AT_ONCE,
 ) -> Account:
     """Run each plan of kills on a run of its own, `at_once` at a time."""
     account, started = Account(title), time.monotonic()
     # Processes, not threads: each is the subreaper of its own runs.
     with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), killing.adopt_orphans) as pool:
-        work = [(plan, pool.submit(_one, list(plan), golden.tree, options, variables or {})) for plan in plans]
+        work = [(plan, pool.submit(_one, list(plan), golden.tree, options, variables or {}, model)) for plan in plans]
         for plan, future in work:
             account.add(plan, future.result())
             if os.environ.get("RELIABILITY_SHOW"):
@@ -127,9 +133,15 @@ def campaign(
     return account
 
 
-def _one(plan: list[Kill], golden: dict[str, bytes], options: tuple[str, ...], variables: dict[str, str]) -> Outcome:
+def _one(
+    plan: list[Kill],
+    golden: dict[str, bytes],
+    options: tuple[str, ...],
+    variables: dict[str, str],
+    model: Script,
+) -> Outcome:
     folder = Path(tempfile.mkdtemp(prefix="killed-"))
-    outcome = run_killed(folder, plan, golden, options=options, variables=variables)
+    outcome = run_killed(folder, plan, golden, options=options, variables=variables, model=model)
     if outcome.faults and os.environ.get("RELIABILITY_KEEP"):
         outcome.faults.append(f"kept in {folder}")
     else:
