@@ -46,8 +46,8 @@ def test_killed_three_times(golden: Golden, sound: Sound) -> None:
 @pytest.mark.timeout(0)
 def test_killed_at_30_instants_ten_of_them_while_a_command_runs(golden: Golden, sound: Sound) -> None:
     paced = undisturbed(options=OPTIONS, model=killed_slowly)
-    anywhere = random_kills(SEED, 20, paced, EVERYTHING, shortest=1, longest=2)
+    anywhere = random_kills(SEED, 24, paced, EVERYTHING, shortest=1, longest=2)
     plans = [*anywhere, *during_commands(7, EVERYTHING), *during_commands(3, WORKER)]
-    account = campaign("Claude Code killed 30 times", plans, golden, options=OPTIONS, model=killed_slowly)
+    account = campaign("Claude Code killed at 30 instants", plans, golden, options=OPTIONS, model=killed_slowly)
     sound(account)
-    assert account.kills >= 25  # some come when the run is over
+    assert account.kills >= 30  # of 34: some come when the run is over
