@@ -31,6 +31,8 @@ class ClaudeCodePlanning:
         self._client = client
         self._profile = profile
         self._turns = 0
+        self._first = ""
+        """What the session that goes on began with."""
         self._held: Request | None = None
         self._answer: Answer | None = None
 
@@ -65,14 +67,16 @@ class ClaudeCodePlanning:
 
     def _next(self, text: str) -> tuple[Request, bool]:
         """The request that asks for the next answer, and whether `text` is still to be added to it."""
-        if self._answer is None:
+        if self._answer is None or self._answer.stop_reason in _CUT_SHORT:
+            # How much of its session was on disk when it was ended is left to chance, so that begins anew.
             self._session.forget()
-        elif self._answer.stop_reason not in _CUT_SHORT:
+            text = self._first = f"{self._first}\n\n{text}".lstrip()
+        else:
             self._pass_on()
             try:
                 return self._session.next_request(START_S), True  # it asks again by itself
             except Gone:
-                pass  # the shape was right: it has ended
+                pass  # the shape was right: it has ended, and its session is whole
         self._session.start(text)
         try:
             return self._session.next_request(START_S), False
