@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.door import Door
+from parallel_orchestrator.agent.claude_code.door import Request
 from parallel_orchestrator.agent.claude_code.hands import TOOLS, ClaudeCodeHands
 from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.session import Session, Setting
@@ -31,10 +33,13 @@ class Killed(BaseException):
 
 
 class LaterSession(Session):
-    """As it is on another day."""
+    """As it is on another day, on another kernel."""
 
-    def _environment(self, door: Door) -> dict[str, str]:
-        return {**super()._environment(door), "CLAUDE_CODE_OVERRIDE_DATE": "2031-02-03"}
+    def next_request(self, timeout_s: float, heard: Callable[[dict[str, Any]], None] = lambda event: None) -> Request:
+        request = super().next_request(timeout_s, heard)
+        said = json.dumps(request.body)
+        later = re.sub(r"Today's date is [-0-9]*|OS Version: Linux [-.0-9]*", "It is 2031", said)
+        return replace(request, body=json.loads(later))
 
 
 class Bench:

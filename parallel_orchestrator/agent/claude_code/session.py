@@ -13,6 +13,7 @@ Everything of it lies in a state folder beside the workspace, none of it in the 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import queue
 import shutil
@@ -49,6 +50,9 @@ _LAST_WORDS = 2000
 Runner = BubblewrapRunner | PlainRunner
 
 _log = logging.getLogger(__name__)
+
+_SETTINGS = json.dumps({"attribution": {"commit": "", "pr": ""}})
+"""No words on how to sign commits: none is made."""
 
 _SHELL = f"""#!/bin/sh
 # Claude Code starts every command through this: limits of its own, and nothing of the way to the model.
@@ -217,6 +221,7 @@ class Session:
             *("--tools", setting.tools, "--permission-mode", "bypassPermissions"),
             # Nothing of the host's: no settings, hooks, CLAUDE.md, MCP servers, skills.
             *("--setting-sources", "", "--strict-mcp-config", "--disable-slash-commands"),
+            *("--settings", _SETTINGS),
             *("--append-system-prompt-file", self._seen(self._state / "system.md", "system.md")),
         )
 
