@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup claude-code demo test attacks faults check emptied lock clean
+.PHONY: help setup claude-code demo test attacks faults bench check emptied lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,6 +34,15 @@ attacks: setup ## play every attack, the long ones too, then remove each guard: 
 faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability
 
+.venv-bench/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	.venv-bench/bin/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: setup .venv-bench/.ready ## measure this program beside its peers, and write docs/performance.md
+	$(BIN)/python -m benchmarks $(BENCHMARKS)
+
 check: setup ## types, style, structure
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +59,4 @@ lock: setup ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .emptied .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-bench .bench .emptied .mypy_cache .ruff_cache .pytest_cache

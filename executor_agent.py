@@ -24,7 +24,7 @@ from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.session import START_S, Runner, Session, Setting, session_id
 from parallel_orchestrator.agent.client import Answer, ModelClient
 from parallel_orchestrator.agent.prompt import claude_code_texts, opening
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, runner_for
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
@@ -37,7 +37,7 @@ from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
@@ -74,11 +74,13 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
+    tests_ahead: bool = True
+    """Whether a pytest waits in a sandbox for each task's work: quicker, for some 25 MB an executor."""
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
     """An executor's work, made inside its worker process: for tasks of one run, or of many."""
-    runner = lru_cache(maxsize=8)(detect)
+    runner = lru_cache(maxsize=8)(runner_for)
 
     @lru_cache(maxsize=8)
     def agent(run: RunDirectory, around: Surroundings) -> ExecutorAgent:
@@ -94,9 +96,10 @@ class ExecutorAgent:
         self._settings = settings
         self._run = run
         self._scenario = require_scenario(run)
-        self._plan = read_plan(run.plan)
+        self._plan = plan_of(run)
         self._runner = runner
-        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S)
+        ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.tests_ahead else None
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, ahead)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
@@ -111,7 +114,9 @@ class ExecutorAgent:
             ending.callback(hands.close)
             client = self._client(job.claim)
             ending.callback(client.close)
+            ending.callback(self._trunk.close)
             try:
+                self._trunk.prepare()  # it gets ready while the model thinks
                 if transcript.is_new:
                     self._begin(task, job, transcript, hands)
                 ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())

@@ -46,6 +46,9 @@ log = logging.getLogger("parallel_orchestrator.orchestrator")
 PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
 """What the fork server imports once, so that every executor has it."""
 
+TESTS_AHEAD = 16
+"""Up to so many executors have a pytest waiting; beyond, its memory is better left to others."""
+
 
 class ParallelOrchestrator:
     """Builds one requirement.
@@ -112,7 +115,7 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     view = make_view(quiet)
     log_file = BatchDirectory(given.folder.absolute()).log
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
-    return run_batch(given, lambda options, part: Run(settle(options, os.environ), part), tools, view)
+    return run_batch(given, lambda options, part, retry: Run(settle(options, os.environ), part, retry), tools, view)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workfor
     from parallel_orchestrator.workers.supervisor import Workforce
     from parallel_orchestrator.workers.worker import WorkSource
 
-    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret)
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= TESTS_AHEAD)
     return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 
@@ -274,10 +277,10 @@ class Run:
     def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
-        from parallel_orchestrator.agent.sandbox import detect
+        from parallel_orchestrator.agent.sandbox import runner_for
         from parallel_orchestrator.trunk import Trunk
 
-        trunk = Trunk(owned.run, detect(around.sandbox, around.venv), TEST_TIMEOUT_S)
+        trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
         trunk.create()
         return trunk
 
@@ -308,14 +311,14 @@ class Run:
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.store.files import write_whole
-        from parallel_orchestrator.store.plan_file import plan_text, read_plan
+        from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.workers.forking import warm_up
         from planner_agent import PlannerAgent
 
         warm_up(PRELOAD)  # while the planner's model thinks
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
-            return read_plan(owned.run.plan)
+            return plan_of(owned.run)
         if plan is None and owned.scenario.plan_sha256:
             raise UsageError(
                 "this run was to start from a plan file and stopped before it was taken over: "
@@ -362,6 +365,7 @@ class Run:
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.watch import reuse
+        from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
 
         run, graph = site.owned.run, site.plan.graph()
@@ -370,7 +374,7 @@ class Run:
         with closing(TaskQueue(run, graph)) as queue:
             again = queue.to_retry(self.retry)
             run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
-            queue.start_session(choice.executors)
+            queue.start_session(choice.executors, plan_digest(site.plan))
             for merge in site.trunk.recover():
                 queue.adopt(merge.task, merge.evidence)
             queue.take_back(None, "its orchestrator ended")
@@ -424,8 +428,9 @@ class Run:
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.report.summary_page import summary_page, write_page
         from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.store.plan_file import plan_of
 
-        owned, trunk, plan = site.owned, site.trunk, site.plan
+        owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
         self.say("testing the whole …")
         final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)

@@ -88,12 +88,19 @@ def _kernel_settings() -> list[str]:
     return [part for name in names for part in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")]
 
 
+_OF_PYTHON = ("bin", "include", "lib", "lib32", "lib64", "libexec", "share", "ssl", "pyvenv.cfg")
+
+
 def python_binds(venv: Path | None) -> list[str]:
-    """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown."""
+    """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown.
+
+    No more of its folder than Python made there: who ran `python -m venv .` has the project around it.
+    """
     real = Path(sys.executable).resolve().parent.parent
     prefixes = [Path(sys.prefix), Path(sys.base_prefix), real, *([venv] if venv else [])]
     arguments: list[str] = []
     for path in dict.fromkeys([*prefixes, *(prefix.resolve() for prefix in prefixes)]):
         if path != Path("/") and not path.is_relative_to("/usr"):
-            arguments += ["--ro-bind", str(path), str(path)]
+            for part in (path / name for name in _OF_PYTHON):
+                arguments += ["--ro-bind-try", str(part), str(part)]
     return arguments

@@ -14,16 +14,18 @@
   `asroot`) the watch is alone, and a fork bomb can slow the machine down until the time limit. Until the watch looks,
   a command gets further by what memory and disk take in that time. Folders twice beyond their limit get no further
   command.
-- A wall clock. Everything that it started, daemons too, is dead when the call returns.
+- A wall clock. Everything that it started, daemons too, is dead when the call returns, and soon after the death of
+  whoever made the call: a `reaper` outside the sandbox sees to that. bwrap's own --die-with-parent does not when it
+  has only just begun: it is then too early for the signal, or leaves a child behind that waits for it for ever.
 
 It does not cover: the mode of the host's device nodes (null, zero, full, random, urandom, tty) where root cannot make
 others: there a command of root's can `chmod 000 /dev/zero` for the whole machine. Neither does it cover: faults of
 the kernel; load on processor and disk, but for a lower priority; what is in the project itself, which can be read and
 changed; what of the host can be seen there (kernel version and command line, load, memory, users' names, the
-workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (System V
-segments, socket and pipe buffers). Not counted as written: deleted files that are only mapped, or under way through a
-socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands first, which a command can
-take back.
+workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (socket and
+pipe buffers; System V segments where there is no filter). Not counted as written: deleted files that are only mapped,
+or under way through a socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands
+first, which a command can take back.
 
 **Plain**, without a sandbox: the command runs as you, and can read, write, reach and end what you can, the network
 and your other processes included. What holds is the clean environment, the limits of each process, the watch (it
@@ -36,20 +38,22 @@ barred, so as root a command can read the key.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
+from io import BufferedReader
 from pathlib import Path
 
-from parallel_orchestrator.agent import asroot, reaper, seccomp
-from parallel_orchestrator.agent.capture import Follower
-from parallel_orchestrator.agent.namespace import LAST_WAIT_S, Namespace
+from parallel_orchestrator.agent import asroot, reaper, seccomp, waiting_pytest
+from parallel_orchestrator.agent.leash import Leashed
+from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.paths import MOUNT
 from parallel_orchestrator.agent.rootfs import (
     RESULTS_MOUNT,
@@ -60,10 +64,12 @@ from parallel_orchestrator.agent.rootfs import (
     minimal_root,
     python_binds,
 )
+from parallel_orchestrator.agent.running import Program, Running
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
-from parallel_orchestrator.records.command import Command, Finished
+from parallel_orchestrator.records.command import RESULTS, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
+from parallel_orchestrator.store.folders import open_up, scratch_folder
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
@@ -71,12 +77,9 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
 
     Raises UsageError, with both ways on, where a sandbox is wanted and none works.
     """
-    if mode == "off":
-        return PlainRunner(venv)
-    program = shutil.which("bwrap")
-    if program is None:
-        raise _no_sandbox("bubblewrap (bwrap) is not installed")
-    runner = BubblewrapRunner(program, venv)
+    runner = runner_for(mode, venv)
+    if isinstance(runner, PlainRunner):
+        return runner
     with tempfile.TemporaryDirectory() as folder:
         try:
             probe = runner(Command(("true",), Path(folder), timeout_s=30))
@@ -85,6 +88,16 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
     if probe.code != 0:
         raise _no_sandbox(f"bubblewrap does not work on this machine ({probe.output.strip()})")
     return runner
+
+
+def runner_for(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
+    """As `detect`, without trying it out: for what `choose` has settled on in this session."""
+    if mode == "off":
+        return PlainRunner(venv)
+    program = shutil.which("bwrap")
+    if program is None:
+        raise _no_sandbox("bubblewrap (bwrap) is not installed")
+    return BubblewrapRunner(program, venv)
 
 
 def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tuple[Surroundings, str]:
@@ -120,50 +133,6 @@ _OF_THE_SANDBOX = 8
 """Processes of bwrap itself, beside those of a command."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Something of the host that a program sees besides its folder."""
-
-    path: Path
-    inside: str
-    """Where the program finds it, in a sandbox."""
-    writable: bool = False
-
-    @property
-    def option(self) -> str:
-        """bwrap's."""
-        return "--bind" if self.writable else "--ro-bind"
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program that is talked to while it runs. `Command` is for what is only waited for."""
-
-    argv: tuple[str, ...]
-    folder: Path
-    """Its working directory, which it may write to."""
-    environment: Mapping[str, str]
-    """Besides what every command finds in its own."""
-    stdin: int
-    stderr: int
-    """Descriptors that it inherits."""
-    shown: tuple[Shown, ...] = ()
-    limits: Limits = USUAL
-
-
-@dataclass(frozen=True)
-class Running:
-    """A program that runs. Its standard output is a pipe."""
-
-    process: subprocess.Popen[bytes]
-    _watch: Watch
-    _allowed: Callable[[], bool]
-
-    def offence(self) -> str:
-        """Why it has to be ended; empty while it keeps within its limits. Cheap to ask often."""
-        return "" if self._allowed() else self._watch.verdict
-
-
 class BubblewrapRunner:
     """Runs each command in a sandbox of its own."""
 
@@ -184,36 +153,42 @@ class BubblewrapRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
-        watch = Watch(self._limits, [folder for folder in (command.folder, command.results) if folder])
+        open_up(command.folder)
+        watch = self.watch(command)
         if watch.refusal:
             return _refused(watch)
-        status, status_end = os.pipe()
-        with (
-            os.fdopen(status, "rb") as reports,
-            asroot.device_nodes() as devices,
-            asroot.process_group(self._limits.processes + _OF_THE_SANDBOX) as entry,
-        ):
-            process = self._start(command, status_end, devices, entry)
-            with process, Namespace(reports.readline(), watch) as namespace:
-                follower = Follower(process, command.output_limit)
-                in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-                if not in_time and not watch.verdict:
-                    namespace.terminate()
-                    follower.until_end(time.monotonic() + reaper.GRACE_S)
-                namespace.kill()
-                output = follower.rest()
-            began = namespace.killed_early or b"exit-code" in reports.read()
-        if not began and in_time:
-            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return _finished(process, output, watch, in_time, started)
+        with self._begin(command) as begun:
+            return begun.finish(command, watch, started)
+
+    def ahead(self, command: Command) -> Ahead:
+        """Start a sandbox now in which a Python with pytest waits: `command`, of `python -m pytest`, runs there later.
+
+        Its folders may be filled in the meantime. Call it, and what it gives, from the thread that runs commands:
+        the sandbox dies with the thread that made it.
+        """
+        waiting = replace(command, argv=("python", "-c", waiting_pytest.read_text()))
+        return Ahead(self, self._begin(waiting, stdin=subprocess.PIPE), command)
+
+    def watch(self, command: Command) -> Watch:
+        """A watch over a command that begins now."""
+        return Watch(self._limits, _folders(command))
+
+    def _begin(self, command: Command, stdin: int = subprocess.DEVNULL) -> Begun:
+        with contextlib.ExitStack() as around:
+            status, status_end = os.pipe()
+            reports = around.enter_context(os.fdopen(status, "rb"))
+            devices = around.enter_context(asroot.device_nodes())
+            entry = around.enter_context(asroot.process_group(self._limits.processes + _OF_THE_SANDBOX))
+            leashed = around.enter_context(self._start(command, status_end, devices, entry, stdin))
+            return Begun(leashed, reports, around.pop_all())
 
     def _start(
-        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]
-    ) -> subprocess.Popen[bytes]:
+        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str], stdin: int
+    ) -> Leashed:
         results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
         before, kept = self._inside(command.folder, results, status, devices)
         arguments = [*entry, *before, *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return _start(arguments, self._environment, Path("/"), *kept)
+        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
 
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Running]:
@@ -229,9 +204,12 @@ class BubblewrapRunner:
             before, kept = self._inside(program.folder, shown, status_end, devices)
             arguments = [*entry, *before, *limited_program(program.argv)]
             around = {**self._environment, **program.environment}
-            process = _start(arguments, around, Path("/"), *kept, stdin=program.stdin, stderr=program.stderr)
-            with process, Namespace(reports.readline(), watch) as namespace:
-                yield Running(process, watch, namespace.is_within_limits)
+            streams = {"stdin": program.stdin, "stderr": program.stderr}
+            with (
+                Leashed(arguments, around, Path("/"), 0, *kept, **streams) as leashed,
+                Namespace(reports.readline(), watch) as namespace,
+            ):
+                yield Running(leashed.process, watch, namespace.is_within_limits)
 
     def _inside(
         self, folder: Path, more: Sequence[str], status: int, devices: Mapping[str, Path]
@@ -255,6 +233,80 @@ class BubblewrapRunner:
         return [*arguments, "--"], kept
 
 
+class Begun:
+    """A sandbox that was started. A context manager: at its end nothing of it is left."""
+
+    def __init__(self, leashed: Leashed, reports: BufferedReader, around: contextlib.ExitStack) -> None:
+        self.stdin = leashed.process.stdin
+        self._leashed = leashed
+        self._reports = reports
+        self._around = around
+
+    def __enter__(self) -> Begun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._around.close()
+
+    def finish(self, command: Command, watch: Watch, started: float) -> Finished:
+        """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
+        process, follower = self._leashed.process, self._leashed.follower
+        with Namespace(self._reports.readline(), watch) as namespace:
+            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
+            if not in_time and not watch.verdict:
+                namespace.terminate()
+                follower.until_end(time.monotonic() + reaper.GRACE_S)
+            namespace.kill()
+            self._leashed.end()
+            output = follower.rest()
+        began = namespace.killed_early or b"exit-code" in self._reports.read()
+        if not began and in_time:
+            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
+        return _finished(process, output, watch, in_time, started)
+
+
+class Ahead:
+    """A pytest that waits in a sandbox of its own for its arguments. For one run; closed, it is gone."""
+
+    def __init__(self, runner: BubblewrapRunner, begun: Begun, command: Command) -> None:
+        self._runner = runner
+        self._begun: Begun | None = begun
+        self._folders = _folders(command)
+
+    def __call__(self, command: Command) -> Finished:
+        """Run a command as the runner does: in here when it is the one that was waited for, else in a sandbox anew."""
+        started = time.monotonic()
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return self._runner(command)
+        with begun:
+            watch = self._runner.watch(command)
+            told = _folders(command) == self._folders and not watch.refusal and _tell(begun, command)
+            if told:
+                return begun.finish(command, watch, started)
+        return self._runner(command)
+
+    def close(self) -> None:
+        """End it unless it was used."""
+        begun, self._begun = self._begun, None
+        if begun:
+            with begun:
+                pass
+
+
+def _tell(begun: Begun, command: Command) -> bool:
+    """Hand the waiting pytest its arguments; False when it is not what is wanted, or does not wait any more."""
+    if command.argv[:3] != waiting_pytest.STANDS_FOR or begun.stdin is None:
+        return False
+    arguments = [part.replace(RESULTS, RESULTS_MOUNT) for part in command.argv[2:]]
+    try:
+        with begun.stdin as line:
+            line.write(json.dumps(arguments).encode() + b"\n")
+    except OSError:
+        return False
+    return True
+
+
 class PlainRunner:
     """Runs each command as the user, below a `reaper` that leaves nothing of it behind."""
 
@@ -272,50 +324,37 @@ class PlainRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when it cannot be started."""
         started = time.monotonic()
+        open_up(command.folder)
         # A home of its own: what other commands or users put into a shared /tmp is not trusted.
-        with tempfile.TemporaryDirectory(prefix="command-", ignore_cleanup_errors=True) as home:
-            folders = [folder for folder in (command.folder, command.results, Path(home)) if folder]
+        with scratch_folder("command-") as private:
+            home = str(private)
+            folders = [folder for folder in (command.folder, command.results, private) if folder]
             watch = Watch(self._limits, folders)
             if watch.refusal:
                 return _refused(watch)
-            leash, leash_end = os.pipe()
             results = str(command.results.resolve()) if command.results else ""
-            arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash)]
-            arguments += limited(command, results)
-            process = _start(arguments, environment(home, self._venv), command.folder, leash)
-            with process:
-                follower = Follower(process, command.output_limit)
-                try:
-                    allowed = partial(_is_within_limits, watch, process)
-                    in_time = follower.until_end(started + command.timeout_s, allowed)
-                    if not in_time and not watch.verdict:
-                        with contextlib.suppress(BrokenPipeError):
-                            os.write(leash_end, b"T")
-                        follower.until_end(time.monotonic() + reaper.GRACE_S)
-                finally:
-                    os.close(leash_end)
-                    if not follower.until_end(time.monotonic() + LAST_WAIT_S):
-                        process.kill()
+            arguments = limited(command, results)
+            with Leashed(arguments, environment(home, self._venv), command.folder, command.output_limit) as leashed:
+                process, follower = leashed.process, leashed.follower
+                allowed = partial(_is_within_limits, watch, process)
+                in_time = follower.until_end(started + command.timeout_s, allowed)
+                if not in_time and not watch.verdict:
+                    leashed.ask_to_end()
+                    follower.until_end(time.monotonic() + reaper.GRACE_S)
+                leashed.end()
                 output = follower.rest().replace(home, TMP)
             return _finished(process, output, watch, in_time, started)
 
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Running]:
         """Run it beside us, and end it with everything that it started when the block ends."""
-        with tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True) as home:
-            watch = Watch(program.limits, [program.folder, Path(home)])
-            leash, leash_end = os.pipe()
-            arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash), *limited_program(program.argv)]
-            around = {**environment(home, self._venv), **program.environment}
-            process = _start(arguments, around, program.folder, leash, stdin=program.stdin, stderr=program.stderr)
-            with process:
-                try:
-                    yield Running(process, watch, partial(_is_within_limits, watch, process))
-                finally:
-                    os.close(leash_end)
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(LAST_WAIT_S)
-                    process.kill()
+        with scratch_folder("program-") as home:
+            watch = Watch(program.limits, [program.folder, home])
+            around = {**environment(str(home), self._venv), **program.environment}
+            arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
+            with Leashed(arguments, around, program.folder, 0, **streams) as leashed:
+                process = leashed.process
+                yield Running(process, watch, partial(_is_within_limits, watch, process))
 
 
 def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
@@ -336,31 +375,8 @@ def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_ti
     return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
 
 
-def _start(
-    arguments: list[str],
-    environment: dict[str, str],
-    folder: Path,
-    *kept: int,
-    stdin: int = subprocess.DEVNULL,
-    stderr: int = subprocess.STDOUT,
-) -> subprocess.Popen[bytes]:
-    """Start it in a session of its own, so that a Ctrl-C for us is none for it. `kept` are handed over to it."""
-    try:
-        return subprocess.Popen(
-            arguments,
-            env=environment,
-            cwd=folder,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-            pass_fds=kept,
-        )
-    except OSError as error:
-        raise CannotGoOn(f"cannot start {arguments[0]}: {error.strerror or error}") from error
-    finally:
-        for descriptor in kept:
-            os.close(descriptor)
+def _folders(command: Command) -> list[Path]:
+    return [folder for folder in (command.folder, command.results) if folder]
 
 
 def _as_file(content: bytes) -> int:

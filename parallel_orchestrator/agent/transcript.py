@@ -8,9 +8,11 @@
     repair     round, text, base, tree        facts sent back; the workspace begins again as that tree
     finished | submitted | failed | ...       reason: how it ended
 
-Every record is on disk before the next step is taken. What the model is sent, and every
-decision on how to go on, is computed from the records alone, so that a conversation which
-was killed goes on with the same bytes.
+Every record is written before the next step is taken, so a kill loses none. Of those that cannot
+be had again (results, repairs, how it failed) each has reached the disk by then, with all before it; the
+others a power failure may take: the answer is in the ledger, the tree was as volatile, and the end follows
+from the rest. What the model is sent, and every decision on how to go on, is computed from the
+records alone, so that a conversation which was killed goes on with the same bytes.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ GO_ON = "Your answer was cut off at the output limit. Go on exactly where it sto
 
 NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
 """Stop reasons of answers whose tool calls are not carried out."""
+
+_HAD_AGAIN = frozenset({"start", "answer", "tree", "submitted"})
+"""Records that are not waited for until they are on disk: whatever rests on them comes after a later one that is."""
 
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 """Times, durations and counters: a result that differs in these alone says nothing new."""
@@ -277,4 +282,5 @@ class Transcript:
         self._journal.close()
 
     def _add(self, kind: str, **fields: Any) -> None:
-        self.conversation.apply(self._journal.append({"kind": kind, **fields}, durable=True))
+        durable = kind not in _HAD_AGAIN
+        self.conversation.apply(self._journal.append({"kind": kind, **fields}, durable=durable))

@@ -118,7 +118,7 @@ class Batch:
         start = replace(paying.story.gateway_config(), max_cost_usd=max_cost_usd, spent_before_usd=spent(self.entries))
         with self._tools.serving(start, lock.descriptor) as gateway:
             self._gateway = gateway
-            self._preparers, self._finishers = Crew(self.executors, "prepare"), Crew(self.executors, "finish")
+            self._preparers, self._finishers = Crew(2 * self.executors, "prepare"), Crew(self.executors, "finish")
             force = self._tools.workforce(self.executors, gateway, lock)
             self._supervisor = Supervisor(BatchSource(self.batch), force, self._tick, self._stops)
             try:

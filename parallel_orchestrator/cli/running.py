@@ -12,7 +12,13 @@ import typer
 
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
-from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+from parallel_orchestrator.records.errors import (
+    BudgetReached,
+    CannotGoOn,
+    PlanRefused,
+    RecordingExhausted,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
@@ -180,7 +186,7 @@ class Running:
         executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
         folder = output_dir or Path("outputs") / config.stem
         if plan_only:
-            return self._plans(options, folder)
+            return self._plans(options, folder, max_cost)
         return self._batch(Given(options, folder, executors, max_cost))
 
     def resume(
@@ -219,9 +225,10 @@ class Running:
 
     def retry(
         self,
-        directory: p.Directory,
+        directory: p.RunOrBatch,
         tasks: Annotated[
-            list[str] | None, typer.Argument(help="Failed tasks to try again. [all]", metavar="TASK")
+            list[str] | None,
+            typer.Argument(help="Failed tasks to try again, in a batch as SCENARIO/TASK. [all]", metavar="TASK"),
         ] = None,
         *,
         failed: Annotated[bool, typer.Option("--failed", help="All that failed; the same as naming none.")] = False,
@@ -242,8 +249,6 @@ class Running:
 
         if failed and tasks:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
-        if BatchDirectory(directory).config.exists():
-            raise UsageError(f"{directory} is a batch: retry one of its runs, as {directory}/SCENARIO")
         overrides = _given(
             max_cost_usd=max_cost,
             max_executors=max_executors,
@@ -253,6 +258,10 @@ class Running:
             speed=speed,
             prices=str(prices.absolute()) if prices else None,
         )
+        if BatchDirectory(directory).config.exists():
+            from parallel_orchestrator.batch.entries import retried
+
+            return self._resume_batch(directory, overrides, retried(BatchDirectory(directory.absolute()), tasks or []))
         return self._run(resume_options(directory, overrides), retry=tasks or [])
 
     def _plan(self, options: Options) -> Answer:
@@ -269,16 +278,35 @@ class Running:
         result = {"directory": str(settled.directory), "plan": planned.model_dump(), "advice": advice.as_json()}
         return Answer(text, result)
 
-    def _plans(self, options: Mapping[str, Options], folder: Path) -> Answer:
-        """Plan every scenario where the batch will find its plan, one after the other."""
-        answers = {}
-        for name, one in options.items():
-            one.output_dir = folder / name
-            answers[name] = self._plan(one)
-        text = "\n\n".join(f"{name}\n{answer.text}" for name, answer in answers.items())
-        return Answer(text, {"scenarios": {name: answer.result for name, answer in answers.items()}})
+    def _plans(self, options: Mapping[str, Options], folder: Path, max_cost: float | None) -> Answer:
+        """Plan every scenario where the batch will find its plan, one after the other; what stops one stops no other.
 
-    def _resume_batch(self, directory: Path, overrides: dict[str, Any]) -> Answer:
+        `max_cost` holds for each of them.
+        """
+        from parallel_orchestrator.batch.entries import folder_of, require_place
+        from parallel_orchestrator.store.paths import BatchDirectory
+
+        batch = BatchDirectory(folder.absolute())
+        require_place(batch)
+        texts, results, code = [], {}, 0
+        for name, one in options.items():
+            one.settings |= _given(max_cost_usd=max_cost)
+            one.output_dir = batch.root / folder_of(batch, name, self._start(one).settled.scenario)
+            try:
+                answer = self._plan(one)
+            except (PlanRefused, RecordingExhausted, BudgetReached) as error:
+                code = max(code, error.exit_code)
+                texts.append(f"{name}\n  not planned: {error}")
+                results[name] = {"directory": str(one.output_dir), "why": str(error)}
+            else:
+                texts.append(f"{name}\n{answer.text}")
+                results[name] = answer.result
+        failure = f"not planned: {', '.join(name for name, result in results.items() if 'why' in result)}"
+        return Answer("\n\n".join(texts), {"scenarios": results}, code, failure if code else "")
+
+    def _resume_batch(
+        self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None
+    ) -> Answer:
         from parallel_orchestrator.batch.entries import recall
         from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.store.paths import BatchDirectory
@@ -288,7 +316,7 @@ class Running:
         cap = overrides.pop("max_cost_usd", old.max_cost_usd)
         for one in old.options.values():
             one.settings |= overrides
-        return self._batch(Given(old.options, directory, executors, cap))
+        return self._batch(Given(old.options, directory, executors, cap, retry or {}))
 
     def _batch(self, given: Given) -> Answer:
         from parallel_orchestrator.report.batch_summary import batch_account, totals

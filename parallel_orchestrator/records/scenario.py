@@ -58,6 +58,8 @@ class Scenario(BaseModel):
     allow_install: bool = False
     prices: str | None = None
     """A JSON file of prices that goes before the built-in table."""
+    variables: dict[str, str] = {}
+    """Names of environment variables that stand for ours, as MY_KEY for ANTHROPIC_API_KEY; never their values."""
     endpoint_patience_s: float = Field(default=600.0, gt=0)
     """The run ends with 3 when the endpoint sends nothing for this long."""
 

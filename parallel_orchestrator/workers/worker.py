@@ -34,7 +34,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.board import Board, Hold, Member, Source
 from parallel_orchestrator.store.logfile import log_to
-from parallel_orchestrator.store.process import die_with_parent
+from parallel_orchestrator.store.process import die_with_parent, hide_memory
 from parallel_orchestrator.workers.forking import InheritedDescriptor, let_server_die
 
 log = logging.getLogger(__name__)
@@ -210,6 +210,7 @@ class WorkSource:
 def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
     """The main function of a worker process, which the fork server forked."""
     die_with_parent(os.getppid())
+    hide_memory()  # what signs the tokens of all tasks is in it
     let_server_die()
     # Ctrl-C reaches the whole terminal group; how the run stops is the supervisor's decision alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -37,7 +37,7 @@ def golden() -> Golden:
 def test_killed_three_times(golden: Golden, sound: Sound) -> None:
     middle = Kill(EVERYTHING, random.Random(SEED).uniform(1, 2) * golden.seconds, golden.startup)
     plans = [[middle, *during_commands(1, EVERYTHING)[0]], *during_commands(1, WORKER)]
-    account = campaign("Claude Code killed", plans, golden, options=OPTIONS, model=killed_slowly)
+    account = campaign("Claude Code killed", plans, golden, series="claude ", options=OPTIONS, model=killed_slowly)
     sound(account)
     assert account.kills >= 2
 
@@ -48,6 +48,8 @@ def test_killed_at_30_instants_ten_of_them_while_a_command_runs(golden: Golden, 
     paced = undisturbed(options=OPTIONS, model=killed_slowly)
     anywhere = random_kills(SEED, 24, paced, EVERYTHING, shortest=1, longest=2)
     plans = [*anywhere, *during_commands(7, EVERYTHING), *during_commands(3, WORKER)]
-    account = campaign("Claude Code killed at 30 instants", plans, golden, options=OPTIONS, model=killed_slowly)
+    account = campaign(
+        "Claude Code killed at 30 instants", plans, golden, series="claude ", options=OPTIONS, model=killed_slowly
+    )
     sound(account)
     assert account.kills >= 30  # of 34: some come when the run is over

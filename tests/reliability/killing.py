@@ -80,9 +80,10 @@ class Victim:
 
     folder: Path
     api: FakeApi
-    options: tuple[str, ...]
     variables: dict[str, str]
     outcome: Outcome
+    options: tuple[str, ...] = ()
+    """Of the command that begins the run."""
     resumes: bool = False
     """Whether the program was last started to go on."""
     pace: float = 1.0
@@ -110,15 +111,15 @@ def run_killed(
     folder: Path,
     kills: list[Kill],
     golden: dict[str, bytes],
+    outcome: Outcome,
     *,
-    options: tuple[str, ...] = (),
     variables: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
     model: Script = answer,
-) -> Outcome:
+) -> None:
     """Begin a run in `folder`, kill it by each of `kills`, resuming in between, finish it, and judge."""
-    outcome = Outcome([])
     with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
-        victim = Victim(folder, api, options, variables or {}, outcome)
+        victim = Victim(folder, api, variables or {}, outcome, options)
         for together in _sessions(kills):
             before = len(outcome.kills)
             _session(victim, together)
@@ -131,7 +132,6 @@ def run_killed(
             outcome.faults.append("it does not come to its end")
         if not outcome.faults:
             judge(victim, golden, gateway_died=any(kill.whom in (EVERYTHING, GATEWAY) for kill in kills))
-    return outcome
 
 
 def _sessions(kills: list[Kill]) -> list[list[Kill]]:
@@ -272,9 +272,14 @@ def _command_line(pid: int) -> bytes:
     return b""
 
 
+def _living() -> list[int]:
+    """What there is of a run. Looked for twice: an orphan escapes one look if its number is lower than its parent's."""
+    return reaper.descendants(os.getpid()) or reaper.descendants(os.getpid())
+
+
 def _kill_descendants() -> None:
     """Until nothing is left: what is being killed may be starting others."""
-    while living := reaper.descendants(os.getpid()):
+    while living := _living():
         for pid in living:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -283,7 +288,7 @@ def _kill_descendants() -> None:
 def _await_end(victim: Victim) -> None:
     """All that a run started has to end by itself soon after its orchestrator."""
     deadline = time.monotonic() + _LAST_WORDS_S
-    while left := reaper.descendants(os.getpid()):
+    while left := _living():
         if time.monotonic() > deadline:
             victim.outcome.faults += [f"left running: {_command_line(pid)!r}" for pid in left]
             _kill_descendants()
@@ -320,7 +325,9 @@ def judge(victim: Victim, golden: dict[str, bytes], *, gateway_died: bool) -> No
     found = tree(directory)
     differing = sorted(path for path in found.keys() | golden.keys() if found.get(path) != golden.get(path))
     if differing:
-        outcome.faults.append(f"these differ from an undisturbed run: {differing}")
+        outcome.faults.append(
+            f"these differ from an undisturbed run: {[(path, golden.get(path), found.get(path)) for path in differing]}"
+        )
     merged = Counter(move["task"] for move in harness.moves(directory) if move["state"] == "merged")
     if set(merged.values()) != {1}:
         outcome.faults.append(f"merged more than once: {merged}")

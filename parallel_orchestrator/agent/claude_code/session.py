@@ -30,7 +30,8 @@ from parallel_orchestrator.agent.claude_code.door import Door, Request, lines_of
 from parallel_orchestrator.agent.claude_code.program import ClaudeCodeProgram
 from parallel_orchestrator.agent.paths import MOUNT
 from parallel_orchestrator.agent.rootfs import SET_LIMITS
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, Program, Running, Shown
+from parallel_orchestrator.agent.running import Program, Running, Shown
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner
 from parallel_orchestrator.agent.watch import Limits
 from parallel_orchestrator.records.token import Caller
 from parallel_orchestrator.store import redact
