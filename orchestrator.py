@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
+    from parallel_orchestrator.agent.client import ModelClient
     from parallel_orchestrator.batch.session import Given
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from parallel_orchestrator.store.runlock import RunLock
     from parallel_orchestrator.trunk import Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
+    from planner_agent import Planning
 
 # Most modules are imported where they are used: --help, --version and completion must not wait for them.
 
@@ -43,6 +45,9 @@ log = logging.getLogger("parallel_orchestrator.orchestrator")
 
 PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
 """What the fork server imports once, so that every executor has it."""
+
+TESTS_AHEAD = 16
+"""Up to so many executors have a pytest waiting; beyond, its memory is better left to others."""
 
 
 class ParallelOrchestrator:
@@ -110,7 +115,7 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     view = make_view(quiet)
     log_file = BatchDirectory(given.folder.absolute()).log
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
-    return run_batch(given, lambda options, part: Run(settle(options, os.environ), part), tools, view)
+    return run_batch(given, lambda options, part, retry: Run(settle(options, os.environ), part, retry), tools, view)
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workfor
     from parallel_orchestrator.workers.supervisor import Workforce
     from parallel_orchestrator.workers.worker import WorkSource
 
-    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret)
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= TESTS_AHEAD)
     return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 
@@ -167,10 +172,12 @@ class Run:
 
         hide_memory()
         require_prices(self.settled.scenario)
+        # Only Claude Code needs a sandbox to plan.
+        around = None if self.settled.scenario.planner_backend == "api" else self.check()[0]
         with self._owned() as owned:
             self.say(self.who_pays())
             with self._gateway(owned) as gateway:
-                return self._plan(owned, gateway)
+                return self._plan(owned, gateway, around)
 
     def price(self, usage: Mapping[str, int]) -> float | None:
         """USD that such a usage costs at the executors' model; None when that is not known."""
@@ -195,8 +202,22 @@ class Run:
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
         scenario, recording = self.settled.scenario, self.settled.recording
         require_prices(scenario)
+        claude_code = self._claude_code()
         ours = recording is not None and is_shipped(recording)
-        return choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        return around, f"{told}. {claude_code}" if claude_code else told
+
+    def _claude_code(self) -> str:
+        """Which Claude Code acts, and for whom; empty when none does. Raises UsageError where there is none."""
+        from parallel_orchestrator.agent.claude_code.program import find
+
+        scenario = self.settled.scenario
+        roles = {"planner": scenario.planner_backend, "executors": scenario.backend}
+        acting = [role for role, backend in roles.items() if backend == "claude-code"]
+        if not acting:
+            return ""
+        program = find()
+        return f"Claude Code {program.version} from {program.source} acts as {' and '.join(acting)}"
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
@@ -233,7 +254,7 @@ class Run:
         May run beside other runs' preparations, in threads of one process.
         """
         trunk = self._open_trunk(owned, around)
-        plan = self._plan(owned, gateway)
+        plan = self._plan(owned, gateway, around)
         if venv := self._install(owned, plan):
             around = replace(around, venv=venv)
             trunk = self._open_trunk(owned, around)
@@ -256,10 +277,10 @@ class Run:
     def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
-        from parallel_orchestrator.agent.sandbox import detect
+        from parallel_orchestrator.agent.sandbox import runner_for
         from parallel_orchestrator.trunk import Trunk
 
-        trunk = Trunk(owned.run, detect(around.sandbox, around.venv), TEST_TIMEOUT_S)
+        trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
         trunk.create()
         return trunk
 
@@ -285,7 +306,7 @@ class Run:
 
         return RunConfig.of(owned.scenario, owned.run.ledger, self.settled.recording)
 
-    def _plan(self, owned: OwnedRun, gateway: GatewayProcess) -> Plan:
+    def _plan(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings | None) -> Plan:
         """The run's plan: the one on disk, the one given, or the planner's."""
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
@@ -306,19 +327,49 @@ class Run:
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
-            planner = PlannerAgent(ModelClient(gateway.config.socket, token), owned.scenario, note=self.say)
+            client = ModelClient(gateway.config.socket, token)
+            asking = self._claude_code_planning(owned, client, around) if around else None
+            planner = PlannerAgent(client, owned.scenario, self.say, asking)
             plan = planner.create_plan(owned.scenario.requirements)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
+    def _claude_code_planning(
+        self, owned: OwnedRun, client: ModelClient, around: Surroundings
+    ) -> Callable[[], Planning] | None:
+        """How the planner asks when it acts through Claude Code; None when it does not."""
+        from parallel_orchestrator.agent.claude_code.planning import ClaudeCodePlanning
+        from parallel_orchestrator.agent.claude_code.program import find
+        from parallel_orchestrator.agent.claude_code.session import Session, Setting, session_id
+        from parallel_orchestrator.agent.sandbox import detect
+        from parallel_orchestrator.records.token import Caller
+        from planner_agent import CLAUDE_CODE_PROMPT, MAX_ATTEMPTS, PLAN_SCHEMA
+
+        scenario = owned.scenario
+        if scenario.planner_backend == "api":
+            return None
+        setting = Setting(
+            model=scenario.planner_model,
+            session=session_id(Caller(scenario.run, "plan", 1)),
+            tools="",
+            system=CLAUDE_CODE_PROMPT,
+            max_turns=2 * MAX_ATTEMPTS,
+            schema=PLAN_SCHEMA,
+        )
+        folder = owned.run.planning / "workspace"
+        session = Session(detect(around.sandbox), find(), folder, owned.run.planning, setting)
+        return lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile)
+
     def _recover(self, site: Site) -> None:
         """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""
+        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.watch import reuse
         from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
 
+        clear_up()
         run, graph = site.owned.run, site.plan.graph()
         choice = choose_executors(graph, site.owned.scenario.max_executors)
         self.say(f"plan: {site.plan.complexity.level}, {choice.reason}")

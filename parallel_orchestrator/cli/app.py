@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Annotated
 
@@ -114,6 +113,8 @@ def _lines(*lines: str) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata
+
         typer.echo(importlib.metadata.version("parallel-orchestrator"))
         raise typer.Exit
 

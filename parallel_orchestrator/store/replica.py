@@ -19,8 +19,12 @@ from parallel_orchestrator.store.paths import repair_hint
 MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
 
+_CLAIMABLE = frozenset({TaskState.QUEUED, TaskState.REPAIR})
+_LITTLE = 1.1
+"""A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One executor's hold on a task. `number` only grows and is the fencing token."""
 
@@ -32,7 +36,7 @@ class Claim:
     """The executor slot in whose folder the attempt lives: that of its first claim."""
 
 
-@dataclass
+@dataclass(slots=True)
 class TaskStatus:
     """Where one task stands."""
 
@@ -73,13 +77,14 @@ class Replica:
         """Tasks that are claimed now."""
         self._last_mono = 0.0
         self._order = {task: place for place, task in enumerate(graph.nodes)}
-        self._observed: dict[float, list[float]] = {}
+        self._observed: dict[float, tuple[int, float]] = {}
+        """Of each weight: how many of its tasks were merged, and their seconds together."""
         self._merged = 0
+        self._ranked_by = {node.weight: node.weight for node in graph.nodes.values()}
+        """What the present ranking takes tasks of each weight to last."""
         self._planned = self._remaining = graph.remaining()
-        self._ready: list[tuple[bool, float, int, int, str]] = []
-        for task, status in self.tasks.items():
-            if not status.waiting_for:
-                self._push(task)
+        self._ready = [self._entry(task) for task, status in self.tasks.items() if not status.waiting_for]
+        heapq.heapify(self._ready)
 
     def apply(self, record: dict[str, Any]) -> int:
         """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
@@ -123,13 +128,15 @@ class Replica:
             status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
             status.repairing = False
         status.repairing |= status.state is TaskState.REPAIR
-        if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
+        if self._is_ready(task):
             self._push(task)
             return 1
         return 0
 
     def _release_dependents(self, task: str, seconds: float) -> int:
-        self._observed.setdefault(self.graph.nodes[task].weight, []).append(seconds)
+        weight = self.graph.nodes[task].weight
+        count, total = self._observed.get(weight, (0, 0.0))
+        self._observed[weight] = (count + 1, total + seconds)
         self._merged += 1
         ready = 0
         for successor in self.graph.successors[task]:
@@ -138,41 +145,52 @@ class Replica:
             if not status.waiting_for and status.state is TaskState.QUEUED:
                 self._push(successor)
                 ready += 1
-        # Ranking anew costs a walk over the whole plan, so it is done at 2, 4, 8, … merged tasks:
-        # often while little is known, and O(n log n) in all.
+        # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, and seldom
+        # enough that looking costs nothing.
         if self._merged > 1 and self._merged & (self._merged - 1) == 0:
             self._rank_anew()
         return ready
 
     def expected(self) -> dict[str, float]:
         """Expected seconds of each task: the mean of what its effort took so far, scaled effort where none has."""
-        total = sum(sum(times) for times in self._observed.values())
-        per_weight = total / (sum(w * len(times) for w, times in self._observed.items()) or 1.0) or 1.0
-        means = {weight: sum(times) / len(times) for weight, times in self._observed.items()}
-        return {task: means.get(node.weight, node.weight * per_weight) for task, node in self.graph.nodes.items()}
+        by_weight = self._expected_by_weight()
+        return {task: by_weight[node.weight] for task, node in self.graph.nodes.items()}
+
+    def _expected_by_weight(self) -> dict[float, float]:
+        total = sum(seconds for _, seconds in self._observed.values())
+        per_weight = total / (sum(weight * count for weight, (count, _) in self._observed.items()) or 1.0) or 1.0
+        means = {weight: seconds / count for weight, (count, seconds) in self._observed.items()}
+        return {weight: means.get(weight, weight * per_weight) for weight in self._ranked_by}
 
     def _rank_anew(self) -> None:
+        """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed."""
+        by_weight = self._expected_by_weight()
+        changes = [seconds / (self._ranked_by[weight] or 1.0) for weight, seconds in by_weight.items()]
+        if max(changes) <= min(changes) * _LITTLE:
+            return
+        self._ranked_by = by_weight
         self._remaining = self.graph.remaining(self.expected())
-        waiting = [task for *_, task in self._ready]
-        self._ready.clear()
-        for task in waiting:
-            self._push(task)
+        self._ready = [self._entry(task) for *_, task in self._ready if self._is_ready(task)]
+        heapq.heapify(self._ready)
 
     def _push(self, task: str) -> None:
+        heapq.heappush(self._ready, self._entry(task))
+
+    def _entry(self, task: str) -> tuple[bool, float, int, int, str]:
         # Repairs first: their work is nearly done and others may wait for it. Then the longest remaining
         # path, the plan's priority, the plan's order.
         node = self.graph.nodes[task]
-        heapq.heappush(
-            self._ready,
-            (not self.tasks[task].repairing, -self._remaining[task], node.priority, self._order[task], task),
-        )
+        return (not self.tasks[task].repairing, -self._remaining[task], node.priority, self._order[task], task)
+
+    def _is_ready(self, task: str) -> bool:
+        status = self.tasks[task]
+        return status.state in _CLAIMABLE and not status.waiting_for
 
     def pick(self) -> str | None:
         """The ready task to claim next, or None. Asking does not take it."""
         while self._ready:
             task = self._ready[0][-1]
-            status = self.tasks[task]
-            if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
+            if self._is_ready(task):
                 return task
             heapq.heappop(self._ready)  # stale: claimed since it was pushed
         return None
@@ -183,7 +201,7 @@ class Replica:
         By the plan's own weights, so that the tasks of different runs can be compared.
         """
         task = self.pick()
-        return None if task is None else (self.tasks[task].state is not TaskState.REPAIR, -self._planned[task])
+        return None if task is None else (not self.tasks[task].repairing, -self._planned[task])
 
     def dependents(self, task: str) -> Iterator[str]:
         """Every task that depends on `task`, direct or not, once each."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parallel_orchestrator.records.command import CommandRunner
+from parallel_orchestrator.records.command import CommandRunner, StartAhead
 from parallel_orchestrator.records.errors import TaskLimit
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import folder as folders
@@ -34,12 +34,18 @@ from parallel_orchestrator.trunk.testbench import TestBench
 class Trunk:
     """Everything that others do with the trunk. Each process and thread makes its own; they meet at merge.lock."""
 
-    def __init__(self, run: RunDirectory, runner: CommandRunner, test_timeout_s: float = 300) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        runner: CommandRunner,
+        test_timeout_s: float = 300,
+        start_ahead: StartAhead | None = None,
+    ) -> None:
         self._run = run
         self._repository = Repository(run)
-        bench = TestBench(self._repository.objects, runner, test_timeout_s)
-        self._queue = MergeQueue(run, self._repository, bench)
-        self._final = FinalChecks(run, self._repository, bench)
+        self._bench = TestBench(self._repository.objects, runner, test_timeout_s, start_ahead)
+        self._queue = MergeQueue(run, self._repository, self._bench)
+        self._final = FinalChecks(run, self._repository, self._bench)
         self._stored: Counter[Path] = Counter()
 
     def create(self) -> None:
@@ -90,6 +96,14 @@ class Trunk:
         """Make `folder` hold exactly what a snapshot, Conflict or Red of it holds."""
         write_folder(self._repository.objects, folder, self._repository.tree(tree))
 
+    def prepare(self) -> None:
+        """Start already what the next `submit` will need for its tests; `close` gives it up."""
+        self._bench.prepare()
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        self._bench.close()
+
     def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
         """Bring one attempt's work onto the trunk, tested, or say why not. Raises StaleClaim as `hold` does."""
         return self._queue.submit(submission, hold)
@@ -108,8 +122,9 @@ class Trunk:
             }
             if before | ours != before:
                 tree = repository.objects.write_tree(before | ours, durable=True)
-                passed = repository.log(head, "-1")[0].number("Tests-Passed")
-                repository.move(head, repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}))
+                passed = repository.about(head).number("Tests-Passed")
+                commit = repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}, durable=True)
+                repository.move(head, commit)
             repository.check_out()
             return self.head()
 

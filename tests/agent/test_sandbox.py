@@ -17,11 +17,14 @@ import pytest
 
 from parallel_orchestrator.agent import reaper, seccomp
 from parallel_orchestrator.agent.asroot import process_group
+from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, detect
-from parallel_orchestrator.agent.watch import Limits
+from parallel_orchestrator.agent.watch import Limits, Watch
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from tests.agent.conftest import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _bubblewrap() -> BubblewrapRunner | str:
@@ -528,6 +531,47 @@ def test_on_is_told(runner: BubblewrapRunner) -> None:
     assert (runner.name, runner.describe()) == ("bubblewrap", "Sandbox: ON (bubblewrap)")
 
 
+CALLERS = """
+import ctypes, os, signal, sys, time
+from pathlib import Path
+from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.agent.sandbox import PlainRunner, detect
+from parallel_orchestrator.records.command import Command
+
+def seen(name):
+    for pid in reaper.descendants(os.getpid()):
+        try:
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"-I")[0]:
+                return True
+        except OSError:
+            pass
+
+ctypes.CDLL(None).prctl(reaper.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+runner = PlainRunner() if sys.argv[1] == "none" else detect("required")
+for number in range(8):
+    caller = os.fork()
+    if not caller:
+        runner(Command(("sleep", "300"), Path(sys.argv[2]), timeout_s=300))
+    while not seen(b"sleep" if sys.argv[1] == "none" else b"bwrap"):
+        pass
+    time.sleep(number * 0.002)
+    os.kill(caller, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while reaper.descendants(os.getpid()) and time.monotonic() < until:
+        time.sleep(0.01)
+    for pid in reaper.descendants(os.getpid()):
+        print(number, Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(pid, signal.SIGKILL)
+"""
+
+
+@in_both
+def test_a_caller_killed_while_its_sandbox_is_being_set_up_leaves_nothing(runner: PlainRunner, folder: Path) -> None:
+    command = [sys.executable, "-c", CALLERS, runner.name, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=280)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("mode", ["auto", "required"])
 @pytest.mark.parametrize("broken", [False, True])
 def test_no_sandbox_names_both_ways_on(
@@ -565,6 +609,17 @@ def test_the_device_nodes_of_the_host_are_out_of_reach(runner: CommandRunner, fo
     finally:
         for name, mode in zip(names, before, strict=True):
             Path(f"/dev/{name}").chmod(stat.S_IMODE(mode))
+
+
+def test_the_hosts_processes_are_not_held_against_a_sandbox_that_is_being_set_up(folder: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        report = f'{{"child-pid": {process.pid}}}'.encode()  # as bwrap's first process before it has a root of its own
+        with Namespace(report, Watch(Limits(processes=1), [folder])) as namespace:
+            assert namespace.is_within_limits()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @as_root

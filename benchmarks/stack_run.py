@@ -1,0 +1,34 @@
+"""One run of the product, its executors traced: `python -m benchmarks.stack_run DIRECTORY PLAN EXECUTORS TRACES`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import orchestrator
+from benchmarks.stack_trace import TracedSettings, open_executor
+from parallel_orchestrator.gateway.process import GatewayProcess
+from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.workers.supervisor import Workforce
+from parallel_orchestrator.workers.worker import WorkSource
+
+plain_workforce = orchestrator.workforce
+
+
+def main(directory: str, plan: str, executors: str, traces: str) -> None:
+    """Build the plan in `directory`."""
+
+    def traced(count: int, gateway: GatewayProcess, lock: RunLock) -> Workforce:
+        force = plain_workforce(count, gateway, lock)
+        source = WorkSource(open_executor, TracedSettings(force.work.settings, Path(traces)))
+        return Workforce(force.executors, source, (*force.preload, "benchmarks.stack_trace"), force.run_lock)
+
+    orchestrator.PRELOAD = (*orchestrator.PRELOAD, "benchmarks.stack_trace")
+    orchestrator.workforce = traced
+    orchestrator.ParallelOrchestrator(
+        "Build parts that add up", directory, plan=plan, max_executors=int(executors), quiet=True
+    ).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
