@@ -113,7 +113,11 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     view = make_view(quiet)
     log_file = BatchDirectory(given.folder.absolute()).log
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
-    return run_batch(given, lambda options, part, retry: Run(settle(options, os.environ), part, retry), tools, view)
+
+    def make(name: str, options: Options, part: View, again: Sequence[str] | None) -> Run:
+        return Run(settle(options, os.environ), part, again, name)
+
+    return run_batch(given, make, tools, view)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class Run:
     view: View
     retry: Sequence[str] | None = None
     """Failed tasks to try again; empty: all of them; None: none."""
+    name: str = ""
+    """In a batch, of the scenario."""
 
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
@@ -187,7 +193,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Tell the person, and the log."""
-        log.info("%s", text)
+        log.info("%s%s", f"{self.name}: " if self.name else "", text)
         self.view.say(text)
 
     def check(self) -> tuple[Surroundings, str]:

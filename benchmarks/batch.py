@@ -153,7 +153,8 @@ class _Watch:
     def __init__(self, out: Path) -> None:
         self._journal = out / "batch.jsonl"
         self._samples: list[tuple[int, float, float, float]] = []
-        """Scenarios closed; seconds; MB of memory, shared pages by their share; seconds of CPU, children's included."""
+        """Scenarios closed; seconds; MB of our own processes, shared pages by their share, agents' commands and tests
+        left out; seconds of CPU of all, children's included."""
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -178,9 +179,8 @@ class _Watch:
                 whole = new.rpartition(b"\n")[0]
                 position += len(whole) + bool(whole)
                 closed += whole.count(b'"state":"closed"') + whole.count(b'"state": "closed"')
-            members = _family(root)
-            memory = sum(map(_memory_mb, members))
-            self._samples.append((closed, time.monotonic() - began, memory, sum(map(_cpu_s, members))))
+            memory = sum(map(_memory_mb, _family(root, ours=True)))
+            self._samples.append((closed, time.monotonic() - began, memory, sum(map(_cpu_s, _family(root)))))
 
     def figures(self, scenarios: int) -> list[dict[str, float]]:
         """At some numbers of ended scenarios: peak memory until then, and what each of those before it took."""
@@ -201,13 +201,15 @@ class _Watch:
         }
 
 
-def _family(root: int) -> list[int]:
-    """The process and all that descend from it."""
+def _family(root: int, *, ours: bool = False) -> list[int]:
+    """The process and all that descend from it; or without what runs agents' commands and tests, and these."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                head, _, rest = (entry / "stat").read_text().rpartition(")")
+                if not ours or head.partition("(")[2].startswith("python"):
+                    parents[int(entry.name)] = int(rest.split()[1])
             except OSError:
                 continue
     found = [root]

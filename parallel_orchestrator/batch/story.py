@@ -123,8 +123,10 @@ class Batch:
             self._supervisor = Supervisor(BatchSource(self.batch), force, self._tick, self._stops)
             try:
                 self._supervisor.supervise()
-                self._finishers.end()
-                self._preparers.end()
+                self._finishers.end(self._show)  # the last tests take their time
+                self._preparers.end(self._show)
+                if self._fatal:
+                    raise self._fatal
             finally:
                 self._supervisor.board.close()
 
@@ -140,7 +142,10 @@ class Batch:
             entry = self._by_root[member.run.root]
             if not replica.unsettled and self._leaves(entry):
                 self._finishers.do(partial(self._finish, entry))
-        self._watch.look(self._log.refresh(), supervisor.slots.values(), self._gateway)
+        self._show()
+
+    def _show(self) -> None:
+        self._watch.look(self._log.refresh(), self._supervisor.slots.values(), self._gateway)
 
     def _stops(self, report: Report) -> bool:
         """Whether an executor's error stops everything. One that stops a single scenario is seen to."""

@@ -41,6 +41,7 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
     with scenarios.api() as api:
         output = harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "3", api=api)
         assert "3 of 3 scenarios done, 6 of 6 tasks merged" in output
+        assert output.count("/3] ✓ ") == 3
         assert api.answered_twice() == []
         assert len({move["executor"] for name in THREE for move in harness.moves(folder / name)}) == 3
         assert (folder / "batch_summary.md").read_text().count("| done |") == 3
