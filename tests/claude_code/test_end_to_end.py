@@ -21,6 +21,8 @@ from tests.end_to_end import harness, scripted
 from tests.end_to_end.scripted import EDITOR, answers_before, said_last, task_of
 from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text, tool_use
 
+pytestmark = pytest.mark.timeout(600)
+
 REQUIREMENT = "Build a project of a few parts"
 MEDIUM = scripted.plan([scripted.task(1, []), scripted.task(2, []), scripted.task(3, []), scripted.task(4, [1, 2, 3])])
 """Three that can be worked on at once, and one that needs all of them."""
@@ -202,7 +204,7 @@ def test_turns_are_limited_by_us(tmp_path: Path) -> None:
 
 def test_what_a_task_may_cost_is_a_limit_of_it_and_of_ours(tmp_path: Path) -> None:
     roles = {"planner": {"backend": "api"}, "executor": {"backend": "claude-code"}}
-    entry = {"name": "one", "requirements": REQUIREMENT, "limits": {"task_cost": 0.00001}, **roles}
+    entry = {"name": "one", "requirements": REQUIREMENT, "limits": {"task_cost": 0.0001}, **roles}
     (tmp_path / "one.yaml").write_text(json.dumps({"scenarios": [entry]}))
     options = ("run", "--config", str(tmp_path / "one.yaml"), "--output-dir", str(tmp_path / "run"))
     with FakeApi(in_their_tools(scripted.model(scripted.plan([scripted.task(1, [])]))), task_of=task_of) as api:
