@@ -215,7 +215,9 @@ class ExecutorAgent:
         def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
             hands.prepare()
             betas = transcript.conversation.start.get("betas", "")
-            return client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn, betas=betas)
+            answer = client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn, betas=betas)
+            hands.answered(answer.usage)
+            return answer
 
         return Means(
             ask=ask,

@@ -59,6 +59,9 @@ class ToolBox:
     def prepare(self) -> None:
         """Nothing: each call has a process of its own."""
 
+    def answered(self, usage: Mapping[str, Any]) -> None:
+        """Nothing: what an answer cost is the ledger's to know."""
+
     def finish(self, text: str) -> None:
         """Nothing: nobody else is to be told the model's closing words."""
 

@@ -61,8 +61,7 @@ class ToolCall:
         arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
         told = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
         name = [] if len(told) > 1 else [self.name]  # the editor's commands say enough
-        return " ".join([*name, *told]).replace("
-", "; ")[:120]
+        return " ".join([*name, *told]).replace("\n", "; ")[:120]
 
 
 @dataclass
