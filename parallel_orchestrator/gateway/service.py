@@ -7,9 +7,9 @@
         Service._try, until there is an answer
           Limiter.turn ....................... wait for the endpoint's rate limit and for a place in flight
           Permission.check ................... may this call be made now? credential, caps, disk
-          Ledger.write_intent ................ on disk before a byte goes out
+          Ledger.write_intent, on_disk ....... before a byte goes out
           Endpoint.ask ....................... one try
-          Ledger.write_answer, _fault ........ on disk before a caller hears of it
+          Ledger.write_answer, on_disk ....... before a caller hears of it
         after a fault, wait: everybody (429) or this call (else); then try again, as long as patience lasts
 
 All of it runs in one event loop: a step without `await` is never interrupted.
@@ -55,10 +55,12 @@ class Service:
         A caller that goes away is of no consequence: the call goes on, and the next ask finds it.
         """
         run = await self.runs.opened(run_id)
-        if stored := run.ledger.find(ask.slot, ask.hash):
-            return run, stored
-        purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
-        return run, await asyncio.shield(purchase.task)
+        stored = run.ledger.find(ask.slot, ask.hash)
+        if stored is None:
+            purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
+            stored = await asyncio.shield(purchase.task)
+        await run.ledger.on_disk(stored)
+        return run, stored
 
     async def watch_silence(self) -> None:
         """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing of use."""
@@ -126,7 +128,9 @@ class Service:
                 case Answered():
                     run.limiter.succeeded()
                     self._note(run, purchase, None)
-                    return self._store(run, purchase, intent, outcome)
+                    stored = self._store(run, purchase, intent, outcome)
+                    await run.ledger.on_disk(stored)
+                    return stored
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
                     raise self._refused(outcome)
@@ -138,11 +142,13 @@ class Service:
                     return outcome
 
     async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent) -> Outcome:
-        purchase.at_endpoint = True
+        purchase.at_endpoint, sent = True, False
         try:
+            await run.ledger.on_disk()
+            sent = True
             return await run.endpoint.ask(purchase.ask)
         except asyncio.CancelledError:
-            run.ledger.write_fault(intent, Fault("silent", ambiguous=True, detail="given up while it was under way"))
+            run.ledger.write_fault(intent, Fault("silent", ambiguous=sent, detail="given up while it was under way"))
             raise
         finally:
             purchase.at_endpoint = False
