@@ -126,7 +126,7 @@ def _between(data: bytes, before: bytes, after: bytes) -> bytes:
 
 def _response() -> bytes:
     usage = {"input_tokens": 1000, "output_tokens": 500}
-    message = {
+    message: Json = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",

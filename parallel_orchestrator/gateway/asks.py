@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.gateway import declined
-from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash
+from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash, prefix_hash
 from parallel_orchestrator.records.token import Caller, verify
 
 MAX_BODY = 32 * 2**20
@@ -68,6 +68,7 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
         body=_streaming(body),
         hash=body_hash(body),
         query=query,
+        prefix=prefix_hash(body),
         headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
     )
     return ask, bool(body.get("stream"))

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -51,12 +51,12 @@ class LiveEndpoint:
             mounts={"http://": None, "https://": None} if _is_here(base_url) else None,
         )
 
-    async def ask(self, ask: Ask) -> Outcome:
+    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
         """One try. An answer that is not whole is a fault."""
         try:
             # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
             async with asyncio.timeout(self._silence.useless_s) as limit:
-                return _redacted(await self._try(ask, limit))
+                return _redacted(await self._try(ask, limit, begun))
         except TimeoutError:
             seconds = self._silence.useless_s
             return Fault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
@@ -76,7 +76,7 @@ class LiveEndpoint:
         """End all connections."""
         await self._client.aclose()
 
-    async def _try(self, ask: Ask, limit: asyncio.Timeout) -> Outcome:
+    async def _try(self, ask: Ask, limit: asyncio.Timeout, begun: Callable[[Json], None]) -> Outcome:
         started = time.monotonic()
         headers = {
             "content-type": "application/json",
@@ -94,7 +94,7 @@ class LiveEndpoint:
                 return verdict_on_status(response.status_code, response.headers, body)
             content_type = response.headers.get("content-type", "")
             if "text/event-stream" in content_type:
-                found = await self._read(response, limit)
+                found = await self._read(response, limit, begun)
             elif "application/json" in content_type:
                 found = _events_of_message(await _body(response, _LARGEST_MESSAGE))
             else:
@@ -103,7 +103,9 @@ class LiveEndpoint:
                 return found
             return _whole(ask, *found, response.headers.get("request-id"), time.monotonic() - started)
 
-    async def _read(self, response: httpx2.Response, limit: asyncio.Timeout) -> Streamed | Fault | Refusal:
+    async def _read(
+        self, response: httpx2.Response, limit: asyncio.Timeout, begun: Callable[[Json], None]
+    ) -> Streamed | Fault | Refusal:
         reader = sse.EventReader()
         events: list[Json] = []
         pieces = response.aiter_bytes()
@@ -113,6 +115,8 @@ class LiveEndpoint:
             for event in reader.feed(data):
                 if event.get("type") == "error":  # cleaned before it is cut short: half a key is found by nobody
                     return verdict_on_event(redact.foreign(event), begun=bool(events))
+                if event.get("type") == "message_start":
+                    begun(event)
                 events.append(event)
             if any(event.get("type") != "ping" for event in events[before:]):
                 limit.reschedule(asyncio.get_running_loop().time() + self._silence.useless_s)
