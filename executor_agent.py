@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.agent.client import Answer, ModelClient
 from parallel_orchestrator.agent.prompt import opening
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, detect
 from parallel_orchestrator.agent.tools import ToolBox
@@ -71,8 +71,9 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
-    tests_ahead: bool = True
-    """Whether a pytest waits in a sandbox for each task's work: quicker, for some 25 MB an executor."""
+    ahead: bool = True
+    """Whether a shell and a pytest wait in sandboxes for each task's next command and tests: quicker, for some
+    25 MB an executor."""
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
@@ -95,8 +96,8 @@ class ExecutorAgent:
         self._scenario = require_scenario(run)
         self._plan = read_plan(run.plan)
         self._runner = runner
-        ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.tests_ahead else None
-        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, ahead)
+        self._ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.ahead else None
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, self._ahead)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
@@ -106,9 +107,9 @@ class ExecutorAgent:
         task = self._plan.task(job.claim.task)
         transcript = self._open(task, job.claim)
         client = self._client(job.claim)
+        tools = ToolBox(self._folder(job.claim), self._runner, BASH_TIMEOUT_S, self._ahead)
         try:
-            self._trunk.prepare()  # it gets ready while the model thinks
-            ended = take_turns(transcript, self._means(job, client), self._limits())
+            ended = take_turns(transcript, self._means(job, client, tools), self._limits())
             if ended.kind is End.FAILED:
                 transcript.outcome("failed", ended.reason)
                 return Outcome(TaskState.FAILED, ended.reason)
@@ -120,6 +121,7 @@ class ExecutorAgent:
         finally:
             client.close()
             transcript.close()
+            tools.close()
             self._trunk.close()
 
     def _open(self, task: Task, claim: Claim) -> Transcript:
@@ -172,16 +174,22 @@ class ExecutorAgent:
         token = mint(settings.secret, Caller(self._scenario.run, claim.task, claim.attempt))
         return ModelClient(settings.socket, token)
 
-    def _means(self, job: Job, client: ModelClient) -> Means:
+    def _means(self, job: Job, client: ModelClient, tools: ToolBox) -> Means:
         folder = self._folder(job.claim)
+
+        def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
+            # While the model thinks, its next command and the tests of its work get ready.
+            tools.prepare()
+            self._trunk.prepare()
+            return client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn)
 
         def progress(doing: str) -> None:
             # How long an answer takes is the gateway's to bound; how long a tool takes is ours.
             job.report(doing, None if doing.startswith("asking") else BASH_TIMEOUT_S + 30)
 
         return Means(
-            ask=client.ask,
-            tools=ToolBox(folder, self._runner, BASH_TIMEOUT_S),
+            ask=ask,
+            tools=tools,
             snapshot=lambda: self._trunk.snapshot(folder),
             restore=lambda tree: self._trunk.restore(folder, tree),
             progress=progress,

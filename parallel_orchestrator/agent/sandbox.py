@@ -36,7 +36,6 @@ barred, so as root a command can read the key.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -46,16 +45,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from io import BufferedReader
 from pathlib import Path
 
-from parallel_orchestrator.agent import asroot, reaper, seccomp, waiting_pytest
+from parallel_orchestrator.agent import asroot, reaper, seccomp
+from parallel_orchestrator.agent.ahead import STARTERS, Ahead, Begun, finished, folders_of, refused
 from parallel_orchestrator.agent.capture import Follower
-from parallel_orchestrator.agent.namespace import LAST_WAIT_S, Namespace
+from parallel_orchestrator.agent.namespace import LAST_WAIT_S
 from parallel_orchestrator.agent.paths import MOUNT
 from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
-from parallel_orchestrator.records.command import RESULTS, Command, Finished
+from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
 
@@ -132,24 +131,24 @@ class BubblewrapRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
-        watch = Watch(self._limits, _folders(command))
+        watch = self.watch(command)
         if watch.refusal:
-            return _refused(watch)
+            return refused(watch)
         with self._begin(command) as begun:
             return begun.finish(command, watch, started)
 
     def ahead(self, command: Command) -> Ahead:
-        """Start a sandbox now in which a Python with pytest waits: `command`, of `python -m pytest`, runs there later.
+        """Start a sandbox now in which what `command` begins with (`STARTERS`) waits for the rest of it.
 
-        Its folders may be filled in the meantime. Call it, and what it gives, from the thread that runs commands:
-        the sandbox dies with the thread that made it.
+        Its folders may be filled in the meantime. The sandbox dies with the thread that made it.
         """
-        waiting = replace(command, argv=("python", "-c", waiting_pytest.read_text()))
-        return Ahead(self, self._begin(waiting, stdin=subprocess.PIPE), command)
+        starter = next(starter for starter in STARTERS if starter.fits(command))
+        begun = self._begin(replace(command, argv=starter.program), stdin=subprocess.PIPE)
+        return Ahead(self, starter, begun, command)
 
     def watch(self, command: Command) -> Watch:
         """A watch over a command that begins now."""
-        return Watch(self._limits, _folders(command))
+        return Watch(self._limits, folders_of(command))
 
     def _begin(self, command: Command, stdin: int = subprocess.DEVNULL) -> Begun:
         with contextlib.ExitStack() as around:
@@ -187,84 +186,6 @@ class BubblewrapRunner:
         ]
 
 
-class Begun:
-    """A sandbox that was started. A context manager: at its end nothing of it is left."""
-
-    def __init__(self, process: subprocess.Popen[bytes], reports: BufferedReader, around: contextlib.ExitStack) -> None:
-        self.process = process
-        self._reports = reports
-        self._around = around
-
-    def __enter__(self) -> Begun:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._around.close()
-
-    def finish(self, command: Command, watch: Watch, started: float) -> Finished:
-        """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
-        with Namespace(self._reports.readline(), watch) as namespace:
-            follower = Follower(self.process, command.output_limit)
-            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-            if not in_time and not watch.verdict:
-                namespace.terminate()
-                follower.until_end(time.monotonic() + reaper.GRACE_S)
-            namespace.kill()
-            output = follower.rest()
-        self.process.wait()
-        began = namespace.killed_early or b"exit-code" in self._reports.read()
-        if not began and in_time:
-            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return _finished(self.process, output, watch, in_time, started)
-
-    def kill(self) -> None:
-        """End what waits in it."""
-        self.process.kill()  # bwrap takes all that is in the sandbox along
-
-
-class Ahead:
-    """A pytest that waits in a sandbox of its own for its arguments. For one run; closed, it is gone."""
-
-    def __init__(self, runner: BubblewrapRunner, begun: Begun, command: Command) -> None:
-        self._runner = runner
-        self._begun: Begun | None = begun
-        self._folders = _folders(command)
-
-    def __call__(self, command: Command) -> Finished:
-        """Run a command as the runner does: in here when it is the one that was waited for, else in a sandbox anew."""
-        started = time.monotonic()
-        begun, self._begun = self._begun, None
-        if begun is None:
-            return self._runner(command)
-        with begun:
-            watch = self._runner.watch(command)
-            told = _folders(command) == self._folders and not watch.refusal and _tell(begun, command)
-            if told:
-                return begun.finish(command, watch, started)
-            begun.kill()
-        return self._runner(command)
-
-    def close(self) -> None:
-        """End it unless it was used."""
-        begun, self._begun = self._begun, None
-        if begun:
-            with begun:
-                begun.kill()
-
-
-def _tell(begun: Begun, command: Command) -> bool:
-    """Hand the waiting pytest its arguments; False when it is not what is wanted, or does not wait any more."""
-    if command.argv[:3] != waiting_pytest.STANDS_FOR or begun.process.stdin is None:
-        return False
-    arguments = [part.replace(RESULTS, RESULTS_MOUNT) for part in command.argv[2:]]
-    try:
-        with begun.process.stdin as line:
-            line.write(json.dumps(arguments).encode() + b"\n")
-    except OSError:
-        return False
-    return True
-
-
 class PlainRunner:
     """Runs each command as the user, below a `reaper` that leaves nothing of it behind."""
 
@@ -286,7 +207,7 @@ class PlainRunner:
             folders = [folder for folder in (command.folder, command.results, Path(home)) if folder]
             watch = Watch(self._limits, folders)
             if watch.refusal:
-                return _refused(watch)
+                return refused(watch)
             leash, leash_end = os.pipe()
             results = str(command.results.resolve()) if command.results else ""
             arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash)]
@@ -306,29 +227,13 @@ class PlainRunner:
                     if not follower.until_end(time.monotonic() + LAST_WAIT_S):
                         process.kill()
                 output = follower.rest().replace(home, TMP)
-            return _finished(process, output, watch, in_time, started)
+            return finished(process, output, watch, in_time, started)
 
 
 def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
     if sys.platform != "linux":
         return True
     return watch.allows(Path("/proc"), partial(reaper.descendants, process.pid))
-
-
-def _refused(watch: Watch) -> Finished:
-    return Finished(126, f"[not run: {watch.refusal}]", timed_out=False, seconds=0.0)
-
-
-def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_time: bool, started: float) -> Finished:
-    """How a command ended of which nothing is left, with what its limits have to say."""
-    watch.look_at_files()
-    code = _code(process)
-    note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
-    return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
-
-
-def _folders(command: Command) -> list[Path]:
-    return [folder for folder in (command.folder, command.results) if folder]
 
 
 def _start(
@@ -359,8 +264,3 @@ def _as_file(content: bytes) -> int:
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _code(process: subprocess.Popen[bytes]) -> int:
-    code = process.returncode
-    return code if code >= 0 else 128 - code
