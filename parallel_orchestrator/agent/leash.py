@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 from parallel_orchestrator.agent import reaper
@@ -29,6 +30,7 @@ class Leashed:
         output_limit: int,
         *kept: int,
         stdin: int = subprocess.DEVNULL,
+        stderr: int = subprocess.STDOUT,
     ) -> None:
         leash, self._end = os.pipe()
         try:
@@ -38,7 +40,7 @@ class Leashed:
                 cwd=folder,
                 stdin=stdin,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=stderr,
                 start_new_session=True,
                 pass_fds=(leash, *kept),
             )
@@ -48,7 +50,12 @@ class Leashed:
         finally:
             for descriptor in (leash, *kept):
                 os.close(descriptor)
-        self.follower = Follower(self.process, output_limit)
+        self._output_limit = output_limit
+
+    @cached_property
+    def follower(self) -> Follower:
+        """Reads its output from the first use on. Who never uses it reads that for himself."""
+        return Follower(self.process, self._output_limit)
 
     def __enter__(self) -> Leashed:
         return self
@@ -67,5 +74,12 @@ class Leashed:
         if self._end >= 0:
             os.close(self._end)
             self._end = -1
-            if not self.follower.until_end(time.monotonic() + LAST_WAIT_S):
+            if not self._ends_within(LAST_WAIT_S):
                 self.process.kill()
+
+    def _ends_within(self, seconds: float) -> bool:
+        if "follower" in self.__dict__:
+            return self.follower.until_end(time.monotonic() + seconds)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None

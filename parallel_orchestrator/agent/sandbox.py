@@ -45,7 +45,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from io import BufferedReader
@@ -55,7 +55,16 @@ from parallel_orchestrator.agent import asroot, reaper, seccomp, waiting_pytest
 from parallel_orchestrator.agent.leash import Leashed
 from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.paths import MOUNT
-from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
+from parallel_orchestrator.agent.rootfs import (
+    RESULTS_MOUNT,
+    TMP,
+    environment,
+    limited,
+    limited_program,
+    minimal_root,
+    python_binds,
+)
+from parallel_orchestrator.agent.running import Program, Running
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import RESULTS, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
@@ -136,6 +145,8 @@ class BubblewrapRunner:
     """Runs each command in a sandbox of its own."""
 
     name = "bubblewrap"
+    has_own_paths = True
+    """Whether what runs sees its folder, and what it is shown, in places of the sandbox's own."""
 
     def __init__(self, program: str, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._program = program
@@ -182,28 +193,52 @@ class BubblewrapRunner:
     def _start(
         self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str], stdin: int
     ) -> Leashed:
+        results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
+        before, kept = self._inside(command.folder, results, status, devices)
+        arguments = [*entry, *before, *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
+        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
+
+    @contextlib.contextmanager
+    def running(self, program: Program) -> Iterator[Running]:
+        """Run it beside us, and end it with everything that it started when the block ends."""
+        watch = Watch(program.limits, [program.folder])
+        shown = [word for each in program.shown for word in (each.option, str(each.path.resolve()), each.inside)]
+        status, status_end = os.pipe()
+        with (
+            os.fdopen(status, "rb") as reports,
+            asroot.device_nodes() as devices,
+            asroot.process_group(program.limits.processes + _OF_THE_SANDBOX) as entry,
+        ):
+            before, kept = self._inside(program.folder, shown, status_end, devices)
+            arguments = [*entry, *before, *limited_program(program.argv)]
+            around = {**self._environment, **program.environment}
+            streams = {"stdin": program.stdin, "stderr": program.stderr}
+            with (
+                Leashed(arguments, around, Path("/"), 0, *kept, **streams) as leashed,
+                Namespace(reports.readline(), watch) as namespace,
+            ):
+                yield Running(leashed.process, watch, namespace.is_within_limits)
+
+    def _inside(
+        self, folder: Path, more: Sequence[str], status: int, devices: Mapping[str, Path]
+    ) -> tuple[list[str], list[int]]:
+        """The words that put what follows them into a sandbox around `folder`, and the descriptors that they name."""
+        words = [
+            *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+            *("--hostname", "workspace", "--json-status-fd", str(status)),
+            *minimal_root(devices),
+            *("--bind", str(folder.resolve()), MOUNT, *more),
+            *self._python,
+            *("--remount-ro", "/", "--chdir", MOUNT),
+        ]
         # By descriptor: what is on its command line, the command could read in /proc.
-        words = self._options(command, status, devices)
         options = _as_file(b"".join(os.fsencode(word) + b"\0" for word in words))
-        arguments = [*entry, self._program, "--args", str(options)]
+        arguments = [self._program, "--args", str(options)]
         kept = [status, options]
         if filtering := seccomp.program():
             kept.append(_as_file(filtering))
             arguments += ["--seccomp", str(kept[-1])]
-        arguments += ["--", *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
-
-    def _options(self, command: Command, status: int, devices: Mapping[str, Path]) -> list[str]:
-        folder = str(command.folder.resolve())
-        results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
-        return [
-            *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
-            *("--hostname", "workspace", "--json-status-fd", str(status)),
-            *minimal_root(devices),
-            *("--bind", folder, MOUNT, *results),
-            *self._python,
-            *("--remount-ro", "/", "--chdir", MOUNT),
-        ]
+        return [*arguments, "--"], kept
 
 
 class Begun:
@@ -284,6 +319,7 @@ class PlainRunner:
     """Runs each command as the user, below a `reaper` that leaves nothing of it behind."""
 
     name = "none"
+    has_own_paths = False
 
     def __init__(self, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._venv = venv
@@ -316,6 +352,17 @@ class PlainRunner:
                 leashed.end()
                 output = follower.rest().replace(home, TMP)
             return _finished(process, output, watch, in_time, started)
+
+    @contextlib.contextmanager
+    def running(self, program: Program) -> Iterator[Running]:
+        """Run it beside us, and end it with everything that it started when the block ends."""
+        with scratch_folder("program-") as home:
+            watch = Watch(program.limits, [program.folder, home])
+            around = {**environment(str(home), self._venv), **program.environment}
+            arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
+            with Leashed(arguments, around, program.folder, 0, **streams) as leashed:
+                process = leashed.process
+                yield Running(process, watch, partial(_is_within_limits, watch, process))
 
 
 def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:

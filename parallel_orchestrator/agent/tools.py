@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.agent.editor import Editor
 from parallel_orchestrator.agent.paths import MOUNT, Workspace
 from parallel_orchestrator.agent.results import ToolFault, ToolResult
+from parallel_orchestrator.agent.transcript import ToolCall
 from parallel_orchestrator.records.command import Command, CommandRunner
 from parallel_orchestrator.store import redact
 
@@ -33,6 +34,14 @@ class ToolBox:
         hosts = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
         self._host_path = re.compile("(?:" + "|".join(map(re.escape, hosts)) + r")(?![\w.-])")
 
+    def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
+        """Carry out an answer's calls one after the other, each announced to `progress`."""
+        results = []
+        for call in calls:
+            progress(str(call))
+            results.append(self.run(call.name, call.arguments))
+        return results
+
     def run(self, name: str, arguments: object) -> ToolResult:
         """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
         try:
@@ -46,6 +55,15 @@ class ToolBox:
             result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
         shown = self._host_path.sub(MOUNT, redact.foreign(result.content))
         return ToolResult(shown or "(no output)", result.is_error)
+
+    def prepare(self) -> None:
+        """Nothing: each call has a process of its own."""
+
+    def finish(self, text: str) -> None:
+        """Nothing: nobody else is to be told the model's closing words."""
+
+    def close(self) -> None:
+        """Nothing: no call leaves anything behind."""
 
     def mutates(self, name: str, arguments: object) -> bool:
         """Whether the call can change files of the workspace."""

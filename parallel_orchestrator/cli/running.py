@@ -68,6 +68,7 @@ class Running:
         max_executors: p.MaxExecutors = None,
         output_dir: p.OutputDir = None,
         model: p.Model = None,
+        backend: p.Backend = None,
         max_cost: p.MaxCost = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
@@ -94,6 +95,7 @@ class Running:
         options.settings |= _given(
             max_executors=max_executors,
             **_models(model),
+            **_backends(backend),
             max_cost_usd=max_cost,
             max_turns=max_turns,
             task_timeout_min=task_timeout,
@@ -114,6 +116,7 @@ class Running:
         *,
         output_dir: p.OutputDir = None,
         model: p.Model = None,
+        backend: p.Backend = None,
         max_cost: p.MaxCost = None,
         endpoint_profile: p.EndpointProfile = None,
         replay: p.Replay = None,
@@ -127,6 +130,7 @@ class Running:
         settings = _given(
             max_executors=max_executors,
             **_models(model),
+            **_backends(backend),
             max_cost_usd=max_cost,
             endpoint_profile=endpoint_profile,
             speed=speed,
@@ -147,6 +151,7 @@ class Running:
         ] = None,
         max_cost: Annotated[float | None, typer.Option(min=0, help="USD for all scenarios together.")] = None,
         model: p.Model = None,
+        backend: p.Backend = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
@@ -169,6 +174,7 @@ class Running:
         for one in options.values():
             one.settings |= _given(
                 **_models(model),
+                **_backends(backend),
                 max_turns=max_turns,
                 task_timeout_min=task_timeout,
                 sandbox=sandbox,
@@ -349,6 +355,10 @@ def _told_how_to_go_on(directory: Path) -> Iterator[None]:
 
 def _models(model: str | None) -> dict[str, str | None]:
     return {"planner_model": model, "executor_model": model}
+
+
+def _backends(backend: str | None) -> dict[str, str | None]:
+    return {"planner_backend": backend, "backend": backend}
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -93,9 +93,8 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     parts = [f"# {title}"] + [requirement.strip()] * (requirement.strip().rstrip(".") != title)
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
-        listed = "\n".join(
-            one_line(f"- {_ended(task.name)} ({replica.tasks[task.id].why or 'not done'})") for task in missing
-        )
+        told = (f"- {task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
+        listed = "\n".join(one_line(_ended(line)) for line in told)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
     leads = [document.lead for task in merged for document in written[task.id] if document.lead]
     parts += ["## What it is", *leads] if leads else []

@@ -84,7 +84,18 @@ def test_what_others_print_does_not_get_into_the_document(tmp_path: Path) -> Non
     found = document(done)
     assert done.stderr.count("chatter") == 2
     levels = {check["name"]: check["level"] for check in found["result"]["checks"]}
-    assert set(levels) == {"python", "git", "sandbox", "key", "endpoint", "model", "disk", "locks", "terminal"}
+    assert set(levels) == {
+        "python",
+        "git",
+        "sandbox",
+        "claude",
+        "key",
+        "endpoint",
+        "model",
+        "disk",
+        "locks",
+        "terminal",
+    }
     assert (levels["key"], levels["endpoint"], levels["locks"], levels["git"]) == ("fault", "fault", "ok", "ok")
     assert all(check["fix"] for check in found["result"]["checks"] if check["level"] != "ok")
     assert found["error"]["kind"] == "unsuccessful"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
-from tests.fake_api import FakeApi
+from tests.fake_api import FakeApi, Script
 from tests.reliability import killing, syscalls
 from tests.reliability.accounts import Account, Job, folder_of_a_run, play, same_points
 from tests.reliability.killing import EVERYTHING, LATENCY_S, Kill, Outcome, run_killed
@@ -33,16 +33,21 @@ class Golden:
     """Of the traced role, where one was traced."""
 
 
-def undisturbed(role: str = "", environment: dict[str, str] | None = None) -> Golden:
+def undisturbed(
+    role: str = "",
+    environment: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
+    model: Script = answer,
+) -> Golden:
     """Run it once in peace, with `role` traced and these variables in its environment."""
     killing.adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="golden-") as name:
         folder = Path(name)
         directory, watch = folder / "run", Watch(folder / "run")
         variables = {**(environment or {}), **(syscalls.variables(role, folder, None) if role else {})}
-        with FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
+        with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
             started = time.monotonic()
-            arguments = (REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2")
+            arguments = (REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2", *options)
             with harness.started(*arguments, url=api.url, variables=variables) as process:
                 while not (directory / "scenario.json").exists() and process.poll() is None:
                     watch.wait_for("never", 1, time.monotonic() + 0.01)
@@ -69,18 +74,27 @@ def campaign(
     *,
     series: str = "",
     variables: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
+    model: Script = answer,
 ) -> Account:
     """Run each plan of kills on a run of its own. `series` tells plans apart that are named alike: random ones."""
+    how = (golden.tree, variables, options, model)
     jobs = [
-        Job(f"{series}{number}" if series else "; ".join(map(str, plan)), _one, (list(plan), golden.tree, variables))
+        Job(f"{series}{number}" if series else "; ".join(map(str, plan)), _one, (list(plan), *how))
         for number, plan in enumerate(plans)
     ]
     return play(title, jobs)
 
 
-def _one(plan: list[Kill], golden: dict[str, bytes], variables: dict[str, str] | None) -> Outcome:
+def _one(
+    plan: list[Kill],
+    golden: dict[str, bytes],
+    variables: dict[str, str] | None,
+    options: tuple[str, ...],
+    model: Script,
+) -> Outcome:
     with folder_of_a_run() as (folder, outcome):
-        run_killed(folder, plan, golden, outcome, variables=variables)
+        run_killed(folder, plan, golden, outcome, variables=variables, options=options, model=model)
     return outcome
 
 

@@ -8,11 +8,13 @@ import pytest
 
 from tests.reliability.accounts import Account
 
+Sound = Callable[[Account], None]
+
 _accounts: list[Account] = []
 
 
 @pytest.fixture
-def sound() -> Callable[[Account], None]:
+def sound() -> Sound:
     """Takes note of a campaign, and fails when a run in it was not as it must be."""
 
     def check(account: Account) -> None:

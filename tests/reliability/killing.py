@@ -20,7 +20,7 @@ from parallel_orchestrator.agent import reaper
 from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
-from tests.fake_api import FakeApi
+from tests.fake_api import FakeApi, Script
 from tests.reliability import syscalls
 from tests.reliability.project import REQUIREMENT, answer
 from tests.reliability.states import state
@@ -48,9 +48,12 @@ class Kill:
     change: str = ""
     number: int = 0
     point: Point | None = None
+    during: str = ""
+    """A command's words: it is killed while a process with these on its command line runs."""
 
     def __str__(self) -> str:
         when = f"{self.change} {self.number}" if self.change else f"{self.after_s:.3f} s"
+        when = f"{self.during!r} {self.number}" if self.during else when
         return f"{self.whom} at {self.point or when}"
 
 
@@ -79,6 +82,8 @@ class Victim:
     api: FakeApi
     variables: dict[str, str]
     outcome: Outcome
+    options: tuple[str, ...] = ()
+    """Of the command that begins the run."""
     resumes: bool = False
     """Whether the program was last started to go on."""
     pace: float = 1.0
@@ -100,7 +105,7 @@ class Victim:
         self.resumes = (self.directory / "scenario.json").exists()
         if self.resumes:
             return ["resume", str(self.directory)]
-        return [REQUIREMENT, "--output-dir", str(self.directory), "--max-executors", "2"]
+        return [REQUIREMENT, "--output-dir", str(self.directory), "--max-executors", "2", *self.options]
 
 
 def adopt_orphans() -> None:
@@ -115,10 +120,12 @@ def run_killed(
     outcome: Outcome,
     *,
     variables: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
+    model: Script = answer,
 ) -> None:
     """Begin a run in `folder`, kill it by each of `kills`, resuming in between, finish it, and judge."""
-    with FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
-        victim = Victim(folder, api, variables or {}, outcome)
+    with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
+        victim = Victim(folder, api, variables or {}, outcome, options)
         for together in _sessions(kills):
             before = len(outcome.kills)
             _session(victim, together)
@@ -189,7 +196,10 @@ def _strike(victim: Victim, kill: Kill, process: subprocess.Popen[bytes], watch:
     if kill.point:
         return _strike_at_point(victim, kill, process, trace)
     until = time.monotonic() + _LONGEST_S
-    if kill.change:
+    if kill.during:
+        if not _wait_for_command(kill, process, until):
+            return None
+    elif kill.change:
         wanted = watch.seen[kill.change] + kill.number
         while not watch.wait_for(kill.change, wanted, time.monotonic() + 0.2):
             if process.poll() is not None or time.monotonic() > until:
@@ -223,6 +233,17 @@ def _strike_at_point(victim: Victim, kill: Kill, process: subprocess.Popen[bytes
     if hit:
         victim.outcome.states.append(state(victim.directory))
     return f"{kill}: {hit}" if hit else None
+
+
+def _wait_for_command(kill: Kill, process: subprocess.Popen[bytes], until: float) -> bool:
+    """Whether it ran, and, so many hundredths of a second later, the run still goes on."""
+    words = kill.during.encode()
+    while not any(words in _command_line(pid) for pid in reaper.descendants(os.getpid())):
+        if process.poll() is not None or time.monotonic() > until:
+            return False
+        time.sleep(0.005)
+    time.sleep(kill.number / 100)
+    return process.poll() is None
 
 
 def _wait_at_pace(victim: Victim, kill: Kill, process: subprocess.Popen[bytes]) -> None:

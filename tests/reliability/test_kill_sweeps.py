@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,13 @@ from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi
 from tests.reliability.accounts import Account
 from tests.reliability.campaign import campaign, random_campaign, random_kills, sweep, undisturbed
+from tests.reliability.conftest import Sound
 from tests.reliability.killing import EVERYTHING, GATEWAY, ORCHESTRATOR, WORKER
 from tests.reliability.project import REQUIREMENT, answer
 
 SEED = int(os.environ.get("RELIABILITY_SEED", "1"))
 ROLES = (ORCHESTRATOR, GATEWAY, WORKER)
 IN_PLACE = {"RELIABILITY_IN_PLACE": "1"}
-
-Sound = Callable[[Account], None]
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
