@@ -44,8 +44,8 @@ log = logging.getLogger("parallel_orchestrator.orchestrator")
 PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
 """What the fork server imports once, so that every executor has it."""
 
-TESTS_AHEAD = 16
-"""Up to so many executors have a pytest waiting; beyond, its memory is better left to others."""
+MOST_AHEAD = 16
+"""Up to so many executors have sandboxes waiting for them; beyond, the memory is better left to others."""
 
 
 class ParallelOrchestrator:
@@ -136,7 +136,7 @@ def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workfor
     from parallel_orchestrator.workers.supervisor import Workforce
     from parallel_orchestrator.workers.worker import WorkSource
 
-    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= TESTS_AHEAD)
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= MOST_AHEAD)
     return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 
@@ -154,6 +154,7 @@ class Run:
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.report.summary import finished_summary
+        from parallel_orchestrator.workers.forking import warm_up
 
         try:
             around, described = self.check()
@@ -162,6 +163,7 @@ class Run:
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
+                warm_up(PRELOAD)  # while the gateway starts and the planner's model thinks
                 with self._gateway(owned) as gateway:
                     site = self.prepare(owned, gateway, around)
                     self._build(site, gateway)
@@ -288,7 +290,7 @@ class Run:
         from parallel_orchestrator.workers.forking import warm_up
         from planner_agent import open_planner
 
-        warm_up(PRELOAD)  # while the planner's model thinks
+        warm_up(PRELOAD)  # while the planner's model thinks; the first call alone does something
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
             return plan_of(owned.run)

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from tests.attacks.canary import CANARY, leaks, processes_watched
 from tests.claude_code.models import OPTIONS, in_their_tools, layered
 from tests.end_to_end import harness, scripted
 from tests.end_to_end.scripted import EDITOR, answers_before, said_last, task_of
-from tests.fake_api import Block, Body, FakeApi, Fault, text, tool_use
+from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text, tool_use
+
+pytestmark = pytest.mark.timeout(600)
 
 REQUIREMENT = "Build a project of a few parts"
 MEDIUM = scripted.plan([scripted.task(1, []), scripted.task(2, []), scripted.task(3, []), scripted.task(4, [1, 2, 3])])
@@ -54,7 +57,13 @@ def _sessions(directory: Path) -> list[list[dict[str, Any]]]:
 def test_it_plans_and_builds_with_three_at_once_as_the_other_back_end_does(tmp_path: Path) -> None:
     mine, other = tmp_path / "claude", tmp_path / "api"
     script = in_their_tools(scripted.model(MEDIUM))
-    with FakeApi(script, latency_s=0.2, task_of=task_of) as api:
+
+    def patient(body: Body) -> Answer:
+        """The first answer to each task comes when the others have asked as well, however slow their starts are."""
+        first = task_of(body) != "plan" and answers_before(body) == 0
+        return replace(script(body), latency_s=5.0 if first else 0.0)
+
+    with FakeApi(patient, task_of=task_of) as api:
         output = _built(mine, api, "--max-executors", "3")
         assert api.answered_twice() == []
         answered = Counter((request.task, request.turn) for request in api.requests if request.whole)
@@ -191,6 +200,19 @@ def test_turns_are_limited_by_us(tmp_path: Path) -> None:
     (task,) = harness.summary(directory)["tasks"]
     assert task["state"] == "failed"
     assert "limit of 3 turns" in task["reason"]
+
+
+def test_what_a_task_may_cost_is_a_limit_of_it_and_of_ours(tmp_path: Path) -> None:
+    roles = {"planner": {"backend": "api"}, "executor": {"backend": "claude-code"}}
+    entry = {"name": "one", "requirements": REQUIREMENT, "limits": {"task_cost": 0.0001}, **roles}
+    (tmp_path / "one.yaml").write_text(json.dumps({"scenarios": [entry]}))
+    options = ("run", "--config", str(tmp_path / "one.yaml"), "--output-dir", str(tmp_path / "run"))
+    with FakeApi(in_their_tools(scripted.model(scripted.plan([scripted.task(1, [])]))), task_of=task_of) as api:
+        harness.run(*options, api=api, code=1)
+        assert [request.task for request in api.requests] == ["plan", "task_1"]
+        assert "StructuredOutput" not in json.dumps(api.requests[0].body)
+    (task,) = harness.summary(tmp_path / "run")["tasks"]
+    assert (task["state"], "cost" in task["reason"] or "spent" in task["reason"]) == ("failed", True), task["reason"]
 
 
 def test_without_a_sandbox_the_model_reads_no_path_of_the_host(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from parallel_orchestrator.agent.claude_code.session import COMMAND_TIMEOUT_S, S
 from parallel_orchestrator.agent.claude_code.wire import answer_stream, opening_of, results_in
 from parallel_orchestrator.agent.results import ToolResult
 from parallel_orchestrator.agent.transcript import ToolCall
-from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
 from parallel_orchestrator.records.scenario import Profile
 
 TOOLS = "Bash,Edit,Read,Write"
@@ -27,6 +27,9 @@ GO_ON = "Go on."
 """To a process that is started again; the model never reads it."""
 CALL_S = COMMAND_TIMEOUT_S + 60.0
 """Between two signs of life while a call runs."""
+
+_OWN_LIMITS = {"error_max_turns": "turns", "error_max_budget_usd": "cost"}
+"""Results with which it ends by the limits that it was passed, which are ours: it counts a little otherwise."""
 
 _FOREIGN = "this door carries one conversation, and that is not its next request"
 
@@ -66,6 +69,10 @@ class ClaudeCodeHands:
             self._suffix = f"_{secrets.token_hex(3)}" if resumes else ""
             self._held = None
 
+    def answered(self, usage: Mapping[str, Any]) -> None:
+        """What the answer cost whose calls come next. A process that is given old calls again is told no cost."""
+        self._usage = dict(usage)
+
     def mutates(self, name: str, arguments: object) -> bool:
         """Whether the call can change files of the workspace."""
         return name != "Read"
@@ -83,6 +90,8 @@ class ClaudeCodeHands:
             self._reply([_block(call, self._session.to_program(call.arguments)) for call in named])
             results = self._await_results(named, progress)
         except Gone as error:
+            if reached := _OWN_LIMITS.get(str((self._session.result or {}).get("subtype"))):
+                raise TaskLimit(f"Claude Code ended at its own limit of {reached}") from error
             _log.warning("Claude Code ended over %s: %s", ", ".join(map(str, calls)), error)
             told = f"Error: the tools ended while this ran, and what it did is not known: {error}"
             return [ToolResult(told, is_error=True)] * len(calls)
@@ -121,7 +130,7 @@ class ClaudeCodeHands:
         if self._held is None:
             raise Gone("it asked nothing")
         text = answer_stream(f"msg_{secrets.token_hex(8)}", self._model, content, self._usage)
-        self._last_reply = (self._held.body.get("messages"), text)
+        self._last_reply, self._usage = (self._held.body.get("messages"), text), {}
         self._held.answer(text)
         self._held = None
 

@@ -22,6 +22,7 @@ Json = dict[str, Any]
 _CACHED = {"type": "ephemeral"}
 _OWN_FIELDS = frozenset({"model", "max_tokens", "system", "tools", "messages", "stream", "metadata"})
 """Fields of a request that have a place of their own, or, metadata, vary and name nobody here."""
+_COUNTED = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _DATE = re.compile(r"\n*Today's date is \d{4}-\d\d-\d\d\.")
 _DEFERRED = "defer_loading"
 
@@ -106,7 +107,7 @@ def answer_stream(name: str, model: str, content: Sequence[Mapping[str, Any]], u
     """The SSE text of an answer with this content: text and tool calls, which is all that the program acts on."""
     shown = [block for block in content if block["type"] in ("text", "tool_use")]
     stop_reason = "tool_use" if any(block["type"] == "tool_use" for block in shown) else "end_turn"
-    counted = {figure: usage.get(figure) or 0 for figure in ("input_tokens", "output_tokens")}
+    counted = {figure: usage.get(figure) or 0 for figure in _COUNTED}
     message: Json = {"id": name, "type": "message", "role": "assistant", "model": model, "content": []}
     message |= {"stop_reason": None, "stop_sequence": None, "usage": {**counted, "output_tokens": 0}}
     events: list[Json] = [{"type": "message_start", "message": message}]
