@@ -32,7 +32,7 @@ attacks: setup ## play every attack, the long ones too, then remove each guard: 
 	$(BIN)/python -m tests.checks.guards
 
 faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability tests/batch
 
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench

@@ -74,8 +74,9 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
-    tests_ahead: bool = True
-    """Whether a pytest waits in a sandbox for each task's work: quicker, for some 25 MB an executor."""
+    ahead: bool = True
+    """Whether a shell and a pytest wait in sandboxes for each task's next command and tests: quicker, for some
+    25 MB an executor."""
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
@@ -98,8 +99,8 @@ class ExecutorAgent:
         self._scenario = require_scenario(run)
         self._plan = plan_of(run)
         self._runner = runner
-        ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.tests_ahead else None
-        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, ahead)
+        self._ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.ahead else None
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, self._ahead)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
@@ -116,7 +117,6 @@ class ExecutorAgent:
             ending.callback(client.close)
             ending.callback(self._trunk.close)
             try:
-                self._trunk.prepare()  # it gets ready while the model thinks
                 if transcript.is_new:
                     self._begin(task, job, transcript, hands)
                 ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())
@@ -158,7 +158,7 @@ class ExecutorAgent:
         """What carries out the model's calls in the attempt's workspace."""
         scenario = self._scenario
         if scenario.backend == "api":
-            return ToolBox(self._folder(claim), self._runner, BASH_TIMEOUT_S)
+            return ToolBox(self._folder(claim), self._runner, BASH_TIMEOUT_S, self._ahead)
         attempt = Caller(scenario.run, claim.task, claim.attempt)
         system, text = claude_code_texts(scenario.requirements, self._plan, task)
         setting = Setting(
@@ -213,7 +213,9 @@ class ExecutorAgent:
             job.report(doing, None if doing.startswith("asking") else CALL_S + 30)
 
         def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
+            # While the model thinks, its next command and the tests of its work get ready.
             hands.prepare()
+            self._trunk.prepare()
             betas = transcript.conversation.start.get("betas", "")
             answer = client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn, betas=betas)
             hands.answered(answer.usage)

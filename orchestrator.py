@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.cli.app import make_app, run_app
-from parallel_orchestrator.records.errors import OrchestratorError, UsageError
+from parallel_orchestrator.records.errors import UsageError
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.agent.client import ModelClient
     from parallel_orchestrator.batch.session import Given
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from parallel_orchestrator.store.runlock import RunLock
     from parallel_orchestrator.trunk import Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
-    from planner_agent import Planning
 
 # Most modules are imported where they are used: --help, --version and completion must not wait for them.
 
@@ -46,8 +44,8 @@ log = logging.getLogger("parallel_orchestrator.orchestrator")
 PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
 """What the fork server imports once, so that every executor has it."""
 
-TESTS_AHEAD = 16
-"""Up to so many executors have a pytest waiting; beyond, its memory is better left to others."""
+MOST_AHEAD = 16
+"""Up to so many executors have sandboxes waiting for them; beyond, the memory is better left to others."""
 
 
 class ParallelOrchestrator:
@@ -115,7 +113,11 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     view = make_view(quiet)
     log_file = BatchDirectory(given.folder.absolute()).log
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
-    return run_batch(given, lambda options, part, retry: Run(settle(options, os.environ), part, retry), tools, view)
+
+    def make(name: str, options: Options, part: View, again: Sequence[str] | None) -> Run:
+        return Run(settle(options, os.environ), part, again, name)
+
+    return run_batch(given, make, tools, view)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workfor
     from parallel_orchestrator.workers.supervisor import Workforce
     from parallel_orchestrator.workers.worker import WorkSource
 
-    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= TESTS_AHEAD)
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= MOST_AHEAD)
     return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 
@@ -146,10 +148,13 @@ class Run:
     view: View
     retry: Sequence[str] | None = None
     """Failed tasks to try again; empty: all of them; None: none."""
+    name: str = ""
+    """In a batch, of the scenario."""
 
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.report.summary import finished_summary
+        from parallel_orchestrator.workers.forking import warm_up
 
         try:
             around, described = self.check()
@@ -158,6 +163,7 @@ class Run:
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
+                warm_up(PRELOAD)  # while the gateway starts and the planner's model thinks
                 with self._gateway(owned) as gateway:
                     site = self.prepare(owned, gateway, around)
                     self._build(site, gateway)
@@ -189,11 +195,12 @@ class Run:
 
     def say(self, text: str) -> None:
         """Tell the person, and the log."""
-        log.info("%s", text)
+        log.info("%s%s", f"{self.name}: " if self.name else "", text)
         self.view.say(text)
 
     def check(self) -> tuple[Surroundings, str]:
         """What can be found wrong before a directory is touched; where commands will run, and a line on it."""
+        from parallel_orchestrator.agent.claude_code.program import acting
         from parallel_orchestrator.agent.sandbox import choose
         from parallel_orchestrator.config.options import is_shipped
         from parallel_orchestrator.gateway.prices import require_prices
@@ -202,22 +209,10 @@ class Run:
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
         scenario, recording = self.settled.scenario, self.settled.recording
         require_prices(scenario)
-        claude_code = self._claude_code()
+        claude_code = acting(scenario)
         ours = recording is not None and is_shipped(recording)
         around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
         return around, f"{told}. {claude_code}" if claude_code else told
-
-    def _claude_code(self) -> str:
-        """Which Claude Code acts, and for whom; empty when none does. Raises UsageError where there is none."""
-        from parallel_orchestrator.agent.claude_code.program import find
-
-        scenario = self.settled.scenario
-        roles = {"planner": scenario.planner_backend, "executors": scenario.backend}
-        acting = [role for role, backend in roles.items() if backend == "claude-code"]
-        if not acting:
-            return ""
-        program = find()
-        return f"Claude Code {program.version} from {program.source} acts as {' and '.join(acting)}"
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
@@ -231,48 +226,28 @@ class Run:
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:
         """The output directory, ours until the end, with its log open."""
-        from parallel_orchestrator.store.directory import cut_torn_tails, own
-        from parallel_orchestrator.store.logfile import log_to, stop_logging
+        from parallel_orchestrator.store.directory import occupied
         from parallel_orchestrator.trunk import git
 
         git.require()
-        owned = own(self.settled.directory, self.settled.scenario, self.view.say)
-        with ExitStack() as ending:
-            ending.callback(owned.lock.release)
-            handler = log_to(owned.run.log)
-            ending.callback(stop_logging, handler)
-            try:
-                cut_torn_tails(owned.run, self.view.say)  # the journal itself tells the log
-                yield owned
-            except OrchestratorError as error:
-                log.error("%s", error)
-                raise
+        with occupied(self.settled.directory, self.settled.scenario, self.view.say) as owned:
+            yield owned
 
     def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Site:
         """All that must be there before executors begin: repository, plan, packages, and a queue that tells the truth.
 
         May run beside other runs' preparations, in threads of one process.
         """
+        from parallel_orchestrator.agent.packages import provide
+
         trunk = self._open_trunk(owned, around)
         plan = self._plan(owned, gateway, around)
-        if venv := self._install(owned, plan):
+        if venv := provide(plan.packages, owned.run.venv, allowed=owned.scenario.allow_install, say=self.say):
             around = replace(around, venv=venv)
             trunk = self._open_trunk(owned, around)
         site = Site(owned, trunk, plan, around)
         self._recover(site)
         return site
-
-    def _install(self, owned: OwnedRun, plan: Plan) -> Path | None:
-        """The venv with those of the plan's packages that are not here; None when there are none."""
-        from parallel_orchestrator.agent.packages import install, missing
-
-        packages = missing(plan.packages)
-        if not packages:
-            return None
-        if not owned.scenario.allow_install:
-            raise UsageError(f"the plan needs {', '.join(packages)}: allow it with --allow-install, or plan without")
-        self.say(f"installing {', '.join(packages)} …")
-        return install(packages, owned.run.venv)
 
     def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
@@ -313,9 +288,9 @@ class Run:
         from parallel_orchestrator.store.files import write_whole
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.workers.forking import warm_up
-        from planner_agent import PlannerAgent
+        from planner_agent import open_planner
 
-        warm_up(PRELOAD)  # while the planner's model thinks
+        warm_up(PRELOAD)  # while the planner's model thinks; the first call alone does something
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
             return plan_of(owned.run)
@@ -328,46 +303,21 @@ class Run:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
             client = ModelClient(gateway.config.socket, token)
-            asking = self._claude_code_planning(owned, client, around) if around else None
-            planner = PlannerAgent(client, owned.scenario, self.say, asking)
+            planner = open_planner(owned.scenario, owned.run, client, around, self.say)
             plan = planner.create_plan(owned.scenario.requirements)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
-    def _claude_code_planning(
-        self, owned: OwnedRun, client: ModelClient, around: Surroundings
-    ) -> Callable[[], Planning] | None:
-        """How the planner asks when it acts through Claude Code; None when it does not."""
-        from parallel_orchestrator.agent.claude_code.planning import ClaudeCodePlanning
-        from parallel_orchestrator.agent.claude_code.program import find
-        from parallel_orchestrator.agent.claude_code.session import Session, Setting, session_id
-        from parallel_orchestrator.agent.sandbox import detect
-        from parallel_orchestrator.records.token import Caller
-        from planner_agent import CLAUDE_CODE_PROMPT, MAX_ATTEMPTS, PLAN_SCHEMA
-
-        scenario = owned.scenario
-        if scenario.planner_backend == "api":
-            return None
-        setting = Setting(
-            model=scenario.planner_model,
-            session=session_id(Caller(scenario.run, "plan", 1)),
-            tools="",
-            system=CLAUDE_CODE_PROMPT,
-            max_turns=2 * MAX_ATTEMPTS,
-            schema=PLAN_SCHEMA,
-        )
-        folder = owned.run.planning / "workspace"
-        session = Session(detect(around.sandbox), find(), folder, owned.run.planning, setting)
-        return lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile)
-
     def _recover(self, site: Site) -> None:
         """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""
+        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.watch import reuse
         from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
 
+        clear_up()
         run, graph = site.owned.run, site.plan.graph()
         choice = choose_executors(graph, site.owned.scenario.max_executors)
         self.say(f"plan: {site.plan.complexity.level}, {choice.reason}")
@@ -446,20 +396,7 @@ class Run:
         return summary
 
 
-def export_recording(directory: Path, file: Path) -> int:
-    """Write a run's answers as a recording; how many there are."""
-    from parallel_orchestrator.config.options import resume_options
-    from parallel_orchestrator.gateway.recording import dump, from_ledger
-    from parallel_orchestrator.store.files import write_whole
-    from parallel_orchestrator.store.paths import RunDirectory
-
-    requirement = resume_options(directory, {}).requirements
-    recording = from_ledger(RunDirectory(directory.absolute()).ledger, requirement, file.stem)
-    write_whole(file, dump(recording, "The answers of a run, exported from its ledger."))
-    return len(recording.answers)
-
-
-app = make_app(start, start_batch, export_recording)
+app = make_app(start, start_batch)
 
 
 def main() -> None:

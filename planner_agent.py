@@ -19,11 +19,17 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from parallel_orchestrator.agent.claude_code.planning import ClaudeCodePlanning
+from parallel_orchestrator.agent.claude_code.program import find
+from parallel_orchestrator.agent.claude_code.session import Session, Setting, session_id
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.agent.packages import missing
+from parallel_orchestrator.agent.sandbox import runner_for
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shortened
-from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.records.scenario import Scenario, Surroundings
+from parallel_orchestrator.records.token import Caller
+from parallel_orchestrator.store.paths import RunDirectory
 
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 32_000
@@ -155,6 +161,24 @@ class PlannerAgent:
         if self._scenario.allow_install:
             return []
         return [f"package {name!r} is not installed here: use the standard library" for name in missing(plan.packages)]
+
+
+def open_planner(
+    scenario: Scenario, run: RunDirectory, client: ModelClient, around: Surroundings | None, note: Callable[[str], None]
+) -> PlannerAgent:
+    """The planner of a run, with the back end that its scenario names. `around`: where Claude Code may run."""
+    if scenario.planner_backend == "api" or around is None:
+        return PlannerAgent(client, scenario, note)
+    setting = Setting(
+        model=scenario.planner_model,
+        session=session_id(Caller(scenario.run, "plan", 1)),
+        tools="",
+        system=CLAUDE_CODE_PROMPT,
+        max_turns=2 * MAX_ATTEMPTS,
+        schema=PLAN_SCHEMA,
+    )
+    session = Session(runner_for(around.sandbox), find(), run.planning / "workspace", run.planning, setting)
+    return PlannerAgent(client, scenario, note, lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile))
 
 
 class ApiPlanning:

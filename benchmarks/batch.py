@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,13 +40,14 @@ SPEED = 2.5
 SHAPES = [(1, 8), (1, 6), (2, 4), (3, 2), (4, 1), (1, 10), (2, 3), (2, 5), (1, 4), (3, 3)]
 """Layers and tasks in each: what `spread` builds, each twice."""
 
-Dependencies = Callable[[int], list[int]]
+_MARKS = (100, 200, 500, 1000)
+_WINDOW = 50
 Latency = Callable[[], float]
 
 
 def run(quick: bool = False, repeat: int = 1) -> dict[str, Any]:
     """Both measurements. `quick`: small ones, whose figures say nothing."""
-    return {"spread": [spread(quick) for _ in range(repeat)], "growth": [growth(30 if quick else 1000)]}
+    return {"spread": [spread(quick) for _ in range(1 if quick else repeat)], "growth": [growth(30 if quick else 1000)]}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -67,15 +69,18 @@ def spread(quick: bool = False) -> dict[str, Any]:
         return _spread_figures(place / "out", list(recordings))
 
 
-def growth(scenarios: int) -> dict[str, Any]:
-    """A batch of that many scenarios of five tasks without latencies: memory and seconds as they go by."""
+def growth(scenarios: int, minutes: float | None = None) -> dict[str, Any]:
+    """A batch of that many scenarios of five tasks without latencies: memory and seconds as they go by.
+
+    `minutes`: stop after so long, with the figures until then.
+    """
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         place = Path(folder)
         recording = _chain_last()
         batch = _write(place, {f"s{number}": recording for number in range(1, scenarios + 1)}, shared=True)
         watch = _Watch(place / "out")
-        _batch(batch, place, EXECUTORS, watch)
-        return {"scenarios": scenarios, "executors": EXECUTORS, **watch.figures(scenarios)}
+        _batch(batch, place, EXECUTORS, watch, minutes)
+        return {"scenarios": scenarios, "executors": EXECUTORS, "marks": watch.figures(scenarios)}
 
 
 def _spread_figures(out: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -119,17 +124,27 @@ def _idle(moves: Sequence[dict[str, Any]], first: float, last: float) -> dict[st
     return {"before": round(before, 2), "after": round(after, 2), "between": round(between / EXECUTORS, 2)}
 
 
-def _batch(config: Path, place: Path, executors: int, watch: _Watch | None = None) -> None:
+def _batch(
+    config: Path, place: Path, executors: int, watch: _Watch | None = None, minutes: float | None = None
+) -> None:
     command = [sys.executable, str(ROOT / "orchestrator.py"), "batch", str(config), "--output-dir", str(place / "out")]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([*command, "--max-executors", str(executors)], stdout=log, stderr=log)
         if watch:
             watch.follow(process.pid)
-        code = process.wait()
+        code = _ended(process, minutes)
         if watch:
             watch.close()
-    if code:
+    if code and not (minutes and code == 130):
         raise RuntimeError(f"the batch ended with {code}:\n" + (place / "log").read_text()[-3000:])
+
+
+def _ended(process: subprocess.Popen[bytes], minutes: float | None) -> int:
+    try:
+        return process.wait(None if minutes is None else 60 * minutes)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return process.wait()
 
 
 class _Watch:
@@ -138,7 +153,8 @@ class _Watch:
     def __init__(self, out: Path) -> None:
         self._journal = out / "batch.jsonl"
         self._samples: list[tuple[int, float, float, float]] = []
-        """Scenarios closed; seconds; MB of memory, shared pages by their share; seconds of CPU, children's included."""
+        """Scenarios closed; seconds; MB of our own processes, shared pages by their share, agents' commands and tests
+        left out; seconds of CPU of all, children's included."""
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -163,35 +179,37 @@ class _Watch:
                 whole = new.rpartition(b"\n")[0]
                 position += len(whole) + bool(whole)
                 closed += whole.count(b'"state":"closed"') + whole.count(b'"state": "closed"')
-            members = _family(root)
-            memory = sum(map(_memory_mb, members))
-            self._samples.append((closed, time.monotonic() - began, memory, sum(map(_cpu_s, members))))
+            memory = sum(map(_memory_mb, _family(root, ours=True)))
+            self._samples.append((closed, time.monotonic() - began, memory, sum(map(_cpu_s, _family(root)))))
 
-    def figures(self, scenarios: int) -> dict[str, Any]:
-        """At a tenth of the scenarios and at all of them: peak memory so far, and what a scenario took before there."""
-        early, window = scenarios // 10, scenarios // 10
+    def figures(self, scenarios: int) -> list[dict[str, float]]:
+        """At some numbers of ended scenarios: peak memory until then, and what each of those before it took."""
+        last = self._samples[-1][0]
+        marks = [mark for mark in (*_MARKS, scenarios) if mark <= last] or [last]
+        return [self._at(mark) for mark in sorted({*marks, last})]
 
-        def upto(count: int) -> dict[str, float]:
-            since = [s for s in self._samples if s[0] <= count]
-            start = [s for s in self._samples if s[0] <= count - window][-1]
-            done = since[-1][0] - start[0]
-            return {
-                "peak_mb": round(max(s[2] for s in since), 1),
-                "seconds": round((since[-1][1] - start[1]) / done, 3),
-                "cpu_seconds": round((since[-1][3] - start[3]) / done, 3),
-            }
+    def _at(self, mark: int) -> dict[str, float]:
+        until = [sample for sample in self._samples if sample[0] <= mark]
+        # Over so many at least, as they end in bursts; the first ones wait for the executors' start.
+        since = [sample for sample in until if sample[0] <= max(mark // 2, mark - _WINDOW)][-1]
+        done = max(1, until[-1][0] - since[0])
+        return {
+            "ended": until[-1][0],
+            "peak_mb": round(max(sample[2] for sample in until), 1),
+            "seconds": round((until[-1][1] - since[1]) / done, 3),
+            "cpu_seconds": round((until[-1][3] - since[3]) / done, 3),
+        }
 
-        # The first ones are left out on either side: until all executors have work, nothing is steady.
-        return {"early_at": 2 * early, "early": upto(2 * early), "late": upto(self._samples[-1][0])}
 
-
-def _family(root: int) -> list[int]:
-    """The process and all that descend from it."""
+def _family(root: int, *, ours: bool = False) -> list[int]:
+    """The process and all that descend from it; or without what runs agents' commands and tests, and these."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                head, _, rest = (entry / "stat").read_text().rpartition(")")
+                if not ours or head.partition("(")[2].startswith("python"):
+                    parents[int(entry.name)] = int(rest.split()[1])
             except OSError:
                 continue
     found = [root]
@@ -333,14 +351,17 @@ def _spread_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _growth_table(runs: Sequence[dict[str, Any]]) -> str:
-    lines = []
-    for run_ in runs:
-        lines += ["| scenarios ended | peak memory so far | seconds a scenario | CPU seconds a scenario |"]
-        lines += ["|--:|--:|--:|--:|"]
-        for count, figures in ((run_["early_at"], run_["early"]), (run_["scenarios"], run_["late"])):
-            lines.append(
-                f"| {count} | {figures['peak_mb']:.0f} MB | {figures['seconds']:.2f} | {figures['cpu_seconds']:.2f} |"
-            )
+    if not runs:
+        return ""
+    lines = [
+        "| scenarios ended | peak memory so far | seconds a scenario | CPU seconds a scenario |",
+        "|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {at['ended']} | {at['peak_mb']:.0f} MB | {at['seconds']:.2f} | {at['cpu_seconds']:.2f} |"
+        for run_ in runs
+        for at in run_["marks"]
+    ]
     return "\n".join(lines)
 
 
@@ -350,12 +371,13 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("spread", "growth", "both"), default="both")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--scenarios", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, help="stop `growth` after so long, with the figures until then")
     given = parser.parse_args()
     results: dict[str, Any] = {}
     if given.what in ("spread", "both"):
         results["spread"] = [spread(given.quick)]
     if given.what in ("growth", "both"):
-        results["growth"] = [growth(30 if given.quick else given.scenarios)]
+        results["growth"] = [growth(30 if given.quick else given.scenarios, given.minutes)]
     print(table(results))
 
 

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def table(results: Json) -> str:
         "| | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    rows = {
+    rows: dict[str, Callable[[Json], str]] = {
         "tasks, executors": lambda r: f"{r['tasks']}, {r['executors']}",
         "bound, s": lambda r: f"{r['bound_s']:.2f}",
         "makespan, s: median (range)": lambda r: _range(r["makespan_s"], 2),
@@ -82,20 +82,17 @@ def _quick_shapes() -> list[Shape]:
 
 def _one(shape: Shape) -> Json:
     """One run of one shape, and its bound, the model's command measured before and after it."""
-    with _folder() as folder:
-        plan, traces, out = folder / "plan.json", folder / "traces", folder / "run"
-        plan.write_text(json.dumps(stack_model.plan(shape)))
-        traces.mkdir()
+    with folder_on_disk() as folder:
+        out, traces = folder / "run", folder / "traces"
+        (folder / "plan.json").write_text(json.dumps(stack_model.plan(shape)))
         alone = _command_alone(shape, folder)
-        with _fake_server(shape) as url:
+        with fake_server("benchmarks.stack_model:answer", {VARIABLE: shape.to_json()}) as url:
             began, cpu = time.monotonic(), _cpu_of_children()
-            command = [sys.executable, "-m", "benchmarks.stack_run", str(out), str(plan), str(shape.executors)]
-            environment = {**clean_environment(os.environ), "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": KEY}
-            subprocess.run([*command, str(traces)], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+            build(folder, shape, url)
             whole, cpu = time.monotonic() - began, _cpu_of_children() - cpu
-        alone = statistics.median([*alone, *_command_alone(shape, folder)])
+        command = statistics.median([*alone, *_command_alone(shape, folder)])
         durations = [
-            sum(shape.latency(number, turn) for turn in range(1, TURNS + 1)) + alone
+            sum(shape.latency(number, turn) for turn in range(1, TURNS + 1)) + command
             for number in range(1, shape.tasks + 1)
         ]
         schedule, lowest = stack_model.bound(durations, shape)
@@ -104,7 +101,7 @@ def _one(shape: Shape) -> Json:
             "shape": shape.name,
             "bound_s": schedule,
             "lowest_s": lowest,
-            "command_alone_s": alone,
+            "command_alone_s": command,
             "makespan_s": makespan,
             "ratio": makespan / schedule,
             "whole_s": whole,
@@ -138,9 +135,10 @@ def _makespan(out: Path) -> float:
 
 def _parts(shape: Shape, out: Path, traces: Path) -> dict[str, float]:
     """Milliseconds a task by what they went for; the model's own latency is told apart from what comes on top."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for trace in traces.iterdir():
-        seconds.update(json.loads(trace.read_text()))
+        for name, value in json.loads(trace.read_text()).items():
+            seconds[name] += value
     answers = [record for record in read_all(out / "ledger.jsonl") if record["kind"] == "answer"]
     latency = sum(shape.latency(n, t) for n in range(1, shape.tasks + 1) for t in range(1, TURNS + 1))
     endpoint = sum(record["endpoint_s"] for record in answers)
@@ -174,12 +172,26 @@ def _command_alone(shape: Shape, folder: Path) -> list[float]:
     return took
 
 
+def build(folder: Path, shape: Shape, url: str, profile: str = "compatible") -> None:
+    """Build the plan in `folder`/plan.json into `folder`/run, with the times of its executors in `folder`/traces."""
+    (folder / "traces").mkdir()
+    places = [str(folder / name) for name in ("run", "plan.json", "traces")]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.stack_run", *places, str(shape.executors), profile],
+        cwd=ROOT,
+        env={**clean_environment(os.environ), "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": KEY},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
 @contextmanager
-def _fake_server(shape: Shape) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.fake_api", "--script", "benchmarks.stack_model:answer"]
-    variables = {**os.environ, VARIABLE: shape.to_json()}
+def fake_server(script: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """A fake API in a process of its own; its URL."""
+    command = [sys.executable, "-m", "tests.fake_api", "--script", script]
+    environment = {**os.environ, **variables}
     with subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             yield (server.stdout.readline() if server.stdout else "").strip()
@@ -188,7 +200,7 @@ def _fake_server(shape: Shape) -> Iterator[str]:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def folder_on_disk() -> Iterator[Path]:
     """On the disk that runs are on: /tmp may be none."""
     folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=ROOT / "outputs"))
     try:

@@ -1,9 +1,13 @@
-"""One run of the product, its executors traced: `python -m benchmarks.stack_run DIRECTORY PLAN EXECUTORS TRACES`."""
+"""One run of the product, its executors traced.
+
+python -m benchmarks.stack_run DIRECTORY PLAN TRACES EXECUTORS PROFILE
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import orchestrator
 from benchmarks.stack_trace import TracedSettings, open_executor
@@ -15,7 +19,7 @@ from parallel_orchestrator.workers.worker import WorkSource
 plain_workforce = orchestrator.workforce
 
 
-def main(directory: str, plan: str, executors: str, traces: str) -> None:
+def main(directory: str, plan: str, traces: str, executors: str, profile: str) -> None:
     """Build the plan in `directory`."""
 
     def traced(count: int, gateway: GatewayProcess, lock: RunLock) -> Workforce:
@@ -23,11 +27,18 @@ def main(directory: str, plan: str, executors: str, traces: str) -> None:
         source = WorkSource(open_executor, TracedSettings(force.work.settings, Path(traces)))
         return Workforce(force.executors, source, (*force.preload, "benchmarks.stack_trace"), force.run_lock)
 
-    orchestrator.PRELOAD = (*orchestrator.PRELOAD, "benchmarks.stack_trace")
-    orchestrator.workforce = traced
-    orchestrator.ParallelOrchestrator(
-        "Build parts that add up", directory, plan=plan, max_executors=int(executors), quiet=True
-    ).run()
+    with (
+        patch.object(orchestrator, "PRELOAD", (*orchestrator.PRELOAD, "benchmarks.stack_trace")),
+        patch.object(orchestrator, "workforce", traced),
+    ):
+        orchestrator.ParallelOrchestrator(
+            "Build parts that add up",
+            directory,
+            plan=plan,
+            max_executors=int(executors),
+            endpoint_profile=profile,
+            quiet=True,
+        ).run()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ Each wrapped call counts the time that no wrapped call inside it took, so the pa
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -23,7 +24,6 @@ from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.board import Board
 from parallel_orchestrator.trunk import Trunk
-from parallel_orchestrator.trunk import lock as merge_lock
 from parallel_orchestrator.trunk.submit import MergeQueue
 from parallel_orchestrator.trunk.testbench import TestBench
 
@@ -40,7 +40,7 @@ class Clock:
     """Exclusive seconds by name, one process's."""
 
     def __init__(self, path: Path) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._path = path
         self._inner = [0.0]
 
@@ -78,7 +78,8 @@ def open_executor(traced: TracedSettings) -> Callable[[Job], Outcome]:
 
     def do(job: Job) -> Outcome:
         try:
-            return timed(job)
+            outcome: Outcome = timed(job)
+            return outcome
         finally:
             clock.write()
 
@@ -94,6 +95,6 @@ def _wrap_all(clock: Clock) -> None:
         clock.wrap(Transcript, name, "transcript")
     clock.wrap(MergeQueue, "submit", "merge")
     clock.wrap(TestBench, "test", "tests of the merged tree")
-    clock.wrap(merge_lock.fcntl, "flock", "waiting for merge.lock")
+    clock.wrap(fcntl, "flock", "waiting for merge.lock")
     clock.wrap(Board, "finish", "claim")
     clock.wrap(Board, "claim", "claim")

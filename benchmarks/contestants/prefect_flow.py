@@ -16,6 +16,7 @@ def opened(executors: int) -> Iterator[Run]:
     """A server that has served a flow once."""
     home = tempfile.TemporaryDirectory()
     os.environ |= {"PREFECT_HOME": home.name, "PREFECT_LOGGING_LEVEL": "CRITICAL", "DO_NOT_TRACK": "1"}
+    os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     from prefect import flow, task
     from prefect.task_runners import ThreadPoolTaskRunner

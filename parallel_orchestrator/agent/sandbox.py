@@ -38,7 +38,6 @@ barred, so as root a command can read the key.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -48,10 +47,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from io import BufferedReader
 from pathlib import Path
 
-from parallel_orchestrator.agent import asroot, reaper, seccomp, waiting_pytest
+from parallel_orchestrator.agent import asroot, reaper, seccomp
+from parallel_orchestrator.agent.ahead import STARTERS, Ahead, Begun, finished, folders_of, refused
 from parallel_orchestrator.agent.leash import Leashed
 from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.paths import MOUNT
@@ -66,10 +65,11 @@ from parallel_orchestrator.agent.rootfs import (
 )
 from parallel_orchestrator.agent.running import Program, Running
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
-from parallel_orchestrator.records.command import RESULTS, Command, Finished
+from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
-from parallel_orchestrator.store.folders import open_up, scratch_folder
+from parallel_orchestrator.store.folders import open_up
+from parallel_orchestrator.store.scratch import places, remove_orphans, scratch_folder
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
@@ -116,6 +116,13 @@ def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tupl
     return Surroundings("off" if mode == "off" else "required"), described
 
 
+def clear_up() -> None:
+    """Remove the temporary folders and control groups that killed orchestrators and executors of this user left."""
+    for place in places():
+        remove_orphans(place)
+    asroot.remove_orphaned_groups()
+
+
 @cache
 def _described(mode: SandboxMode) -> str:
     """Tried out once in the life of a process; a batch asks for each of its scenarios."""
@@ -153,25 +160,25 @@ class BubblewrapRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
-        open_up(command.folder)
         watch = self.watch(command)
         if watch.refusal:
-            return _refused(watch)
+            return refused(watch)
         with self._begin(command) as begun:
             return begun.finish(command, watch, started)
 
     def ahead(self, command: Command) -> Ahead:
-        """Start a sandbox now in which a Python with pytest waits: `command`, of `python -m pytest`, runs there later.
+        """Start a sandbox now in which what `command` begins with (`STARTERS`) waits for the rest of it.
 
-        Its folders may be filled in the meantime. Call it, and what it gives, from the thread that runs commands:
-        the sandbox dies with the thread that made it.
+        Its folders may be filled in the meantime. The sandbox dies with the thread that made it.
         """
-        waiting = replace(command, argv=("python", "-c", waiting_pytest.read_text()))
-        return Ahead(self, self._begin(waiting, stdin=subprocess.PIPE), command)
+        starter = next(starter for starter in STARTERS if starter.fits(command))
+        begun = self._begin(replace(command, argv=starter.program), stdin=subprocess.PIPE)
+        return Ahead(self, starter, begun, command)
 
     def watch(self, command: Command) -> Watch:
-        """A watch over a command that begins now."""
-        return Watch(self._limits, _folders(command))
+        """A watch over a command that begins now, in a folder that can be entered."""
+        open_up(command.folder)
+        return Watch(self._limits, folders_of(command))
 
     def _begin(self, command: Command, stdin: int = subprocess.DEVNULL) -> Begun:
         with contextlib.ExitStack() as around:
@@ -233,80 +240,6 @@ class BubblewrapRunner:
         return [*arguments, "--"], kept
 
 
-class Begun:
-    """A sandbox that was started. A context manager: at its end nothing of it is left."""
-
-    def __init__(self, leashed: Leashed, reports: BufferedReader, around: contextlib.ExitStack) -> None:
-        self.stdin = leashed.process.stdin
-        self._leashed = leashed
-        self._reports = reports
-        self._around = around
-
-    def __enter__(self) -> Begun:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._around.close()
-
-    def finish(self, command: Command, watch: Watch, started: float) -> Finished:
-        """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
-        process, follower = self._leashed.process, self._leashed.follower
-        with Namespace(self._reports.readline(), watch) as namespace:
-            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-            if not in_time and not watch.verdict:
-                namespace.terminate()
-                follower.until_end(time.monotonic() + reaper.GRACE_S)
-            namespace.kill()
-            self._leashed.end()
-            output = follower.rest()
-        began = namespace.killed_early or b"exit-code" in self._reports.read()
-        if not began and in_time:
-            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return _finished(process, output, watch, in_time, started)
-
-
-class Ahead:
-    """A pytest that waits in a sandbox of its own for its arguments. For one run; closed, it is gone."""
-
-    def __init__(self, runner: BubblewrapRunner, begun: Begun, command: Command) -> None:
-        self._runner = runner
-        self._begun: Begun | None = begun
-        self._folders = _folders(command)
-
-    def __call__(self, command: Command) -> Finished:
-        """Run a command as the runner does: in here when it is the one that was waited for, else in a sandbox anew."""
-        started = time.monotonic()
-        begun, self._begun = self._begun, None
-        if begun is None:
-            return self._runner(command)
-        with begun:
-            watch = self._runner.watch(command)
-            told = _folders(command) == self._folders and not watch.refusal and _tell(begun, command)
-            if told:
-                return begun.finish(command, watch, started)
-        return self._runner(command)
-
-    def close(self) -> None:
-        """End it unless it was used."""
-        begun, self._begun = self._begun, None
-        if begun:
-            with begun:
-                pass
-
-
-def _tell(begun: Begun, command: Command) -> bool:
-    """Hand the waiting pytest its arguments; False when it is not what is wanted, or does not wait any more."""
-    if command.argv[:3] != waiting_pytest.STANDS_FOR or begun.stdin is None:
-        return False
-    arguments = [part.replace(RESULTS, RESULTS_MOUNT) for part in command.argv[2:]]
-    try:
-        with begun.stdin as line:
-            line.write(json.dumps(arguments).encode() + b"\n")
-    except OSError:
-        return False
-    return True
-
-
 class PlainRunner:
     """Runs each command as the user, below a `reaper` that leaves nothing of it behind."""
 
@@ -331,7 +264,7 @@ class PlainRunner:
             folders = [folder for folder in (command.folder, command.results, private) if folder]
             watch = Watch(self._limits, folders)
             if watch.refusal:
-                return _refused(watch)
+                return refused(watch)
             results = str(command.results.resolve()) if command.results else ""
             arguments = limited(command, results)
             with Leashed(arguments, environment(home, self._venv), command.folder, command.output_limit) as leashed:
@@ -343,7 +276,7 @@ class PlainRunner:
                     follower.until_end(time.monotonic() + reaper.GRACE_S)
                 leashed.end()
                 output = follower.rest().replace(home, TMP)
-            return _finished(process, output, watch, in_time, started)
+            return finished(process, output, watch, in_time, started)
 
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Running]:
@@ -363,30 +296,9 @@ def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
     return watch.allows(Path("/proc"), partial(reaper.descendants, process.pid))
 
 
-def _refused(watch: Watch) -> Finished:
-    return Finished(126, f"[not run: {watch.refusal}]", timed_out=False, seconds=0.0)
-
-
-def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_time: bool, started: float) -> Finished:
-    """How a command ended of which nothing is left, with what its limits have to say."""
-    watch.look_at_files()
-    code = _code(process)
-    note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
-    return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
-
-
-def _folders(command: Command) -> list[Path]:
-    return [folder for folder in (command.folder, command.results) if folder]
-
-
 def _as_file(content: bytes) -> int:
     """A descriptor to read it from."""
     descriptor = os.memfd_create("options")
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _code(process: subprocess.Popen[bytes]) -> int:
-    code = process.returncode
-    return code if code >= 0 else 128 - code

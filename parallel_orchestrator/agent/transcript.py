@@ -60,7 +60,8 @@ class ToolCall:
         """The call in one line, for progress."""
         arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
         told = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
-        return " ".join([self.name, *told]).replace("\n", "; ")[:120]
+        name = [] if len(told) > 1 else [self.name]  # the editor's commands say enough
+        return " ".join([*name, *told]).replace("\n", "; ")[:120]
 
 
 @dataclass

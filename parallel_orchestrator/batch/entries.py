@@ -13,6 +13,7 @@ from parallel_orchestrator.config.options import Options, Settled
 from parallel_orchestrator.records.errors import DamagedState, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
+from parallel_orchestrator.report.batch_summary import kept
 from parallel_orchestrator.report.summary import finished_summary
 from parallel_orchestrator.store.directory import OwnedRun, read_scenario
 from parallel_orchestrator.store.files import write_json
@@ -78,7 +79,7 @@ class Entry:
     folder: str
     """Of its run, in the batch's."""
     finished: dict[str, Any] | None = None
-    """Its summary, when it is finished already."""
+    """What is kept of its summary, when it is finished already."""
 
     @property
     def scenario(self) -> Scenario:
@@ -94,7 +95,7 @@ def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
     """The scenario as the batch has it. It is not finished when its failed tasks are to be tried again."""
     folder = folder_of(batch, name, story.settled.scenario)
     finished = finished_summary(RunDirectory(batch.root / folder)) if story.retry is None else None
-    return Entry(name, story, folder, finished)
+    return Entry(name, story, folder, kept(finished))
 
 
 def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
@@ -143,7 +144,9 @@ def recall(batch: BatchDirectory) -> Remembered:
     try:
         fields = json.loads(batch.config.read_text())
         options = {
-            one["name"]: Options(one["requirements"], None, None, one["replay"], one["settings"], one["variables"])
+            one["name"]: Options(
+                one["requirements"], None, None, one["replay"], one["settings"], one.get("variables", {})
+            )
             for one in fields["scenarios"]
         }
         return Remembered(fields["max_executors"], fields["max_cost_usd"], options)

@@ -20,8 +20,8 @@ from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.runlock import RunLock
 
-MakeStory = Callable[[Options, View, Sequence[str] | None], Story]
-"""Makes the run of one scenario; the last is `Story.retry`."""
+MakeStory = Callable[[str, Options, View, Sequence[str] | None], Story]
+"""Makes the run of the scenario of that name; the last is `Story.retry`."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
     faults = []
     for name, one in given.options.items():
         try:
-            stories[name] = make(one, PartOfView(view, name), given.retry.get(name))
+            stories[name] = make(name, one, PartOfView(view, name), given.retry.get(name))
             stories[name].check()
         except UsageError as error:
             faults.append(f"{name}: {error}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 
 from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.dialect import told_for
-from parallel_orchestrator.gateway.messages import Answered, Ask, Outcome, Refusal
+from parallel_orchestrator.gateway.messages import Answered, Ask, Json, Outcome, Refusal
 from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording
 
 
@@ -25,7 +26,7 @@ class ReplayEndpoint:
         self._speed = speed
         self._answers = {answer.key: answer for answer in recording.answers}
 
-    async def ask(self, ask: Ask) -> Outcome:
+    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
         """The recorded answer, or a refusal that names the key which the recording lacks."""
         started = time.monotonic()
         answer = self._answers.get((ask.slot.task, ask.phase, ask.phase_turn))

@@ -52,4 +52,4 @@ class Ahead(Protocol):
 
 
 StartAhead = Callable[[Command], Ahead]
-"""Starts a sandbox for a command of `python -m pytest` over these folders, which may be filled until it runs."""
+"""Starts a sandbox for a command like this one, over its folders, which may be filled until it runs."""

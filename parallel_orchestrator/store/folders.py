@@ -11,23 +11,10 @@ import contextlib
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@contextlib.contextmanager
-def scratch_folder(prefix: str) -> Iterator[Path]:
-    """A new folder for this user alone, gone afterwards with all that was put there."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):
-            empty_folder(folder)
-            folder.rmdir()
 
 
 def empty_folder(folder: Path) -> None:

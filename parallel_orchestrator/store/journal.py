@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
 _SUM = b',"sum":"%08x"}'
 _SUM_LENGTH = len(_SUM % 0)
 _CHUNK = 65536
@@ -54,7 +55,7 @@ def decode(line: bytes) -> Record | None:
     if line[-_SUM_LENGTH:] != _SUM % zlib.crc32(body):
         return None
     try:
-        record = json.loads(body.decode() + "}")
+        record = _from_json(body.decode() + "}")
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None
@@ -92,17 +93,16 @@ class Journal:
             return []
         if len(data) == _CHUNK and (more := os.fstat(descriptor).st_size - self.offset - _CHUNK) > 0:
             data += os.pread(descriptor, more, self.offset + _CHUNK)
+        *lines, tail = data.split(b"\n")
         records: list[Record] = []
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            record = decode(data[start:end])
+        for line in lines:
+            record = decode(line)
             if record is None or record["seq"] != self.next_seq:
                 raise self._damage(f"record {record['seq']}" if record else "bytes that are no record")
             records.append(record)
             self.next_seq += 1
-            self.offset += end + 1 - start
-            start = end + 1
-        if not is_torn(data[start:], self.next_seq):
+            self.offset += len(line) + 1
+        if tail and not is_torn(tail, self.next_seq):
             raise self._damage("bytes that are not the beginning of it")
         return records
 
@@ -148,7 +148,9 @@ class Journal:
         return record
 
     def sync(self) -> None:
-        """Make everything appended so far durable; for writers that sync outside their lock."""
+        """Make everything appended so far durable; for writers that sync outside their lock, or in another thread."""
+        if self._failed:
+            raise disk_error(self.path, OSError("an earlier write to it failed"))
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:

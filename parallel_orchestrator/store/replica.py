@@ -16,10 +16,15 @@ from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import SETTLED, IllegalMove, TaskState, check_move
 from parallel_orchestrator.store.paths import repair_hint
 
+# Once, not at each use: a member of an enumeration is looked up by a property, and `apply` is every process's share in
+# what all the others do.
+QUEUED, CLAIMED, REPAIR, MERGED, *_ = TaskState
+_STATES = {state.value: state for state in TaskState}
+
 MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
 
-_CLAIMABLE = frozenset({TaskState.QUEUED, TaskState.REPAIR})
+_CLAIMABLE = frozenset({QUEUED, REPAIR})
 _LITTLE = 1.1
 """A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
@@ -40,7 +45,7 @@ class Claim:
 class TaskStatus:
     """Where one task stands."""
 
-    state: TaskState = TaskState.QUEUED
+    state: TaskState = QUEUED
     attempt: int = 1
     folder: int = 0
     """0 until the attempt's first claim."""
@@ -91,23 +96,26 @@ class Replica:
         if "session" in record:
             self._begin_session(record)
             return 0
+        mono = self._last_mono = record["mono"]
         if self.sessions:
-            self.sessions[-1].last = record["mono"]
-        self._last_mono = record["mono"]
-        task, new = record["task"], TaskState(record["state"])
+            self.sessions[-1].last = mono
+        task, new = record["task"], _STATES[record["state"]]
         status = self.tasks[task]
-        check_move(task, status.state, new)
-        if status.state is TaskState.CLAIMED:
-            status.busy += record["mono"] - status.claimed_at
-        self.unsettled += (status.state in SETTLED) - (new in SETTLED)
-        self.held += (new is TaskState.CLAIMED) - (status.state is TaskState.CLAIMED)
+        old = status.state
+        check_move(task, old, new)
+        if old is CLAIMED:
+            status.busy += mono - status.claimed_at
+            self.held -= 1
+        elif new is CLAIMED:
+            self.held += 1
+        self.unsettled += (old in SETTLED) - (new in SETTLED)
         status.state, status.why = new, record.get("why", "")
         return self._enter(task, status, record)
 
     def _begin_session(self, record: dict[str, Any]) -> None:
         # Claims that a killed session left open end where its records do: nobody worked until this one began.
         for status in self.tasks.values():
-            if status.state is TaskState.CLAIMED:
+            if status.state is CLAIMED:
                 status.busy += self._last_mono - status.claimed_at
                 status.claimed_at = record["mono"]
         self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
@@ -115,19 +123,19 @@ class Replica:
 
     def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
         """What follows from the state just entered; the number of tasks made ready."""
-        if status.state is TaskState.CLAIMED:
+        if status.state is CLAIMED:
             status.folder = status.folder or record["executor"]
             status.claim = Claim(task, record["seq"], status.attempt, record["executor"], status.folder)
             status.claimed_at = record["mono"]
             return 0
         status.claim = None
         status.deaths += record.get("died", False)
-        if status.state is TaskState.MERGED:
+        if status.state is MERGED:
             return self._release_dependents(task, status.busy)
-        if status.state is TaskState.QUEUED and record["attempt"] != status.attempt:
+        if status.state is QUEUED and record["attempt"] != status.attempt:
             status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
             status.repairing = False
-        status.repairing |= status.state is TaskState.REPAIR
+        status.repairing |= status.state is REPAIR
         if self._is_ready(task):
             self._push(task)
             return 1
@@ -142,7 +150,7 @@ class Replica:
         for successor in self.graph.successors[task]:
             status = self.tasks[successor]
             status.waiting_for -= 1
-            if not status.waiting_for and status.state is TaskState.QUEUED:
+            if not status.waiting_for and status.state is QUEUED:
                 self._push(successor)
                 ready += 1
         # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, and seldom

@@ -145,7 +145,7 @@ class Worker:
         except Exception as error:
             # A bug or a bad surrounding met by one task must not take the run down, nor be tried for ever.
             # After the merge was recorded the claim is gone, and the merge stands.
-            log.exception("%s: unexpected error", hold.claim.task)
+            log.exception("%s: unexpected error", hold.label)
             with contextlib.suppress(StaleClaim):
                 self.finish(hold, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
         else:
@@ -156,7 +156,7 @@ class Worker:
         """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
         next_for = None if self.stopping() else self.executor
         self._next, ready = self.board.finish(hold, outcome, next_for)
-        log.info("%s %s%s", hold.claim.task, outcome.state, f": {outcome.reason}" if outcome.reason else "")
+        log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
         self._wake(ready or not self.board.look())
 
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
     with scenarios.api() as api:
         output = harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "3", api=api)
         assert "3 of 3 scenarios done, 6 of 6 tasks merged" in output
+        assert output.count("/3] ✓ ") == 3
         assert api.answered_twice() == []
         assert len({move["executor"] for name in THREE for move in harness.moves(folder / name)}) == 3
         assert (folder / "batch_summary.md").read_text().count("| done |") == 3
@@ -207,6 +209,57 @@ def test_killed_at_any_instant_the_same_command_goes_on(kills: int, tmp_path: Pa
         in_flight = sum(harness.summary(folder / name)["open_calls"] for name in THREE)
         assert changed == 0
         assert sum(count - 1 for count in api.whole_answers().values()) <= in_flight, f"SEED={seed}"
+
+
+def _shipped_until_done(folder: Path, only: list[str], kills: int, chance: random.Random) -> dict[str, str]:
+    """The shipped batch, killed that often and gone on with to its end; what finished runs were before the last time.
+
+    One time the orchestrator alone is killed, the next all of its processes.
+    """
+    command = ["batch", str(harness.ROOT / "configs" / "batch.yaml"), "--output-dir", str(folder), "--speed", "100"]
+    command += ["--max-executors", "4", *(word for name in only for word in ("--only", name))]
+    for kill in range(kills):
+        with harness.started(*command) as process:
+            harness.wait_until((folder / "run.lock").exists)
+            time.sleep(chance.uniform(0.5, 12))
+            process.send_signal(signal.SIGKILL)
+            if kill % 2:
+                _kill_everything(folder)
+        harness.wait_until(lambda: harness.family(folder) == set())
+    done = {path.parent.name for path in folder.glob("*/execution_summary.json") if _says_done(path)}
+    before = {path: print_ for path, print_ in harness.fingerprint(folder).items() if path.partition("/")[0] in done}
+    harness.run(*command)
+    return before
+
+
+def _says_done(summary: Path) -> bool:
+    return bool(json.loads(summary.read_text())["status"] == "done")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("only", "kills"),
+    [(["simple-1", "medium-2", "simple-4"], 2), pytest.param([], 10, marks=pytest.mark.thorough)],
+)
+def test_the_shipped_batch_killed_at_seeded_instants_ends_with_all_done(
+    only: list[str], kills: int, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("SEED", "7"))
+    folder = tmp_path / "out"
+    before = _shipped_until_done(folder, only, kills, random.Random(seed))
+    statuses = _statuses(folder)
+    assert len(statuses) == (len(only) or 10)
+    assert set(statuses.values()) == {"done"}, f"SEED={seed}"
+    assert before.items() <= harness.fingerprint(folder).items()
+    for name in statuses:
+        asked = Counter(
+            (record["task"], record["attempt"], record["turn"])
+            for record in read_all(folder / name / "ledger.jsonl")
+            if record["kind"] == "answer"
+        )
+        assert asked
+        assert set(asked.values()) == {1}, f"SEED={seed}"
+        assert harness.summary(folder / name)["changed_bodies"] == 0
 
 
 def _ended_well(folder: Path) -> list[dict[str, Any]]:

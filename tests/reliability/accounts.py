@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -96,6 +97,7 @@ def play(title: str, jobs: Iterable[Job]) -> Account:
         if job.name in done:
             account.add(job.name, *done[job.name])
     waiting = [job for job in waiting if job.name not in done]
+    random.Random(title).shuffle(waiting)  # so that a piece is spread over all of it
     under_way: dict[Future[Outcome], Job] = {}
     with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn"), killing.adopt_orphans) as pool:
         while under_way or (waiting and time.monotonic() < started + SECONDS):
@@ -112,12 +114,11 @@ def play(title: str, jobs: Iterable[Job]) -> Account:
 
 
 def same_points(role: str, found: list[Point]) -> list[Point]:
-    """The points of a role's sweep: those of the first undisturbed run that the file knows of, else these."""
-    for line in _lines():
-        if line.get("points") == role:
-            return [Point(role, kind, number, where) for kind, number, where in line["found"]]
-    _keep({"points": role, "found": [[point.kind, point.number, point.where] for point in found]})
-    return found
+    """The points of a role's sweep: those of the first undisturbed run that the file knows of; without a file these."""
+    if not any(line.get("points") == role for line in _lines()):
+        _keep({"points": role, "found": [[point.kind, point.number, point.where] for point in found]})
+    known = (line["found"] for line in _lines() if line.get("points") == role)
+    return [Point(role, kind, number, where) for kind, number, where in next(known, [])] or found
 
 
 @contextmanager
@@ -145,8 +146,8 @@ def _lines() -> list[dict[str, Any]]:
 
 def _keep(fields: dict[str, Any]) -> None:
     if FILE:
-        with FILE.open("a") as file:
-            file.write(json.dumps(fields) + "\n")
+        with FILE.open("ab", buffering=0) as file:  # in one piece: several campaigns may be under way
+            file.write(json.dumps(fields).encode() + b"\n")
 
 
 def _program() -> str:

@@ -94,6 +94,12 @@ class Victim:
         """The output directory."""
         return self.folder / "run"
 
+    def temporary(self) -> Path:
+        """Its own place for temporary folders."""
+        place = self.folder / "tmp"
+        place.mkdir(exist_ok=True)
+        return place
+
     def command(self) -> list[str]:
         """What a person would type: resume, where there is something to resume."""
         self.resumes = (self.directory / "scenario.json").exists()
@@ -177,7 +183,7 @@ def _start(victim: Victim, variables: dict[str, str], output: Path) -> subproces
     with output.open("wb") as file:
         return subprocess.Popen(
             [*harness.PROGRAM, *victim.command()],
-            env=harness.environment(victim.api.url, **variables),
+            env=harness.environment(victim.api.url, **{**variables, "TMPDIR": str(victim.temporary())}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -328,10 +334,15 @@ def judge(victim: Victim, golden: dict[str, bytes], *, gateway_died: bool) -> No
         outcome.faults.append(
             f"these differ from an undisturbed run: {[(path, golden.get(path), found.get(path)) for path in differing]}"
         )
+    ended = [path.name for path in directory.glob("executor_*/task_*.jsonl") if b"[killed: " in path.read_bytes()]
+    if ended:
+        outcome.faults.append(f"commands were taken for too greedy: {ended}")
     merged = Counter(move["task"] for move in harness.moves(directory) if move["state"] == "merged")
     if set(merged.values()) != {1}:
         outcome.faults.append(f"merged more than once: {merged}")
     left = [path for folder in (".", ".git/evidence") for path in (directory / folder).glob(".*.tmp")]
+    # multiprocessing's own stay where they are when it is killed.
+    left += [path for path in victim.temporary().iterdir() if not path.name.startswith("pymp-")]
     if left:
         outcome.faults.append(f"left behind: {left}")
     _audit(victim, summary, gateway_died=gateway_died)

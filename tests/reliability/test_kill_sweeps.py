@@ -49,8 +49,8 @@ def test_one_process_killed_at_some_syscalls_and_at_random_instants(role: str, c
 
 
 @pytest.mark.timeout(900)
-def test_everything_killed_at_12_random_instants(sound: Sound) -> None:
-    sound(random_campaign(SEED, 12, undisturbed(), EVERYTHING, shortest=6, longest=6))
+def test_everything_killed_at_24_random_instants(sound: Sound) -> None:
+    sound(random_campaign(SEED, 24, undisturbed(), EVERYTHING, shortest=6, longest=6))
 
 
 @pytest.mark.timeout(600)

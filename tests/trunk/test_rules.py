@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Refused
+from parallel_orchestrator.trunk.git import Git
 from parallel_orchestrator.trunk.rules import LARGEST_FILE, MOST_FILES, twins
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, plan, task, write
 
@@ -174,6 +175,8 @@ def test_modes_are_normal(bench: Bench) -> None:
     merged(bench.submit(CALC, bench.trunk.head()))
     assert (bench.run.root / "src/calc.py").stat().st_mode & 0o7000 == 0
     assert bench.git("ls-tree", "main", "src/calc.py").startswith("100755")
+    # As it is stored: what git shows, it has put in order itself.
+    assert Git(bench.run.git, bench.run.root)("cat-file", "tree", "main:src").startswith(b"100755 calc.py")
 
 
 def test_twins_are_found_by_folder_and_by_form() -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.environment import clean_environment
 
 _PATIENCE_S = 30
@@ -42,6 +43,16 @@ def find() -> ClaudeCodeProgram:
         raise UsageError(MISSING)
     path, source = candidate
     return ClaudeCodeProgram(path, source, _version(path))
+
+
+def acting(scenario: Scenario) -> str:
+    """Which Claude Code acts in a run, and as what, for a person; empty when none does. Raises UsageError as `find`."""
+    backends = {"planner": scenario.planner_backend, "executors": scenario.backend}
+    roles = [role for role, backend in backends.items() if backend == "claude-code"]
+    if not roles:
+        return ""
+    program = find()
+    return f"Claude Code {program.version} from {program.source} acts as {' and '.join(roles)}"
 
 
 def login(environment: Mapping[str, str]) -> str | None:
