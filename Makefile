@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test attacks faults check emptied lock clean
+.PHONY: help setup claude-code demo test attacks faults bench check emptied lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
@@ -16,6 +16,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
+
+claude-code: setup ## add Claude Code (380 MB) to the environment: its tests then run, too
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["claude-code"])')"
 
 demo: setup ## build the medium demo project from its recording, without a key
 	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium
@@ -29,7 +32,16 @@ attacks: setup ## play every attack, the long ones too, then remove each guard: 
 	$(BIN)/python -m tests.checks.guards
 
 faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability tests/batch
+
+.venv-bench/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	.venv-bench/bin/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: setup .venv-bench/.ready ## measure this program beside its peers, and write docs/performance.md
+	$(BIN)/python -m benchmarks $(BENCHMARKS)
 
 check: setup ## types, style, structure
 	$(BIN)/ruff check .
@@ -47,4 +59,4 @@ lock: setup ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .emptied .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-bench .bench .emptied .mypy_cache .ruff_cache .pytest_cache

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from parallel_orchestrator.agent import reaper, waiting_pytest
-from parallel_orchestrator.agent.capture import Follower
+from parallel_orchestrator.agent.leash import Leashed
 from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT
 from parallel_orchestrator.agent.watch import Watch
@@ -58,8 +58,9 @@ STARTERS = (
 class Begun:
     """A sandbox that was started. A context manager: at its end nothing of it is left."""
 
-    def __init__(self, process: subprocess.Popen[bytes], reports: BufferedReader, around: contextlib.ExitStack) -> None:
-        self.process = process
+    def __init__(self, leashed: Leashed, reports: BufferedReader, around: contextlib.ExitStack) -> None:
+        self.process = leashed.process
+        self._leashed = leashed
         self._reports = reports
         self._around = around
 
@@ -67,28 +68,27 @@ class Begun:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what there still is of it."""
         self._around.close()
 
     def finish(self, command: Command, watch: Watch, started: float) -> Finished:
         """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
+        follower = self._leashed.follower
         with Namespace(self._reports.readline(), watch) as namespace:
-            follower = Follower(self.process, command.output_limit)
             in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
             if not in_time and not watch.verdict:
                 namespace.terminate()
                 follower.until_end(time.monotonic() + reaper.GRACE_S)
             namespace.kill()
+            self._leashed.end()
             output = follower.rest()
-        self.process.wait()
         began = namespace.killed_early or b"exit-code" in self._reports.read()
         if not began and in_time:
             raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
         return finished(self.process, output, watch, in_time, started)
-
-    def kill(self) -> None:
-        """End what waits in it."""
-        with Namespace(self._reports.readline()):
-            self.process.kill()
 
 
 class _Runner(Protocol):
@@ -117,19 +117,16 @@ class Ahead:
         with begun:
             watch = self._runner.watch(command)
             if watch.refusal:
-                begun.kill()
                 return refused(watch)
             if folders_of(command) == self._folders and self._starter.fits(command) and self._told(begun, command):
                 return begun.finish(command, watch, started)
-            begun.kill()
         return self._runner(command)
 
     def close(self) -> None:
         """End it unless it was used."""
         begun, self._begun = self._begun, None
         if begun:
-            with begun:
-                begun.kill()
+            begun.close()
 
     def _told(self, begun: Begun, command: Command) -> bool:
         """Say what to do; False when it does not wait any more."""

@@ -63,7 +63,10 @@ class Namespace:
 
 
 def _listed(proc: Path) -> list[int]:
+    """The processes in `proc`; none as long as the sandbox is being set up: until then the host's own stands there."""
     try:
+        if proc.stat().st_dev == Path("/proc").stat().st_dev:
+            return []
         with os.scandir(proc) as entries:
             return [int(entry.name) for entry in entries if entry.name.isdecimal()]
     except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from parallel_orchestrator.agent.editor import Editor
 from parallel_orchestrator.agent.paths import MOUNT, Workspace
 from parallel_orchestrator.agent.results import ToolFault, ToolResult
+from parallel_orchestrator.agent.transcript import ToolCall
 from parallel_orchestrator.records.command import Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
 
@@ -42,6 +43,14 @@ class ToolBox:
         hosts = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
         self._host_path = re.compile("(?:" + "|".join(map(re.escape, hosts)) + r")(?![\w.-])")
 
+    def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
+        """Carry out an answer's calls one after the other, each announced to `progress`."""
+        results = []
+        for call in calls:
+            progress(str(call))
+            results.append(self.run(call.name, call.arguments))
+        return results
+
     def run(self, name: str, arguments: object) -> ToolResult:
         """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
         try:
@@ -60,6 +69,12 @@ class ToolBox:
         """Have a shell waiting for the next command, so that it need not be waited for then; `close` gives it up."""
         if self._start_ahead and self._waiting is None:
             self._waiting = self._start_ahead(self._command(""))
+
+    def answered(self, usage: Mapping[str, Any]) -> None:
+        """Nothing: what an answer cost is the ledger's to know."""
+
+    def finish(self, text: str) -> None:
+        """Nothing: nobody else is to be told the model's closing words."""
 
     def close(self) -> None:
         """Leave nothing running."""

@@ -1,6 +1,7 @@
 """The conversation of one attempt, as a journal, and what follows from it.
 
-    start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt
+    start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt;
+               with Claude Code also backend, request (its other fields) and betas, all as its first request had them
     answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded
     tree       turn, tree                     the workspace before the turn's tools ran
     results    turn, results, seconds         one result for each tool call, in order
@@ -58,8 +59,9 @@ class ToolCall:
     def __str__(self) -> str:
         """The call in one line, for progress."""
         arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
-        told = [str(arguments[key]) for key in ("command", "path") if key in arguments]
-        return " ".join([self.name, *told]).replace("\n", "; ")[:120]
+        told = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
+        name = [] if len(told) > 1 else [self.name]  # the editor's commands say enough
+        return " ".join([*name, *told]).replace("\n", "; ")[:120]
 
 
 @dataclass
@@ -99,6 +101,8 @@ class Conversation:
     """How often the last call was made in a row with the same result."""
     stale_turns: int = 0
     """Turns in a row that gave no result and left no workspace that was not there before, in this phase."""
+    said_last: str = ""
+    """What was sent back into the conversation last; empty in its first phase."""
     outcome: Record | None = None
     _last_call: str = ""
     _seen: set[bytes] = field(default_factory=set)
@@ -162,6 +166,7 @@ class Conversation:
         self.base, self.tree, self.stop_reason, self.outcome = record["base"], record["tree"], None, None
         self.cuts = self.discarded_cuts = self.empties = self.error_turns = self.repeats = 0
         self._last_call, self.stale_turns, self._seen = "", 0, set()
+        self.said_last = record["text"]
         self._say([{"type": "text", "text": record["text"]}])
 
     def _is_new(self, text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from parallel_orchestrator.cli.answer import Answer, answering, run_app
 from parallel_orchestrator.cli.default_command import DefaultRun
-from parallel_orchestrator.cli.looking import Export, Looking
+from parallel_orchestrator.cli.looking import Looking
 from parallel_orchestrator.cli.mending import Mending
 from parallel_orchestrator.cli.running import Running, Start, StartBatch
 from parallel_orchestrator.cli.starting import Starting
@@ -75,7 +74,7 @@ _EXAMPLES = {
 }
 
 
-def make_app(start: Start, start_batch: StartBatch, export: Export) -> typer.Typer:
+def make_app(start: Start, start_batch: StartBatch) -> typer.Typer:
     """The command line."""
     app = typer.Typer(
         cls=DefaultRun,
@@ -91,7 +90,7 @@ def make_app(start: Start, start_batch: StartBatch, export: Export) -> typer.Typ
         ),
     )
     app.callback()(_group)
-    running, looking, starting, mending = Running(start, start_batch), Looking(export), Starting(), Mending()
+    running, looking, starting, mending = Running(start, start_batch), Looking(), Starting(), Mending()
     for command in (
         *(running.run, running.plan, running.batch, running.resume, running.retry),
         *(looking.status, looking.logs, starting.init, starting.doctor, looking.schema, looking.export),
@@ -114,6 +113,8 @@ def _lines(*lines: str) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata
+
         typer.echo(importlib.metadata.version("parallel-orchestrator"))
         raise typer.Exit
 

@@ -35,20 +35,27 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
+_SUM = b',"sum":"%08x"}'
+_SUM_LENGTH = len(_SUM % 0)
+_CHUNK = 65536
+"""Bytes that are read at once where little is new, which spares asking how much there is."""
+
 
 def encode(seq: int, fields: Record) -> bytes:
     """One record as its line, newline included."""
-    body = escape_json(json.dumps({"seq": seq, **fields}, ensure_ascii=False, separators=(",", ":"))[:-1]).encode()
-    return body + b',"sum":"%08x"}\n' % zlib.crc32(body)
+    body = escape_json(_to_json({"seq": seq, **fields})[:-1]).encode()
+    return body + _SUM % zlib.crc32(body) + b"\n"
 
 
 def decode(line: bytes) -> Record | None:
     """The record of a whole line without its newline, or None when it is not one."""
-    body, mark, tail = line.rpartition(b',"sum":"')
-    if not mark or tail != b'%08x"}' % zlib.crc32(body):
+    body = line[:-_SUM_LENGTH]
+    if line[-_SUM_LENGTH:] != _SUM % zlib.crc32(body):
         return None
     try:
-        record = json.loads(body + b"}")
+        record = _from_json(body.decode() + "}")
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None
@@ -81,21 +88,21 @@ class Journal:
         descriptor = self._open(create=False)
         if descriptor < 0:
             return []
-        size = os.fstat(descriptor).st_size
-        if size <= self.offset:
+        data = os.pread(descriptor, _CHUNK, self.offset)
+        if not data:
             return []
-        data = os.pread(descriptor, size - self.offset, self.offset)
+        if len(data) == _CHUNK and (more := os.fstat(descriptor).st_size - self.offset - _CHUNK) > 0:
+            data += os.pread(descriptor, more, self.offset + _CHUNK)
+        *lines, tail = data.split(b"\n")
         records: list[Record] = []
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            record = decode(data[start:end])
+        for line in lines:
+            record = decode(line)
             if record is None or record["seq"] != self.next_seq:
                 raise self._damage(f"record {record['seq']}" if record else "bytes that are no record")
             records.append(record)
             self.next_seq += 1
-            self.offset += end + 1 - start
-            start = end + 1
-        if not is_torn(data[start:], self.next_seq):
+            self.offset += len(line) + 1
+        if tail and not is_torn(tail, self.next_seq):
             raise self._damage("bytes that are not the beginning of it")
         return records
 

@@ -21,6 +21,7 @@ which are the project's own; and a value that was cut in two where a long text w
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -38,27 +39,32 @@ _BREAK = r"(?:\s|\\[nr])*"
 _PROBE = 12
 
 _PEM = "-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
-_PATTERNS = [
-    re.compile(pattern)
-    for pattern in (
-        r"sk-ant-[a-z]{3,5}[0-9]{2}-[A-Za-z0-9_-]{20,}",
-        # Bounded: from each of many beginnings it would else look through all that follows.
-        r"sk-[A-Za-z0-9_-]{20,100}T3BlbkFJ[A-Za-z0-9_-]{20,}",
-        r"sk_live_[A-Za-z0-9]{24,}",
-        r"rk_live_[A-Za-z0-9]{24,}",
-        r"gh[pousr]_[A-Za-z0-9]{36,}",
-        r"github_pat_[A-Za-z0-9_]{50,}",
-        r"glpat-[A-Za-z0-9_-]{20,}",
-        r"A[KS]IA[0-9A-Z]{16}(?![0-9A-Za-z])",
-        r"AIza[A-Za-z0-9_-]{35}",
-        r"xox[abeoprs]-[A-Za-z0-9-]{24,}",
-        r"hf_[A-Za-z0-9]{34,}",
-        r"npm_[A-Za-z0-9]{36}",
-        r"pypi-AgEIcHlwaS[A-Za-z0-9_-]{50,}",
-        r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}",
-        _PEM + r"(?:[A-Za-z0-9+/=\s]|\\[nr]){64,}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?",
-    )
-]
+_PATTERNS = (
+    r"sk-ant-[a-z]{3,5}[0-9]{2}-[A-Za-z0-9_-]{20,}",
+    # Bounded: from each of many beginnings it would else look through all that follows.
+    r"sk-[A-Za-z0-9_-]{20,100}T3BlbkFJ[A-Za-z0-9_-]{20,}",
+    r"sk_live_[A-Za-z0-9]{24,}",
+    r"rk_live_[A-Za-z0-9]{24,}",
+    r"gh[pousr]_[A-Za-z0-9]{36,}",
+    r"github_pat_[A-Za-z0-9_]{50,}",
+    r"glpat-[A-Za-z0-9_-]{20,}",
+    r"A[KS]IA[0-9A-Z]{16}(?![0-9A-Za-z])",
+    r"AIza[A-Za-z0-9_-]{35}",
+    r"xox[abeoprs]-[A-Za-z0-9-]{24,}",
+    r"hf_[A-Za-z0-9]{34,}",
+    r"npm_[A-Za-z0-9]{36}",
+    r"pypi-AgEIcHlwaS[A-Za-z0-9_-]{50,}",
+    r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}",
+    _PEM + r"(?:[A-Za-z0-9+/=\s]|\\[nr]){64,}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?",
+)
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    # Compiled when they are needed: --help never does.
+    return tuple(map(re.compile, _PATTERNS))
+
+
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n=")
 
@@ -110,7 +116,7 @@ def known_secrets() -> tuple[str, ...]:
 def _without_patterns(text: str) -> str:
     # Base64 first: a key that stands right before it would take its first line along, and hide what the rest is.
     text = _ENCODED.sub(_if_clean, text)
-    for pattern in _PATTERNS:
+    for pattern in _patterns():
         text = pattern.sub(MARK, text)
     return text
 
@@ -121,7 +127,7 @@ def _if_clean(found: re.Match[str]) -> str:
     for start in range(4):
         part = letters[start:]
         decoded = base64.b64decode(part + "A" * (-len(part) % 4)).decode("latin-1")
-        if any(pattern.search(decoded) for pattern in _PATTERNS):
+        if any(pattern.search(decoded) for pattern in _patterns()):
             return MARK
     return found.group()
 

@@ -16,11 +16,20 @@ from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import SETTLED, IllegalMove, TaskState, check_move
 from parallel_orchestrator.store.paths import repair_hint
 
+# Once, not at each use: a member of an enumeration is looked up by a property, and `apply` is every process's share in
+# what all the others do.
+QUEUED, CLAIMED, REPAIR, MERGED, *_ = TaskState
+_STATES = {state.value: state for state in TaskState}
+
 MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
 
+_CLAIMABLE = frozenset({QUEUED, REPAIR})
+_LITTLE = 1.1
+"""A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One executor's hold on a task. `number` only grows and is the fencing token."""
 
@@ -32,11 +41,11 @@ class Claim:
     """The executor slot in whose folder the attempt lives: that of its first claim."""
 
 
-@dataclass
+@dataclass(slots=True)
 class TaskStatus:
     """Where one task stands."""
 
-    state: TaskState = TaskState.QUEUED
+    state: TaskState = QUEUED
     attempt: int = 1
     folder: int = 0
     """0 until the attempt's first claim."""
@@ -73,36 +82,40 @@ class Replica:
         """Tasks that are claimed now."""
         self._last_mono = 0.0
         self._order = {task: place for place, task in enumerate(graph.nodes)}
-        self._observed: dict[float, list[float]] = {}
+        self._observed: dict[float, tuple[int, float]] = {}
+        """Of each weight: how many of its tasks were merged, and their seconds together."""
         self._merged = 0
+        self._ranked_by = {node.weight: node.weight for node in graph.nodes.values()}
+        """What the present ranking takes tasks of each weight to last."""
         self._planned = self._remaining = graph.remaining()
-        self._ready: list[tuple[bool, float, int, int, str]] = []
-        for task, status in self.tasks.items():
-            if not status.waiting_for:
-                self._push(task)
+        self._ready = [self._entry(task) for task, status in self.tasks.items() if not status.waiting_for]
+        heapq.heapify(self._ready)
 
     def apply(self, record: dict[str, Any]) -> int:
         """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
         if "session" in record:
             self._begin_session(record)
             return 0
+        mono = self._last_mono = record["mono"]
         if self.sessions:
-            self.sessions[-1].last = record["mono"]
-        self._last_mono = record["mono"]
-        task, new = record["task"], TaskState(record["state"])
+            self.sessions[-1].last = mono
+        task, new = record["task"], _STATES[record["state"]]
         status = self.tasks[task]
-        check_move(task, status.state, new)
-        if status.state is TaskState.CLAIMED:
-            status.busy += record["mono"] - status.claimed_at
-        self.unsettled += (status.state in SETTLED) - (new in SETTLED)
-        self.held += (new is TaskState.CLAIMED) - (status.state is TaskState.CLAIMED)
+        old = status.state
+        check_move(task, old, new)
+        if old is CLAIMED:
+            status.busy += mono - status.claimed_at
+            self.held -= 1
+        elif new is CLAIMED:
+            self.held += 1
+        self.unsettled += (old in SETTLED) - (new in SETTLED)
         status.state, status.why = new, record.get("why", "")
         return self._enter(task, status, record)
 
     def _begin_session(self, record: dict[str, Any]) -> None:
         # Claims that a killed session left open end where its records do: nobody worked until this one began.
         for status in self.tasks.values():
-            if status.state is TaskState.CLAIMED:
+            if status.state is CLAIMED:
                 status.busy += self._last_mono - status.claimed_at
                 status.claimed_at = record["mono"]
         self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
@@ -110,69 +123,82 @@ class Replica:
 
     def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
         """What follows from the state just entered; the number of tasks made ready."""
-        if status.state is TaskState.CLAIMED:
+        if status.state is CLAIMED:
             status.folder = status.folder or record["executor"]
             status.claim = Claim(task, record["seq"], status.attempt, record["executor"], status.folder)
             status.claimed_at = record["mono"]
             return 0
         status.claim = None
         status.deaths += record.get("died", False)
-        if status.state is TaskState.MERGED:
+        if status.state is MERGED:
             return self._release_dependents(task, status.busy)
-        if status.state is TaskState.QUEUED and record["attempt"] != status.attempt:
+        if status.state is QUEUED and record["attempt"] != status.attempt:
             status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
             status.repairing = False
-        status.repairing |= status.state is TaskState.REPAIR
-        if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
+        status.repairing |= status.state is REPAIR
+        if self._is_ready(task):
             self._push(task)
             return 1
         return 0
 
     def _release_dependents(self, task: str, seconds: float) -> int:
-        self._observed.setdefault(self.graph.nodes[task].weight, []).append(seconds)
+        weight = self.graph.nodes[task].weight
+        count, total = self._observed.get(weight, (0, 0.0))
+        self._observed[weight] = (count + 1, total + seconds)
         self._merged += 1
         ready = 0
         for successor in self.graph.successors[task]:
             status = self.tasks[successor]
             status.waiting_for -= 1
-            if not status.waiting_for and status.state is TaskState.QUEUED:
+            if not status.waiting_for and status.state is QUEUED:
                 self._push(successor)
                 ready += 1
-        # Ranking anew costs a walk over the whole plan, so it is done at 2, 4, 8, … merged tasks:
-        # often while little is known, and O(n log n) in all.
+        # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, and seldom
+        # enough that looking costs nothing.
         if self._merged > 1 and self._merged & (self._merged - 1) == 0:
             self._rank_anew()
         return ready
 
     def expected(self) -> dict[str, float]:
         """Expected seconds of each task: the mean of what its effort took so far, scaled effort where none has."""
-        total = sum(sum(times) for times in self._observed.values())
-        per_weight = total / (sum(w * len(times) for w, times in self._observed.items()) or 1.0) or 1.0
-        means = {weight: sum(times) / len(times) for weight, times in self._observed.items()}
-        return {task: means.get(node.weight, node.weight * per_weight) for task, node in self.graph.nodes.items()}
+        by_weight = self._expected_by_weight()
+        return {task: by_weight[node.weight] for task, node in self.graph.nodes.items()}
+
+    def _expected_by_weight(self) -> dict[float, float]:
+        total = sum(seconds for _, seconds in self._observed.values())
+        per_weight = total / (sum(weight * count for weight, (count, _) in self._observed.items()) or 1.0) or 1.0
+        means = {weight: seconds / count for weight, (count, seconds) in self._observed.items()}
+        return {weight: means.get(weight, weight * per_weight) for weight in self._ranked_by}
 
     def _rank_anew(self) -> None:
+        """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed."""
+        by_weight = self._expected_by_weight()
+        changes = [seconds / (self._ranked_by[weight] or 1.0) for weight, seconds in by_weight.items()]
+        if max(changes) <= min(changes) * _LITTLE:
+            return
+        self._ranked_by = by_weight
         self._remaining = self.graph.remaining(self.expected())
-        waiting = [task for *_, task in self._ready]
-        self._ready.clear()
-        for task in waiting:
-            self._push(task)
+        self._ready = [self._entry(task) for *_, task in self._ready if self._is_ready(task)]
+        heapq.heapify(self._ready)
 
     def _push(self, task: str) -> None:
+        heapq.heappush(self._ready, self._entry(task))
+
+    def _entry(self, task: str) -> tuple[bool, float, int, int, str]:
         # Repairs first: their work is nearly done and others may wait for it. Then the longest remaining
         # path, the plan's priority, the plan's order.
         node = self.graph.nodes[task]
-        heapq.heappush(
-            self._ready,
-            (not self.tasks[task].repairing, -self._remaining[task], node.priority, self._order[task], task),
-        )
+        return (not self.tasks[task].repairing, -self._remaining[task], node.priority, self._order[task], task)
+
+    def _is_ready(self, task: str) -> bool:
+        status = self.tasks[task]
+        return status.state in _CLAIMABLE and not status.waiting_for
 
     def pick(self) -> str | None:
         """The ready task to claim next, or None. Asking does not take it."""
         while self._ready:
             task = self._ready[0][-1]
-            status = self.tasks[task]
-            if status.state in (TaskState.QUEUED, TaskState.REPAIR) and not status.waiting_for:
+            if self._is_ready(task):
                 return task
             heapq.heappop(self._ready)  # stale: claimed since it was pushed
         return None
@@ -183,7 +209,7 @@ class Replica:
         By the plan's own weights, so that the tasks of different runs can be compared.
         """
         task = self.pick()
-        return None if task is None else (self.tasks[task].state is not TaskState.REPAIR, -self._planned[task])
+        return None if task is None else (not self.tasks[task].repairing, -self._planned[task])
 
     def dependents(self, task: str) -> Iterator[str]:
         """Every task that depends on `task`, direct or not, once each."""

@@ -20,7 +20,7 @@ from parallel_orchestrator.trunk.results import Coverage, FinalReport, VerifyRes
 from parallel_orchestrator.trunk.testbench import PYTHON, Report, TestBench
 
 _DATA = f"--data-file={RESULTS}/coverage.data"
-_LARGEST_COVERAGE = 64_000_000
+_LARGEST_COVERAGE = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ def _facts(report: Report) -> list[str]:
 
 
 def _coverage(measured: bytes | None) -> Coverage | None:
-    """Totals of coverage.py's report; None when there is none that can be believed."""
+    """Totals of coverage.py's report; None when there is none that can be believed: tests may have written it."""
     try:
         totals = json.loads(measured or b"")["totals"]
-        return Coverage(int(totals["covered_lines"]), int(totals["num_statements"]))
-    except (ValueError, KeyError, TypeError):
+        covered, statements = totals["covered_lines"], totals["num_statements"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    plausible = type(covered) is type(statements) is int and 0 <= covered <= statements
+    return Coverage(covered, statements) if plausible else None

@@ -58,6 +58,8 @@ class Objects:
     def __init__(self, git: Git) -> None:
         self._git = git
         self._folder = git.repository / "objects"
+        self.stored = 0
+        """Bytes that this process has added to the repository's folder."""
 
     def write(self, kind: str, data: bytes, *, durable: bool = False) -> str:
         """Store an object and return its id. With `durable`, it is on disk when this returns."""
@@ -212,6 +214,7 @@ class Objects:
     def _settle(self, temporary: Path, target: Path) -> None:
         try:
             target.parent.mkdir(exist_ok=True)
+            self.stored += 0 if target.exists() else temporary.stat().st_size
             os.replace(temporary, target)
         except OSError as error:
             raise disk_error(target, error) from error

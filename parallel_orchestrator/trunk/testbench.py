@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from parallel_orchestrator.records.command import RESULTS, Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.scratch import scratch_folder
 from parallel_orchestrator.trunk.census import take_census
 from parallel_orchestrator.trunk.closing import contradicts
 from parallel_orchestrator.trunk.folder import read_plain, write_folder
@@ -37,6 +37,7 @@ _FLAGS = (
     *("--continue-on-collection-errors", "-o", "junit_family=xunit1", "-o", "junit_logging=no"),
 )
 _CANARY = 'def {name}():\n    assert False, "this test has to fail"\n'
+_NO_TESTS = b'<?xml version="1.0" encoding="utf-8"?><testsuites />'
 _TAIL = 2_000
 _MOST_MESSAGES = 20
 _UNRUN = (
@@ -110,7 +111,9 @@ class TestBench:
             self._waiting.pop().around.close()
 
     def test(self, tree: Tree) -> Report:
-        """Run all tests of `tree` in a copy of its own."""
+        """Run all tests of `tree` in a copy of its own. Where no file could hold one, there is nothing to run."""
+        if not any(path.startswith("tests/") and path.endswith(".py") for path in tree):
+            return Report((), junit=_NO_TESTS)
         if not self._waiting:
             with self.copy(tree) as (folder, results):
                 return self.run_pytest(folder, results, PYTHON)
@@ -172,8 +175,8 @@ class _Waiting:
 @contextmanager
 def _scratch() -> Iterator[tuple[Path, Path]]:
     """Two empty folders: for a copy of a project, and for what its tests report. Both are gone afterwards."""
-    with TemporaryDirectory(prefix="merge-", ignore_cleanup_errors=True) as scratch:
-        folder, results = Path(scratch, "project"), Path(scratch, "results")
+    with scratch_folder("merge-") as scratch:
+        folder, results = scratch / "project", scratch / "results"
         folder.mkdir()
         results.mkdir()
         yield folder, results

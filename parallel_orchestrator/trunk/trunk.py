@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parallel_orchestrator.records.command import CommandRunner, StartAhead
+from parallel_orchestrator.records.errors import TaskLimit
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk import folder as folders
 from parallel_orchestrator.trunk import git
 from parallel_orchestrator.trunk.evidence import read_evidence
 from parallel_orchestrator.trunk.final import FinalChecks
@@ -43,6 +46,7 @@ class Trunk:
         self._bench = TestBench(self._repository.objects, runner, test_timeout_s, start_ahead)
         self._queue = MergeQueue(run, self._repository, self._bench)
         self._final = FinalChecks(run, self._repository, self._bench)
+        self._stored: Counter[Path] = Counter()
 
     def create(self) -> None:
         """Make the trunk unless it is there. UsageError: git is too old, or the directory holds another repository."""
@@ -76,9 +80,17 @@ class Trunk:
         write_folder(self._repository.objects, folder, self._repository.tree(commit))
 
     def snapshot(self, folder: Path) -> str:
-        """Store everything in `folder` but caches, nested repositories and special files; the id of its tree."""
+        """Store everything in `folder` but caches, nested repositories and special files; the id of its tree.
+
+        Raises TaskLimit when it holds more than anybody's work, or all its snapshots together do.
+        """
         objects = self._repository.objects
-        return objects.write_tree(read_folder(objects, folder).entries)
+        before = objects.stored
+        tree = objects.write_tree(read_folder(objects, folder).entries)
+        self._stored[folder] += objects.stored - before
+        if self._stored[folder] > folders.MOST_STORED:
+            raise TaskLimit(f"the states of its workspace take more than {folders.MOST_STORED / 2**30:g} GiB on disk")
+        return tree
 
     def restore(self, folder: Path, tree: str) -> None:
         """Make `folder` hold exactly what a snapshot, Conflict or Red of it holds."""

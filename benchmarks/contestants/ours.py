@@ -1,0 +1,69 @@
+"""This program: its queue, its supervisor and its worker processes; the work sleeps, and the result is always taken.
+
+Durations are measured between the queue's own records, on the clock that all processes share: from the first claim to
+the last task that is merged, every merge synced to disk.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import Job, answer
+from benchmarks.work import sleeper
+from orchestrator import PRELOAD
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.store.board import Alone, Member
+from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
+from parallel_orchestrator.workers.worker import WorkSource
+
+WITH_WORKS = (*PRELOAD, "benchmarks.work")
+"""What the fork server imports: all that it does for real executors, and the works of benchmarks."""
+
+
+def warm_up(folder: Path) -> None:
+    """Return when the fork server has imported all: it does so while the planner's model thinks."""
+    place = folder / "warm"
+    place.mkdir(parents=True)
+    supervise(place, TaskGraph([TaskNode("task_1", (), 1.0)]), 1, {"task_1": 0.0})
+
+
+def supervise(folder: Path, graph: TaskGraph, executors: int, seconds: dict[str, float]) -> dict[str, float]:
+    """Have the plan done; seconds until the first claim, from there to the last merge, and all in all."""
+    lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
+    force = Workforce(executors, WorkSource(sleeper, seconds), WITH_WORKS, lock)
+    run = RunDirectory(folder)
+    begun = time.monotonic()
+    Supervisor(Alone(Member(run, graph, Surroundings("off"))), force, lambda _: None).supervise()
+    ended = time.monotonic()
+    os.close(lock)
+    records = read_all(run.queue)
+    if sum(record["state"] == TaskState.MERGED.value for record in records) != len(graph.nodes):
+        raise SystemExit("not every task was merged")
+    first, last = records[0]["mono"], records[-1]["mono"]
+    return {"start": first - begun, "makespan": last - first, "wall": ended - begun}
+
+
+def _work(job: Job) -> Any:
+    folder = Path(job["folder"])
+    warm_up(folder)
+    found = {}
+    for number, shape in enumerate(job["shapes"]):
+        place = folder / str(number)
+        place.mkdir()
+        graph = TaskGraph(
+            TaskNode(task, tuple(before), job["weights"][shape["name"]][task]) for task, before, *_ in shape["tasks"]
+        )
+        seconds = {task: length for task, _, length, _ in shape["tasks"]}
+        found[shape["name"]] = supervise(place, graph, shape["executors"], seconds)
+    return found
+
+
+if __name__ == "__main__":
+    answer(_work)

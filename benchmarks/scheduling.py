@@ -1,0 +1,88 @@
+"""Makespan of plans of several shapes, over that of the schedule that perfect knowledge makes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import OWN, PEERS, ask
+from benchmarks.rounds import folder, interleaved, markdown, middle, spread
+from benchmarks.shapes import Shape, shapes
+
+NAME = "scheduling"
+WIDE = "wide"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who schedules, and what to call it in the table."""
+
+    module: str
+    title: str
+    python: Path = OWN
+    wide: bool = False
+    """Whether it is asked for 64 executors, too: with 64 interpreters or servers two cores measure their start."""
+
+
+OURS = {"exact": "ours, durations known", "coarse": "ours, low/medium/high known"}
+OTHERS = (
+    Contestant("gnu_make", "GNU make", wide=True),
+    Contestant("process_pool", "ProcessPoolExecutor", wide=True),
+    Contestant("ray_tasks", "Ray", PEERS),
+    Contestant("dask_futures", "Dask, priorities known", PEERS),
+    Contestant("doit_tasks", "doit", PEERS),
+    Contestant("langgraph_nodes", "LangGraph", PEERS),
+    Contestant("joblib_levels", "joblib, layer by layer", PEERS),
+    Contestant("luigi_tasks", "Luigi, priorities known", PEERS),
+    Contestant("prefect_flow", "Prefect", PEERS),
+    Contestant("process_pool_ranked", "(our order on a ProcessPoolExecutor, durations known)", wide=True),
+)
+
+
+def run(quick: bool, repeat: int) -> dict[str, Any]:
+    """Every contestant on every shape, once a round."""
+    plans = shapes(0.1) if quick else shapes()
+    contestants: dict[str, Callable[[], Any]] = {title: partial(_ours, kind, plans) for kind, title in OURS.items()}
+    if not quick:
+        contestants |= {other.title: partial(_other, other, plans) for other in OTHERS}
+    limits = {plan.name: {"perfect": plan.perfect(), "bound": plan.bound(), "M": plan.executors} for plan in plans}
+    return {"limits": limits, "samples": interleaved(contestants, repeat)}
+
+
+def _ours(kind: str, plans: list[Shape]) -> Any:
+    graphs = {plan.name: plan.exact() if kind == "exact" else plan.coarse() for plan in plans}
+    weights = {name: {task: node.weight for task, node in graph.nodes.items()} for name, graph in graphs.items()}
+    with folder() as place:
+        job = {"folder": str(place), "shapes": [plan.as_json() for plan in plans], "weights": weights}
+        return ask("ours", job)
+
+
+def _other(other: Contestant, plans: list[Shape]) -> Any:
+    asked = [plan.as_json() for plan in plans if other.wide or plan.name != WIDE]
+    with folder() as place:
+        return ask(other.module, {"folder": str(place), "shapes": asked}, python=other.python)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Makespan over the perfect-knowledge schedule, the best in the mean first."""
+    limits = results["limits"]
+    titles = [f"{name} (M={limit['M']}, {limit['perfect']:.2f} s)" for name, limit in limits.items()]
+    rows: list[tuple[float, list[str]]] = []
+    for contestant, samples in results["samples"].items():
+        if "not measured" in samples:
+            rows.append((9e9, [contestant, *["-"] * len(limits), "-", f"not measured: {samples['not measured']}"]))
+            continue
+        ratios = {
+            name: [sample[name]["makespan"] / limit["perfect"] for sample in samples if name in sample]
+            for name, limit in limits.items()
+        }
+        mean = statistics.geometric_mean([middle(found) for name, found in ratios.items() if found and name != WIDE])
+        start = middle([plan["start"] for sample in samples for plan in sample.values()])
+        cells = [spread(found, ".3f") if found else "-" for found in ratios.values()]
+        rows.append((mean, [contestant, *cells, f"{mean:.3f}", f"{start:.2f} s"]))
+    head = ["", *titles, "geometric mean without wide", "start of the pool"]
+    return markdown(head, [row for _, row in sorted(rows, key=lambda row: row[0])])

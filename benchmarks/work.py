@@ -1,0 +1,75 @@
+"""Works for our worker processes, in place of a model's."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.workers.worker import Job, Work
+
+clients: list[ModelClient] = []
+"""Kept, as an executor keeps its own while it works."""
+
+
+def sleeper(seconds: dict[str, float]) -> Work:
+    """Sleep for as long as each task takes; the result is always taken."""
+
+    def work(job: Job) -> Outcome:
+        time.sleep(seconds[job.claim.task])
+        job.merged({})
+        return Outcome(TaskState.MERGED)
+
+    return work
+
+
+def sleeper_unsynced(seconds: dict[str, float]) -> Work:
+    """The same without the sync that makes a finished task durable."""
+    without_sync()
+    return sleeper(seconds)
+
+
+def without_sync() -> None:
+    """Have this process sync nothing any more: beside a figure with syncs, what they cost."""
+    os.fdatasync = lambda fd: None
+
+
+def stopping_at_once(folder: str) -> Work:
+    """Note when the worker was up, and stop the run at its first task."""
+    note_up(folder)
+
+    def work(job: Job) -> Outcome:
+        raise BudgetReached(f"{job.claim.task} was claimed: that is all there was to see")
+
+    return work
+
+
+def holding(folder: str) -> Work:
+    """Be ready to ask a model, and hold the first task until told to let it go."""
+    become_ready(folder)
+
+    def work(job: Job) -> Outcome:
+        while not (Path(folder) / f"go.{job.claim.task}").exists():
+            time.sleep(0.05)
+        job.merged({})
+        return Outcome(TaskState.MERGED)
+
+    return work
+
+
+def become_ready(folder: str) -> None:
+    """Build the client that asks the gateway, and note when that was done."""
+    clients.append(ModelClient(Path(folder) / "gateway", "token"))
+    clients[-1]._sdk  # noqa: B018 - it is built at the first call; here that would need a gateway
+    note_up(folder)
+
+
+def note_up(folder: str) -> None:
+    """Write down, for whoever counts such files, that this process is up, and since when."""
+    mark = Path(folder) / f".{os.getpid()}"
+    mark.write_text(repr(time.monotonic()))
+    mark.rename(Path(folder) / f"up.{os.getpid()}")
