@@ -87,7 +87,7 @@ def open_executor(traced: TracedSettings) -> Callable[[Job], Outcome]:
 
 
 def _wrap_all(clock: Clock) -> None:
-    clock.wrap(ExecutorAgent, "_open", "workspace")
+    clock.wrap(ExecutorAgent, "_begin", "workspace")
     clock.wrap(ModelClient, "ask", "SDK and gateway, with the model")
     clock.wrap(ToolBox, "run", lambda box, name, arguments: "bash" if name == "bash" else "editor")
     clock.wrap(Trunk, "snapshot", "snapshots")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,11 +123,14 @@ class Ahead:
                 return begun.finish(command, watch, started)
         return self._runner(command)
 
-    def close(self) -> None:
-        """End it unless it was used."""
+    def close(self, *, wait: bool = False) -> None:
+        """End it unless it was used. Its namespaces take the kernel a while; with `wait`, nothing of it is left."""
         begun, self._begun = self._begun, None
         if begun:
-            begun.close()
+            ending = threading.Thread(target=begun.close, name="sandbox ending")
+            ending.start()  # no daemon: this process ends after it
+            if wait:
+                ending.join()
 
     def _told(self, begun: Begun, command: Command) -> bool:
         """Say what to do; False when it does not wait any more."""

@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 def shell(runner: BubblewrapRunner, folder: Path) -> Iterator[Ahead]:
     waiting = runner.ahead(_bash(folder, ""))
     yield waiting
-    waiting.close()
+    waiting.close(wait=True)
 
 
 def _bash(folder: Path, script: str, timeout_s: float = 60) -> Command:
@@ -145,7 +145,7 @@ def test_closed_it_is_gone_with_all_that_it_held(runner: BubblewrapRunner, folde
     waiting = runner.ahead(_bash(folder, ""))
     assert waiting._begun
     pid = waiting._begun.process.pid
-    waiting.close()
+    waiting.close(wait=True)
     assert not Path(f"/proc/{pid}").exists()
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
