@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test attacks faults bench check emptied lock clean
+.PHONY: help setup claude-code demo test attacks faults bench check emptied lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
@@ -16,6 +16,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
+
+claude-code: setup ## add Claude Code (380 MB) to the environment: its tests then run, too
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["claude-code"])')"
 
 demo: setup ## build the medium demo project from its recording, without a key
 	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium
@@ -29,7 +32,7 @@ attacks: setup ## play every attack, the long ones too, then remove each guard: 
 	$(BIN)/python -m tests.checks.guards
 
 faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability tests/batch
 
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench

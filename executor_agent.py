@@ -13,18 +13,21 @@ any executor goes on with any attempt.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from parallel_orchestrator.agent.client import ModelClient
-from parallel_orchestrator.agent.prompt import opening
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.agent.claude_code.hands import CALL_S, TOOLS, ClaudeCodeHands
+from parallel_orchestrator.agent.claude_code.program import find
+from parallel_orchestrator.agent.claude_code.session import START_S, Runner, Session, Setting, session_id
+from parallel_orchestrator.agent.client import Answer, ModelClient
+from parallel_orchestrator.agent.prompt import claude_code_texts, opening
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, runner_for
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
-from parallel_orchestrator.records.command import CommandRunner
 from parallel_orchestrator.records.errors import RequestRefused, TaskLimit
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
@@ -34,7 +37,7 @@ from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
@@ -71,11 +74,14 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
+    ahead: bool = True
+    """Whether a shell and a pytest wait in sandboxes for each task's next command and tests: quicker, for some
+    25 MB an executor."""
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
     """An executor's work, made inside its worker process: for tasks of one run, or of many."""
-    runner = lru_cache(maxsize=8)(detect)
+    runner = lru_cache(maxsize=8)(runner_for)
 
     @lru_cache(maxsize=8)
     def agent(run: RunDirectory, around: Surroundings) -> ExecutorAgent:
@@ -87,13 +93,14 @@ def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
 class ExecutorAgent:
     """Works on one task of a run after the other, in one process."""
 
-    def __init__(self, settings: ExecutorSettings, run: RunDirectory, runner: CommandRunner) -> None:
+    def __init__(self, settings: ExecutorSettings, run: RunDirectory, runner: Runner) -> None:
         self._settings = settings
         self._run = run
         self._scenario = require_scenario(run)
-        self._plan = read_plan(run.plan)
+        self._plan = plan_of(run)
         self._runner = runner
-        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S)
+        self._ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.ahead else None
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, self._ahead)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
@@ -101,30 +108,43 @@ class ExecutorAgent:
         What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
         """
         task = self._plan.task(job.claim.task)
-        transcript = self._open(task, job.claim)
-        client = self._client(job.claim)
-        try:
-            ended = take_turns(transcript, self._means(job, client), self._limits())
-            if ended.kind is End.FAILED:
-                transcript.outcome("failed", ended.reason)
-                return Outcome(TaskState.FAILED, ended.reason)
-            transcript.outcome("submitted", ended.reason)
-            return self._submit(task, job, transcript)
-        except (TaskLimit, RequestRefused) as error:
-            transcript.outcome("failed", str(error))
-            return Outcome(TaskState.FAILED, str(error))
-        finally:
-            client.close()
-            transcript.close()
+        with ExitStack() as ending:
+            transcript = self._transcript(task, job.claim)
+            ending.callback(transcript.close)
+            hands = self._hands(task, job.claim, transcript)
+            ending.callback(hands.close)
+            client = self._client(job.claim)
+            ending.callback(client.close)
+            ending.callback(self._trunk.close)
+            try:
+                if transcript.is_new:
+                    self._begin(task, job, transcript, hands)
+                ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())
+                if ended.kind is End.FAILED:
+                    transcript.outcome("failed", ended.reason)
+                    return Outcome(TaskState.FAILED, ended.reason)
+                hands.finish(ended.text)
+                transcript.outcome("submitted", ended.reason)
+                return self._submit(task, job, transcript)
+            except (TaskLimit, RequestRefused) as error:
+                transcript.outcome("failed", str(error))
+                return Outcome(TaskState.FAILED, str(error))
 
-    def _open(self, task: Task, claim: Claim) -> Transcript:
-        """The attempt's transcript and workspace, begun now or found as they were left."""
-        run, scenario = self._run, self._scenario
-        run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
-        transcript = Transcript(run.transcript(claim.folder, task.id, claim.attempt))
-        if transcript.is_new:
-            base = self._trunk.head()
-            self._trunk.open_workspace(self._folder(claim), base)
+    def _transcript(self, task: Task, claim: Claim) -> Transcript:
+        """The attempt's transcript: a new one, or as it was left."""
+        self._run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
+        return Transcript(self._run.transcript(claim.folder, task.id, claim.attempt))
+
+    def _begin(self, task: Task, job: Job, transcript: Transcript, hands: ToolBox | ClaudeCodeHands) -> None:
+        """Make the workspace, and record what the conversation starts with."""
+        scenario, claim = self._scenario, job.claim
+        base = self._trunk.head()
+        self._trunk.open_workspace(self._folder(claim), base)
+        if isinstance(hands, ClaudeCodeHands):
+            job.report("starting Claude Code", START_S + 30)
+            _, text = claude_code_texts(scenario.requirements, self._plan, task)
+            start = hands.opening(text, scenario.endpoint_profile)
+        else:
             start = opening(
                 requirement=scenario.requirements,
                 plan=self._plan,
@@ -132,8 +152,26 @@ class ExecutorAgent:
                 model=scenario.executor_model,
                 profile=scenario.endpoint_profile,
             )
-            transcript.begin(start, base=base, run=scenario.run, task_id=task.id, attempt=claim.attempt)
-        return transcript
+        transcript.begin(start, base=base, run=scenario.run, task_id=task.id, attempt=claim.attempt)
+
+    def _hands(self, task: Task, claim: Claim, transcript: Transcript) -> ToolBox | ClaudeCodeHands:
+        """What carries out the model's calls in the attempt's workspace."""
+        scenario = self._scenario
+        if scenario.backend == "api":
+            return ToolBox(self._folder(claim), self._runner, BASH_TIMEOUT_S, self._ahead)
+        attempt = Caller(scenario.run, claim.task, claim.attempt)
+        system, text = claude_code_texts(scenario.requirements, self._plan, task)
+        setting = Setting(
+            model=scenario.executor_model,
+            session=session_id(attempt),
+            tools=TOOLS,
+            system=system,
+            max_turns=scenario.max_turns + 1,
+            max_cost_usd=None if scenario.replay else scenario.task_max_cost_usd,
+        )
+        state = self._run.claude_state(claim.folder, claim.task, claim.attempt)
+        session = Session(self._runner, find(), self._folder(claim), state, setting)
+        return ClaudeCodeHands(session, scenario.executor_model, lambda: transcript.conversation.said_last or text)
 
     def _submit(self, task: Task, job: Job, transcript: Transcript) -> Outcome:
         """Offer the work to the trunk, and send it back into its conversation when it cannot be taken."""
@@ -167,16 +205,25 @@ class ExecutorAgent:
         token = mint(settings.secret, Caller(self._scenario.run, claim.task, claim.attempt))
         return ModelClient(settings.socket, token)
 
-    def _means(self, job: Job, client: ModelClient) -> Means:
+    def _means(self, job: Job, transcript: Transcript, client: ModelClient, hands: ToolBox | ClaudeCodeHands) -> Means:
         folder = self._folder(job.claim)
 
         def progress(doing: str) -> None:
             # How long an answer takes is the gateway's to bound; how long a tool takes is ours.
-            job.report(doing, None if doing.startswith("asking") else BASH_TIMEOUT_S + 30)
+            job.report(doing, None if doing.startswith("asking") else CALL_S + 30)
+
+        def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
+            # While the model thinks, its next command and the tests of its work get ready.
+            hands.prepare()
+            self._trunk.prepare()
+            betas = transcript.conversation.start.get("betas", "")
+            answer = client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn, betas=betas)
+            hands.answered(answer.usage)
+            return answer
 
         return Means(
-            ask=client.ask,
-            tools=ToolBox(folder, self._runner, BASH_TIMEOUT_S),
+            ask=ask,
+            tools=hands,
             snapshot=lambda: self._trunk.snapshot(folder),
             restore=lambda tree: self._trunk.restore(folder, tree),
             progress=progress,

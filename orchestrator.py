@@ -16,13 +16,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.cli.app import make_app, run_app
-from parallel_orchestrator.records.errors import OrchestratorError, UsageError
+from parallel_orchestrator.records.errors import UsageError
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
@@ -43,6 +43,9 @@ log = logging.getLogger("parallel_orchestrator.orchestrator")
 
 PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
 """What the fork server imports once, so that every executor has it."""
+
+MOST_AHEAD = 16
+"""Up to so many executors have sandboxes waiting for them; beyond, the memory is better left to others."""
 
 
 class ParallelOrchestrator:
@@ -110,7 +113,11 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     view = make_view(quiet)
     log_file = BatchDirectory(given.folder.absolute()).log
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
-    return run_batch(given, lambda options, part: Run(settle(options, os.environ), part), tools, view)
+
+    def make(name: str, options: Options, part: View, again: Sequence[str] | None) -> Run:
+        return Run(settle(options, os.environ), part, again, name)
+
+    return run_batch(given, make, tools, view)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workfor
     from parallel_orchestrator.workers.supervisor import Workforce
     from parallel_orchestrator.workers.worker import WorkSource
 
-    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret)
+    settings = ExecutorSettings(gateway.config.socket, gateway.config.secret, executors <= MOST_AHEAD)
     return Workforce(executors, WorkSource(open_executor, settings), PRELOAD, lock.descriptor)
 
 
@@ -141,10 +148,13 @@ class Run:
     view: View
     retry: Sequence[str] | None = None
     """Failed tasks to try again; empty: all of them; None: none."""
+    name: str = ""
+    """In a batch, of the scenario."""
 
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.report.summary import finished_summary
+        from parallel_orchestrator.workers.forking import warm_up
 
         try:
             around, described = self.check()
@@ -153,6 +163,7 @@ class Run:
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
+                warm_up(PRELOAD)  # while the gateway starts and the planner's model thinks
                 with self._gateway(owned) as gateway:
                     site = self.prepare(owned, gateway, around)
                     self._build(site, gateway)
@@ -167,10 +178,12 @@ class Run:
 
         hide_memory()
         require_prices(self.settled.scenario)
+        # Only Claude Code needs a sandbox to plan.
+        around = None if self.settled.scenario.planner_backend == "api" else self.check()[0]
         with self._owned() as owned:
             self.say(self.who_pays())
             with self._gateway(owned) as gateway:
-                return self._plan(owned, gateway)
+                return self._plan(owned, gateway, around)
 
     def price(self, usage: Mapping[str, int]) -> float | None:
         """USD that such a usage costs at the executors' model; None when that is not known."""
@@ -182,11 +195,12 @@ class Run:
 
     def say(self, text: str) -> None:
         """Tell the person, and the log."""
-        log.info("%s", text)
+        log.info("%s%s", f"{self.name}: " if self.name else "", text)
         self.view.say(text)
 
     def check(self) -> tuple[Surroundings, str]:
         """What can be found wrong before a directory is touched; where commands will run, and a line on it."""
+        from parallel_orchestrator.agent.claude_code.program import acting
         from parallel_orchestrator.agent.sandbox import choose
         from parallel_orchestrator.config.options import is_shipped
         from parallel_orchestrator.gateway.prices import require_prices
@@ -195,8 +209,10 @@ class Run:
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
         scenario, recording = self.settled.scenario, self.settled.recording
         require_prices(scenario)
+        claude_code = acting(scenario)
         ours = recording is not None and is_shipped(recording)
-        return choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        return around, f"{told}. {claude_code}" if claude_code else told
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
@@ -210,56 +226,36 @@ class Run:
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:
         """The output directory, ours until the end, with its log open."""
-        from parallel_orchestrator.store.directory import cut_torn_tails, own
-        from parallel_orchestrator.store.logfile import log_to, stop_logging
+        from parallel_orchestrator.store.directory import occupied
         from parallel_orchestrator.trunk import git
 
         git.require()
-        owned = own(self.settled.directory, self.settled.scenario, self.view.say)
-        with ExitStack() as ending:
-            ending.callback(owned.lock.release)
-            handler = log_to(owned.run.log)
-            ending.callback(stop_logging, handler)
-            try:
-                cut_torn_tails(owned.run, self.view.say)  # the journal itself tells the log
-                yield owned
-            except OrchestratorError as error:
-                log.error("%s", error)
-                raise
+        with occupied(self.settled.directory, self.settled.scenario, self.view.say) as owned:
+            yield owned
 
     def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Site:
         """All that must be there before executors begin: repository, plan, packages, and a queue that tells the truth.
 
         May run beside other runs' preparations, in threads of one process.
         """
+        from parallel_orchestrator.agent.packages import provide
+
         trunk = self._open_trunk(owned, around)
-        plan = self._plan(owned, gateway)
-        if venv := self._install(owned, plan):
+        plan = self._plan(owned, gateway, around)
+        if venv := provide(plan.packages, owned.run.venv, allowed=owned.scenario.allow_install, say=self.say):
             around = replace(around, venv=venv)
             trunk = self._open_trunk(owned, around)
         site = Site(owned, trunk, plan, around)
         self._recover(site)
         return site
 
-    def _install(self, owned: OwnedRun, plan: Plan) -> Path | None:
-        """The venv with those of the plan's packages that are not here; None when there are none."""
-        from parallel_orchestrator.agent.packages import install, missing
-
-        packages = missing(plan.packages)
-        if not packages:
-            return None
-        if not owned.scenario.allow_install:
-            raise UsageError(f"the plan needs {', '.join(packages)}: allow it with --allow-install, or plan without")
-        self.say(f"installing {', '.join(packages)} …")
-        return install(packages, owned.run.venv)
-
     def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
-        from parallel_orchestrator.agent.sandbox import detect
+        from parallel_orchestrator.agent.sandbox import runner_for
         from parallel_orchestrator.trunk import Trunk
 
-        trunk = Trunk(owned.run, detect(around.sandbox, around.venv), TEST_TIMEOUT_S)
+        trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
         trunk.create()
         return trunk
 
@@ -285,19 +281,19 @@ class Run:
 
         return RunConfig.of(owned.scenario, owned.run.ledger, self.settled.recording)
 
-    def _plan(self, owned: OwnedRun, gateway: GatewayProcess) -> Plan:
+    def _plan(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings | None) -> Plan:
         """The run's plan: the one on disk, the one given, or the planner's."""
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.store.files import write_whole
-        from parallel_orchestrator.store.plan_file import plan_text, read_plan
+        from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.workers.forking import warm_up
-        from planner_agent import PlannerAgent
+        from planner_agent import open_planner
 
-        warm_up(PRELOAD)  # while the planner's model thinks
+        warm_up(PRELOAD)  # while the planner's model thinks; the first call alone does something
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
-            return read_plan(owned.run.plan)
+            return plan_of(owned.run)
         if plan is None and owned.scenario.plan_sha256:
             raise UsageError(
                 "this run was to start from a plan file and stopped before it was taken over: "
@@ -306,25 +302,29 @@ class Run:
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
-            planner = PlannerAgent(ModelClient(gateway.config.socket, token), owned.scenario, note=self.say)
+            client = ModelClient(gateway.config.socket, token)
+            planner = open_planner(owned.scenario, owned.run, client, around, self.say)
             plan = planner.create_plan(owned.scenario.requirements)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
     def _recover(self, site: Site) -> None:
         """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""
+        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.watch import reuse
+        from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
 
+        clear_up()
         run, graph = site.owned.run, site.plan.graph()
         choice = choose_executors(graph, site.owned.scenario.max_executors)
         self.say(f"plan: {site.plan.complexity.level}, {choice.reason}")
         with closing(TaskQueue(run, graph)) as queue:
             again = queue.to_retry(self.retry)
             run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
-            queue.start_session(choice.executors)
+            queue.start_session(choice.executors, plan_digest(site.plan))
             for merge in site.trunk.recover():
                 queue.adopt(merge.task, merge.evidence)
             queue.take_back(None, "its orchestrator ended")
@@ -368,7 +368,9 @@ class Run:
 
         run, scenario = site.owned.run, site.owned.scenario
         summary = incomplete_summary(run, scenario, site.plan)
-        write_page(run.page, lambda: summary_page(read_state(run, scenario, site.plan), summary))
+        write_page(
+            run.page, lambda: summary_page(read_state(run, scenario, site.plan), summary), in_batch=bool(self.name)
+        )
         write_whole(run.summary, summary_text(summary))
         return summary
 
@@ -378,8 +380,9 @@ class Run:
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.report.summary_page import summary_page, write_page
         from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.store.plan_file import plan_of
 
-        owned, trunk, plan = site.owned, site.trunk, site.plan
+        owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
         self.say("testing the whole …")
         final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)
@@ -390,25 +393,12 @@ class Run:
             "docs/execution_summary.json": summary_text(summary),
         }
         trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
-        write_page(owned.run.page, lambda: summary_page(state, summary))
+        write_page(owned.run.page, lambda: summary_page(state, summary), in_batch=bool(self.name))
         write_whole(owned.run.summary, summary_text(summary))
         return summary
 
 
-def export_recording(directory: Path, file: Path) -> int:
-    """Write a run's answers as a recording; how many there are."""
-    from parallel_orchestrator.config.options import resume_options
-    from parallel_orchestrator.gateway.recording import dump, from_ledger
-    from parallel_orchestrator.store.files import write_whole
-    from parallel_orchestrator.store.paths import RunDirectory
-
-    requirement = resume_options(directory, {}).requirements
-    recording = from_ledger(RunDirectory(directory.absolute()).ledger, requirement, file.stem)
-    write_whole(file, dump(recording, "The answers of a run, exported from its ledger."))
-    return len(recording.answers)
-
-
-app = make_app(start, start_batch, export_recording)
+app = make_app(start, start_batch)
 
 
 def main() -> None:

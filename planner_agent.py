@@ -15,15 +15,21 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from parallel_orchestrator.agent.claude_code.planning import ClaudeCodePlanning
+from parallel_orchestrator.agent.claude_code.program import find
+from parallel_orchestrator.agent.claude_code.session import Session, Setting, session_id
 from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.agent.packages import missing
+from parallel_orchestrator.agent.sandbox import runner_for
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shortened
-from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.records.scenario import Scenario, Surroundings
+from parallel_orchestrator.records.token import Caller
+from parallel_orchestrator.store.paths import RunDirectory
 
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 32_000
@@ -33,7 +39,7 @@ MAX_ECHO = 100_000
 """Characters of an unusable answer that are sent back with its faults."""
 CUT_OFF = f"the answer was cut off at {MAX_TOKENS} tokens: plan shorter"
 
-PROMPT = """\
+_PROMPT = """\
 You plan software projects for a team of autonomous engineers who work in parallel and cannot talk to each other.
 Analyse how complex the requirement is, then split it into tasks.
 
@@ -58,7 +64,7 @@ Rules:
 - verify lists shell commands, run once in the root of the finished project, that prove the whole; they exit with 0
   on success, ask nothing and leave no files behind. src is not on the path by itself there: PYTHONPATH=src.
 
-Answer with one JSON object of exactly this shape and nothing else:
+{answer} of exactly this shape and nothing else:
 {"complexity": {"level": "simple|medium|complex", "reasoning": "", "key_features": [""], "technical_components": [""]},
  "contract": "", "integration_notes": "", "packages": [], "verify": [""],
  "tasks": [{"id": "task_1", "name": "", "description": "what to build and how, specific enough to work from alone",
@@ -67,19 +73,43 @@ Answer with one JSON object of exactly this shape and nothing else:
             "integration_notes": ""}]}
 """
 
+PROMPT = _PROMPT.replace("{answer}", "Answer with one JSON object")
+CLAUDE_CODE_PROMPT = _PROMPT.replace("{answer}", "You have no files to look at. Give as structured output one object")
+
+PLAN_SCHEMA = json.dumps(Plan.model_json_schema())
+"""For Claude Code, which checks by it what it is given; `plan_faults` checks the rest."""
+
+
+class Planning(Protocol):
+    """One planning conversation."""
+
+    def say(self, text: str) -> tuple[str, str | None]:
+        """The text of the model's answer, and its stop reason."""
+
+    def accept(self) -> None:
+        """The last answer is good."""
+
+    def close(self) -> None:
+        """The conversation is over."""
+
 
 class PlannerAgent:
     """Turns requirements into plans by asking a model through the gateway.
 
-    `note` hears each answer that had to be asked again, with its faults.
+    `note` hears each answer that had to be asked again, with its faults. `planning`: how the model is asked, when
+    not by the Messages API alone.
     """
 
     def __init__(
-        self, client: ModelClient, scenario: Scenario, note: Callable[[str], None] = lambda text: None
+        self,
+        client: ModelClient,
+        scenario: Scenario,
+        note: Callable[[str], None] = lambda text: None,
+        planning: Callable[[], Planning] | None = None,
     ) -> None:
-        self._client = client
         self._scenario = scenario
         self._note = note
+        self._planning = planning or (lambda: ApiPlanning(client, scenario))
         self._plans: dict[str, Plan] = {}
 
     def analyze_complexity(self, requirement: str) -> Complexity:
@@ -93,22 +123,19 @@ class PlannerAgent:
         return self._plans[requirement]
 
     def _ask_until_valid(self, requirement: str) -> Plan:
-        messages: list[dict[str, Any]] = [{"role": "user", "content": self._first_message(requirement)}]
-        faults: list[str] = []
-        for turn in range(1, MAX_ATTEMPTS + 1):
-            answer = self._client.ask(self._request(messages), turn=turn, phase="work", phase_turn=turn)
-            text = "".join(block["text"] for block in answer.content if block["type"] == "text")
-            if answer.stop_reason == "refusal":
-                raise PlanRefused(f"the model refuses to plan this requirement: {text or 'no reason given'}")
-            cut = answer.stop_reason == "max_tokens"
-            plan, faults = (None, [CUT_OFF]) if cut else self._read(text)
-            if plan is not None and not faults:
-                return plan
-            self._note(f"plan {turn} of at most {MAX_ATTEMPTS} is not usable: " + "; ".join(shortened(faults)))
-            messages += [
-                {"role": "assistant", "content": text[:MAX_ECHO].rstrip() or "(nothing)"},
-                {"role": "user", "content": _complaint(faults)},
-            ]
+        said, faults = self._first_message(requirement), list[str]()
+        with contextlib.closing(self._planning()) as planning:
+            for turn in range(1, MAX_ATTEMPTS + 1):
+                text, stop_reason = planning.say(said)
+                if stop_reason == "refusal":
+                    raise PlanRefused(f"the model refuses to plan this requirement: {text or 'no reason given'}")
+                cut = stop_reason == "max_tokens"
+                plan, faults = (None, [CUT_OFF]) if cut else self._read(text)
+                if plan is not None and not faults:
+                    planning.accept()
+                    return plan
+                self._note(f"plan {turn} of at most {MAX_ATTEMPTS} is not usable: " + "; ".join(shortened(faults)))
+                said = _complaint(faults)
         listed = "\n".join(f"  {fault}" for fault in shortened(faults))
         raise PlanRefused(
             f"no usable plan after {MAX_ATTEMPTS} answers; the last one's faults:\n{listed}\n"
@@ -120,20 +147,6 @@ class PlannerAgent:
         if self._scenario.planner_instructions:
             parts.append(f"<instructions>\n{self._scenario.planner_instructions}\n</instructions>")
         return "\n\n".join(parts)
-
-    def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        request: dict[str, Any] = {
-            "model": self._scenario.planner_model,
-            "max_tokens": MAX_TOKENS,
-            "system": PROMPT,
-            "messages": messages,
-        }
-        if self._scenario.endpoint_profile == "anthropic":
-            import anthropic
-
-            schema = anthropic.transform_schema(Plan)
-            request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-        return request
 
     def _read(self, text: str) -> tuple[Plan | None, list[str]]:
         if len(text) > MAX_CHARACTERS:
@@ -148,6 +161,64 @@ class PlannerAgent:
         if self._scenario.allow_install:
             return []
         return [f"package {name!r} is not installed here: use the standard library" for name in missing(plan.packages)]
+
+
+def open_planner(
+    scenario: Scenario, run: RunDirectory, client: ModelClient, around: Surroundings | None, note: Callable[[str], None]
+) -> PlannerAgent:
+    """The planner of a run, with the back end that its scenario names. `around`: where Claude Code may run."""
+    if scenario.planner_backend == "api" or around is None:
+        return PlannerAgent(client, scenario, note)
+    setting = Setting(
+        model=scenario.planner_model,
+        session=session_id(Caller(scenario.run, "plan", 1)),
+        tools="",
+        system=CLAUDE_CODE_PROMPT,
+        max_turns=2 * MAX_ATTEMPTS,
+        schema=PLAN_SCHEMA,
+    )
+    session = Session(runner_for(around.sandbox), find(), run.planning / "workspace", run.planning, setting)
+    return PlannerAgent(client, scenario, note, lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile))
+
+
+class ApiPlanning:
+    """Asks by the Messages API; the answers so far are part of each request."""
+
+    def __init__(self, client: ModelClient, scenario: Scenario) -> None:
+        self._client = client
+        self._scenario = scenario
+        self._messages: list[dict[str, Any]] = []
+        self._turns = 0
+
+    def say(self, text: str) -> tuple[str, str | None]:
+        """The text of the model's answer, and its stop reason."""
+        self._messages.append({"role": "user", "content": text})
+        self._turns += 1
+        request = self._request(list(self._messages))
+        answer = self._client.ask(request, turn=self._turns, phase="work", phase_turn=self._turns)
+        said = "".join(block["text"] for block in answer.content if block["type"] == "text")
+        self._messages.append({"role": "assistant", "content": said[:MAX_ECHO].rstrip() or "(nothing)"})
+        return said, answer.stop_reason
+
+    def accept(self) -> None:
+        """Nothing: nobody else is to hear of it."""
+
+    def close(self) -> None:
+        """Nothing: the client is its owner's."""
+
+    def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "model": self._scenario.planner_model,
+            "max_tokens": MAX_TOKENS,
+            "system": PROMPT,
+            "messages": messages,
+        }
+        if self._scenario.endpoint_profile == "anthropic":
+            import anthropic
+
+            schema = anthropic.transform_schema(Plan)
+            request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+        return request
 
 
 def json_part(text: str) -> str:

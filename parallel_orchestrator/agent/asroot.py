@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallel_orchestrator.store.scratch import marked, remove_orphans
+
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _EVERYBODY = 0o666
 _GROUPS = Path("/sys/fs/cgroup")
@@ -27,7 +29,7 @@ def device_nodes() -> Iterator[dict[str, Path]]:
     if os.geteuid() != 0:
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="devices-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=marked("devices-"), ignore_cleanup_errors=True) as folder:
         yield _nodes(Path(folder))
 
 
@@ -59,13 +61,23 @@ def process_group(limit: int) -> Iterator[list[str]]:
         yield ["/bin/sh", "-c", _ENTER, str(group / "cgroup.procs")] if group else []
     finally:
         if group:
-            with contextlib.suppress(OSError):
-                group.rmdir()  # nothing of the command is left in it
+            _remove_group(group)  # nothing of the command is left in it
+
+
+def remove_orphaned_groups() -> None:
+    """Remove the control groups that killed executors have left; one that still holds a process stays."""
+    if os.geteuid() == 0 and (parent := _parent()):
+        remove_orphans(parent, _remove_group)
+
+
+def _remove_group(group: Path) -> None:
+    with contextlib.suppress(OSError):
+        group.rmdir()
 
 
 def _group(parent: Path, limit: int) -> Path | None:
     try:
-        group = Path(tempfile.mkdtemp(prefix="command-", dir=parent))
+        group = Path(tempfile.mkdtemp(prefix=marked("command-"), dir=parent))
         (group / "pids.max").write_text(str(limit))
     except OSError:
         return None

@@ -55,6 +55,13 @@ _ENDS: dict[str, type[OrchestratorError]] = {
 }
 """What the gateway's own error types mean for the caller."""
 
+_ARGUMENTS = frozenset(
+    {"model", "max_tokens", "messages", "system", "tools", "thinking", "output_config", "cache_control"}
+)
+"""Fields of a body that are arguments of the SDK's method. It passes on others, beta ones say, as they are."""
+
+_TIMES = ("endpoint_s", "waited_s")
+
 _PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Error types that are gone at the next try."""
 
@@ -94,8 +101,8 @@ class ModelClient:
         self._token = token
         self._patience_s = patience_s
 
-    def ask(self, request: Mapping[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
-        """The model's answer to `request`, the arguments of `messages.stream`.
+    def ask(self, request: Mapping[str, Any], /, *, turn: int, phase: str, phase_turn: int, betas: str = "") -> Answer:
+        """The model's answer to `request`, a body of the Messages API. `betas`: the beta features that it uses.
 
         `turn` counts all answers of the attempt and is part of the ledger's key: asked again after a
         fault or a restart, the same answer is delivered. An answer that the SDK cannot read comes back
@@ -108,6 +115,7 @@ class ModelClient:
             "x-orchestrator-turn": str(turn),
             "x-orchestrator-phase": phase,
             "x-orchestrator-phase-turn": str(phase_turn),
+            **({"anthropic-beta": betas} if betas else {}),
         }
         away_since, broken, wait = time.monotonic(), 0, _FIRST_WAIT_S
         while True:
@@ -117,8 +125,10 @@ class ModelClient:
                 _log.info("turn %d gave no answer: %s", turn, fault)
                 if fault.begun:
                     away_since, broken, wait = time.monotonic(), broken + 1, _FIRST_WAIT_S
-                if broken >= _MAX_BROKEN or time.monotonic() - away_since > self._patience_s:
-                    raise CannotGoOn(f"the gateway gives no answer ({fault}); resume the run") from fault
+                if broken >= _MAX_BROKEN:
+                    raise CannotGoOn(f"the gateway gives no whole answer ({fault}); resume the run") from fault
+                if time.monotonic() - away_since > self._patience_s:
+                    raise EndpointUnavailable(f"the gateway gives no answer ({fault}); resume the run") from fault
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
 
@@ -133,7 +143,8 @@ class ModelClient:
         import httpx2
 
         # A transport of one's own also keeps proxies of the environment out of the way.
-        transport = httpx2.HTTPTransport(uds=str(self._socket))
+        # There is no TLS on a Unix socket; making ready for it takes twenty milliseconds for each client.
+        transport = httpx2.HTTPTransport(uds=str(self._socket), verify=False)
         return anthropic.Anthropic(
             api_key=self._token,
             base_url="http://gateway",
@@ -149,10 +160,13 @@ class ModelClient:
 
         begun = False
         try:
-            with self._sdk.messages.stream(**request, extra_headers=headers) as stream:
+            known = {name: value for name, value in request.items() if name in _ARGUMENTS}
+            more = {name: value for name, value in request.items() if name not in _ARGUMENTS}
+            with self._sdk.messages.stream(**known, extra_headers=headers, extra_body=more or None) as stream:
                 begun = True
+                times = {name: stream.response.headers.get(f"x-orchestrator-{name}") for name in _TIMES}
                 message = _whole(stream) or self._assembled(request, headers)
-            return self._answer(message, turn)
+            return self._answer(message, times if all(times.values()) else self._times(turn))
         except anthropic.APIStatusError as error:
             raise _meaning(error) from error
         except (
@@ -168,17 +182,21 @@ class ModelClient:
         )
         return message
 
-    def _answer(self, message: dict[str, Any], turn: int) -> Answer:
+    def _times(self, turn: int) -> dict[str, Any]:
+        """Asked for where the stream began before they were known."""
         import httpx2
 
-        times = self._sdk.get(f"/orchestrator/turn/{turn}", cast_to=httpx2.Response).json()
+        times: dict[str, Any] = self._sdk.get(f"/orchestrator/turn/{turn}", cast_to=httpx2.Response).json()
+        return times
+
+    def _answer(self, message: dict[str, Any], times: Mapping[str, Any]) -> Answer:
         return Answer(
             content=_clean(message["content"]),
             stop_reason=message["stop_reason"],
             usage=message.get("usage") or {},
             model=message.get("model", ""),
-            endpoint_s=times["endpoint_s"],
-            waited_s=times["waited_s"],
+            endpoint_s=float(times["endpoint_s"]),
+            waited_s=float(times["waited_s"]),
         )
 
 

@@ -24,6 +24,7 @@ LISTING_LIMIT = 1_000
 """Entries of the longest directory listing."""
 
 _CONTEXT_LINES = 4
+_MOST_PLACES = 100
 _NOT_LISTED = frozenset({"__pycache__", "node_modules"})
 
 
@@ -76,7 +77,7 @@ class Editor:
         if len(places) > 1:
             lines = ", ".join(str(text.count("\n", 0, place) + 1) for place in places[:20])
             raise ToolFault(
-                f"old_str was found {len(places)} times in {path} (lines {lines}), nothing was changed; "
+                f"old_str was found {_times(len(places))} in {path} (lines {lines}), nothing was changed; "
                 "make it unique by adding lines around it"
             )
         place = places[0]
@@ -180,12 +181,17 @@ def _lines(text: str) -> list[str]:
 
 
 def _places(text: str, wanted: str) -> list[int]:
-    """Where `wanted` begins in `text`, overlapping ones too."""
-    places, start = [], text.find(wanted)
-    while start >= 0:
+    """Where `wanted` begins in `text`, overlapping ones too; the first of very many."""
+    places: list[int] = []
+    start = text.find(wanted)
+    while start >= 0 and len(places) < _MOST_PLACES:
         places.append(start)
         start = text.find(wanted, start + 1)
     return places
+
+
+def _times(count: int) -> str:
+    return f"{count} times" if count < _MOST_PLACES else f"{count} times or more"
 
 
 def _numbered(lines: list[str], first: int) -> str:

@@ -20,7 +20,7 @@ LAST_WAIT_S = 10.0
 class Namespace:
     """The processes of one sandbox, held by a descriptor of the first of them: kill that and all are gone."""
 
-    def __init__(self, report: bytes, watch: Watch) -> None:
+    def __init__(self, report: bytes, watch: Watch | None = None) -> None:
         self.killed_early = False
         self._watch = watch
         self._init = json.loads(report)["child-pid"] if report else 0
@@ -41,7 +41,7 @@ class Namespace:
     def is_within_limits(self) -> bool:
         """Whether it takes up no more than it may, its processes being those that its own /proc lists."""
         proc = Path(f"/proc/{self._init}/root/proc")
-        return self._watch.allows(proc, partial(_listed, proc))
+        return self._watch is None or self._watch.allows(proc, partial(_listed, proc))
 
     def terminate(self) -> None:
         """Ask everything in it to end."""
@@ -54,7 +54,7 @@ class Namespace:
         """End everything in it, and wait until it is gone: its first process ends after all others."""
         if self._descriptor < 0:
             return
-        self.killed_early = self.killed_early or bool(self._watch.verdict)
+        self.killed_early = self.killed_early or bool(self._watch and self._watch.verdict)
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
         gone = select.poll()
@@ -63,7 +63,10 @@ class Namespace:
 
 
 def _listed(proc: Path) -> list[int]:
+    """The processes in `proc`; none as long as the sandbox is being set up: until then the host's own stands there."""
     try:
+        if proc.stat().st_dev == Path("/proc").stat().st_dev:
+            return []
         with os.scandir(proc) as entries:
             return [int(entry.name) for entry in entries if entry.name.isdecimal()]
     except OSError:

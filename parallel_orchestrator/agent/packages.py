@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -30,6 +30,17 @@ def missing(packages: Sequence[str]) -> list[str]:
     What is no requirement at all counts as missing.
     """
     return [package for package in packages if not _is_met(package)]
+
+
+def provide(packages: Sequence[str], venv: Path, *, allowed: bool, say: Callable[[str], None]) -> Path | None:
+    """`venv` with what is missing here of a plan's packages; None when nothing is. Raises UsageError, as `install`."""
+    wanted = missing(packages)
+    if not wanted:
+        return None
+    if not allowed:
+        raise UsageError(f"the plan needs {', '.join(wanted)}: allow it with --allow-install, or plan without")
+    say(f"installing {', '.join(wanted)} …")
+    return install(wanted, venv)
 
 
 def install(packages: Sequence[str], venv: Path) -> Path:

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_orchestrator.agent.results import ToolFault
+from parallel_orchestrator.store.folders import open_folder
 
 MOUNT = "/workspace"
 """Where the model is told that it works."""
@@ -86,7 +87,7 @@ class Workspace:
     """The folder of one attempt, held by a descriptor. All paths are relative to it, as the model writes them."""
 
     def __init__(self, root: Path, *, in_one_step: bool = sys.platform == "linux") -> None:
-        self._root = os.open(root, _DIRECTORY)
+        self._root = open_folder(root)
         self._in_one_step = in_one_step
 
     def close(self) -> None:

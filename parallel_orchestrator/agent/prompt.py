@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from parallel_orchestrator.agent.claude_code.wire import request_of as claude_code_request
 from parallel_orchestrator.agent.tools import BASH, EDITOR
 from parallel_orchestrator.agent.transcript import Conversation
 from parallel_orchestrator.records.plan import Plan, Task
@@ -21,20 +22,17 @@ MAX_TOKENS = 16_000
 
 _CACHED = {"type": "ephemeral"}
 
-SYSTEM = """\
+_SYSTEM = """\
 You are one of several software engineers who build one project at the same time. Each has one task of a common plan. \
 Work on your own task to its end, without asking back: nobody reads along until you have finished.
 
 Where you work
-- The project root is /workspace. Use only paths relative to it. It holds what the finished tasks have merged so far.
+- The project root is /workspace. {paths} It holds what the finished tasks have merged so far.
 - `src` is the import root: src/app/core.py is imported as app.core. Tests are in tests/, documentation is in docs/.
 - pytest is set up already in pyproject.toml, which you leave as it is.
 
 Your tools
-- str_replace_based_edit_tool views, creates and changes files.
-- bash runs a command in the project root. Every call is a fresh shell: no variable, directory or background process \
-of an earlier call is there, and what a command leaves running is ended with it. There is no network, so nothing can \
-be installed. A command may take two minutes.
+{tools}
 - To run the program by hand, set the import root: PYTHONPATH=src python -m app
 
 What to deliver
@@ -53,6 +51,23 @@ How to finish
 - Then answer with a short report, without a tool call: what you built, what you checked, what others should know. \
 Your work is then merged and tested together with everybody else's. Should that fail, you are told what happened.
 """
+
+SYSTEM = _SYSTEM.format(
+    paths="Use only paths relative to it.",
+    tools="""\
+- str_replace_based_edit_tool views, creates and changes files.
+- bash runs a command in the project root. Every call is a fresh shell: no variable, directory or background process \
+of an earlier call is there, and what a command leaves running is ended with it. There is no network, so nothing can \
+be installed. A command may take two minutes.""",
+)
+
+CLAUDE_CODE_SYSTEM = _SYSTEM.format(
+    paths="Use no path outside it.",
+    tools="""\
+- Nobody is there to be asked, and git is not used: whatever you leave in the project root is taken as your work.
+- There is no network, so nothing can be installed. A command may take two minutes. What it leaves running may be \
+ended at any time.""",
+)
 
 _PLAIN_TOOLS: list[dict[str, Any]] = [
     {
@@ -115,9 +130,16 @@ def opening(*, requirement: str, plan: Plan, task: Task, model: str, profile: Pr
     }
 
 
+def claude_code_texts(requirement: str, plan: Plan, task: Task) -> tuple[str, str]:
+    """The same for Claude Code, which has tools and a system prompt of its own: what is added to that, and the task."""
+    return f"{CLAUDE_CODE_SYSTEM}\n{_shared_text(requirement, plan)}", _task_text(plan, task)
+
+
 def build_request(conversation: Conversation) -> dict[str, Any]:
     """The next request of a conversation: arguments of `messages.stream`, made of its transcript alone."""
     start = conversation.start
+    if start.get("backend") == "claude-code":
+        return claude_code_request(start, conversation.messages, conversation.discarded_cuts)
     request = {
         "model": start["model"],
         "max_tokens": MAX_TOKENS * 2**conversation.discarded_cuts,

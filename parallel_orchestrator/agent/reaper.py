@@ -1,4 +1,4 @@
-"""Runs one command without a sandbox and leaves nothing of it behind. A program: `python -I -S reaper.py LEASH argv...`
+"""Runs one command and leaves nothing of it behind. A program: `python -I -S reaper.py LEASH argv...`
 
 Who daemonises itself (fork twice, setsid) leaves its session and its process group, but not its
 ancestry: on Linux this process is the subreaper of all that the command starts, and what loses its
@@ -7,7 +7,7 @@ parent becomes its child. When the command ends, or the leash breaks, all of it 
 LEASH is the descriptor of a pipe's reading end. Whoever holds the writing end asks the command to
 end by writing a byte, and kills it by closing the pipe, or by dying: no kill -9 leaves it running.
 
-Not covered: a command that kills this process first. It has the same rights.
+Not covered: a command that kills this process first. Without a sandbox it has the same rights.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def main(leash: int, argv: list[str]) -> int:
     os.set_blocking(bell_end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(bell_end)
+    if select.select([leash], [], [], 0)[0]:
+        return 128 + signal.SIGKILL  # who wanted it is dead already
     # Python ignores these two, and what is ignored stays so across exec.
     command = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
     code = _wait(command, leash, bell)

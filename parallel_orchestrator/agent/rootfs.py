@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parallel_orchestrator.records.command import RESULTS, Command
@@ -15,7 +15,7 @@ TMP = "/tmp"  # noqa: S108
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 _TMPFS_BYTES = str(512 * 2**20)
 
-_SET_LIMITS = """
+SET_LIMITS = """
 ulimit -c 0; ulimit -n 1024; ulimit -v 4194304; ulimit -f 524288
 echo 1000 > /proc/self/oom_score_adj; renice -n 10 -p $$ > /dev/null
 """
@@ -32,8 +32,13 @@ def limited(command: Command, results: str, processes: int | None = None) -> lis
     """
     # dash knows only -p.
     count = f"ulimit -u {processes} || ulimit -p {processes}" if processes else ""
-    script = f'{{ {_SET_LIMITS}{count}\n}} 2>/dev/null; exec "$@"'
+    script = f'{{ {SET_LIMITS}{count}\n}} 2>/dev/null; exec "$@"'
     return ["/bin/sh", "-c", script, "sh", *(part.replace(RESULTS, results) for part in command.argv)]
+
+
+def limited_program(argv: Sequence[str]) -> list[str]:
+    """A program's arguments behind a shell that sets what limits it can live with: its address space is its own."""
+    return ["/bin/sh", "-c", '{ ulimit -f 524288\nulimit -c 0\n} 2>/dev/null; exec "$@"', "sh", *argv]
 
 
 def environment(home: str, venv: Path | None) -> dict[str, str]:
@@ -83,12 +88,19 @@ def _kernel_settings() -> list[str]:
     return [part for name in names for part in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")]
 
 
+_OF_PYTHON = ("bin", "include", "lib", "lib32", "lib64", "libexec", "share", "ssl", "pyvenv.cfg")
+
+
 def python_binds(venv: Path | None) -> list[str]:
-    """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown."""
+    """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown.
+
+    No more of its folder than Python made there: who ran `python -m venv .` has the project around it.
+    """
     real = Path(sys.executable).resolve().parent.parent
     prefixes = [Path(sys.prefix), Path(sys.base_prefix), real, *([venv] if venv else [])]
     arguments: list[str] = []
     for path in dict.fromkeys([*prefixes, *(prefix.resolve() for prefix in prefixes)]):
         if path != Path("/") and not path.is_relative_to("/usr"):
-            arguments += ["--ro-bind", str(path), str(path)]
+            for part in (path / name for name in _OF_PYTHON):
+                arguments += ["--ro-bind-try", str(part), str(part)]
     return arguments

@@ -14,16 +14,18 @@
   `asroot`) the watch is alone, and a fork bomb can slow the machine down until the time limit. Until the watch looks,
   a command gets further by what memory and disk take in that time. Folders twice beyond their limit get no further
   command.
-- A wall clock. Everything that it started, daemons too, is dead when the call returns.
+- A wall clock. Everything that it started, daemons too, is dead when the call returns, and soon after the death of
+  whoever made the call: a `reaper` outside the sandbox sees to that. bwrap's own --die-with-parent does not when it
+  has only just begun: it is then too early for the signal, or leaves a child behind that waits for it for ever.
 
 It does not cover: the mode of the host's device nodes (null, zero, full, random, urandom, tty) where root cannot make
 others: there a command of root's can `chmod 000 /dev/zero` for the whole machine. Neither does it cover: faults of
 the kernel; load on processor and disk, but for a lower priority; what is in the project itself, which can be read and
 changed; what of the host can be seen there (kernel version and command line, load, memory, users' names, the
-workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (System V
-segments, socket and pipe buffers). Not counted as written: deleted files that are only mapped, or under way through a
-socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands first, which a command can
-take back.
+workspace's path in /proc/self/mountinfo). Not counted as memory: /tmp and /dev/shm, memory of no process (socket and
+pipe buffers; System V segments where there is no filter). Not counted as written: deleted files that are only mapped,
+or under way through a socket. Where memory runs out, the kernel's out-of-memory killer is told to take commands
+first, which a command can take back.
 
 **Plain**, without a sandbox: the command runs as you, and can read, write, reach and end what you can, the network
 and your other processes included. What holds is the clean environment, the limits of each process, the watch (it
@@ -42,19 +44,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 from parallel_orchestrator.agent import asroot, reaper, seccomp
-from parallel_orchestrator.agent.capture import Follower
-from parallel_orchestrator.agent.namespace import LAST_WAIT_S, Namespace
+from parallel_orchestrator.agent.ahead import STARTERS, Ahead, Begun, finished, folders_of, refused
+from parallel_orchestrator.agent.leash import Leashed
+from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.paths import MOUNT
-from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT, TMP, environment, limited, minimal_root, python_binds
+from parallel_orchestrator.agent.rootfs import (
+    RESULTS_MOUNT,
+    TMP,
+    environment,
+    limited,
+    limited_program,
+    minimal_root,
+    python_binds,
+)
+from parallel_orchestrator.agent.running import Program, Running
 from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
+from parallel_orchestrator.store.folders import open_up
+from parallel_orchestrator.store.scratch import places, remove_orphans, scratch_folder
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
@@ -62,12 +77,9 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
 
     Raises UsageError, with both ways on, where a sandbox is wanted and none works.
     """
-    if mode == "off":
-        return PlainRunner(venv)
-    program = shutil.which("bwrap")
-    if program is None:
-        raise _no_sandbox("bubblewrap (bwrap) is not installed")
-    runner = BubblewrapRunner(program, venv)
+    runner = runner_for(mode, venv)
+    if isinstance(runner, PlainRunner):
+        return runner
     with tempfile.TemporaryDirectory() as folder:
         try:
             probe = runner(Command(("true",), Path(folder), timeout_s=30))
@@ -76,6 +88,16 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
     if probe.code != 0:
         raise _no_sandbox(f"bubblewrap does not work on this machine ({probe.output.strip()})")
     return runner
+
+
+def runner_for(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:
+    """As `detect`, without trying it out: for what `choose` has settled on in this session."""
+    if mode == "off":
+        return PlainRunner(venv)
+    program = shutil.which("bwrap")
+    if program is None:
+        raise _no_sandbox("bubblewrap (bwrap) is not installed")
+    return BubblewrapRunner(program, venv)
 
 
 def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tuple[Surroundings, str]:
@@ -92,6 +114,13 @@ def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tupl
     if mode == "off" and os.geteuid() == 0 and key_at_stake:
         described += ", that is as root: they can read the credential from memory"
     return Surroundings("off" if mode == "off" else "required"), described
+
+
+def clear_up() -> None:
+    """Remove the temporary folders and control groups that killed orchestrators and executors of this user left."""
+    for place in places():
+        remove_orphans(place)
+    asroot.remove_orphaned_groups()
 
 
 @cache
@@ -115,6 +144,8 @@ class BubblewrapRunner:
     """Runs each command in a sandbox of its own."""
 
     name = "bubblewrap"
+    has_own_paths = True
+    """Whether what runs sees its folder, and what it is shown, in places of the sandbox's own."""
 
     def __init__(self, program: str, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._program = program
@@ -129,60 +160,91 @@ class BubblewrapRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         started = time.monotonic()
-        watch = Watch(self._limits, [folder for folder in (command.folder, command.results) if folder])
+        watch = self.watch(command)
         if watch.refusal:
-            return _refused(watch)
+            return refused(watch)
+        with self._begin(command) as begun:
+            return begun.finish(command, watch, started)
+
+    def ahead(self, command: Command) -> Ahead:
+        """Start a sandbox now in which what `command` begins with (`STARTERS`) waits for the rest of it.
+
+        Its folders may be filled in the meantime. The sandbox dies with the thread that made it.
+        """
+        starter = next(starter for starter in STARTERS if starter.fits(command))
+        begun = self._begin(replace(command, argv=starter.program), stdin=subprocess.PIPE)
+        return Ahead(self, starter, begun, command)
+
+    def watch(self, command: Command) -> Watch:
+        """A watch over a command that begins now, in a folder that can be entered."""
+        open_up(command.folder)
+        return Watch(self._limits, folders_of(command))
+
+    def _begin(self, command: Command, stdin: int = subprocess.DEVNULL) -> Begun:
+        with contextlib.ExitStack() as around:
+            status, status_end = os.pipe()
+            reports = around.enter_context(os.fdopen(status, "rb"))
+            devices = around.enter_context(asroot.device_nodes())
+            entry = around.enter_context(asroot.process_group(self._limits.processes + _OF_THE_SANDBOX))
+            leashed = around.enter_context(self._start(command, status_end, devices, entry, stdin))
+            return Begun(leashed, reports, around.pop_all())
+
+    def _start(
+        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str], stdin: int
+    ) -> Leashed:
+        results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
+        before, kept = self._inside(command.folder, results, status, devices)
+        arguments = [*entry, *before, *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
+        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
+
+    @contextlib.contextmanager
+    def running(self, program: Program) -> Iterator[Running]:
+        """Run it beside us, and end it with everything that it started when the block ends."""
+        watch = Watch(program.limits, [program.folder])
+        shown = [word for each in program.shown for word in (each.option, str(each.path.resolve()), each.inside)]
         status, status_end = os.pipe()
         with (
             os.fdopen(status, "rb") as reports,
             asroot.device_nodes() as devices,
-            asroot.process_group(self._limits.processes + _OF_THE_SANDBOX) as entry,
+            asroot.process_group(program.limits.processes + _OF_THE_SANDBOX) as entry,
         ):
-            process = self._start(command, status_end, devices, entry)
-            with process, Namespace(reports.readline(), watch) as namespace:
-                follower = Follower(process, command.output_limit)
-                in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-                if not in_time and not watch.verdict:
-                    namespace.terminate()
-                    follower.until_end(time.monotonic() + reaper.GRACE_S)
-                namespace.kill()
-                output = follower.rest()
-            began = namespace.killed_early or b"exit-code" in reports.read()
-        if not began and in_time:
-            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return _finished(process, output, watch, in_time, started)
+            before, kept = self._inside(program.folder, shown, status_end, devices)
+            arguments = [*entry, *before, *limited_program(program.argv)]
+            around = {**self._environment, **program.environment}
+            streams = {"stdin": program.stdin, "stderr": program.stderr}
+            with (
+                Leashed(arguments, around, Path("/"), 0, *kept, **streams) as leashed,
+                Namespace(reports.readline(), watch) as namespace,
+            ):
+                yield Running(leashed.process, watch, namespace.is_within_limits)
 
-    def _start(
-        self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str]
-    ) -> subprocess.Popen[bytes]:
+    def _inside(
+        self, folder: Path, more: Sequence[str], status: int, devices: Mapping[str, Path]
+    ) -> tuple[list[str], list[int]]:
+        """The words that put what follows them into a sandbox around `folder`, and the descriptors that they name."""
+        words = [
+            *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+            *("--hostname", "workspace", "--json-status-fd", str(status)),
+            *minimal_root(devices),
+            *("--bind", str(folder.resolve()), MOUNT, *more),
+            *self._python,
+            *("--remount-ro", "/", "--chdir", MOUNT),
+        ]
         # By descriptor: what is on its command line, the command could read in /proc.
-        words = self._options(command, status, devices)
         options = _as_file(b"".join(os.fsencode(word) + b"\0" for word in words))
-        arguments = [*entry, self._program, "--args", str(options)]
+        arguments = [self._program, "--args", str(options)]
         kept = [status, options]
         if filtering := seccomp.program():
             kept.append(_as_file(filtering))
             arguments += ["--seccomp", str(kept[-1])]
-        arguments += ["--", *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return _start(arguments, self._environment, Path("/"), *kept)
-
-    def _options(self, command: Command, status: int, devices: Mapping[str, Path]) -> list[str]:
-        folder = str(command.folder.resolve())
-        results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
-        return [
-            *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
-            *("--hostname", "workspace", "--json-status-fd", str(status)),
-            *minimal_root(devices),
-            *("--bind", folder, MOUNT, *results),
-            *self._python,
-            *("--remount-ro", "/", "--chdir", MOUNT),
-        ]
+        return [*arguments, "--"], kept
 
 
 class PlainRunner:
     """Runs each command as the user, below a `reaper` that leaves nothing of it behind."""
 
     name = "none"
+    has_own_paths = False
 
     def __init__(self, venv: Path | None = None, limits: Limits = USUAL) -> None:
         self._venv = venv
@@ -195,32 +257,37 @@ class PlainRunner:
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when it cannot be started."""
         started = time.monotonic()
+        open_up(command.folder)
         # A home of its own: what other commands or users put into a shared /tmp is not trusted.
-        with tempfile.TemporaryDirectory(prefix="command-", ignore_cleanup_errors=True) as home:
-            folders = [folder for folder in (command.folder, command.results, Path(home)) if folder]
+        with scratch_folder("command-") as private:
+            home = str(private)
+            folders = [folder for folder in (command.folder, command.results, private) if folder]
             watch = Watch(self._limits, folders)
             if watch.refusal:
-                return _refused(watch)
-            leash, leash_end = os.pipe()
+                return refused(watch)
             results = str(command.results.resolve()) if command.results else ""
-            arguments = [sys.executable, "-I", "-S", reaper.__file__, str(leash)]
-            arguments += limited(command, results)
-            process = _start(arguments, environment(home, self._venv), command.folder, leash)
-            with process:
-                follower = Follower(process, command.output_limit)
-                try:
-                    allowed = partial(_is_within_limits, watch, process)
-                    in_time = follower.until_end(started + command.timeout_s, allowed)
-                    if not in_time and not watch.verdict:
-                        with contextlib.suppress(BrokenPipeError):
-                            os.write(leash_end, b"T")
-                        follower.until_end(time.monotonic() + reaper.GRACE_S)
-                finally:
-                    os.close(leash_end)
-                    if not follower.until_end(time.monotonic() + LAST_WAIT_S):
-                        process.kill()
+            arguments = limited(command, results)
+            with Leashed(arguments, environment(home, self._venv), command.folder, command.output_limit) as leashed:
+                process, follower = leashed.process, leashed.follower
+                allowed = partial(_is_within_limits, watch, process)
+                in_time = follower.until_end(started + command.timeout_s, allowed)
+                if not in_time and not watch.verdict:
+                    leashed.ask_to_end()
+                    follower.until_end(time.monotonic() + reaper.GRACE_S)
+                leashed.end()
                 output = follower.rest().replace(home, TMP)
-            return _finished(process, output, watch, in_time, started)
+            return finished(process, output, watch, in_time, started)
+
+    @contextlib.contextmanager
+    def running(self, program: Program) -> Iterator[Running]:
+        """Run it beside us, and end it with everything that it started when the block ends."""
+        with scratch_folder("program-") as home:
+            watch = Watch(program.limits, [program.folder, home])
+            around = {**environment(str(home), self._venv), **program.environment}
+            arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
+            with Leashed(arguments, around, program.folder, 0, **streams) as leashed:
+                process = leashed.process
+                yield Running(process, watch, partial(_is_within_limits, watch, process))
 
 
 def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
@@ -229,46 +296,9 @@ def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
     return watch.allows(Path("/proc"), partial(reaper.descendants, process.pid))
 
 
-def _refused(watch: Watch) -> Finished:
-    return Finished(126, f"[not run: {watch.refusal}]", timed_out=False, seconds=0.0)
-
-
-def _finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_time: bool, started: float) -> Finished:
-    """How a command ended of which nothing is left, with what its limits have to say."""
-    watch.look_at_files()
-    code = _code(process)
-    note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
-    return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
-
-
-def _start(arguments: list[str], environment: dict[str, str], folder: Path, *kept: int) -> subprocess.Popen[bytes]:
-    """Start it in a session of its own, so that a Ctrl-C for us is none for it. `kept` are handed over to it."""
-    try:
-        return subprocess.Popen(
-            arguments,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=kept,
-        )
-    except OSError as error:
-        raise CannotGoOn(f"cannot start {arguments[0]}: {error.strerror or error}") from error
-    finally:
-        for descriptor in kept:
-            os.close(descriptor)
-
-
 def _as_file(content: bytes) -> int:
     """A descriptor to read it from."""
     descriptor = os.memfd_create("options")
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _code(process: subprocess.Popen[bytes]) -> int:
-    code = process.returncode
-    return code if code >= 0 else 128 - code

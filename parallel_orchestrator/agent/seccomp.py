@@ -1,11 +1,12 @@
 """The system calls that a sandboxed command may not make, as a seccomp filter for `bwrap --seccomp`.
 
-It holds for commands of any user, on x86_64 and aarch64; elsewhere there is none. What a command could
-use to take hold of another process, of the kernel or of the world outside fails with EPERM: ptrace, keyrings,
-bpf, perf, userfaultfd, io_uring, mounts, new namespaces, modules, kexec, file handles, and sockets of any
-other family than Unix, IPv4, IPv6 and netlink (vsock reaches a virtual machine's host from every network
-namespace). fallocate is not supported, so that disk space is taken no quicker than it is written, and clone3
-is unknown, as a filter cannot see its flags: libraries then use posix_fallocate's writes and clone.
+It holds for commands of any user, on x86_64 and aarch64; elsewhere there is none. What a command could use to take
+hold of another process, of the kernel or of the world outside fails with EPERM: ptrace, keyrings, bpf, perf,
+userfaultfd, io_uring, mounts, new namespaces, modules, kexec, file handles, and sockets of any other family than
+Unix, IPv4, IPv6 and netlink (vsock reaches a virtual machine's host from every network namespace); and shared memory
+of System V, which belongs to no process, so that nobody could count it. fallocate is not supported, so that disk
+space is taken no quicker than it is written, and clone3 is unknown, as a filter cannot see its flags: libraries then
+use posix_fallocate's writes and clone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _FORBIDDEN = {
     "unshare": (272, 97), "setns": (308, 268),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
     "kexec_load": (246, 104), "kexec_file_load": (320, 294),
-    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "shmget": (29, 194), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
 }
 # fmt: on
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.agent.editor import Editor
 from parallel_orchestrator.agent.paths import MOUNT, Workspace
 from parallel_orchestrator.agent.results import ToolFault, ToolResult
-from parallel_orchestrator.records.command import Command, CommandRunner
+from parallel_orchestrator.agent.transcript import ToolCall
+from parallel_orchestrator.records.command import Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
 
 EDITOR = "str_replace_based_edit_tool"
@@ -26,12 +28,28 @@ _log = logging.getLogger(__name__)
 class ToolBox:
     """Runs a model's tool calls. Whatever a call does wrong becomes a result that says so; nothing is raised for it."""
 
-    def __init__(self, folder: Path, runner: CommandRunner, bash_timeout_s: float = 120) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        runner: CommandRunner,
+        bash_timeout_s: float = 120,
+        start_ahead: StartAhead | None = None,
+    ) -> None:
         self._folder = folder.resolve()
         self._runner = runner
+        self._start_ahead = start_ahead
+        self._waiting: Ahead | None = None
         self._timeout_s = bash_timeout_s
         hosts = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
         self._host_path = re.compile("(?:" + "|".join(map(re.escape, hosts)) + r")(?![\w.-])")
+
+    def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
+        """Carry out an answer's calls one after the other, each announced to `progress`."""
+        results = []
+        for call in calls:
+            progress(str(call))
+            results.append(self.run(call.name, call.arguments))
+        return results
 
     def run(self, name: str, arguments: object) -> ToolResult:
         """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
@@ -46,6 +64,23 @@ class ToolBox:
             result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
         shown = self._host_path.sub(MOUNT, redact.foreign(result.content))
         return ToolResult(shown or "(no output)", result.is_error)
+
+    def prepare(self) -> None:
+        """Have a shell waiting for the next command, so that it need not be waited for then; `close` gives it up."""
+        if self._start_ahead and self._waiting is None:
+            self._waiting = self._start_ahead(self._command(""))
+
+    def answered(self, usage: Mapping[str, Any]) -> None:
+        """Nothing: what an answer cost is the ledger's to know."""
+
+    def finish(self, text: str) -> None:
+        """Nothing: nobody else is to be told the model's closing words."""
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self._waiting:
+            self._waiting.close()
+            self._waiting = None
 
     def mutates(self, name: str, arguments: object) -> bool:
         """Whether the call can change files of the workspace."""
@@ -77,7 +112,7 @@ class ToolBox:
                 f"a command may not hold NUL and has at most {_COMMAND_LIMIT:,} bytes; write long text to a file first"
             )
         command = command.encode(errors="replace").decode()
-        done = self._runner(Command(("bash", "-c", command), self._folder, self._timeout_s))
+        done = self._run(self._command(command))
         output = done.output.rstrip("\n")
         if done.timed_out:
             note = f"[stopped: it ran longer than {self._timeout_s:g} s; everything that it started was ended]"
@@ -85,3 +120,13 @@ class ToolBox:
         if done.code != 0:
             output = f"{output}\n[exit code {done.code}]".lstrip("\n")
         return ToolResult(output)
+
+    def _command(self, script: str) -> Command:
+        return Command(("bash", "-c", script), self._folder, self._timeout_s)
+
+    def _run(self, command: Command) -> Finished:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return self._runner(command)
+        with closing(waiting):
+            return waiting(command)

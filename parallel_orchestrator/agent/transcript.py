@@ -1,15 +1,18 @@
 """The conversation of one attempt, as a journal, and what follows from it.
 
-    start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt
+    start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt;
+               with Claude Code also backend, request (its other fields) and betas, all as its first request had them
     answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded
     tree       turn, tree                     the workspace before the turn's tools ran
     results    turn, results, seconds         one result for each tool call, in order
     repair     round, text, base, tree        facts sent back; the workspace begins again as that tree
     finished | submitted | failed | ...       reason: how it ended
 
-Every record is on disk before the next step is taken. What the model is sent, and every
-decision on how to go on, is computed from the records alone, so that a conversation which
-was killed goes on with the same bytes.
+Every record is written before the next step is taken, so a kill loses none. Of those that cannot
+be had again (results, repairs, how it failed) each has reached the disk by then, with all before it; the
+others a power failure may take: the answer is in the ledger, the tree was as volatile, and the end follows
+from the rest. What the model is sent, and every decision on how to go on, is computed from the
+records alone, so that a conversation which was killed goes on with the same bytes.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ GO_ON = "Your answer was cut off at the output limit. Go on exactly where it sto
 NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
 """Stop reasons of answers whose tool calls are not carried out."""
 
+_HAD_AGAIN = frozenset({"start", "answer", "tree", "submitted"})
+"""Records that are not waited for until they are on disk: whatever rests on them comes after a later one that is."""
+
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 """Times, durations and counters: a result that differs in these alone says nothing new."""
 
@@ -53,8 +59,9 @@ class ToolCall:
     def __str__(self) -> str:
         """The call in one line, for progress."""
         arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
-        told = [str(arguments[key]) for key in ("command", "path") if key in arguments]
-        return " ".join([self.name, *told]).replace("\n", "; ")[:120]
+        told = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
+        name = [] if len(told) > 1 else [self.name]  # the editor's commands say enough
+        return " ".join([*name, *told]).replace("\n", "; ")[:120]
 
 
 @dataclass
@@ -94,6 +101,8 @@ class Conversation:
     """How often the last call was made in a row with the same result."""
     stale_turns: int = 0
     """Turns in a row that gave no result and left no workspace that was not there before, in this phase."""
+    said_last: str = ""
+    """What was sent back into the conversation last; empty in its first phase."""
     outcome: Record | None = None
     _last_call: str = ""
     _seen: set[bytes] = field(default_factory=set)
@@ -157,6 +166,7 @@ class Conversation:
         self.base, self.tree, self.stop_reason, self.outcome = record["base"], record["tree"], None, None
         self.cuts = self.discarded_cuts = self.empties = self.error_turns = self.repeats = 0
         self._last_call, self.stale_turns, self._seen = "", 0, set()
+        self.said_last = record["text"]
         self._say([{"type": "text", "text": record["text"]}])
 
     def _is_new(self, text: str) -> bool:
@@ -273,4 +283,5 @@ class Transcript:
         self._journal.close()
 
     def _add(self, kind: str, **fields: Any) -> None:
-        self.conversation.apply(self._journal.append({"kind": kind, **fields}, durable=True))
+        durable = kind not in _HAD_AGAIN
+        self.conversation.apply(self._journal.append({"kind": kind, **fields}, durable=durable))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -77,10 +77,10 @@ class Ask(Protocol):
 
 
 class Tools(Protocol):
-    """Carries out tool calls; `ToolBox`."""
+    """Carries out tool calls; `ToolBox`, or Claude Code."""
 
-    def run(self, name: str, arguments: object) -> ToolResult:
-        """The result of one call, also of one that went wrong."""
+    def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
+        """The results of an answer's calls in their order, also of those that went wrong."""
         ...
 
     def mutates(self, name: str, arguments: object) -> bool:
@@ -141,13 +141,8 @@ def _use_tools(transcript: Transcript, means: Means) -> None:
     if changing and transcript.conversation.tree is None:
         transcript.tree(means.snapshot())
     started = time.monotonic()
-    results = [_use(call, means) for call in calls]
+    results = means.tools.run_all(calls, means.progress)
     transcript.results(results, round(time.monotonic() - started, 3))
-
-
-def _use(call: ToolCall, means: Means) -> ToolResult:
-    means.progress(str(call))
-    return means.tools.run(call.name, call.arguments)
 
 
 def verdict(now: Conversation, limits: Limits) -> Ended | None:

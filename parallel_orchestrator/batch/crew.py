@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 0.25
+
 
 class Crew:
     """So many threads that do one job after the other. A job handles its own errors.
@@ -26,12 +28,14 @@ class Crew:
         """Have one of the threads do it."""
         self._jobs.put(job)
 
-    def end(self) -> None:
-        """Return when all jobs are done."""
+    def end(self, meanwhile: Callable[[], None]) -> None:
+        """Return when all jobs are done; `meanwhile` is called every now and then, and once after the last."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(_LOOK_S)
+                meanwhile()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

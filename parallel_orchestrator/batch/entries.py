@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,9 +13,11 @@ from parallel_orchestrator.config.options import Options, Settled
 from parallel_orchestrator.records.errors import DamagedState, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
+from parallel_orchestrator.report.batch_summary import kept
 from parallel_orchestrator.report.summary import finished_summary
 from parallel_orchestrator.store.directory import OwnedRun, read_scenario
 from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Story(Protocol):
     """The steps of one run; orchestrator.Run."""
 
     settled: Settled
+    retry: Sequence[str] | None
+    """Failed tasks to try again; empty: all of them; None: none."""
 
     def check(self) -> tuple[Surroundings, str]:
         """What can be found wrong before a directory is touched."""
@@ -75,7 +79,7 @@ class Entry:
     folder: str
     """Of its run, in the batch's."""
     finished: dict[str, Any] | None = None
-    """Its summary, when it is finished already."""
+    """What is kept of its summary, when it is finished already."""
 
     @property
     def scenario(self) -> Scenario:
@@ -88,10 +92,15 @@ class Entry:
 
 
 def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
+    """The scenario as the batch has it. It is not finished when its failed tasks are to be tried again."""
+    folder = folder_of(batch, name, story.settled.scenario)
+    finished = finished_summary(RunDirectory(batch.root / folder)) if story.retry is None else None
+    return Entry(name, story, folder, kept(finished))
+
+
+def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
     """The scenario's folder: NAME, or NAME-HASH6 where NAME holds the run of an earlier text of it."""
-    scenario = story.settled.scenario
-    folder = name if _may_use(batch.root / name, scenario) else f"{name}-{_identity_hash(scenario)}"
-    return Entry(name, story, folder, finished_summary(RunDirectory(batch.root / folder)))
+    return name if _may_use(batch.root / name, scenario) else f"{name}-{_identity_hash(scenario)}"
 
 
 def _may_use(directory: Path, scenario: Scenario) -> bool:
@@ -108,7 +117,13 @@ def _identity_hash(scenario: Scenario) -> str:
 def remember(batch: BatchDirectory, executors: int, max_cost_usd: float | None, options: Mapping[str, Options]) -> None:
     """Write down what `resume` needs to go on with the batch by its folder alone."""
     scenarios = [
-        {"name": name, "requirements": one.requirements, "replay": one.replay, "settings": one.settings}
+        {
+            "name": name,
+            "requirements": one.requirements,
+            "replay": one.replay,
+            "settings": one.settings,
+            "variables": one.variables,
+        }
         for name, one in options.items()
     ]
     fields = {"version": 1, "max_executors": executors, "max_cost_usd": max_cost_usd, "scenarios": scenarios}
@@ -129,7 +144,9 @@ def recall(batch: BatchDirectory) -> Remembered:
     try:
         fields = json.loads(batch.config.read_text())
         options = {
-            one["name"]: Options(one["requirements"], None, None, one["replay"], one["settings"])
+            one["name"]: Options(
+                one["requirements"], None, None, one["replay"], one["settings"], one.get("variables", {})
+            )
             for one in fields["scenarios"]
         }
         return Remembered(fields["max_executors"], fields["max_cost_usd"], options)
@@ -137,6 +154,34 @@ def recall(batch: BatchDirectory) -> Remembered:
         raise UsageError(f"{batch.root} holds no batch (there is no batch.json in it)") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedState(f"{batch.config} is damaged ({error}); start the batch again from its YAML file") from error
+
+
+def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]:
+    """By scenario the failed tasks to try again: those named as SCENARIO/TASK; with none, all that failed anywhere.
+
+    Raises UsageError for what is not named so, and where nothing failed.
+    """
+    folders = {record["folder"]: name for name, record in _last_summaries(batch).items()}
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        folder, _, name = task.rpartition("/")
+        if folder not in folders:
+            raise UsageError(f"{batch.root} is a batch: name the task as SCENARIO/TASK, not {task!r}")
+        found.setdefault(folders[folder], []).append(name)
+    if not tasks:
+        found = {name: [] for name, record in _last_summaries(batch).items() if record["failed"]}
+    if not found:
+        raise UsageError(f"no task failed in {batch.root}, so there is nothing to retry")
+    return found
+
+
+def _last_summaries(batch: BatchDirectory) -> dict[str, dict[str, Any]]:
+    """By scenario, the folder of its last run and how many tasks failed there."""
+    folders: dict[str, str] = {}
+    for record in read_all(batch.journal):
+        folders |= record.get("scenarios", {})
+    runs = {name: finished_summary(RunDirectory(batch.root / folder)) for name, folder in folders.items()}
+    return {name: {"folder": folder, "failed": (runs[name] or {}).get("failed", 0)} for name, folder in folders.items()}
 
 
 def require_place(batch: BatchDirectory) -> None:

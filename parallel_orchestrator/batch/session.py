@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.runlock import RunLock
 
-MakeStory = Callable[[Options, View], Story]
-"""Makes the run of one scenario."""
+MakeStory = Callable[[str, Options, View, Sequence[str] | None], Story]
+"""Makes the run of the scenario of that name; the last is `Story.retry`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Given:
     executors: int
     max_cost_usd: float | None
     """Cap over all scenarios together."""
+    retry: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By scenario, the failed tasks to try again; empty: all of them."""
 
 
 def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[s
     started = time.monotonic()
     batch = BatchDirectory(given.folder.absolute())
     require_place(batch)
-    stories = _checked(given.options, make, view)
+    stories = _checked(given, make, view)
     _make(batch)
     lock = RunLock.acquire(batch.run_lock, say=view.say)
     try:
@@ -64,19 +66,40 @@ def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[s
         lock.release()
 
 
-def _checked(options: Mapping[str, Options], make: MakeStory, view: View) -> dict[str, Story]:
+def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
     """The runs of all scenarios. Raises UsageError with every fault that can be found before anything is begun."""
     stories: dict[str, Story] = {}
     faults = []
-    for name, one in options.items():
+    for name, one in given.options.items():
         try:
-            stories[name] = make(one, PartOfView(view, name))
+            stories[name] = make(name, one, PartOfView(view, name), given.retry.get(name))
             stories[name].check()
         except UsageError as error:
             faults.append(f"{name}: {error}")
     if faults:
         raise UsageError(faults[0] if len(faults) == 1 else "\n".join(["nothing was begun:", *dict.fromkeys(faults)]))
+    _require_one_way_to_ask(stories)
     return stories
+
+
+def _require_one_way_to_ask(stories: Mapping[str, Story]) -> None:
+    """Refuse scenarios whose calls one gateway cannot make: it has one key, one endpoint, one table of prices."""
+    ways: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for name, story in stories.items():
+        scenario, paid_by = story.settled.scenario, story.settled.credential
+        if not scenario.replay:
+            way = (story.who_pays(), paid_by.value if paid_by else None, scenario.prices)
+            ways.setdefault(way, []).append(name)
+    if len(ways) > 1:
+        told = [
+            f"  {', '.join(names)}: {paying}" + (f", prices of {prices}" if prices else "")
+            for (paying, _, prices), names in ways.items()
+        ]
+        raise UsageError(
+            "the scenarios of a batch share one key, one endpoint and one price file, and these differ:\n"
+            + "\n".join(told)
+            + "\nnothing was begun; choose those of one kind with --only, or give them a file of their own"
+        )
 
 
 def _make(batch: BatchDirectory) -> None:

@@ -33,7 +33,7 @@ from parallel_orchestrator.records.errors import (
     KeyRefused,
     OrchestratorError,
 )
-from parallel_orchestrator.report.batch_summary import Ending
+from parallel_orchestrator.report.batch_summary import Ending, kept
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.store.batchlog import BatchLog, BatchSource
@@ -118,13 +118,15 @@ class Batch:
         start = replace(paying.story.gateway_config(), max_cost_usd=max_cost_usd, spent_before_usd=spent(self.entries))
         with self._tools.serving(start, lock.descriptor) as gateway:
             self._gateway = gateway
-            self._preparers, self._finishers = Crew(self.executors, "prepare"), Crew(self.executors, "finish")
+            self._preparers, self._finishers = Crew(2 * self.executors, "prepare"), Crew(self.executors, "finish")
             force = self._tools.workforce(self.executors, gateway, lock)
             self._supervisor = Supervisor(BatchSource(self.batch), force, self._tick, self._stops)
             try:
                 self._supervisor.supervise()
-                self._finishers.end()
-                self._preparers.end()
+                self._finishers.end(self._show)  # the last tests take their time
+                self._preparers.end(self._show)
+                if self._fatal:
+                    raise self._fatal
             finally:
                 self._supervisor.board.close()
 
@@ -140,7 +142,10 @@ class Batch:
             entry = self._by_root[member.run.root]
             if not replica.unsettled and self._leaves(entry):
                 self._finishers.do(partial(self._finish, entry))
-        self._watch.look(self._log.refresh(), supervisor.slots.values(), self._gateway)
+        self._show()
+
+    def _show(self) -> None:
+        self._watch.look(self._log.refresh(), self._supervisor.slots.values(), self._gateway)
 
     def _stops(self, report: Report) -> bool:
         """Whether an executor's error stops everything. One that stops a single scenario is seen to."""
@@ -177,9 +182,11 @@ class Batch:
     def _finish(self, entry: Entry) -> None:
         """Test and sum up a scenario whose tasks are settled."""
         try:
-            summary = entry.story.finish(self._sites[entry.name])
-            self._gateway.close_run(self._sites[entry.name].owned.scenario.run)
+            site = self._sites[entry.name]
+            summary = entry.story.finish(site)
+            self._gateway.close_run(site.owned.scenario.run)
             self._end(entry, summary)
+            del self._sites[entry.name]
         except Exception as error:  # noqa: BLE001 - as in _prepare
             self._end(entry, None, _foreseen(error))
 
@@ -193,14 +200,15 @@ class Batch:
         with closing(TaskQueue(site.owned.run, site.plan.graph())) as queue:
             while queue.refresh().held and time.monotonic() < deadline:
                 time.sleep(0.1)
-        self.endings[entry.name] = replace(self.endings[entry.name], summary=entry.story.stopped(site))
+        self.endings[entry.name] = replace(self.endings[entry.name], summary=kept(entry.story.stopped(site)))
+        del self._sites[entry.name]
 
     def _end(self, entry: Entry, summary: dict[str, Any] | None, error: OrchestratorError | None = None) -> None:
         """Record what became of a scenario; an error that concerns all is kept for the next tick."""
         if isinstance(error, STOPS_EVERYTHING):
             self._fatal = error
             return
-        ending = self.endings[entry.name] = Ending(entry.name, entry.folder, summary, error)
+        ending = self.endings[entry.name] = Ending(entry.name, entry.folder, kept(summary), error)
         if error:
             log.error("%s: %s", entry.name, error)
         self._log.closed(entry.name, ending.status, str(error or ""))
@@ -211,7 +219,7 @@ class Batch:
         for entry in self._todo:
             if entry.name in self._sites and entry.name not in self.endings:
                 with suppress(OrchestratorError):
-                    summary = entry.story.stopped(self._sites[entry.name])
+                    summary = kept(entry.story.stopped(self._sites[entry.name]))
                     self.endings[entry.name] = Ending(entry.name, entry.folder, summary)
 
 

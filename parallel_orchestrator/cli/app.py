@@ -9,7 +9,7 @@ import typer
 
 from parallel_orchestrator.cli.answer import Answer, answering, run_app
 from parallel_orchestrator.cli.default_command import DefaultRun
-from parallel_orchestrator.cli.looking import Export, Looking
+from parallel_orchestrator.cli.looking import Looking
 from parallel_orchestrator.cli.mending import Mending
 from parallel_orchestrator.cli.running import Running, Start, StartBatch
 from parallel_orchestrator.cli.starting import Starting
@@ -39,6 +39,7 @@ _EXAMPLES = {
     "retry": """
         parallel-orchestrator retry outputs/todo-list
         parallel-orchestrator retry outputs/todo-list task_2 task_5 --max-turns 90
+        parallel-orchestrator retry outputs/batch complex-3/task_2
         """,
     "status": """
         parallel-orchestrator status outputs/todo-list
@@ -74,7 +75,7 @@ _EXAMPLES = {
 }
 
 
-def make_app(start: Start, start_batch: StartBatch, export: Export) -> typer.Typer:
+def make_app(start: Start, start_batch: StartBatch) -> typer.Typer:
     """The command line."""
     app = typer.Typer(
         cls=DefaultRun,
@@ -90,7 +91,7 @@ def make_app(start: Start, start_batch: StartBatch, export: Export) -> typer.Typ
         ),
     )
     app.callback()(_group)
-    running, looking, starting, mending = Running(start, start_batch), Looking(export), Starting(), Mending()
+    running, looking, starting, mending = Running(start, start_batch), Looking(), Starting(), Mending()
     for command in (
         *(running.run, running.plan, running.batch, running.resume, running.retry),
         *(looking.status, looking.logs, starting.init, starting.doctor, looking.schema, looking.export),

@@ -26,15 +26,9 @@ if TYPE_CHECKING:
 _WIDTH_ELSEWHERE = 120
 """Columns where standard output is no terminal."""
 
-Export = Callable[[Path, Path], int]
-"""Writes a run's recording into a file; the number of its answers."""
-
 
 class Looking:
     """One method a command; its docstring is its help."""
-
-    def __init__(self, export: Export) -> None:
-        self._export = export
 
     def status(self, directory: p.RunOrBatch, *, follow: p.Follow = False) -> Answer:
         """Show how a run or a batch stands.
@@ -105,7 +99,9 @@ class Looking:
 
         --replay plays them again, without a key.
         """
-        count = self._export(directory, recording)
+        from parallel_orchestrator.upkeep.export import export_recording
+
+        count = export_recording(directory, recording)
         return Answer(f"{count} answers written to {recording}", {"answers": count, "recording": str(recording)})
 
 

@@ -25,6 +25,13 @@ Sandbox = Annotated[
         autocompletion=lambda: ["auto", "required", "off"],
     ),
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        help="api | claude-code: what planner and executors act through. [api]",
+        autocompletion=lambda: ["api", "claude-code"],
+    ),
+]
 EndpointProfile = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,13 @@ import typer
 
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
-from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+from parallel_orchestrator.records.errors import (
+    BudgetReached,
+    CannotGoOn,
+    PlanRefused,
+    RecordingExhausted,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
@@ -62,6 +68,7 @@ class Running:
         max_executors: p.MaxExecutors = None,
         output_dir: p.OutputDir = None,
         model: p.Model = None,
+        backend: p.Backend = None,
         max_cost: p.MaxCost = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
@@ -88,6 +95,7 @@ class Running:
         options.settings |= _given(
             max_executors=max_executors,
             **_models(model),
+            **_backends(backend),
             max_cost_usd=max_cost,
             max_turns=max_turns,
             task_timeout_min=task_timeout,
@@ -108,6 +116,7 @@ class Running:
         *,
         output_dir: p.OutputDir = None,
         model: p.Model = None,
+        backend: p.Backend = None,
         max_cost: p.MaxCost = None,
         endpoint_profile: p.EndpointProfile = None,
         replay: p.Replay = None,
@@ -121,6 +130,7 @@ class Running:
         settings = _given(
             max_executors=max_executors,
             **_models(model),
+            **_backends(backend),
             max_cost_usd=max_cost,
             endpoint_profile=endpoint_profile,
             speed=speed,
@@ -141,6 +151,7 @@ class Running:
         ] = None,
         max_cost: Annotated[float | None, typer.Option(min=0, help="USD for all scenarios together.")] = None,
         model: p.Model = None,
+        backend: p.Backend = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
@@ -163,6 +174,7 @@ class Running:
         for one in options.values():
             one.settings |= _given(
                 **_models(model),
+                **_backends(backend),
                 max_turns=max_turns,
                 task_timeout_min=task_timeout,
                 sandbox=sandbox,
@@ -174,7 +186,7 @@ class Running:
         executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
         folder = output_dir or Path("outputs") / config.stem
         if plan_only:
-            return self._plans(options, folder)
+            return self._plans(options, folder, max_cost)
         return self._batch(Given(options, folder, executors, max_cost))
 
     def resume(
@@ -213,9 +225,10 @@ class Running:
 
     def retry(
         self,
-        directory: p.Directory,
+        directory: p.RunOrBatch,
         tasks: Annotated[
-            list[str] | None, typer.Argument(help="Failed tasks to try again. [all]", metavar="TASK")
+            list[str] | None,
+            typer.Argument(help="Failed tasks to try again, in a batch as SCENARIO/TASK. [all]", metavar="TASK"),
         ] = None,
         *,
         failed: Annotated[bool, typer.Option("--failed", help="All that failed; the same as naming none.")] = False,
@@ -236,8 +249,6 @@ class Running:
 
         if failed and tasks:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
-        if BatchDirectory(directory).config.exists():
-            raise UsageError(f"{directory} is a batch: retry one of its runs, as {directory}/SCENARIO")
         overrides = _given(
             max_cost_usd=max_cost,
             max_executors=max_executors,
@@ -247,6 +258,10 @@ class Running:
             speed=speed,
             prices=str(prices.absolute()) if prices else None,
         )
+        if BatchDirectory(directory).config.exists():
+            from parallel_orchestrator.batch.entries import retried
+
+            return self._resume_batch(directory, overrides, retried(BatchDirectory(directory.absolute()), tasks or []))
         return self._run(resume_options(directory, overrides), retry=tasks or [])
 
     def _plan(self, options: Options) -> Answer:
@@ -263,16 +278,35 @@ class Running:
         result = {"directory": str(settled.directory), "plan": planned.model_dump(), "advice": advice.as_json()}
         return Answer(text, result)
 
-    def _plans(self, options: Mapping[str, Options], folder: Path) -> Answer:
-        """Plan every scenario where the batch will find its plan, one after the other."""
-        answers = {}
-        for name, one in options.items():
-            one.output_dir = folder / name
-            answers[name] = self._plan(one)
-        text = "\n\n".join(f"{name}\n{answer.text}" for name, answer in answers.items())
-        return Answer(text, {"scenarios": {name: answer.result for name, answer in answers.items()}})
+    def _plans(self, options: Mapping[str, Options], folder: Path, max_cost: float | None) -> Answer:
+        """Plan every scenario where the batch will find its plan, one after the other; what stops one stops no other.
 
-    def _resume_batch(self, directory: Path, overrides: dict[str, Any]) -> Answer:
+        `max_cost` holds for each of them.
+        """
+        from parallel_orchestrator.batch.entries import folder_of, require_place
+        from parallel_orchestrator.store.paths import BatchDirectory
+
+        batch = BatchDirectory(folder.absolute())
+        require_place(batch)
+        texts, results, code = [], {}, 0
+        for name, one in options.items():
+            one.settings |= _given(max_cost_usd=max_cost)
+            one.output_dir = batch.root / folder_of(batch, name, self._start(one).settled.scenario)
+            try:
+                answer = self._plan(one)
+            except (PlanRefused, RecordingExhausted, BudgetReached) as error:
+                code = max(code, error.exit_code)
+                texts.append(f"{name}\n  not planned: {error}")
+                results[name] = {"directory": str(one.output_dir), "why": str(error)}
+            else:
+                texts.append(f"{name}\n{answer.text}")
+                results[name] = answer.result
+        failure = f"not planned: {', '.join(name for name, result in results.items() if 'why' in result)}"
+        return Answer("\n\n".join(texts), {"scenarios": results}, code, failure if code else "")
+
+    def _resume_batch(
+        self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None
+    ) -> Answer:
         from parallel_orchestrator.batch.entries import recall
         from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.store.paths import BatchDirectory
@@ -282,7 +316,7 @@ class Running:
         cap = overrides.pop("max_cost_usd", old.max_cost_usd)
         for one in old.options.values():
             one.settings |= overrides
-        return self._batch(Given(old.options, directory, executors, cap))
+        return self._batch(Given(old.options, directory, executors, cap, retry or {}))
 
     def _batch(self, given: Given) -> Answer:
         from parallel_orchestrator.report.batch_summary import batch_account, totals
@@ -321,6 +355,10 @@ def _told_how_to_go_on(directory: Path) -> Iterator[None]:
 
 def _models(model: str | None) -> dict[str, str | None]:
     return {"planner_model": model, "executor_model": model}
+
+
+def _backends(backend: str | None) -> dict[str, str | None]:
+    return {"planner_backend": backend, "backend": backend}
 
 
 def _given(**settings: Any) -> dict[str, Any]:

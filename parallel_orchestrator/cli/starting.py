@@ -56,7 +56,7 @@ class Starting:
         from parallel_orchestrator.records.scenario import DEFAULT_MODEL
         from parallel_orchestrator.upkeep import doctor
 
-        checks = [doctor.python(), doctor.git_program(), doctor.sandbox()]
+        checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code(os.environ)]
         try:
             checks.append(doctor.Check("key", "ok", f"{credential_from(os.environ).describe()} would pay"))
         except UsageError as error:

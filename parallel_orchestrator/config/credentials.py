@@ -72,5 +72,6 @@ def credential_from(environment: Mapping[str, str]) -> Credential:
         "no model to ask. Choose one:\n"
         "  export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)\n"
         "  export ANTHROPIC_BASE_URL=http://…    any endpoint that speaks the Messages API, with a key or a dummy one\n"
-        "  --replay simple|medium|complex|FILE   a recording: costs nothing, needs no key"
+        "  --replay simple|medium|complex|FILE   a recording: costs nothing, needs no key\n"
+        "A login of Claude Code's own is not used: its calls would pass by the budget, the ledger and resume."
     )

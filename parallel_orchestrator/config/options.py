@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 import unicodedata
@@ -24,11 +23,14 @@ from parallel_orchestrator.config.credentials import (
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plan_file import plan_digest
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
 """Recordings and configuration that come with the package."""
+_LONGEST_NAME = 100
 
 
 @dataclass
@@ -63,15 +65,17 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     if not requirement:
         raise UsageError("the requirement is empty: say in a sentence or more what to build")
     fields: dict[str, Any] = {"requirements": requirement, "run": secrets.token_hex(6), **options.settings}
+    fields["variables"] = options.variables
     recording = find_recording(options.replay) if options.replay else None
     credential = None
-    environment = _with_variables(environment, options.variables)
     if recording:
         shipped = recording.parent == SHIPPED
         fields |= {"replay": options.replay if shipped else str(recording), "endpoint": recording_identity(recording)}
     else:
+        environment = _with_variables(environment, options.variables)
         fields["endpoint"] = endpoint_from(environment)
         credential = credential_from(environment)
+        redact.know(credential.value)  # under whatever name it came
         official = "anthropic.com" in fields["endpoint"]
         fields.setdefault("endpoint_profile", "anthropic" if official else "compatible")
     if fields.get("prices"):
@@ -115,13 +119,22 @@ def slug(requirement: str) -> str:
 def find_recording(name: str) -> Path:
     """The recording file called `name`: a path, or the name of a shipped one. Raises UsageError."""
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path.absolute()
     shipped = SHIPPED / f"{name}.yaml"
-    if re.fullmatch(r"[a-z_]+", name) and shipped.is_file():
+    if re.fullmatch(r"[a-z_]+", name) and is_file(shipped):
         return shipped
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml") if p.stem != "demo"))
-    raise UsageError(f"there is no recording {name!r}: neither a file, nor one of the shipped ones ({known})")
+    shown = repr(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…")
+    raise UsageError(f"there is no recording {shown}: neither a file, nor one of the shipped ones ({known})")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there. What no file can be called, is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def is_shipped(recording: Path) -> bool:
@@ -147,12 +160,13 @@ def load_plan(path: Path) -> tuple[Plan, str]:
         raise UsageError(f"{path} is not a plan:\n" + "\n".join(shortened(faults))) from error
     if faults := plan_faults(plan):
         raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in shortened(faults)))
-    canonical = json.dumps(plan.model_dump(), sort_keys=True)
-    return plan, hashlib.sha256(canonical.encode()).hexdigest()
+    return plan, plan_digest(plan)
 
 
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
     """The options under which the run in `directory` goes on: its own, caps and limits replaced by `overrides`."""
     scenario = require_scenario(RunDirectory(directory.absolute()))
-    kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay"})
-    return Options(scenario.requirements, directory, None, scenario.replay, {**kept, **overrides})
+    kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay", "variables"})
+    return Options(
+        scenario.requirements, directory, None, scenario.replay, {**kept, **overrides}, dict(scenario.variables)
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from parallel_orchestrator.records.scenario import Profile, SandboxMode
+from parallel_orchestrator.records.scenario import Backend, Profile, SandboxMode
 
 
 def _name_of_a_variable(value: str) -> str:
@@ -27,17 +27,21 @@ class Section(BaseModel):
 
 
 class PlannerSection(Section):
-    """Which model plans, and what it is told besides."""
+    """Which model plans, by what, and what it is told besides."""
 
     model: str | None = Field(default=None, min_length=1)
+    backend: Backend | None = None
+    """What it acts through: the Messages API, or Claude Code."""
     instructions: str | None = None
     """A text file that adapts planning to a domain, relative to the scenario file."""
 
 
 class ExecutorSection(Section):
-    """Which model executes."""
+    """Which model executes, and by what."""
 
     model: str | None = Field(default=None, min_length=1)
+    backend: Backend | None = None
+    """What it acts through: the Messages API's own tools, or Claude Code."""
 
 
 class LimitsSection(Section):

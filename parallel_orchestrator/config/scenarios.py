@@ -6,13 +6,14 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from parallel_orchestrator.config.credentials import misplaced
-from parallel_orchestrator.config.options import SHIPPED, Options, find_recording
+from parallel_orchestrator.config.options import SHIPPED, Options, find_recording, is_file
 from parallel_orchestrator.config.scenario_file import (
     ExecutorSection,
     LimitsSection,
@@ -38,6 +39,7 @@ from parallel_orchestrator.store import redact
 Path_ = tuple[str | int, ...]
 
 _LONGEST_LINE = 200
+_LONGEST_KEY = 60
 
 
 def find_config(name: str) -> Path:
@@ -85,13 +87,18 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LONGEST_TEXT:
-        raise UsageError(f"{path} is larger than {LONGEST_TEXT:,} bytes; divide its scenarios over several files")
+        told = f"a scenario file has at most {LONGEST_TEXT:,} bytes, and here they end; divide it into several files"
+        raise UsageError(f"{_at(path, data, LONGEST_TEXT)}: {told}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise UsageError(f"{path}:{line}:{column}: this is not UTF-8; save the file as UTF-8") from error
+        raise UsageError(f"{_at(path, data, error.start)}: this is not UTF-8; save the file as UTF-8") from error
+
+
+def _at(path: Path, data: bytes, position: int) -> str:
+    """file:line:column of a byte."""
+    line, line_start = data.count(b"\n", 0, position) + 1, data.rfind(b"\n", 0, position) + 1
+    return f"{path}:{line}:{position - line_start + 1}"
 
 
 @dataclass(frozen=True)
@@ -110,13 +117,15 @@ class _Source:
         except ValidationError as error:
             found = [self._fault(dict(one)) for one in error.errors(include_url=False)]
             # A value that could not be read has been told of already.
-            faults += [fault for fault in found if fault.place not in unreadable]
+            faults += [fault for fault in found if fault and fault.place not in unreadable]
             return None
 
-    def _fault(self, error: dict[str, Any]) -> Fault:
-        """One of pydantic's errors, in our words and with its place."""
+    def _fault(self, error: dict[str, Any]) -> Fault | None:
+        """One of pydantic's errors, in our words and with its place; None about what was not read at all."""
         path: Path_ = error["loc"]
         nodes = list(find(self.tree, path))
+        if nodes[-1].kind == "unread" and error["type"] != "extra_forbidden":
+            return None
         if error["type"] == "extra_forbidden":
             key = key_of(nodes[len(path) - 1], str(path[-1])) if len(nodes) >= len(path) else None
             return Fault(key.place if key else nodes[-1].place, _unknown_key(path))
@@ -151,9 +160,10 @@ class _Source:
             for path in (("planner", "instructions"), ("prices",), ("requirements_file",)):
                 name = _text(part, *path)
                 if name and not _is_readable(self.path.parent / name.value):
-                    yield Fault(name.place, f"there is no text file {self.path.parent / name.value} that can be read")
+                    shown = self.path.parent / name.value[:_LONGEST_LINE]
+                    yield Fault(name.place, f"there is no text file {shown} that can be read")
             replay = _text(part, "replay")
-            if replay and not (self.path.parent / replay.value).is_file():
+            if replay and not is_file(self.path.parent / replay.value):
                 try:
                     find_recording(replay.value)
                 except UsageError as error:
@@ -174,7 +184,7 @@ def _text(node: Node, *path: str) -> Node | None:
 def _is_readable(path: Path) -> bool:
     try:
         path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return False
     return True
 
@@ -188,16 +198,23 @@ _MODELS: dict[str, type[BaseModel]] = {
 
 
 def _unknown_key(path: Path_) -> str:
-    if told := misplaced(str(path[-1])):
-        return f"{path[-1]!r} {told}"
     within = [part for part in path[:-1] if isinstance(part, str)]
-    model = _MODELS.get(within[-1], ScenarioEntry) if within else ScenarioFile
-    near = difflib.get_close_matches(str(path[-1]), model.model_fields, 1)
-    elsewhere = next((f"{name}.{path[-1]}" for name, other in _MODELS.items() if path[-1] in other.model_fields), None)
+    return _not_known(str(path[-1]), within[-1] if within else "")
+
+
+@cache
+def _not_known(key: str, section: str) -> str:
+    """What to say of a key that the section has not. A file may have it thousands of times."""
+    shown = repr(key if len(key) <= _LONGEST_KEY else key[: _LONGEST_KEY - 1] + "…")
+    if told := misplaced(key):
+        return f"{shown} {told}"
+    model = _MODELS.get(section, ScenarioEntry) if section else ScenarioFile
+    near = difflib.get_close_matches(key[:_LONGEST_KEY], model.model_fields, 1)
+    elsewhere = next((f"{name}.{key}" for name, other in _MODELS.items() if key in other.model_fields), None)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    if not near and elsewhere and within[-1:] != ["defaults"]:
+    if not near and elsewhere and section != "defaults":
         hint = f"; did you mean {elsewhere}?"
-    return f"unknown key {path[-1]!r}{hint or '; known here: ' + ', '.join(model.model_fields)}"
+    return f"unknown key {shown}{hint or '; known here: ' + ', '.join(model.model_fields)}"
 
 
 def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
@@ -259,7 +276,9 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, folder: Path) -> 
         "max_executors": value("max_executors"),
         "planner_model": value("model", "planner"),
         "planner_instructions": (folder / instructions).read_text(encoding="utf-8") if instructions else None,
+        "planner_backend": value("backend", "planner"),
         "executor_model": value("model", "executor"),
+        "backend": value("backend", "executor"),
         "max_cost_usd": value("cost", "limits"),
         "task_max_cost_usd": value("task_cost", "limits"),
         "max_turns": value("turns", "limits"),

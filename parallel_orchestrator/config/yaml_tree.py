@@ -11,15 +11,20 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import yaml
 from yaml.resolver import Resolver
 
+from parallel_orchestrator.config.yaml_tabs import Untabbed, without_tabs
+
 LONGEST_TEXT = 1_000_000
 """Bytes. Some thousand scenarios fit; parsing takes a fraction of a second."""
 DEEPEST = 20
 MOST_NODES = 30_000
+MOST_BOMBS = 3
+"""Aliases that expand to too much, each of another origin, before the rest of the file is given up."""
 MOST_FAULTS = 50
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,6 +32,7 @@ _RESOLVER: Any = Resolver()
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _LONGEST_NUMBER = 40
+_TAB = "a tab is no indentation in YAML; use spaces"
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 
@@ -49,7 +55,10 @@ class Fault:
 
 @dataclass
 class Node:
-    """A scalar, a sequence or a mapping. `value` is a plain value, a list of nodes, or a list of (key, value) nodes."""
+    """A scalar, a sequence or a mapping. `value` is a plain value, a list of nodes, or a list of (key, value) nodes.
+
+    Of kind "unread" is what stands for an alias that expands to too much.
+    """
 
     place: Place
     value: Any
@@ -61,6 +70,7 @@ class _Frame:
     """A sequence or mapping whose end has not come yet."""
 
     node: Node
+    anchor: str | None = None
     key: Node | None = None
     """Of a mapping: the key whose value comes next."""
     seen: dict[str, Place] = field(default_factory=dict)
@@ -71,6 +81,7 @@ class _Frame:
 class _Builder:
     """Puts nodes together while the events come."""
 
+    source: Untabbed
     faults: list[Fault] = field(default_factory=list)
     root: Node | None = None
     _open: list[_Frame] = field(default_factory=list)
@@ -78,10 +89,16 @@ class _Builder:
     _sizes: dict[int, int] = field(default_factory=dict)
     """By a node's id: how many nodes it expands to, itself included."""
     _count: int = 0
+    """Values so far, what aliases stand for included."""
+    _written: int = 0
+    """Values so far, an alias being one."""
+    _bombs: int = 0
+    _unread: set[str] = field(default_factory=set)
+    """Anchors that expand to too much."""
 
     def take(self, event: Any) -> bool:
         """Take in one event; False when the text is given up."""
-        place = _place(event)
+        place = self._place(event)
         if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
             return self._give_up(place, "a second document begins; a scenario file has one")
         if isinstance(event, yaml.AliasEvent):
@@ -100,7 +117,7 @@ class _Builder:
         self._check_tag(event, place)
         node = Node(place, [], "sequence" if isinstance(event, yaml.SequenceStartEvent) else "mapping")
         going_on = self._add(node, place, event.anchor)
-        self._open.append(_Frame(node))
+        self._open.append(_Frame(node, event.anchor))
         return going_on
 
     def _alias(self, event: Any, place: Place) -> bool:
@@ -109,10 +126,19 @@ class _Builder:
             return self._give_up(place, f"the alias *{event.anchor} names nothing that stands before it")
         if any(frame.node is target for frame in self._open):
             return self._give_up(place, f"the alias *{event.anchor} stands inside what it names")
-        return self._add(target, place)
+        if event.anchor not in self._unread and self._count + self._sizes.get(id(target), 1) > MOST_NODES:
+            self.faults.append(Fault(place, f"with this alias the file expands to more than {MOST_NODES:,} values"))
+            self._bombs += 1
+            self._count = self._written  # as if it had not been there, so that another one is found where it stands
+            self._unread.add(event.anchor)
+        if event.anchor not in self._unread:
+            return self._add(target, place)
+        self._unread |= {frame.anchor for frame in self._open if frame.anchor}
+        return self._bombs <= MOST_BOMBS and self._add(Node(place, None, "unread"), place)
 
     def _add(self, node: Node, place: Place, anchor: str | None = None) -> bool:
         self._count += self._sizes.get(id(node), 1)
+        self._written += 1
         if self._count > MOST_NODES:
             return self._give_up(place, f"up to here the file expands to more than {MOST_NODES:,} values")
         if anchor:
@@ -134,7 +160,8 @@ class _Builder:
         if node.kind != "scalar" or not isinstance(node.value, str):
             self.faults.append(Fault(place, "a key has to be a word; put it in quotes"))
         elif (first := frame.seen.setdefault(node.value, place)) != place:
-            self.faults.append(Fault(place, f"the key {node.value!r} stands here twice, first in line {first.line}"))
+            shown = repr(node.value[:_LONGEST_NUMBER])
+            self.faults.append(Fault(place, f"the key {shown} stands here twice, first in line {first.line}"))
 
     def _measure(self, node: Node) -> None:
         below = node.value if node.kind == "sequence" else [part for pair in node.value for part in pair]
@@ -155,6 +182,16 @@ class _Builder:
             shown = "!!" + event.tag.removeprefix(_PREFIX) if event.tag.startswith(_PREFIX) else event.tag
             self.faults.append(Fault(place, f"the tag {shown} is not allowed; a scenario file holds plain values only"))
 
+    def _place(self, event: Any) -> Place:
+        start, end = event.start_mark, event.end_mark
+        length = end.column - start.column if end.line == start.line else 1
+        return self.placed(start, max(1, length))
+
+    def placed(self, mark: Any, length: int = 1) -> Place:
+        """Where a mark of the parser stands in the text as it was given."""
+        column = mark.column - self.source.longer.get(mark.line + 1, 0)
+        return Place(mark.line + 1, max(0, column) + 1, length)
+
     def _give_up(self, place: Place, why: str) -> bool:
         self.faults.append(Fault(place, why))
         return False
@@ -162,13 +199,16 @@ class _Builder:
 
 def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
     """The tree of a text and its faults. None when there is no tree, the text being empty or no YAML."""
-    builder = _Builder()
+    source = without_tabs(text, _PARSER)
+    builder = _Builder(source, [Fault(Place(*place), _TAB) for place in source.tabs])
     try:
-        for event in yaml.parse(text, Loader=_PARSER):
+        for event in yaml.parse(source.text, Loader=_PARSER):
             if not builder.take(event):
                 return None, builder.faults
     except yaml.MarkedYAMLError as error:
-        builder.faults.append(Fault(_of_error(error), _told(error, text)))
+        mark = error.problem_mark or error.context_mark
+        place = builder.placed(mark) if mark else Place(1, 1)
+        builder.faults.append(Fault(place, _told(error, place, source.text)))
         return None, builder.faults
     except yaml.YAMLError as error:
         builder.faults.append(Fault(_of_position(text, getattr(error, "position", 0)), str(error).splitlines()[0]))
@@ -193,7 +233,7 @@ def find(node: Node, path: tuple[str | int, ...]) -> Iterator[Node]:
     if node.kind == "sequence" and isinstance(path[0], int) and path[0] < len(node.value):
         yield from find(node.value[path[0]], path[1:])
     elif node.kind == "mapping":
-        below = next((value for key, value in node.value if key.value == path[0]), None)
+        below = next((value for key, value in reversed(node.value) if key.value == path[0]), None)
         if below is not None:
             yield from find(below, path[1:])
 
@@ -225,8 +265,13 @@ def _bool(text: str) -> Reading:
 def _int(text: str) -> Reading:
     if _NUMBER.fullmatch(text) and len(text) < _LONGEST_NUMBER:
         return int(text), ""
-    read = f"as {yaml.safe_load(text)}" if len(text) < _LONGEST_NUMBER else "as a number"
+    read = _read_as(text) if len(text) < _LONGEST_NUMBER else "as a number"
     return 0, f'{text[:_LONGEST_NUMBER]} is read {read} in YAML: write that number, or "…" in quotes'
+
+
+@cache
+def _read_as(text: str) -> str:
+    return f"as {yaml.safe_load(text)}"
 
 
 def _float(text: str) -> Reading:
@@ -248,23 +293,11 @@ _READINGS = {"bool": _bool, "null": _null, "int": _int, "float": _float} | dict.
 )
 
 
-def _place(event: Any) -> Place:
-    start, end = event.start_mark, event.end_mark
-    length = end.column - start.column if end.line == start.line else 1
-    return Place(start.line + 1, start.column + 1, max(1, length))
-
-
-def _of_error(error: yaml.MarkedYAMLError) -> Place:
-    mark = error.problem_mark or error.context_mark
-    return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
-
-
-def _told(error: yaml.MarkedYAMLError, text: str) -> str:
-    place = _of_error(error)
+def _told(error: yaml.MarkedYAMLError, place: Place, text: str) -> str:
     lines = text.splitlines()
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[place.column - 1 : place.column] == "\t":
-        return "a tab is no indentation in YAML; use spaces"
+        return _TAB
     context = f" ({error.context})" if error.context else ""
     return f"{error.problem or 'this is no YAML'}{context}"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.gateway import declined
-from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash
+from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash, prefix_hash
 from parallel_orchestrator.records.token import Caller, verify
 
 MAX_BODY = 32 * 2**20
@@ -65,9 +65,10 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
         phase_turn=phase_turn if turn else 0,
         model=body["model"],
         max_tokens=body["max_tokens"] if isinstance(body.get("max_tokens"), int) else 0,
-        body=json.dumps({**body, "stream": True}, ensure_ascii=False, separators=(",", ":")).encode(),
+        body=_streaming(body),
         hash=body_hash(body),
         query=query,
+        prefix=prefix_hash(body),
         headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
     )
     return ask, bool(body.get("stream"))
@@ -76,10 +77,17 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
 def _object(data: bytes) -> Json:
     try:
         body = json.loads(data)
-        # A lone surrogate is legal in JSON text but in no UTF-8, so it could not be sent on.
-        json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise declined.bad_request(f"the request body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise declined.bad_request("the request body is not a JSON object")
     return body
+
+
+def _streaming(body: Json) -> bytes:
+    """The body as it is sent on. Written anew, as a key that came twice must not mean two things."""
+    try:
+        return json.dumps({**body, "stream": True}, ensure_ascii=False, separators=(",", ":")).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        # A lone surrogate is legal in JSON text but in no UTF-8, so it could not be sent on.
+        raise declined.bad_request(f"the request body cannot be sent on: {error}") from None

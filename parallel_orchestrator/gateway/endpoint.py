@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from parallel_orchestrator.store import redact
 
 _LONGEST_SILENCE_S = 600.0
 _CONNECT_S = 30.0
+_END_S = 0.05
 _LARGEST_ERROR = 100_000
 _LONGEST_TEXT = 1000
 _LARGEST_MESSAGE = 64 * 2**20
@@ -48,12 +51,12 @@ class LiveEndpoint:
             mounts={"http://": None, "https://": None} if _is_here(base_url) else None,
         )
 
-    async def ask(self, ask: Ask) -> Outcome:
+    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
         """One try. An answer that is not whole is a fault."""
         try:
             # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
             async with asyncio.timeout(self._silence.useless_s) as limit:
-                return _redacted(await self._try(ask, limit))
+                return _redacted(await self._try(ask, limit, begun))
         except TimeoutError:
             seconds = self._silence.useless_s
             return Fault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
@@ -73,7 +76,7 @@ class LiveEndpoint:
         """End all connections."""
         await self._client.aclose()
 
-    async def _try(self, ask: Ask, limit: asyncio.Timeout) -> Outcome:
+    async def _try(self, ask: Ask, limit: asyncio.Timeout, begun: Callable[[Json], None]) -> Outcome:
         started = time.monotonic()
         headers = {
             "content-type": "application/json",
@@ -91,7 +94,7 @@ class LiveEndpoint:
                 return verdict_on_status(response.status_code, response.headers, body)
             content_type = response.headers.get("content-type", "")
             if "text/event-stream" in content_type:
-                found = await self._read(response, limit)
+                found = await self._read(response, limit, begun)
             elif "application/json" in content_type:
                 found = _events_of_message(await _body(response, _LARGEST_MESSAGE))
             else:
@@ -100,20 +103,27 @@ class LiveEndpoint:
                 return found
             return _whole(ask, *found, response.headers.get("request-id"), time.monotonic() - started)
 
-    async def _read(self, response: httpx2.Response, limit: asyncio.Timeout) -> Streamed | Fault | Refusal:
+    async def _read(
+        self, response: httpx2.Response, limit: asyncio.Timeout, begun: Callable[[Json], None]
+    ) -> Streamed | Fault | Refusal:
         reader = sse.EventReader()
         events: list[Json] = []
-        async for data in response.aiter_bytes():
+        pieces = response.aiter_bytes()
+        async for data in pieces:
             self._silence.heard()
+            before = len(events)
             for event in reader.feed(data):
                 if event.get("type") == "error":  # cleaned before it is cut short: half a key is found by nobody
                     return verdict_on_event(redact.foreign(event), begun=bool(events))
-                if event.get("type") != "ping":
-                    limit.reschedule(asyncio.get_running_loop().time() + self._silence.useless_s)
-                    self._silence.progressed()
+                if event.get("type") == "message_start":
+                    begun(event)
                 events.append(event)
+            if any(event.get("type") != "ping" for event in events[before:]):
+                limit.reschedule(asyncio.get_running_loop().time() + self._silence.useless_s)
+                self._silence.progressed()
             if events and events[-1].get("type") == "message_stop":
                 break
+        await _read_to_end(pieces)
         return events, reader.verbatim()
 
     def _fault(self, kind: str, error: Exception, *, ambiguous: bool, heard: bool = True) -> Fault:
@@ -126,18 +136,17 @@ def _redacted(outcome: Outcome) -> Outcome:
 
     No file can hold those.
     """
-    if isinstance(outcome, Answered):
-        outcome = replace(outcome, events=_whole_in_one_piece(outcome.events))
     cleaned = {field.name: _writable(redact.known(getattr(outcome, field.name))) for field in fields(outcome)}
     return replace(outcome, **cleaned)
 
 
-def _whole_in_one_piece(events: str) -> str:
-    """The events as they came; when a secret lies in them in several pieces, those of a message without it."""
-    told = sse.parse(events)
-    if redact.known(joined := sse.joined(told)) == joined:
-        return events
-    return sse.stream_of(redact.known(sse.assemble(told)))
+def _in_one_piece(events: list[Json], text: str, message: Json) -> str:
+    """The text of the events as it came; when a secret lies in them in several pieces, that of the message without it.
+
+    `message` is what the events make.
+    """
+    joined = sse.joined(events)
+    return text if redact.known(joined) == joined else sse.stream_of(redact.known(message))
 
 
 def _writable(value: Any) -> Any:
@@ -162,6 +171,7 @@ def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took
         message = sse.assemble(events)
         stop_reason, usage, model = message["stop_reason"], message["usage"], message.get("model") or ask.model
         json.dumps([stop_reason, usage, model], ensure_ascii=False).encode()  # or it could not be recorded
+        text = _in_one_piece(events, text, message)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         return Fault("garbage", ambiguous=True, detail=f"events out of order: {error!r}")
     if not stop_reason:
@@ -185,6 +195,16 @@ def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
         return sse.parse(text), text
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return Fault("garbage", ambiguous=True, detail=f"status 200, but no message: {error!r}")
+
+
+async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
+    """Take the end of a response whose last event was seen, so that its connection serves the next call as well.
+
+    Where there is more than the end, or it does not come at once, the connection is closed instead.
+    """
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(_END_S):
+            await anext(pieces, None)
 
 
 async def _body(response: httpx2.Response, at_most: int) -> bytes:

@@ -1,5 +1,7 @@
 """One run's ledger of model calls: intent before each call, outcome after it, both on disk before anything follows.
 
+Writing a record is one thing and having it on disk another: `on_disk` waits for that, once for all that wait.
+
 Records (see `_fold` for what they mean together):
 
     {"kind":"intent", "call":n, "task", "attempt", "turn", "phase", "phase_turn", "hash", "model", "try":k,
@@ -15,6 +17,7 @@ billed and counts at its bound. Answers stay on disk; memory holds where each on
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import defaultdict
@@ -71,6 +74,9 @@ class Ledger:
         """Calls that died with an earlier gateway."""
         self.torn_bytes = 0
         """Cut off the file's end at opening: a record that was being written at a kill."""
+        self._synced = 0
+        """Bytes of the file that are on disk for certain."""
+        self._syncing: asyncio.Future[int] | None = None
         self._load()
 
     def find(self, slot: Slot, request_hash: str) -> Stored | None:
@@ -100,6 +106,27 @@ class Ledger:
         events: str = record["events"]
         return events
 
+    async def on_disk(self, stored: Stored | None = None) -> None:
+        """Return when that answer, or everything written so far, is on disk. Raises CannotGoOn when it cannot be had.
+
+        All who wait at one time share a sync, and the event loop goes on meanwhile.
+        """
+        end = self._journal.offset if stored is None else stored.offset + stored.length
+        while self._synced < end:
+            if self._syncing is None:
+                self._syncing = asyncio.ensure_future(asyncio.to_thread(self._sync))
+            syncing = self._syncing
+            try:
+                self._synced = max(self._synced, await asyncio.shield(syncing))
+            finally:
+                if self._syncing is syncing and syncing.done():
+                    self._syncing = None
+
+    def _sync(self) -> int:
+        end = self._journal.offset
+        self._journal.sync()
+        return end
+
     def spending(self) -> Spending:
         """The whole run's."""
         total = Spending()
@@ -120,7 +147,7 @@ class Ledger:
         return self._last_call
 
     def write_intent(self, call: int, ask: Ask, number: int, bound_usd: float | None) -> Intent:
-        """Announce a try. Only after this may anything go to the endpoint."""
+        """Announce a try. Only when this is on disk may anything go to the endpoint."""
         changed = number == 1 and self.answered_otherwise(ask.slot, ask.hash)
         fields = {"hash": ask.hash, "model": ask.model, "try": number, "bound_usd": bound_usd, "changed": changed}
         self._write("intent", call, ask, fields)
@@ -129,7 +156,7 @@ class Ledger:
     def write_answer(
         self, intent: Intent, answer: Answered, usd: float | None, recorded_usd: float | None, waited_s: float
     ) -> Stored:
-        """Record a whole answer. Only after this may it be delivered."""
+        """Record a whole answer. Only when this is on disk may it be delivered."""
         fields = {
             "hash": intent.ask.hash,
             "model": answer.model,
@@ -162,10 +189,9 @@ class Ledger:
         slot = ask.slot
         head = {"kind": kind, "call": call, "task": slot.task, "attempt": slot.attempt, "turn": slot.turn}
         where = {"phase": ask.phase, "phase_turn": ask.phase_turn}
-        # Milliseconds on the event loop, on purpose: nothing may overtake the record that it depends on.
         record = {**head, **where, **fields, "at": round(time.time(), 3), **last}
         before = self._journal.offset
-        self._journal.append(record, durable=True)
+        self._journal.append(record, durable=False)
         self._fold(record, before, self._journal.offset - before)
 
     def _load(self) -> None:

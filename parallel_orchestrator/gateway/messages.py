@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -37,6 +37,8 @@ class Ask:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the caller, to be passed on: versions and user agent."""
+    prefix: str = ""
+    """Digest of what comes before its messages, where the endpoint is asked to cache that; else empty."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Endpoint(Protocol):
     free: bool
     """Whether answers cost nothing now; their price is then noted as the recorded one."""
 
-    async def ask(self, ask: Ask) -> Outcome:
-        """One try. Raises nothing but CancelledError."""
+    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
+        """One try; `begun` is told of an answer's first event. Raises nothing but CancelledError."""
         ...
 
 
@@ -118,6 +120,15 @@ def body_hash(body: Json) -> str:
     if isinstance(asked.get("system"), list):
         asked["system"] = [block for block in asked["system"] if not _is_billing_header(block)]
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def prefix_hash(body: Json) -> str:
+    """SHA-256 of what stands before the messages; empty unless a cache breakpoint ends or lies in the system prompt."""
+    system = body.get("system")
+    if not isinstance(system, list) or not any(isinstance(b, dict) and b.get("cache_control") for b in system):
+        return ""
+    told = json.dumps([body.get("model"), body.get("tools"), system], separators=(",", ":"))
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _is_billing_header(block: Any) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Callable
 
 from parallel_orchestrator.gateway import sse
-from parallel_orchestrator.gateway.messages import Answered, Ask, Outcome, Refusal
+from parallel_orchestrator.gateway.dialect import told_for
+from parallel_orchestrator.gateway.messages import Answered, Ask, Json, Outcome, Refusal
 from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording
 
 
 class ReplayEndpoint:
-    """Answers by task, phase and turn in it; what the request says is not looked at.
+    """Answers by task, phase and turn in it; of what the request says, only its tools are looked at.
 
     Latencies are divided by `speed`.
     """
@@ -23,31 +26,32 @@ class ReplayEndpoint:
         self._speed = speed
         self._answers = {answer.key: answer for answer in recording.answers}
 
-    async def ask(self, ask: Ask) -> Outcome:
+    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
         """The recorded answer, or a refusal that names the key which the recording lacks."""
         started = time.monotonic()
         answer = self._answers.get((ask.slot.task, ask.phase, ask.phase_turn))
         if answer is None:
             return self._exhausted(ask)
+        content, stop_reason = told_for(json.loads(ask.body), answer.content, answer.stop_reason)
         await asyncio.sleep(answer.latency_s / self._speed)
         return Answered(
-            events=sse.stream_of(self._message(answer)),
+            events=sse.stream_of(self._message(answer, content, stop_reason)),
             model=self._recording.model,
-            stop_reason=answer.stop_reason,
+            stop_reason=stop_reason,
             usage=dict(answer.usage),
             request_id=None,
             endpoint_s=time.monotonic() - started,
         )
 
-    def _message(self, answer: RecordedAnswer) -> sse.Json:
+    def _message(self, answer: RecordedAnswer, content: list[sse.Json], stop_reason: str) -> sse.Json:
         name = "_".join(map(str, answer.key)).replace(" ", "_")
         return {
             "id": f"msg_recorded_{name}",
             "type": "message",
             "role": "assistant",
             "model": self._recording.model,
-            "content": answer.content,
-            "stop_reason": answer.stop_reason,
+            "content": content,
+            "stop_reason": stop_reason,
             "stop_sequence": None,
             "usage": dict(answer.usage),
         }

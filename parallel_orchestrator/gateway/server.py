@@ -1,7 +1,8 @@
 """The HTTP side: a raw ASGI application on a Unix socket.
 
     POST /v1/messages             token of an attempt       the Messages API, streamed or not
-    GET  /orchestrator/turn/N     token of an attempt       {"endpoint_s", "waited_s"} of its turn N
+    GET  /orchestrator/turn/N     token of an attempt       {"endpoint_s", "waited_s"} of its turn N; a stream that had
+                                                            no ping has them as headers x-orchestrator-…, too
     GET  /orchestrator/status     the gateway's secret      money, load, waiting
 
 Errors have the API's form. Whoever waits for a stream gets a real status when the outcome is known within
@@ -14,7 +15,7 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from parallel_orchestrator.gateway import declined, sse
@@ -35,6 +36,9 @@ Answer = tuple[Run, Stored]
 
 PING_S = 15.0
 """Between two pings, and until the headers of a stream go out without an outcome."""
+
+TIMES = "x-orchestrator-"
+"""In front of the names of a turn's times, as headers of a stream."""
 
 _PING = sse.encode({"type": "ping"}).encode()
 _TURN = "/orchestrator/turn/"
@@ -78,7 +82,7 @@ class Application:
         stored = run.ledger.latest(Slot(caller.task, caller.attempt, turn))
         if stored is None:
             raise declined.not_found()
-        return {"endpoint_s": stored.endpoint_s, "waited_s": stored.waited_s}
+        return _times_of(stored)
 
     async def _messages(self, scope: Scope, headers: Headers, receive: Receive, response: Response) -> None:
         caller = headers.caller(self._secret)
@@ -89,13 +93,17 @@ class Application:
         run, stored = await answer
         events = run.ledger.events(stored)
         if wants_stream:
-            await response.stream(events, stored.request_id)
+            await response.stream(events, stored)
         else:
             await response.json(200, sse.assemble(sse.parse(events)), stored.request_id)
 
     async def _wait_with_pings(self, answer: asyncio.Task[Answer], response: Response) -> None:
         while not (await asyncio.wait([answer], timeout=self._ping_s))[0]:
             await response.ping()
+
+
+def _times_of(stored: Stored) -> dict[str, float]:
+    return {"endpoint_s": stored.endpoint_s, "waited_s": stored.waited_s}
 
 
 async def _body(receive: Receive) -> bytes:
@@ -130,10 +138,11 @@ class Response:
             await self._head(200, "text/event-stream; charset=utf-8")
         await self._write(_PING)
 
-    async def stream(self, events: str, request_id: str | None) -> None:
-        """All events at once, and the end."""
+    async def stream(self, events: str, stored: Stored) -> None:
+        """All events at once, and the end. The turn's times go ahead, unless a ping went out before they were known."""
         if not self._begun:
-            await self._head(200, "text/event-stream; charset=utf-8", request_id)
+            times = {f"{TIMES}{name}": str(seconds) for name, seconds in _times_of(stored).items()}
+            await self._head(200, "text/event-stream; charset=utf-8", stored.request_id, times)
         await self._write(events.encode(), last=True)
 
     async def error(self, error: Declined) -> None:
@@ -144,9 +153,13 @@ class Response:
         else:
             await self.json(error.status, error.body)
 
-    async def _head(self, status: int, content_type: str, request_id: str | None = None) -> None:
+    async def _head(
+        self, status: int, content_type: str, request_id: str | None = None, more: Mapping[str, str] | None = None
+    ) -> None:
         self._begun = True
-        headers = [(b"content-type", content_type.encode())]
+        headers = [
+            (name.encode(), value.encode()) for name, value in {"content-type": content_type, **(more or {})}.items()
+        ]
         if request_id:
             headers.append((b"request-id", request_id.encode("latin-1", errors="replace")))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

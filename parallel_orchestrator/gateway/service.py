@@ -5,11 +5,12 @@
       the same call is under way ............. its outcome is awaited
       otherwise .............................. Service._buy, in a task that no caller can cancel
         Service._try, until there is an answer
+          Prefixes.turn ...................... wait while another call buys the same prompt's beginning
           Limiter.turn ....................... wait for the endpoint's rate limit and for a place in flight
           Permission.check ................... may this call be made now? credential, caps, disk
-          Ledger.write_intent ................ on disk before a byte goes out
+          Ledger.write_intent, on_disk ....... before a byte goes out
           Endpoint.ask ....................... one try
-          Ledger.write_answer, _fault ........ on disk before a caller hears of it
+          Ledger.write_answer, on_disk ....... before a caller hears of it
         after a fault, wait: everybody (429) or this call (else); then try again, as long as patience lasts
 
 All of it runs in one event loop: a step without `await` is never interrupted.
@@ -30,6 +31,7 @@ from parallel_orchestrator.gateway.ledger import Intent, Stored
 from parallel_orchestrator.gateway.limiter import MAX_HOLD_S, Limiter, backoff
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Outcome, Refusal, Verdict
 from parallel_orchestrator.gateway.permission import Permission
+from parallel_orchestrator.gateway.prefixes import Begun, Prefixes
 from parallel_orchestrator.gateway.run import Purchase, Run
 from parallel_orchestrator.gateway.runs import Runs
 from parallel_orchestrator.gateway.silence import Silence
@@ -46,6 +48,7 @@ class Service:
     ) -> None:
         self.limiter = limiter
         self.silence = Silence(patience_s, lambda: limiter.held_until)
+        self.prefixes = Prefixes()
         self.runs = Runs(patience_s, spent_before_usd)
         self.permission = Permission(self.runs, max_cost_usd)
 
@@ -55,10 +58,12 @@ class Service:
         A caller that goes away is of no consequence: the call goes on, and the next ask finds it.
         """
         run = await self.runs.opened(run_id)
-        if stored := run.ledger.find(ask.slot, ask.hash):
-            return run, stored
-        purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
-        return run, await asyncio.shield(purchase.task)
+        stored = run.ledger.find(ask.slot, ask.hash)
+        if stored is None:
+            purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
+            stored = await asyncio.shield(purchase.task)
+        await run.ledger.on_disk(stored)
+        return run, stored
 
     async def watch_silence(self) -> None:
         """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing of use."""
@@ -118,15 +123,19 @@ class Service:
     async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Stored | Fault:
         """One try, when its turn has come. Raises Declined when another would not help."""
         ask = purchase.ask
-        async with run.limiter.turn(retry=number > 1) as started:
+        prefix = "" if run.endpoint.free else ask.prefix
+        async with self.prefixes.turn(prefix) as begun, run.limiter.turn(retry=number > 1) as started:
             self._check(run, purchase)
             intent = run.ledger.write_intent(call, ask, number, run.bound(ask))
-            outcome = await self._at_endpoint(run, purchase, intent)
+            outcome = await self._at_endpoint(run, purchase, intent, begun)
             match outcome:
                 case Answered():
+                    begun({"message": {"usage": outcome.usage}})
                     run.limiter.succeeded()
                     self._note(run, purchase, None)
-                    return self._store(run, purchase, intent, outcome)
+                    stored = self._store(run, purchase, intent, outcome)
+                    await run.ledger.on_disk(stored)
+                    return stored
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
                     raise self._refused(outcome)
@@ -137,12 +146,14 @@ class Service:
                     self._slow_down(run, outcome, started)
                     return outcome
 
-    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent) -> Outcome:
-        purchase.at_endpoint = True
+    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, begun: Begun) -> Outcome:
+        purchase.at_endpoint, sent = True, False
         try:
-            return await run.endpoint.ask(purchase.ask)
+            await run.ledger.on_disk()
+            sent = True
+            return await run.endpoint.ask(purchase.ask, begun)
         except asyncio.CancelledError:
-            run.ledger.write_fault(intent, Fault("silent", ambiguous=True, detail="given up while it was under way"))
+            run.ledger.write_fault(intent, Fault("silent", ambiguous=sent, detail="given up while it was under way"))
             raise
         finally:
             purchase.at_endpoint = False

@@ -9,11 +9,14 @@ import tempfile
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.scratch import marked, places
 
 LONGEST_PATH = 90
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
 
 _PREFIX = "po-"
+_ROOM = 50
+"""Bytes for the directory's name and the socket's."""
 
 
 def new_socket_directory() -> Path:
@@ -21,9 +24,9 @@ def new_socket_directory() -> Path:
 
     The gateway removes it when it ends.
     """
-    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp is safe there
-        if base and os.access(base, os.W_OK) and len(os.fsencode(base)) <= LONGEST_PATH - 30:
-            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    for base in places():
+        if os.access(base, os.W_OK) and len(os.fsencode(base)) <= LONGEST_PATH - _ROOM:
+            return Path(tempfile.mkdtemp(prefix=marked(_PREFIX), dir=base))
     raise UsageError("no place for a socket: neither $XDG_RUNTIME_DIR nor /tmp can be written")
 
 

@@ -29,10 +29,10 @@ class EventReader:
         *lines, self._rest = (self._rest + data).split(b"\n")
         events = []
         for line in lines:
-            self._parts.append(line.decode("utf-8", errors="replace") + "\n")
-            event = _data_of(line)
-            if event is not None:
-                events.append(event)
+            text = line.decode("utf-8", errors="replace")
+            self._parts.append(text + "\n")
+            if text.startswith("data:"):
+                events.append(_object(text[5:]))
         return events
 
     def verbatim(self) -> str:
@@ -46,15 +46,13 @@ def parse(text: str) -> list[Json]:
     return EventReader().feed(text.encode())
 
 
-def _data_of(line: bytes) -> Json | None:
-    if not line.startswith(b"data:"):
-        return None
+def _object(text: str) -> Json:
     try:
-        event = json.loads(line[5:])
+        event = json.loads(text)
     except (ValueError, RecursionError):
-        raise BadEvent(f"not JSON: {line!r}") from None
+        raise BadEvent(f"not JSON: data:{text!r}") from None
     if not isinstance(event, dict):
-        raise BadEvent(f"not an object: {line!r}")
+        raise BadEvent(f"not an object: data:{text!r}")
     return event
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 RESULTS = "{results}"
 """In an argument: replaced by where the command sees `Command.results`."""
@@ -37,3 +38,18 @@ class Finished:
 
 CommandRunner = Callable[[Command], Finished]
 """Runs a command to its end, in a sandbox or not. Raises OrchestratorError when it cannot be started."""
+
+
+class Ahead(Protocol):
+    """A sandbox that was started before its command is known. Used once, then closed."""
+
+    def __call__(self, command: Command) -> Finished:
+        """Run the command; in the sandbox that waits where it can be, otherwise as the runner does."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+
+
+StartAhead = Callable[[Command], Ahead]
+"""Starts a sandbox for a command like this one, over its folders, which may be filled until it runs."""

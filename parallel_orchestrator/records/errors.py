@@ -69,7 +69,7 @@ class BatchBudgetReached(BudgetReached):
 
 
 class EndpointUnavailable(CannotGoOn):
-    """The endpoint answers nobody: it is silent, or the account has no credit. No run can go on."""
+    """The endpoint, or the gateway to it, answers nobody, or the account has no credit. No run can go on."""
 
 
 class DirectoryHeld(OrchestratorError):

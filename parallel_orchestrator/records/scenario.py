@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 DEFAULT_MODEL = "claude-opus-5-5"
 
 SandboxMode = Literal["auto", "required", "off"]
+Backend = Literal["api", "claude-code"]
 Profile = Literal["anthropic", "compatible"]
 
 
@@ -29,7 +30,9 @@ class Scenario(BaseModel):
     requirements: str = Field(min_length=1)
     planner_model: str = DEFAULT_MODEL
     executor_model: str = DEFAULT_MODEL
-    backend: Literal["api"] = "api"
+    planner_backend: Backend = "api"
+    backend: Backend = "api"
+    """What the executors act through: the Messages API's own tools, or Claude Code."""
     endpoint: str
     """Base URL of the live endpoint, or `recording:NAME:SHA256` for a replay."""
     plan_sha256: str | None = None
@@ -55,6 +58,8 @@ class Scenario(BaseModel):
     allow_install: bool = False
     prices: str | None = None
     """A JSON file of prices that goes before the built-in table."""
+    variables: dict[str, str] = {}
+    """Names of environment variables that stand for ours, as MY_KEY for ANTHROPIC_API_KEY; never their values."""
     endpoint_patience_s: float = Field(default=600.0, gt=0)
     """The run ends with 3 when the endpoint sends nothing for this long."""
 
@@ -74,6 +79,7 @@ IDENTITY = (
     "plan_sha256",
     "planner_model",
     "executor_model",
+    "planner_backend",
     "backend",
     "endpoint",
     "planner_instructions",

@@ -83,7 +83,7 @@ def advise(plan: Plan, budget: int, price: Price = lambda usage: None) -> Advice
     if chosen.executors == 1:
         reason = "run this sequentially: " + _why_alone(graph, width)
     else:
-        reason = f"run it with {chosen.executors} executors: {chosen.reason}"
+        reason = f"run it with {chosen.executors} executors: {_why_so_many(chosen.executors, width, budget)}"
     return Advice(
         graph.critical_path(),
         width,
@@ -93,6 +93,14 @@ def advise(plan: Plan, budget: int, price: Price = lambda usage: None) -> Advice
         chosen.executors,
         reason,
     )
+
+
+def _why_so_many(executors: int, width: int, budget: int) -> str:
+    if executors == width:
+        return "no more tasks than that can ever run at once"
+    if executors == budget:
+        return "so many are allowed; --max-executors says otherwise"
+    return "more would end less than 5 % sooner"
 
 
 def _why_alone(graph: TaskGraph, width: int) -> str:

@@ -40,9 +40,9 @@ def batch_status(batch: BatchDirectory) -> dict[str, Any]:
 
 
 def _next(batch: BatchDirectory, word: str, scenarios: list[dict[str, Any]]) -> str:
-    failed = [one["folder"] for one in scenarios if one["state"] == "failed" and one["tasks"]["failed"]]
-    if word == "failed" and failed:
-        return next_command("failed", batch.root / failed[0], some_failed=True)
+    failed = any(one["tasks"]["failed"] for one in scenarios if one["state"] == "failed")
+    if word == "failed":
+        return next_command(word, batch.root, some_failed=failed)
     return f"cat {batch.page}" if word == "done" else next_command(word, batch.root, some_failed=False)
 
 

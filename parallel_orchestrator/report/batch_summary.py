@@ -41,6 +41,17 @@ class Ending:
         return self.summary is not None and self.summary["status"] in ("done", "failed")
 
 
+_KEPT = (
+    *("status", "failed", "blocked", "total_tasks", "completed", "success_rate", "tests", "cost_usd"),
+    *("recorded_cost_usd", "makespan_s", "work_s", "critical_path_s", "speedup"),
+)
+
+
+def kept(summary: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a batch keeps of a scenario's summary: thousands of whole ones would be a lot to hold."""
+    return None if summary is None else {name: summary[name] for name in _KEPT if name in summary}
+
+
 def batch_summary(endings: Sequence[Ending], executors: int, elapsed_s: float) -> dict[str, Any]:
     """The summary as a dict. `elapsed_s`: of this session."""
     scenarios = [_scenario(ending) for ending in endings]

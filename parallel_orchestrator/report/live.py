@@ -1,7 +1,8 @@
 """The live table: a row per executor, a bar for the whole, drawn anew in place.
 
-Drawn by hand upon rich's rendering, as the terminal may change its width at any time: a line that was drawn wide
-takes several lines once the window is narrower, and as many have to be gone up.
+Drawn by hand upon rich's rendering, as the terminal may change its size at any time. What it makes then of lines that
+are there already differs from one to the other, and it may do so before it tells of the new size: after such a change
+the whole screen is drawn anew, with the last of the lines that stay.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 _DRAW_S = 0.1
 _NARROW = 76
+_WIDEST = 130
+"""Columns; a row that is wider is hard to follow with the eye."""
+_KEPT_LINES = 200
+"""Of those that stay, for a screen that is drawn anew."""
 _STYLES = {
     Standing.DONE: "green",
     Standing.RUNNING: "cyan",
@@ -50,8 +56,11 @@ class LiveView:
         self._console = Console(stderr=True, highlight=False)
         self._changes = Changes(Standing.RUNNING, Standing.READY, Standing.WAITING)
         self._snapshot: Snapshot | None = None
-        self._lines: list[int] = []
-        """Cells of each line on the screen."""
+        self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._size: tuple[int, int] | None = None
+        """Of the terminal, when it was drawn on last."""
+        self._height = 0
+        """Of the table on the screen, in lines."""
         self._drawn = 0.0
         self._mutex = threading.Lock()
 
@@ -78,19 +87,40 @@ class LiveView:
 
     def _draw(self, said: Sequence[str]) -> None:
         """Over what is there: the lines that stay, and the table below them."""
-        from rich.text import Text
-
-        width, height = self._console.size
-        upward = sum(max(1, -(-cells // width)) for cells in self._lines)
-        kept = [line for text in said for line in self._rendered(Text(text, _style_of(text)), None)]
-        table = self._rendered(table_of(self._snapshot, width, height), width - 1) if self._snapshot else []
+        width, height = size = self._console.size
+        table = (
+            self._rendered(table_of(self._snapshot, width, height), min(width, _WIDEST) - 1) if self._snapshot else []
+        )
         table = table[: max(1, height - 1)]
-        self._lines = [Text.from_ansi(line).cell_len for line in table]
-        self._drawn = time.monotonic()
+        self._kept.extend(said)
+        resized = self._size not in (None, size) and (self._height or table)
+        kept = self._last_kept(width, height - len(table) - 1) if resized else self._folded(said)
+        upward = f"\x1b[{self._height}A" if self._height else ""
+        begin = "\x1b[H\x1b[J" if resized else f"{upward}\r"
+        self._size, self._height, self._drawn = size, len(table), time.monotonic()
         lines = "".join(f"{line}\x1b[K\n" for line in (*kept, *table))
         with contextlib.suppress(OSError, ValueError):  # whoever looks at it may be gone; the log has it, too
-            self._console.file.write((f"\x1b[{upward}A" if upward else "") + "\r" + lines + "\x1b[J")
+            self._console.file.write(begin + lines + "\x1b[J")
             self._console.file.flush()
+
+    def _folded(self, said: Sequence[str]) -> list[str]:
+        """Lines that stay, with their colours; the terminal itself folds them."""
+        from rich.text import Text
+
+        return [line for text in said for line in self._rendered(Text(text, _style_of(text)), None)]
+
+    def _last_kept(self, width: int, room: int) -> list[str]:
+        """The last of the lines that stay, as many as so many lines of the screen can hold."""
+        from rich.text import Text
+
+        lines: list[str] = []
+        for text in reversed(self._kept):
+            folded = self._folded([text])
+            room -= sum(max(1, -(-Text.from_ansi(line).cell_len // width)) for line in folded)
+            if room < 0:
+                break
+            lines[:0] = folded
+        return lines
 
     def _rendered(self, what: RenderableType, width: int | None) -> list[str]:
         """Lines with their colours. Without a width the terminal itself folds them."""
@@ -109,6 +139,7 @@ def table_of(snapshot: Snapshot, width: int, height: int) -> RenderableType:
     """The whole of it, for a screen of that size."""
     from rich.console import Group
 
+    width = min(width, _WIDEST)
     foot: list[RenderableType] = [_bar(snapshot, width), *_foot(snapshot, width)]
     room = max(1, height - len(foot) - 2)
     return Group(_executors(snapshot.rows, width, room), *foot)

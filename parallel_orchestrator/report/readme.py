@@ -15,8 +15,13 @@ from pathlib import Path
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.report.summary import RunState
+from parallel_orchestrator.store.folders import files_below
 from parallel_orchestrator.store.plain import one_line, page
 from parallel_orchestrator.store.replica import Replica
+
+_FENCES = ("```", "~~~")
+_HTML = re.compile(r"(`+[^`]*`+)|<(?=[a-zA-Z/!?])(?!https?:)")
+"""The beginning of a tag or a comment; code in a line, which is shown as it is, comes first."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,23 @@ def read_document(path: str, text: str) -> Document:
     body = "\n".join(next((lines for head, lines in sections if head.startswith("# ")), sections[0][1]))
     run = next((lines for head, lines in sections if re.fullmatch(r"##+ (Run|Running|Usage|How to run)\s*", head)), [])
     lead = body.strip().split("\n\n")[0].strip()
-    return Document(path, title, _from_root(path, lead), _from_root(path, "\n".join(run).strip()))
+    return Document(path, _ended(title), _part(path, lead), _part(path, "\n".join(run).strip()))
+
+
+def _part(path: str, text: str) -> str:
+    """`text` of the document `path` as a part of our page: its links lead on, and it ends where it ends."""
+    return _ended(_from_root(path, text))
+
+
+def _ended(text: str) -> str:
+    """`text` with its fence closed and HTML shown as text: nothing of it hides what follows, or runs."""
+    lines, fence = [], ""
+    for line in text.splitlines():
+        mark = line.lstrip()[:3]
+        if mark == fence or (not fence and mark in _FENCES):
+            fence = "" if fence else mark
+        lines.append(line if fence else _HTML.sub(lambda found: found[1] or "&lt;", line))
+    return "\n".join([*lines, *([fence] if fence else [])])
 
 
 def _from_root(path: str, text: str) -> str:
@@ -58,9 +79,9 @@ def _from_root(path: str, text: str) -> str:
 
 
 def read_documents(root: Path) -> dict[str, str]:
-    """The Markdown files under docs/ of a project, by path."""
-    pages = sorted((root / "docs").rglob("*.md"))
-    return {page.relative_to(root).as_posix(): page.read_text(errors="replace") for page in pages if page.is_file()}
+    """The Markdown files under docs/ of a project, by path; no link is followed."""
+    pages = sorted(page for page in files_below(root / "docs") if page.suffix == ".md")
+    return {page.relative_to(root).as_posix(): page.read_text(errors="replace") for page in pages}
 
 
 def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
@@ -72,7 +93,8 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     parts = [f"# {title}"] + [requirement.strip()] * (requirement.strip().rstrip(".") != title)
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
-        listed = "\n".join(one_line(f"- {task.name} ({replica.tasks[task.id].why or 'not done'})") for task in missing)
+        told = (f"- {task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
+        listed = "\n".join(one_line(_ended(line)) for line in told)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
     leads = [document.lead for task in merged for document in written[task.id] if document.lead]
     parts += ["## What it is", *leads] if leads else []
@@ -109,5 +131,5 @@ def _documents(task: Task, documents: Mapping[str, str]) -> list[Document]:
 def _row(task: Task, replica: Replica, documents: list[Document]) -> str:
     files = ", ".join(f"`{path}`" for path in task.files if not path.startswith("docs/"))
     links = ", ".join(f"[{document.title}]({document.path})" for document in documents)
-    cells = (task.name, f"executor_{replica.tasks[task.id].folder}", files, links)
+    cells = (_ended(task.name), f"executor_{replica.tasks[task.id].folder}", files, links)
     return "| " + " | ".join(one_line(cell.replace("\n", " ")).replace("|", "\\|") for cell in cells) + " |"

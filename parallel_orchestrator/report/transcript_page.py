@@ -12,12 +12,25 @@ _LONGEST_TEXT, _LONGEST_RESULT, _LONGEST_FILE = 200, 20, 8
 """Lines of a text, of a tool's result, of a file that is written; the middle of what is longer is left out."""
 _WIDEST = 2_000
 
+_MARKS = {
+    "file_text": "| ",
+    "old_str": "- ",
+    "new_str": "+ ",
+    "insert_text": "| ",
+    "content": "| ",
+    "old_string": "- ",
+    "new_string": "+ ",
+}
+"""What goes before each line of these arguments: the API's own editor's, and Claude Code's."""
+
 
 def call_text(call: Mapping[str, Any]) -> str:
     """A tool call in one line."""
     arguments = call.get("input")
     told = (
-        [str(arguments[key]) for key in ("command", "path") if key in arguments] if isinstance(arguments, dict) else []
+        [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
+        if isinstance(arguments, dict)
+        else []
     )
     name = [] if len(told) > 1 else [str(call.get("name", "?"))]  # the editor's commands say enough
     return one_line(" ".join([*name, *told]).replace("\n", "; "))[:120]
@@ -55,15 +68,15 @@ def _answer(record: dict[str, Any]) -> Iterator[str]:
 
 def _call(block: dict[str, Any]) -> Iterator[str]:
     arguments = block["input"] if isinstance(block["input"], dict) else {}
-    if block["name"] == "bash":
+    if block["name"] in ("bash", "Bash"):
         first, *more = str(arguments.get("command", "restart")).split("\n")
         yield f"  $ {first}"
         yield from _indented("\n".join(more), _LONGEST_RESULT)
         return
     yield f"  > {call_text(block)}"
-    for key in ("file_text", "old_str", "new_str", "insert_text"):
+    for key, mark in _MARKS.items():
         if arguments.get(key):
-            yield from _indented(f"{arguments[key]}", _LONGEST_FILE, {"old_str": "- ", "new_str": "+ "}.get(key, "| "))
+            yield from _indented(f"{arguments[key]}", _LONGEST_FILE, mark)
 
 
 def _results(record: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,8 @@ from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
 _ASK_S = 1.0
 _ETA_AFTER = 3
 """Tasks that have to be merged before a time to the end is named."""
+_OVERDUE = 0.1
+"""A task that takes longer than expected is expected to take so much of its time so far again: never nothing."""
 
 
 class Slot(Protocol):
@@ -170,8 +172,10 @@ def seconds_left(replica: Replica, now: float) -> float | None:
 def _task_left(status: TaskStatus, expected: float, now: float) -> float:
     if status.state in SETTLED:
         return 0.0
-    worked = status.busy + (max(0.0, now - status.claimed_at) if status.state is TaskState.CLAIMED else 0.0)
-    return max(0.0, expected - worked)
+    if status.state is not TaskState.CLAIMED:
+        return max(0.0, expected - status.busy)
+    worked = status.busy + max(0.0, now - status.claimed_at)
+    return max(expected - worked, _OVERDUE * worked)
 
 
 def reuse(run: RunDirectory, replica: Replica) -> str:

@@ -27,7 +27,7 @@ from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.files import disk_error
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.plan_file import plan_of
 
 
 class ScenarioState(Enum):
@@ -203,4 +203,4 @@ class Window:
         run = RunDirectory(self._log.batch.root / status.folder)
         venv = status.record.get("venv")
         around = Surroundings(status.record["sandbox"], Path(venv) if venv else None)
-        return Member(run, read_plan(run.plan).graph(), around, status.record["limit"])
+        return Member(run, plan_of(run).graph(), around, status.record["limit"])

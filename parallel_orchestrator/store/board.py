@@ -94,6 +94,12 @@ class Hold:
     member: Member
     claim: Claim
 
+    @property
+    def label(self) -> str:
+        """What a log calls its task: in a batch with the folder of its run."""
+        task = self.claim.task
+        return task if self.member.limit is None else f"{self.member.run.root.name}/{task}"
+
 
 class Board:
     """One process's handle on the open runs. Not to be shared between threads, nor carried over a fork."""

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, UsageError
+from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.scenario import Scenario, identity_difference
 from parallel_orchestrator.store.files import disk_error, remove_unfinished, write_json
 from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.store.logfile import log_to, stop_logging
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.runlock import RunLock
+
+log = logging.getLogger(__name__)
 
 _BEFORE_SCENARIO = {"run.lock", "orchestrator.log"}
 """What a run killed before it fixed its scenario leaves behind."""
@@ -54,6 +58,21 @@ def own(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> Owne
     except BaseException:
         lock.release()
         raise
+
+
+@contextlib.contextmanager
+def occupied(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> Iterator[OwnedRun]:
+    """`own` for the time of a block: with the run's log open, its journals whole, and what ends the block logged."""
+    owned = own(directory, scenario, say)
+    with contextlib.ExitStack() as ending:
+        ending.callback(owned.lock.release)
+        ending.callback(stop_logging, log_to(owned.run.log))
+        try:
+            cut_torn_tails(owned.run, say)  # the journal itself tells the log
+            yield owned
+        except OrchestratorError as error:
+            log.error("%s", error)
+            raise
 
 
 def own_in(run: RunDirectory, scenario: Scenario, lock: RunLock, say: Callable[[str], None]) -> OwnedRun:

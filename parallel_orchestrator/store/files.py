@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.plain import json_text
 
 _UNFINISHED = ".tmp"
+_SYNCS = 16
+"""That are waited for at the same time."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -27,21 +31,66 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
     Raises CannotGoOn when the disk refuses.
     """
-    content = redact.known(content)
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    write_whole_all({path: content})
+
+
+def write_whole_all(contents: Mapping[Path, str | bytes]) -> None:
+    """`write_whole` of several files: the disk is waited for once for all of them. Renamed in their order."""
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+            _write_new(temporaries[path], path, redact.known(content))
+        sync_all(temporaries.values())
+        for path, temporary in temporaries.items():
+            _rename(temporary, path)
+        sync_all({path.parent for path in contents})
+    except CannotGoOn:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise
+
+
+def _write_new(temporary: Path, path: Path, content: str | bytes) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, content.encode() if isinstance(content, str) else content)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def replace_by_lock(path: Path, data: bytes) -> None:
+    """Replace `path` durably in git's own way: by the rename of `path`.lock, which must not be there before.
+
+    Raises CannotGoOn when the disk refuses.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise disk_error(lock, error) from error
+    try:
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        os.replace(lock, path)
         sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            lock.unlink()
         raise disk_error(path, error) from error
 
 
@@ -70,6 +119,30 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Make files and directories durable, all at once: a journalling file system waits for the disk once for many.
+
+    Raises CannotGoOn when the disk refuses one of them.
+    """
+    waiting = list(paths)
+    if len(waiting) == 1:
+        _sync(waiting[0])
+    elif waiting:
+        with ThreadPoolExecutor(min(_SYNCS, len(waiting))) as pool:
+            list(pool.map(_sync, waiting))
+
+
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def disk_error(path: Path, error: OSError) -> CannotGoOn:

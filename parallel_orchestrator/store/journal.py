@@ -148,7 +148,9 @@ class Journal:
         return record
 
     def sync(self) -> None:
-        """Make everything appended so far durable; for writers that sync outside their lock."""
+        """Make everything appended so far durable; for writers that sync outside their lock, or in another thread."""
+        if self._failed:
+            raise disk_error(self.path, OSError("an earlier write to it failed"))
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:

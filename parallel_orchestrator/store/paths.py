@@ -98,6 +98,11 @@ class RunDirectory:
         """Where the plan's packages are installed, when it has any that were not there."""
         return self.root / ".venv"
 
+    @property
+    def planning(self) -> Path:
+        """Where Claude Code works while it plans; gone when there is a plan."""
+        return self.root / "planner.claude"
+
     def folder(self, executor: int) -> Path:
         """The folder of one executor slot."""
         return self.root / f"executor_{executor}"
@@ -110,6 +115,11 @@ class RunDirectory:
         """The conversation of one attempt, beside its workspace."""
         workspace = self.workspace(executor, task, attempt)
         return workspace.with_name(workspace.name + ".jsonl")
+
+    def claude_state(self, executor: int, task: str, attempt: int) -> Path:
+        """Where Claude Code keeps what is its own in one attempt, beside the workspace."""
+        workspace = self.workspace(executor, task, attempt)
+        return workspace.with_name(workspace.name + ".claude")
 
     def transcripts(self) -> Iterator[AttemptFile]:
         """Every transcript there is, by executor, task and attempt."""

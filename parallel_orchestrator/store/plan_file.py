@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from pydantic import ValidationError
 
 from parallel_orchestrator.records.errors import DamagedState, UsageError
 from parallel_orchestrator.records.plan import Plan, plan_faults
-from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.store.paths import RunDirectory, repair_hint
 from parallel_orchestrator.store.plain import json_text
 
 
@@ -25,6 +28,27 @@ def read_plan(path: Path) -> Plan:
     if faults := plan_faults(plan):
         raise DamagedState(f"{path} cannot be run any more: {faults[0]}. {repair_hint(path)}")
     return plan
+
+
+def plan_of(run: RunDirectory) -> Plan:
+    """The plan of a run. Raises DamagedState also when it is another than the one that work began on."""
+    plan = read_plan(run.plan)
+    if fault := plan_change(run, plan):
+        raise DamagedState(f"{run.plan} is damaged: {fault}. {repair_hint(run.plan)}")
+    return plan
+
+
+def plan_change(run: RunDirectory, plan: Plan) -> str | None:
+    """What is wrong with `plan` if work on the run began on another; None when it did not, or nothing tells."""
+    begun = None
+    with contextlib.suppress(OSError, ValueError, AttributeError), run.queue.open("rb") as queue:
+        begun = json.loads(queue.readline()).get("plan")
+    return "it is not the plan that work on this run began with" if begun not in (None, plan_digest(plan)) else None
+
+
+def plan_digest(plan: Plan) -> str:
+    """What tells one plan from another, however its file is laid out."""
+    return hashlib.sha256(json.dumps(plan.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 def plan_text(plan: Plan) -> str:

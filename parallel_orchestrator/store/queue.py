@@ -132,10 +132,11 @@ class TaskQueue:
             self._unblock_dependents(advance, task)
         return advance
 
-    def start_session(self, executors: int) -> None:
-        """Mark that an orchestrator begins to work on the run, with that many executors."""
+    def start_session(self, executors: int, plan: str | None = None) -> None:
+        """Mark that an orchestrator begins to work on the run, with that many executors; `plan`: its plan's digest."""
         with self._held() as advance:
-            self._append(advance, {"session": "start", "executors": executors, **_now()})
+            told = {"plan": plan} if plan else {}
+            self._append(advance, {"session": "start", "executors": executors, **told, **_now()})
 
     def close(self) -> None:
         """Give the descriptors back."""

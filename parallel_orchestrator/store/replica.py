@@ -213,7 +213,7 @@ class Replica:
         By the plan's own weights, so that the tasks of different runs can be compared.
         """
         task = self.pick()
-        return None if task is None else (self.tasks[task].state is not REPAIR, -self._planned[task])
+        return None if task is None else (not self.tasks[task].repairing, -self._planned[task])
 
     def dependents(self, task: str) -> Iterator[str]:
         """Every task that depends on `task`, direct or not, once each."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from parallel_orchestrator.store.folders import files_below
 from parallel_orchestrator.trunk.folder import read_plain
 
 RESERVED = frozenset(
@@ -70,10 +70,9 @@ def _dotted(test: str) -> str:
 
 
 def _code_files(folder: Path) -> Iterator[str]:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith(".py") or name in RESERVED or name == "pyproject.toml":
-                yield Path(root, name).relative_to(folder).as_posix()
+    for path in files_below(folder):
+        if path.suffix == ".py" or path.name in RESERVED or path.name == "pyproject.toml":
+            yield path.relative_to(folder).as_posix()
 
 
 def _digest(path: Path) -> bytes:
@@ -102,13 +101,22 @@ def _is_test(node: ast.stmt) -> TypeGuard[_Defined]:
     """Whether pytest takes it for a test. Something named test_… can also be a fixture."""
     if not isinstance(node, _Defined) or not node.name.startswith("test_"):
         return False
-    return not any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return not any("fixture" in name for decorator in node.decorator_list for name in _names(decorator))
 
 
 def _is_collected(node: ast.ClassDef) -> bool:
     """Whether pytest surely looks for tests in it: what it inherits could tell it not to, as its own members can."""
-    if not all(ast.unparse(base).endswith("TestCase") for base in node.bases):
+    if not all(next(_names(base), "").endswith("TestCase") for base in node.bases):
         return False
     functions = {below.name for below in node.body if isinstance(below, _Defined)}
-    assigned = {ast.unparse(target) for below in node.body if isinstance(below, ast.Assign) for target in below.targets}
+    assignments = (below for below in node.body if isinstance(below, ast.Assign))
+    assigned = {name for below in assignments for target in below.targets for name in _names(target)}
     return not functions & {"__init__", "__new__"} and "__test__" not in assigned
+
+
+def _names(expression: ast.expr) -> Iterator[str]:
+    """The names in it, outermost first. Not by unparsing: that recurses, and what nests deep enough would end us."""
+    for node in ast.walk(expression):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name

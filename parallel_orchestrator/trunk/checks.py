@@ -10,12 +10,19 @@ from collections.abc import Callable
 
 from parallel_orchestrator.trunk.merge import OURS, THEIRS
 
+LARGEST_SOURCE = 500_000
+"""Bytes of the largest file of code or settings. A parser takes 600 times as much memory, in this very process."""
+_MOST_DOTS = 200
+"""In one line of TOML: the time for a key grows with the square of its parts."""
+
 
 def parse_fault(path: str, content: bytes) -> str | None:
     """Why a file does not parse, beginning with its path and line; None when it does or is not checked."""
     parse = _parser(path)
     if parse is None:
         return None
+    if is_source(path) and len(content) > LARGEST_SOURCE:
+        return f"{path} has {len(content)} bytes; at most {LARGEST_SOURCE} of code are taken in one file"
     try:
         parse(content)
     except SyntaxError as error:
@@ -30,6 +37,11 @@ def parse_fault(path: str, content: bytes) -> str | None:
 def is_checked(path: str) -> bool:
     """Whether a parser for this kind of file is here."""
     return _parser(path) is not None
+
+
+def is_source(path: str) -> bool:
+    """Whether parsing it costs much more than reading it."""
+    return _parser(path) in (_parse_python, _parse_toml)
 
 
 def has_conflict_markers(content: bytes) -> bool:
@@ -53,4 +65,7 @@ def _parse_python(content: bytes) -> object:
 
 
 def _parse_toml(content: bytes) -> object:
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line.count(b".") > _MOST_DOTS:
+            raise ValueError(f"line {number} has more than {_MOST_DOTS} dots")
     return tomllib.loads(content.decode())

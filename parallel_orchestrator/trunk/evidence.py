@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.store.files import write_json, write_whole
+from parallel_orchestrator.store.files import write_whole_all
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plain import json_text
 from parallel_orchestrator.trunk import rules
 from parallel_orchestrator.trunk.change import Change, shown
 from parallel_orchestrator.trunk.checks import is_checked
@@ -48,8 +49,12 @@ def describe(change: Change, verdict: Verdict, task: Task) -> Evidence:
 
 def keep_evidence(run: RunDirectory, task: str, attempt: int, evidence: Evidence, junit: bytes) -> None:
     """Write it down before the trunk moves, so that a merge is never without its evidence."""
-    write_whole(_file(run, task, attempt, "junit.xml"), junit)
-    write_json(_file(run, task, attempt, "json"), evidence)
+    write_whole_all(
+        {
+            _file(run, task, attempt, "junit.xml"): junit,
+            _file(run, task, attempt, "json"): json_text(evidence),
+        }
+    )
 
 
 def read_evidence(run: RunDirectory, commit: Commit) -> Evidence:

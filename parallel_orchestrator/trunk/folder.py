@@ -8,7 +8,6 @@ between look and use leads nowhere.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
 from parallel_orchestrator.store.files import disk_error, write_all
+from parallel_orchestrator.store.folders import empty_folder, open_folder
 from parallel_orchestrator.trunk.objects import EMPTY_TREE, FILE, FOLDER, LINK, PROGRAM, Entry, Objects, Tree, Unsteady
 
 CACHES = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
@@ -30,6 +30,8 @@ MOST_MEMBERS = 50_000
 """Files, links and folders of one workspace."""
 MOST_BYTES = 2 * 2**30
 """Of all its files together: a snapshot reads all of them, before each turn."""
+MOST_STORED = 4 * 2**30
+"""Of all its snapshots together, as they are stored: each keeps what has changed since the one before."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -50,7 +52,7 @@ def read_folder(objects: Objects, folder: Path) -> Contents:
     """Everything in `folder` but caches. TaskLimit when that is more than anybody's work."""
     contents = Contents()
     try:
-        descriptor = os.open(folder, _DIRECTORY)
+        descriptor = open_folder(folder)
     except OSError as error:
         raise CannotGoOn(
             f"cannot read the workspace {folder}: {error.strerror}. Bring it back, then resume."
@@ -72,15 +74,6 @@ def write_folder(objects: Objects, folder: Path, entries: Tree) -> None:
                 _write_entry(folder / path, entry, partial(reader.chunks, entry.id))
     except OSError as error:
         raise disk_error(folder, error) from error
-
-
-def empty_folder(folder: Path) -> None:
-    """Remove everything in `folder`, what was made unreadable too."""
-    for entry in list(os.scandir(folder)):
-        if entry.is_dir(follow_symlinks=False):
-            _remove_folder(entry.path)
-        else:
-            os.unlink(entry.path)
 
 
 def read_plain(path: Path, limit: int) -> bytes | None:
@@ -184,19 +177,3 @@ def _write_entry(path: Path, entry: Entry, content: Callable[[], Iterator[bytes]
             write_all(descriptor, chunk)
     finally:
         os.close(descriptor)
-
-
-def _remove_folder(path: str) -> None:
-    try:
-        shutil.rmtree(path)
-    except PermissionError:
-        _open_up(path)
-        shutil.rmtree(path)
-
-
-def _open_up(path: str) -> None:
-    """Give its owner the right to look into a folder and all below it, and to empty them."""
-    os.chmod(path, 0o700)  # noqa: PTH101 - scandir's paths are text
-    for entry in list(os.scandir(path)):
-        if entry.is_dir(follow_symlinks=False):
-            _open_up(entry.path)

@@ -42,6 +42,8 @@ _SETTINGS = {
 }
 
 _IDENTITY = ("Parallel Orchestrator", "orchestrator@localhost")
+AUTHOR = "{} <{}>".format(*_IDENTITY)
+"""Of every commit, as git writes it."""
 _TIMEOUT_S = 600.0
 
 

@@ -2,7 +2,8 @@
 
 A snapshot is taken before each turn of each executor, so it has to be quick; and no
 filter, attribute or link can have a say in it, because there is nothing that asks them.
-Objects are written loose, under their SHA-1, by rename.
+Objects are written loose, under their SHA-1, by rename. Loose ones are read without a
+git process, too; whatever is not one, or not as it was written, git is asked for.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, cast
 
-from parallel_orchestrator.store.files import disk_error, write_all
+from parallel_orchestrator.store.files import disk_error, sync_all, write_all
 from parallel_orchestrator.trunk.git import Git, GitFailed
 
 FILE, PROGRAM, LINK, FOLDER = 0o100644, 0o100755, 0o120000, 0o040000
@@ -26,6 +29,8 @@ FILE, PROGRAM, LINK, FOLDER = 0o100644, 0o100755, 0o120000, 0o040000
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 _CHUNK = 2**20
+_LARGEST_LOOSE = 8 * 2**20
+"""Bytes of an object that is read as a whole; git is asked for larger ones, piece by piece."""
 _QUICK = 1  # zlib level: snapshots are written often and read seldom
 
 
@@ -53,6 +58,8 @@ class Objects:
     def __init__(self, git: Git) -> None:
         self._git = git
         self._folder = git.repository / "objects"
+        self.stored = 0
+        """Bytes that this process has added to the repository's folder."""
 
     def write(self, kind: str, data: bytes, *, durable: bool = False) -> str:
         """Store an object and return its id. With `durable`, it is on disk when this returns."""
@@ -62,14 +69,28 @@ class Objects:
         if not target.exists():
             self._store(target, [zlib.compress(content, _QUICK)])
         if durable:
-            self._sync(target)
+            self.sync([name])
         return name
 
     def sync(self, ids: Iterable[str]) -> None:
         """Wait until these objects are on disk. Snapshots do not wait; what the trunk stands on must."""
-        for name in ids:
-            if self._target(name).exists():  # else git has packed it, and waited
-                self._sync(self._target(name))
+        there = [
+            target for target in map(self._target, ids) if target.exists()
+        ]  # git has packed the others, and waited
+        sync_all({*there, *(target.parent for target in there)})
+
+    def loose(self, name: str) -> tuple[str, bytes] | None:
+        """Kind and content of a loose object; None when it is none, or not what its name says: then git is asked."""
+        try:
+            with self._target(name).open("rb", buffering=0) as file:
+                squeezed = file.read(_CHUNK)
+            content = zlib.decompressobj().decompress(squeezed, _LARGEST_LOOSE)
+        except (OSError, ValueError, zlib.error):
+            return None
+        if hashlib.sha1(content, usedforsecurity=False).hexdigest() != name:
+            return None  # damaged, or larger
+        header, _, data = content.partition(b"\0")
+        return header.partition(b" ")[0].decode(), data
 
     def write_file(self, descriptor: int, size: int) -> str:
         """Store an open file of `size` bytes as a blob; a large one is never held in memory as a whole."""
@@ -95,7 +116,7 @@ class Objects:
         return name
 
     def write_tree(self, entries: Mapping[str, Entry], *, durable: bool = False) -> str:
-        """Store a whole tree and return its id."""
+        """Store a whole tree and return its id. `durable` does not include its blobs."""
         root: _Node = {}
         for path, entry in entries.items():
             *folders, name = path.split("/")
@@ -106,11 +127,18 @@ class Objects:
                     raise ValueError(f"{path} lies in {folder}, which is a file")
                 node = below
             node[name] = entry
-        return self._write_node(root, durable)
+        written: list[str] = []
+        name = self._write_node(root, written)
+        if durable:
+            self.sync(written)
+        return name
 
     def read_tree(self, tree: str) -> Tree:
         """All entries of a tree or commit, empty folders included."""
         entries: Tree = {}
+        if self._read_loose_tree(tree, "", entries):
+            return entries
+        entries.clear()
         for line in self._git("ls-tree", "-r", "-t", "-z", "--full-tree", tree).split(b"\0")[:-1]:
             about, _, path = line.partition(b"\t")
             mode, kind, name = about.decode().split(" ")
@@ -126,20 +154,40 @@ class Objects:
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[BlobReader]:
-        """One git process that any number of blobs are asked of."""
-        with self._git.conversation("cat-file", "--batch") as process:
-            yield BlobReader(cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout))
+        """For any number of blobs. A git process is started at the first that is not loose."""
+        with contextlib.ExitStack() as ending:
+            yield BlobReader(self, lambda: ending.enter_context(self._git.conversation("cat-file", "--batch")))
 
-    def _write_node(self, node: _Node, durable: bool) -> str:
+    def _read_loose_tree(self, name: str, prefix: str, entries: Tree) -> bool:
+        """Add what is below a tree or commit to `entries`; whether all of it could be read."""
+        kind, data = self.loose(name) or ("", b"")
+        if kind == "commit":
+            return self._read_loose_tree(data[5:45].decode(errors="replace"), prefix, entries)
+        if kind != "tree":
+            return False
+        while data:
+            about, _, rest = data.partition(b"\0")
+            mode, _, raw = about.partition(b" ")
+            entry, path = Entry(int(mode, 8), rest[:20].hex()), prefix + os.fsdecode(raw)
+            if entry.mode != FOLDER or entry.id == EMPTY_TREE:
+                entries[path] = entry
+            elif not self._read_loose_tree(entry.id, f"{path}/", entries):
+                return False
+            data = rest[20:]
+        return True
+
+    def _write_node(self, node: _Node, written: list[str]) -> str:
+        """Store a folder and all below it; its id. The ids of all its trees are added to `written`."""
         rows = []
         for name, below in node.items():
-            entry = below if isinstance(below, Entry) else Entry(FOLDER, self._write_node(below, durable))
+            entry = below if isinstance(below, Entry) else Entry(FOLDER, self._write_node(below, written))
             if entry == Entry(FOLDER, EMPTY_TREE):
-                self.write("tree", b"", durable=durable)
+                written.append(self.write("tree", b""))
             raw = os.fsencode(name)
             order = raw + b"/" if entry.mode == FOLDER else raw  # git sorts a folder as if its name ended in /
             rows.append((order, b"%o %s\0" % (entry.mode, raw) + bytes.fromhex(entry.id)))
-        return self.write("tree", b"".join(row for _, row in sorted(rows)), durable=durable)
+        written.append(self.write("tree", b"".join(row for _, row in sorted(rows))))
+        return written[-1]
 
     def _target(self, name: str) -> Path:
         return self._folder / name[:2] / name[2:]
@@ -166,43 +214,46 @@ class Objects:
     def _settle(self, temporary: Path, target: Path) -> None:
         try:
             target.parent.mkdir(exist_ok=True)
+            self.stored += 0 if target.exists() else temporary.stat().st_size
             os.replace(temporary, target)
         except OSError as error:
             raise disk_error(target, error) from error
 
-    def _sync(self, target: Path) -> None:
-        for path in (target, target.parent):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                raise disk_error(path, error) from error
-            finally:
-                os.close(descriptor)
-
 
 class BlobReader:
-    """Asks `git cat-file --batch` for one blob at a time."""
+    """Reads one blob at a time: a loose one from its file, another from a `git cat-file --batch` that `ask` starts."""
 
-    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
-        self._questions = questions
-        self._answers = answers
+    def __init__(self, objects: Objects, ask: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self._objects = objects
+        self._ask = ask
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The content of one blob, piece by piece; take all of it before asking for the next."""
-        self._questions.write(f"{name}\n".encode())
-        self._questions.flush()
-        header = self._answers.readline().split()
+        if (found := self._objects.loose(name)) and found[0] == "blob":
+            yield found[1]
+        else:
+            yield from self._chunks_of_git(name)
+
+    def _chunks_of_git(self, name: str) -> Iterator[bytes]:
+        questions, answers = self._pipes
+        questions.write(f"{name}\n".encode())
+        questions.flush()
+        header = answers.readline().split()
         if len(header) != 3:
             raise GitFailed(f"object {name} is missing from the trunk: {header!r}. The repository is damaged.")
         left = int(header[2])
         while left:
-            chunk = self._answers.read(min(_CHUNK, left))
+            chunk = answers.read(min(_CHUNK, left))
             if not chunk:
                 raise GitFailed(f"git stopped in the middle of object {name}.")
             left -= len(chunk)
             yield chunk
-        self._answers.read(1)
+        answers.read(1)
+
+    @cached_property
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        process = self._ask()
+        return cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
 
 
 def _chunks(descriptor: int) -> Iterator[bytes]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.files import replace_by_lock
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk.git import Git
+from parallel_orchestrator.trunk.git import AUTHOR, Git
 from parallel_orchestrator.trunk.lock import held
 from parallel_orchestrator.trunk.objects import FILE, Entry, Objects, Tree
-from parallel_orchestrator.trunk.view import CONFIG, make_view, view_of
+from parallel_orchestrator.trunk.view import CONFIG, check_view, make_view, view_of
 
 BRANCH = "refs/heads/main"
 PROJECT_FILE = "pyproject.toml"
@@ -97,28 +99,66 @@ class Repository:
         draft.rename(self._run.git)
 
     def head(self) -> str:
-        """The commit that the trunk stands at."""
+        """The commit that the trunk stands at. Raises Tampered where a git call would."""
+        check_view(self._run.git)
+        name = (_text(self._run.git / BRANCH) or "").rstrip("\n")
+        if self._loose_commit(name):
+            return name
         return self.git.text("rev-parse", "--verify", f"{BRANCH}^{{commit}}")
 
-    def commit(self, tree: str, parent: str, subject: str, trailers: Mapping[str, object]) -> str:
+    def commit(
+        self, tree: str, parent: str, subject: str, trailers: Mapping[str, object], *, durable: bool = False
+    ) -> str:
         """Store a commit; the trunk does not move yet."""
         lines = "".join(f"{name}: {value}\n" for name, value in trailers.items())
-        return self.git.text("commit-tree", tree, "-p", parent, "-F", "-", feed=f"{subject}\n\n{lines}".encode())
+        author = f"{AUTHOR} {int(time.time())} {time.strftime('%z')}"
+        about = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {author}\n\n{subject}\n\n{lines}"
+        return self.objects.write("commit", about.encode(), durable=durable)
 
     def move(self, old: str, new: str) -> None:
-        """Move the trunk from `old` to `new`; GitFailed when it does not stand at `old`."""
+        """Move the trunk from `old` to `new`; GitFailed when it does not stand at `old`. Within `alone`."""
         self._remove_stale_locks()
-        self.git("update-ref", BRANCH, new, old)
+        branch = self._run.git / BRANCH
+        if (_text(branch) or "").rstrip("\n") != old:
+            self.git("update-ref", BRANCH, new, old)
+            return
+        # As git does it, so that a git of somebody else's keeps out meanwhile.
+        replace_by_lock(branch, f"{new}\n".encode())
 
     def check_out(self) -> None:
         """Bring the trunk's files in the output directory up to date; other files are left alone."""
         self._remove_stale_locks()
         self.git("read-tree", "--reset", "-u", BRANCH)
 
-    def log(self, commits: str, *options: str) -> list[Commit]:
-        """The commits of a range such as "a..b", oldest first."""
+    def log(self, head: str, since: str = "") -> list[Commit]:
+        """The commits up to `head`, oldest first; those after `since` alone where that is one of them."""
+        found: list[Commit] = []
+        name = head
+        while name and name != since:
+            parsed = self._loose_commit(name)
+            if parsed is None:
+                return self._log_of_git(f"{since}..{head}" if since else head)
+            commit, name = parsed
+            found.append(commit)
+        return found[::-1]
+
+    def about(self, commit: str) -> Commit:
+        """One commit."""
+        parsed = self._loose_commit(commit)
+        return parsed[0] if parsed else self._log_of_git(commit, "-1")[0]
+
+    def _log_of_git(self, commits: str, *options: str) -> list[Commit]:
         output = self.git.text("log", "--first-parent", "--reverse", "-z", "--format=%H%n%B", *options, commits, "--")
         return [_commit(record) for record in output.split("\0") if record]
+
+    def _loose_commit(self, name: str) -> tuple[Commit, str] | None:
+        """A commit and its first parent's name, empty for the first one's; None when git has to be asked."""
+        kind, data = self.objects.loose(name) or ("", b"")
+        if kind != "commit":
+            return None
+        head, _, message = data.decode(errors="replace").partition("\n\n")
+        parents = [line.removeprefix("parent ") for line in head.split("\n") if line.startswith("parent ")]
+        return _commit(f"{name}\n{message}"), next(iter(parents), "")
 
     def tree(self, commit: str) -> Tree:
         """The files of a commit."""

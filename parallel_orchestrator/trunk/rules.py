@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from parallel_orchestrator.records.plan import PROJECT_ROOTS, Plan, Task
 from parallel_orchestrator.trunk.census import RESERVED
 from parallel_orchestrator.trunk.change import Change, in_project, shown
-from parallel_orchestrator.trunk.checks import has_conflict_markers, parse_fault
+from parallel_orchestrator.trunk.checks import has_conflict_markers, is_source, parse_fault
 from parallel_orchestrator.trunk.objects import LINK
 
 LARGEST_FILE = 5_000_000
 """Bytes."""
 MOST_FILES = 2_000
+MOST_SOURCE = 5_000_000
+"""Bytes of all code that one submission changes: each of its files is parsed."""
 _MOST_FACTS = 40
 
 _GIT_NAMES = frozenset({".git", ".gitmodules", ".gitattributes"})
@@ -132,6 +134,10 @@ def _missing(change: Change, task: Task) -> Iterator[str]:
 
 
 def _content(change: Change) -> Iterator[str]:
+    source = sum(len(content) for path, content in change.content.items() if is_source(path))
+    if source > MOST_SOURCE:
+        yield f"{source} bytes of code were written; at most {MOST_SOURCE} are merged. Remove what is generated."
+        return
     for path, content in change.content.items():
         if has_conflict_markers(content):
             yield f"{shown(path)} still has conflict markers. Resolve them."

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
+from parallel_orchestrator.records.command import RESULTS, Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.scratch import scratch_folder
 from parallel_orchestrator.trunk.census import take_census
 from parallel_orchestrator.trunk.closing import contradicts
 from parallel_orchestrator.trunk.folder import read_plain, write_folder
@@ -83,6 +83,15 @@ class Report:
         return sum(case.ending is ending and case.file in files for case in self.cases)
 
 
+NO_TESTS = Report((), junit=b'<?xml version="1.0" encoding="utf-8"?><testsuites />')
+"""Of a tree in which no file could hold a test: there is nothing to run."""
+
+
+def may_hold_tests(tree: Tree) -> bool:
+    """Whether pytest could find a test in it, or be steered by it."""
+    return any(path.startswith("tests/") and path.endswith(".py") for path in tree)
+
+
 @dataclass(frozen=True)
 class TestBench:
     """Runs the tests of trees of one repository."""
@@ -92,22 +101,45 @@ class TestBench:
     objects: Objects
     runner: CommandRunner
     timeout_s: float
+    start_ahead: StartAhead | None = None
+    """How a pytest is had waiting for the next `test`; None: each one is started when it is needed."""
+    _waiting: list[_Waiting] = field(default_factory=list, init=False)
+
+    def prepare(self) -> None:
+        """Have a pytest waiting for the next `test`, so that it need not be waited for then."""
+        if self.start_ahead and not self._waiting:
+            with ExitStack() as around:
+                folder, results = around.enter_context(_scratch())
+                run = around.enter_context(closing(self.start_ahead(self._command(folder, results, PYTHON))))
+                self._waiting.append(_Waiting(folder, results, run, around.pop_all()))
+
+    def close(self) -> None:
+        """Give up what was prepared and not used."""
+        while self._waiting:
+            self._waiting.pop().around.close()
 
     def test(self, tree: Tree) -> Report:
         """Run all tests of `tree` in a copy of its own."""
-        with self.copy(tree) as (folder, results):
-            return self.run_pytest(folder, results, PYTHON)
+        if not may_hold_tests(tree):
+            return NO_TESTS
+        if not self._waiting:
+            with self.copy(tree) as (folder, results):
+                return self.run_pytest(folder, results, PYTHON)
+        prepared = self._waiting.pop()
+        with prepared.around:
+            write_folder(self.objects, prepared.folder, tree)
+            return self.run_pytest(prepared.folder, prepared.results, PYTHON, prepared.run)
 
     @contextmanager
     def copy(self, tree: Tree) -> Iterator[tuple[Path, Path]]:
         """A scratch copy of `tree`, and an empty folder beside it for results. Both are gone afterwards."""
-        with TemporaryDirectory(prefix="merge-", ignore_cleanup_errors=True) as scratch:
-            folder, results = Path(scratch, "project"), Path(scratch, "results")
-            results.mkdir()
+        with _scratch() as (folder, results):
             write_folder(self.objects, folder, tree)
             yield folder, results
 
-    def run_pytest(self, folder: Path, results: Path, launcher: tuple[str, ...]) -> Report:
+    def run_pytest(
+        self, folder: Path, results: Path, launcher: tuple[str, ...], run: CommandRunner | None = None
+    ) -> Report:
         """One pytest run in `folder`, started by `launcher`: the interpreter up to its -m."""
         # Nothing that the tests can know beforehand names the canary or the report. The canary sits among
         # them, because what a conftest.py does to reports it does to those below its own folder only.
@@ -116,7 +148,8 @@ class TestBench:
         (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
         before = take_census(folder)
         junit = f"{name}.xml"
-        finished = self.run(folder, results, (*launcher, "pytest", *_FLAGS, f"--junitxml={RESULTS}/{junit}", "tests"))
+        command = self._command(folder, results, launcher, *_FLAGS, f"--junitxml={RESULTS}/{junit}", "tests")
+        finished = (run or self.runner)(command)
         # Scratch names differ from run to run, and are nobody's business.
         output = finished.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
         written = read_plain(results / junit, LARGEST_REPORT)
@@ -132,6 +165,29 @@ class TestBench:
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:
         """Any command in a scratch copy, within the time limit of tests."""
         return self.runner(Command(argv, folder, self.timeout_s, results))
+
+    def _command(self, folder: Path, results: Path, launcher: tuple[str, ...], *arguments: str) -> Command:
+        return Command((*launcher, "pytest", *arguments), folder, self.timeout_s, results)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A pytest that waits, over folders that are still empty."""
+
+    folder: Path
+    results: Path
+    run: Ahead
+    around: ExitStack
+
+
+@contextmanager
+def _scratch() -> Iterator[tuple[Path, Path]]:
+    """Two empty folders: for a copy of a project, and for what its tests report. Both are gone afterwards."""
+    with scratch_folder("merge-") as scratch:
+        folder, results = scratch / "project", scratch / "results"
+        folder.mkdir()
+        results.mkdir()
+        yield folder, results
 
 
 def _breakage(finished: Finished, cases: list[Case] | None, canary: str, limit_s: float) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parallel_orchestrator.records.command import CommandRunner
+from parallel_orchestrator.records.command import CommandRunner, StartAhead
+from parallel_orchestrator.records.errors import TaskLimit
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk import folder as folders
 from parallel_orchestrator.trunk import git
 from parallel_orchestrator.trunk.evidence import read_evidence
 from parallel_orchestrator.trunk.final import FinalChecks
@@ -31,12 +34,19 @@ from parallel_orchestrator.trunk.testbench import TestBench
 class Trunk:
     """Everything that others do with the trunk. Each process and thread makes its own; they meet at merge.lock."""
 
-    def __init__(self, run: RunDirectory, runner: CommandRunner, test_timeout_s: float = 300) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        runner: CommandRunner,
+        test_timeout_s: float = 300,
+        start_ahead: StartAhead | None = None,
+    ) -> None:
         self._run = run
         self._repository = Repository(run)
-        bench = TestBench(self._repository.objects, runner, test_timeout_s)
-        self._queue = MergeQueue(run, self._repository, bench)
-        self._final = FinalChecks(run, self._repository, bench)
+        self._bench = TestBench(self._repository.objects, runner, test_timeout_s, start_ahead)
+        self._queue = MergeQueue(run, self._repository, self._bench)
+        self._final = FinalChecks(run, self._repository, self._bench)
+        self._stored: Counter[Path] = Counter()
 
     def create(self) -> None:
         """Make the trunk unless it is there. UsageError: git is too old, or the directory holds another repository."""
@@ -70,13 +80,29 @@ class Trunk:
         write_folder(self._repository.objects, folder, self._repository.tree(commit))
 
     def snapshot(self, folder: Path) -> str:
-        """Store everything in `folder` but caches, nested repositories and special files; the id of its tree."""
+        """Store everything in `folder` but caches, nested repositories and special files; the id of its tree.
+
+        Raises TaskLimit when it holds more than anybody's work, or all its snapshots together do.
+        """
         objects = self._repository.objects
-        return objects.write_tree(read_folder(objects, folder).entries)
+        before = objects.stored
+        tree = objects.write_tree(read_folder(objects, folder).entries)
+        self._stored[folder] += objects.stored - before
+        if self._stored[folder] > folders.MOST_STORED:
+            raise TaskLimit(f"the states of its workspace take more than {folders.MOST_STORED / 2**30:g} GiB on disk")
+        return tree
 
     def restore(self, folder: Path, tree: str) -> None:
         """Make `folder` hold exactly what a snapshot, Conflict or Red of it holds."""
         write_folder(self._repository.objects, folder, self._repository.tree(tree))
+
+    def prepare(self) -> None:
+        """Start already what the next `submit` will need for its tests; `close` gives it up."""
+        self._bench.prepare()
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        self._bench.close()
 
     def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
         """Bring one attempt's work onto the trunk, tested, or say why not. Raises StaleClaim as `hold` does."""
@@ -96,8 +122,9 @@ class Trunk:
             }
             if before | ours != before:
                 tree = repository.objects.write_tree(before | ours, durable=True)
-                passed = repository.log(head, "-1")[0].number("Tests-Passed")
-                repository.move(head, repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}))
+                passed = repository.about(head).number("Tests-Passed")
+                commit = repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}, durable=True)
+                repository.move(head, commit)
             repository.check_out()
             return self.head()
 

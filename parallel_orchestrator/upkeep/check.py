@@ -10,8 +10,6 @@ check
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.summary import VERSION, finished_summary
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plan_file import plan_digest
 from parallel_orchestrator.store.runlock import is_held
 from parallel_orchestrator.upkeep.findings import Finding, Report
 from parallel_orchestrator.upkeep.ledger import key_of, misfits
@@ -77,10 +76,8 @@ class _Look:
             lost = "put it back from a backup; nothing else holds what it says"
             self._find(path, fault, lost if path == self.run.scenario else self._repair)
         scenario, plan = self.reading.scenario, self.reading.plan
-        if scenario and plan and scenario.plan_sha256:
-            canonical = json.dumps(plan.model_dump(), sort_keys=True)
-            if hashlib.sha256(canonical.encode()).hexdigest() != scenario.plan_sha256:
-                self._find(self.run.plan, "it is not the plan that the run was started from", "put that one back")
+        if scenario and plan and scenario.plan_sha256 and plan_digest(plan) != scenario.plan_sha256:
+            self._find(self.run.plan, "it is not the plan that the run was started from", "put that one back")
         journals = {self.run.queue: self.reading.queue, self.run.ledger: self.reading.ledger}
         journals |= {found.path: content for found, content in self.reading.transcripts.items()}
         for path, content in journals.items():

@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from parallel_orchestrator.agent.claude_code.program import find, login
 from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
@@ -67,6 +68,18 @@ def sandbox() -> Check:
         why = str(error).split(": ", 1)[-1].split(". Install")[0]
         fix = "apt install bubblewrap, where user namespaces are allowed; or run with --sandbox off, in a container"
         return Check("sandbox", "fault", why, fix)
+
+
+def claude_code(environment: Mapping[str, str]) -> Check:
+    """Which Claude Code `--backend claude-code` would use, and whether a person is logged in to it."""
+    try:
+        program = find()
+    except UsageError as error:
+        return Check("claude", "note", "not here; only --backend claude-code needs it", str(error))
+    how = login(environment)
+    told = f"{program.version} from {program.source}; {f'logged in {how}' if how else 'not logged in'}"
+    # A login is the program's own affair: the calls of a run go through the gateway, which pays with a key.
+    return Check("claude", "ok", f"{told}, which runs do not use: they are paid by the key" if how else told)
 
 
 def endpoint(url: str) -> Check:

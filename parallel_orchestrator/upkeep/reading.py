@@ -16,6 +16,7 @@ from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.directory import read_scenario
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
+from parallel_orchestrator.store.plan_file import plan_change
 from parallel_orchestrator.store.replica import Replica, follow
 from parallel_orchestrator.store.salvage import Salvage, salvage
 
@@ -72,6 +73,7 @@ def _plan(reading: Reading) -> Plan | None:
     try:
         plan = Plan.model_validate_json(path.read_bytes())
         faults = plan_faults(plan)
+        change = plan_change(reading.run, plan)
     except FileNotFoundError:
         if reading.run.queue.exists():
             reading.faults[path] = "it is not there"
@@ -79,9 +81,9 @@ def _plan(reading: Reading) -> Plan | None:
     except (OSError, ValidationError) as error:
         reading.faults[path] = f"it is no plan: {_first_line(error)}"
         return None
-    if faults:
-        reading.faults[path] = f"it cannot be run: {faults[0]}"
-    return None if faults else plan
+    if fault := f"it cannot be run: {faults[0]}" if faults else change:
+        reading.faults[path] = fault
+    return None if fault else plan
 
 
 def _first_line(error: OSError | ValidationError) -> str:

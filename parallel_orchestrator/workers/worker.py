@@ -34,7 +34,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.board import Board, Hold, Member, Source
 from parallel_orchestrator.store.logfile import log_to
-from parallel_orchestrator.store.process import die_with_parent
+from parallel_orchestrator.store.process import die_with_parent, hide_memory
 from parallel_orchestrator.workers.forking import InheritedDescriptor, let_server_die
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Worker:
         except Exception as error:
             # A bug or a bad surrounding met by one task must not take the run down, nor be tried for ever.
             # After the merge was recorded the claim is gone, and the merge stands.
-            log.exception("%s: unexpected error", hold.claim.task)
+            log.exception("%s: unexpected error", hold.label)
             with contextlib.suppress(StaleClaim):
                 self.finish(hold, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
         else:
@@ -156,7 +156,7 @@ class Worker:
         """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
         next_for = None if self.stopping() else self.executor
         self._next, ready = self.board.finish(hold, outcome, next_for)
-        log.info("%s %s%s", hold.claim.task, outcome.state, f": {outcome.reason}" if outcome.reason else "")
+        log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
         self._wake(ready or not self.board.look())
 
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
@@ -210,6 +210,7 @@ class WorkSource:
 def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
     """The main function of a worker process, which the fork server forked."""
     die_with_parent(os.getppid())
+    hide_memory()  # what signs the tokens of all tasks is in it
     let_server_die()
     # Ctrl-C reaches the whole terminal group; how the run stops is the supervisor's decision alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

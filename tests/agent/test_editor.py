@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ def test_create_keeps_the_executable_bit(run: Run, folder: Path) -> None:
     assert (folder / "run.sh").stat().st_mode & 0o777 == 0o755
     run("create", "plain.txt", file_text="")
     assert (folder / "plain.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_text_made_to_be_found_everywhere_costs_no_more_than_a_look(run: Run, folder: Path) -> None:
+    (folder / "many").write_text("a" * 9_000_000)
+    with pytest.raises(ToolFault, match="100 times or more in many"):
+        run("str_replace", "many", old_str="a" * 50_000, new_str="b")
+
+
+def test_names_that_are_no_text_are_shown_and_harm_nothing(run: Run, folder: Path) -> None:
+    for name in (b"\xff\xfe.py", b"new\nline", b"\x1b[2J"):
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).touch()
+    shown = run("view")
+    assert shown.count(".py") == 1
+    assert "line" in shown
 
 
 def test_create_leaves_no_temporary_file(run: Run, folder: Path) -> None:

@@ -17,11 +17,14 @@ import pytest
 
 from parallel_orchestrator.agent import reaper, seccomp
 from parallel_orchestrator.agent.asroot import process_group
+from parallel_orchestrator.agent.namespace import Namespace
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, detect
-from parallel_orchestrator.agent.watch import Limits
+from parallel_orchestrator.agent.watch import Limits, Watch
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from tests.agent.conftest import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _bubblewrap() -> BubblewrapRunner | str:
@@ -96,6 +99,41 @@ def test_environment_is_built_from_nothing(
     names = {line.partition("=")[0] for line in sh(runner, folder, "env").output.splitlines()}
     ours = {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}
     assert names == ours | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PWD", "SHLVL", "_"}
+
+
+@in_both
+def test_no_descriptor_of_ours_reaches_a_command(runner: CommandRunner, folder: Path) -> None:
+    """Not even one that was left inheritable: a lock, a socket or a terminal could be meddled with."""
+    with (folder.parent / "ours").open("w") as ours:
+        os.set_inheritable(ours.fileno(), True)
+        assert sh(runner, folder, "ls /proc/$$/fd; true").output.split() == ["0", "1", "2"]
+
+
+HAS_TERMINAL = """
+import os, pty, sys
+from pathlib import Path
+from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.records.command import Command
+pid, terminal = pty.fork()
+if pid == 0:
+    command = "import fcntl, termios; fcntl.ioctl(open('/dev/tty'), termios.TIOCSTI, b'x'); print('typed')"
+    done = detect(sys.argv[1])(Command(("python", "-c", command), Path(sys.argv[2]), 100))
+    Path(sys.argv[2], "told").write_text(done.output)
+    os._exit(0)
+try:
+    while os.read(terminal, 4096): pass
+except OSError: pass
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("mode", [pytest.param("required", marks=needs_bubblewrap), "off"])
+def test_a_command_has_no_terminal_to_type_into(mode: str, folder: Path) -> None:
+    """Also where the program itself runs on one."""
+    subprocess.run([sys.executable, "-c", HAS_TERMINAL, mode, str(folder)], check=True)
+    told = (folder / "told").read_text()
+    assert "No such device or address" in told
+    assert "typed" not in told
 
 
 @in_both
@@ -363,6 +401,20 @@ def test_nothing_outside_can_be_written(runner: CommandRunner, folder: Path) -> 
 
 
 @in_sandbox
+def test_of_pythons_folder_only_what_is_pythons_is_there(runner: CommandRunner, folder: Path) -> None:
+    """Somebody's environment may have been made in the project itself, where keys and runs lie, too."""
+    project = folder.parent
+    (project / "bin").mkdir()
+    (project / "bin/tool").write_text("#!/bin/sh\necho works\n")
+    (project / "bin/tool").chmod(0o755)
+    (project / ".env").write_text("SECRET")
+    done = sh(detect("required", venv=project), folder, f"tool; ls -A {project}; cat {project}/.env")
+    assert done.output.split()[:2] == ["works", "bin"]
+    assert "SECRET" not in done.output
+    assert "No such file" in done.output
+
+
+@in_sandbox
 def test_every_mount_is_read_only_but_those_meant_to_be_written(runner: CommandRunner, folder: Path) -> None:
     mounts = [line.split() for line in sh(runner, folder, "cat /proc/self/mountinfo").output.splitlines()]
     writable = {place for _, _, _, _, place, options, *_ in mounts if "rw" in options.split(",")}
@@ -389,7 +441,6 @@ def test_no_environment_of_the_host_is_readable(
     assert str(folder.parent) not in seen
     processes = sh(runner, folder, "ls /proc").output.split()
     assert len([name for name in processes if name.isdecimal()]) < 5
-    assert sh(runner, folder, "ls /proc/$$/fd; true").output.split() == ["0", "1", "2"]
 
 
 @in_sandbox
@@ -427,6 +478,7 @@ call("unshare", (272, 97), 0x10000000)
 call("clone", (56, 220), 0x10000000 | 17, 0, 0, 0, 0)
 call("mount", (165, 40), 0, 0, 0, 0, 0)
 call("kexec_load", (246, 104), 0, 0, 0, 0)
+call("shmget", (29, 194), 0, 4096, 0o1600)
 call("finit_module", (313, 273), 0, 0, 0)
 call("clone3", (435, 435), 0, 0)
 call("fallocate", (285, 47), 1, 0, 0, 1)
@@ -446,7 +498,7 @@ def test_system_calls_that_nothing_needs_are_refused(runner: CommandRunner, fold
         "clone3": "ENOSYS",
         "fallocate": "ENOTSUP",
     }
-    assert len(seen) == 20
+    assert len(seen) == 21
 
 
 def test_there_is_no_filter_for_an_unknown_machine() -> None:
@@ -477,6 +529,47 @@ def test_off_is_obeyed_and_told() -> None:
 @in_sandbox
 def test_on_is_told(runner: BubblewrapRunner) -> None:
     assert (runner.name, runner.describe()) == ("bubblewrap", "Sandbox: ON (bubblewrap)")
+
+
+CALLERS = """
+import ctypes, os, signal, sys, time
+from pathlib import Path
+from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.agent.sandbox import PlainRunner, detect
+from parallel_orchestrator.records.command import Command
+
+def seen(name):
+    for pid in reaper.descendants(os.getpid()):
+        try:
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"-I")[0]:
+                return True
+        except OSError:
+            pass
+
+ctypes.CDLL(None).prctl(reaper.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+runner = PlainRunner() if sys.argv[1] == "none" else detect("required")
+for number in range(8):
+    caller = os.fork()
+    if not caller:
+        runner(Command(("sleep", "300"), Path(sys.argv[2]), timeout_s=300))
+    while not seen(b"sleep" if sys.argv[1] == "none" else b"bwrap"):
+        pass
+    time.sleep(number * 0.002)
+    os.kill(caller, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while reaper.descendants(os.getpid()) and time.monotonic() < until:
+        time.sleep(0.01)
+    for pid in reaper.descendants(os.getpid()):
+        print(number, Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(pid, signal.SIGKILL)
+"""
+
+
+@in_both
+def test_a_caller_killed_while_its_sandbox_is_being_set_up_leaves_nothing(runner: PlainRunner, folder: Path) -> None:
+    command = [sys.executable, "-c", CALLERS, runner.name, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=280)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
@@ -518,13 +611,45 @@ def test_the_device_nodes_of_the_host_are_out_of_reach(runner: CommandRunner, fo
             Path(f"/dev/{name}").chmod(stat.S_IMODE(mode))
 
 
+def test_the_hosts_processes_are_not_held_against_a_sandbox_that_is_being_set_up(folder: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        report = f'{{"child-pid": {process.pid}}}'.encode()  # as bwrap's first process before it has a root of its own
+        with Namespace(report, Watch(Limits(processes=1), [folder])) as namespace:
+            assert namespace.is_within_limits()
+    finally:
+        process.kill()
+        process.wait()
+
+
 @as_root
 @in_sandbox
 def test_a_control_group_holds_roots_processes(runner: CommandRunner, folder: Path) -> None:
-    with process_group(10) as words:
+    """That the kernel keeps to it, and that a command is in one: of the two, it or the watch may end a flood first."""
+    with process_group(20) as words:
         if not words:
             pytest.skip("no control group for processes can be made here")
-    # As many as it may and no more, whatever the watch sees in time: each waits, so none makes room for another.
-    script = "for n in $(seq 400); do sleep 3 & done; echo begun"
-    done = runner(Command(("sh", "-c", script), folder, timeout_s=20))
-    assert "cannot fork" in done.output.lower() or "resource temporarily unavailable" in done.output.lower()
+        flood = "for n in $(seq 40); do sleep 0.1 & done; wait"
+        done = subprocess.run([*words, "bash", "-c", flood], stderr=subprocess.PIPE, text=True, check=False)
+        assert "Resource temporarily unavailable" in done.stderr
+    seconds = f"{3000 + os.getpid()}.125"
+    thread = threading.Thread(target=sh, args=(runner, folder, f"exec sleep {seconds}"))
+    thread.start()
+    try:
+        assert wait_for(lambda: [_most_tasks(pid) for pid in running(f"sleep\0{seconds}")] == [256 + 8])
+    finally:
+        for pid in running(f"sleep\0{seconds}"):
+            os.kill(pid, signal.SIGKILL)
+        thread.join()
+
+
+def _most_tasks(pid: int) -> int | None:
+    """The limit of a process's control group for the number of tasks."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            root = {"pids": "/sys/fs/cgroup/pids", "": "/sys/fs/cgroup"}.get(controllers, "/nowhere")
+            limit = Path(root + path, "pids.max")
+            if limit.exists():
+                return int(limit.read_text())
+    return None

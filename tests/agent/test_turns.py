@@ -104,7 +104,7 @@ def test_works_until_the_report(setting: Setting) -> None:
     assert script.keys == [(1, "work", 1), (2, "work", 2)]
     assert setting.told == [
         "asking the model (turn 1)",
-        "str_replace_based_edit_tool create src/x.py",
+        "create src/x.py",
         "bash python src/x.py",
         "asking the model (turn 2)",
     ]

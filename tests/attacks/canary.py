@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
+import os
 import re
 import subprocess
 import threading
@@ -13,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
+
+from parallel_orchestrator.agent import reaper
 
 CANARY = "sk-ant-api03-Qm7xkX2-vR9tLw4ZsYb1NcJd8HfGp0eUaTi6oKxBn3y_Vj5CrMlWqSzDgEhFuIvOtPkAyXbR2s9J4w7e0QzLm-8yHUAgAA"
 """Of a real key's shape and length."""
@@ -62,15 +66,18 @@ def leaks(directory: Path) -> list[str]:
 
 @contextmanager
 def processes_watched() -> Iterator[set[str]]:
-    """Meanwhile, the command lines that hold the key, and those of processes whose environment does."""
+    """Meanwhile, the command lines of what is below this process that hold the key, or whose environment does.
+
+    What daemonises itself is below this process, too.
+    """
+    ctypes.CDLL(None).prctl(reaper.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     seen: set[str] = set()
     over = threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            for process in Path("/proc").iterdir():
-                if process.name.isdigit():
-                    _look(process, seen)
+            for pid in reaper.descendants(os.getpid()):
+                _look(Path(f"/proc/{pid}"), seen)
             time.sleep(0.05)
 
     watcher = threading.Thread(target=watch)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.attacks import other_user, probes
-from tests.attacks.stage import Seen, Stage, bash, create, seen_by_model
+from tests.attacks.stage import Seen, Stage, bash, create, edit, fingerprint, seen_by_model
 from tests.end_to_end import scripted
 from tests.fake_api import KEY, Answer, Block, Body, FakeApi, text
 
@@ -146,6 +146,53 @@ def test_without_a_sandbox_an_ordinary_users_commands_see_no_key_and_leave_nothi
     first = user_stage.output.splitlines()[0]
     assert "Sandbox: OFF - commands run as you" in first
     assert "root" not in first
+
+
+LEAVES_A_MESS = """import os
+def test_mess():
+    os.makedirs("shut/inner")
+    os.symlink({victim!r}, "shut/link")
+    os.chmod("shut/inner", 0)
+    os.chmod("shut", 0o500)
+    for _ in range(1500):
+        os.mkdir("deep")
+        os.chdir("deep")
+    assert 0
+"""
+
+
+@needs_other_user
+@pytest.mark.thorough
+def test_folders_left_shut_or_bottomless_stop_nobody_and_are_cleared_away(user_stage: Stage) -> None:
+    """In the workspace, which is put back as it was after the red test, and in the copy that the tests ran in."""
+    temporary = user_stage.parent / "temporary"
+    temporary.mkdir()
+    if user_stage.prefix:
+        os.chown(temporary, other_user.UID, other_user.UID)
+    user_stage.before = fingerprint(user_stage.parent, but=user_stage.out)
+    bottomless = "python -c \"import os\nfor _ in range(1500): os.mkdir('deep'); os.chdir('deep')\""
+    mess = create(PROBE, LEAVES_A_MESS.format(victim=str(user_stage.parent / "secret.txt")))
+    turns: list[list[Block]] = [
+        [bash(f"{bottomless}; echo kept > kept; chmod 000 kept .")],
+        [bash("chmod 600 kept; cat kept; chmod 000 .")],
+        [edit(command="view", path="."), bash("chmod 000 .")],
+    ]
+
+    def build(body: Body) -> Answer | list[Block]:
+        turn = scripted.answers_before(body)
+        if turn < len(turns):
+            return turns[turn]
+        work = [*scripted.build_part(body, 1), *scripted.build_part(body, 2)]
+        steps = [[*work, mess], [text("Done.")], work, [text("Mended.")]]
+        return steps[min(turn - len(turns), len(steps) - 1)]
+
+    with FakeApi(scripted.model(scripted.plan([scripted.task(1, [])]), build), task_of=scripted.task_of) as api:
+        user_stage.run(api, variables={"TMPDIR": str(temporary), "HOME": str(user_stage.parent)})
+        seen = seen_by_model(api, "task_1")
+    assert seen[1].content == "kept"
+    assert "kept" in seen[2].content
+    assert list(temporary.iterdir()) == []
+    user_stage.assert_nothing_happened()
 
 
 @needs_root

@@ -123,6 +123,11 @@ def _python(stage: Stage, script: str) -> Block:
 
 def _unsandboxed(stage: Stage, script: str, code: int) -> str:
     """Run two tasks, one after the other, without a sandbox; the first one's agent runs `script`. What was printed."""
+    with _api_of_two(stage, script) as api:
+        return stage.run(api, "--sandbox", "off", code=code)
+
+
+def _api_of_two(stage: Stage, script: str) -> FakeApi:
     turn = [_python(stage, script)]
 
     def build(body: Body) -> Answer | list[Block]:
@@ -132,8 +137,7 @@ def _unsandboxed(stage: Stage, script: str, code: int) -> str:
         return scripted.build_part(body, before) if before else turn
 
     plan = scripted.plan([scripted.task(1, []), scripted.task(2, [1])])
-    with FakeApi(scripted.model(plan, build), task_of=scripted.task_of) as api:
-        return stage.run(api, "--sandbox", "off", code=code)
+    return FakeApi(scripted.model(plan, build), task_of=scripted.task_of)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,29 @@ with (ROOT / "queue.jsonl").open("a") as queue:
     assert "queue.jsonl is damaged at line 3" in stage.output
     assert "repair" in stage.output
     assert "Traceback" not in stage.output
+    stage.assert_nothing_happened()
+
+
+@pytest.mark.thorough
+def test_without_a_sandbox_another_plan_stops_the_run_and_repair_brings_the_own_one_back(tmp_path: Path) -> None:
+    """One that could be run, with a command to run at the end, put in its place while work goes on."""
+    stage = Stage(tmp_path)
+    script = f"""
+import json
+plan = json.loads((ROOT / "execution_plan.json").read_text())
+plan["verify"].append("touch {tmp_path}/ran")
+(ROOT / "execution_plan.json").write_text(json.dumps(plan))
+"""
+    told = "execution_plan.json is damaged: it is not the plan that work on this run began with"
+    with _api_of_two(stage, script) as api:
+        assert told in stage.run(api, "--sandbox", "off", code=1)
+        paid = len(api.requests)
+        assert told in harness.run("resume", str(stage.out), api=api, code=1)
+        harness.run("repair", str(stage.out), api=api)
+        harness.run("resume", str(stage.out), api=api)
+        assert len(api.requests) == paid, "all of it was paid for already"
+    assert stage.summary()["completed"] == 2
+    assert not (tmp_path / "ran").exists()
     stage.assert_nothing_happened()
 
 

@@ -24,8 +24,8 @@ OTHER = "deploy-0123456789-abcdefghij"
 VARIABLES = {"ANTHROPIC_API_KEY": CANARY, "DEPLOY_TOKEN": OTHER}
 
 LOOK = f"""
-import glob
-key, keys, own, hidden, read = {BACKWARDS!r}[::-1].encode(), 0, 0, 0, 0
+import glob, re
+key, keys, own, hidden, read, tokens = {BACKWARDS!r}[::-1].encode(), 0, 0, 0, 0, 0
 names = [{"/orchestrator.py"[::-1]!r}[::-1].encode(), {"parallel_orchestrator.gateway"[::-1]!r}[::-1].encode()]
 for place in glob.glob("/proc/[0-9]*"):
     content = {{}}
@@ -40,9 +40,22 @@ for place in glob.glob("/proc/[0-9]*"):
     if any(name in content["cmdline"] for name in names):
         hidden += 1
         read += bool(content["mem"] or content["environ"])
-print("keys", keys, "own", own > 0, "hidden", hidden > 1, "read", read)
+    elif content["mem"] and {"forkserver"[::-1]!r}[::-1].encode() in content["cmdline"]:
+        with open(place + "/mem", "rb", buffering=0) as memory, open(place + "/maps") as maps:
+            for line in maps:
+                start, end = (int(part, 16) for part in line.split()[0].split("-"))
+                if " rw" in line and end - start < 1 << 28:
+                    try:
+                        memory.seek(start)
+                        tokens += len(re.findall(rb"po1[.][0-9a-f]{{12}}[.]task", memory.read(end - start)))
+                    except OSError:
+                        pass
+print("keys", keys, "own", own > 0, "hidden", hidden > 1, "read", read, "tokens", tokens)
 """
-"""Looks into all processes, and says what it found. What it looks for is not on its own command line."""
+"""Looks into all processes, and says what it found: keys, and tokens of attempts in executors' memory.
+
+What it looks for is not on its own command line.
+"""
 
 MAKE = f"python3 -c \"print({BACKWARDS!r}[::-1], end='')\""
 """A command that prints the key, which its own text does not hold."""
@@ -132,7 +145,7 @@ def _assert_replaced(seen: list[Seen]) -> None:
     assert seen[2].content.count("[credential]") == 5
     assert "[credential]" in seen[3].content
     assert seen[4].content.count("[credential]") == 1
-    assert "keys 0 own True hidden False read 0" in seen[5].content
+    assert "keys 0 own True hidden False read 0 tokens 0" in seen[5].content
 
 
 def _assert_only_the_orchestrator_holds_it(seen: set[str]) -> None:
@@ -175,7 +188,7 @@ def test_a_user_can_read_the_key_nowhere(tmp_path: Path, sandbox: str) -> None:
         harness.run(REQUIREMENT, *options, api=api, variables=VARIABLES, prefix=under, cwd=tmp_path / "cwd")
         looked = seen_by_model(api, "task_1")[0].content
         assert len(api.requests) > 4
-    assert f"keys 0 own True hidden {sandbox == 'off'} read 0" in looked
+    assert f"keys 0 own True hidden {sandbox == 'off'} read 0 tokens 0" in looked
     assert not (tmp_path / "cwd" / "ran").exists()
     assert leaks(tmp_path) == []
     assert stat.S_IMODE(out.stat().st_mode) == 0o700

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import BatchDirectory
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
-from tests.fake_api import Block, Body, text
+from tests.fake_api import KEY, Block, Body, text
 
 THREE = {
     name: f"Project {name}: {shape}"
@@ -40,6 +41,7 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
     with scenarios.api() as api:
         output = harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "3", api=api)
         assert "3 of 3 scenarios done, 6 of 6 tasks merged" in output
+        assert output.count("/3] ✓ ") == 3
         assert api.answered_twice() == []
         assert len({move["executor"] for name in THREE for move in harness.moves(folder / name)}) == 3
         assert (folder / "batch_summary.md").read_text().count("| done |") == 3
@@ -107,6 +109,77 @@ def test_a_run_of_a_batch_at_work_is_not_to_be_had_alone(tmp_path: Path) -> None
         assert "is in use by another orchestrator" in harness.run("resume", str(folder / "a"), api=api, code=5)
 
 
+def test_what_failed_in_a_batch_is_tried_again_by_its_folder_alone(tmp_path: Path) -> None:
+    again = tmp_path / "again"
+
+    def build(body: Body) -> list[Block]:
+        lazy = "Project lazy" in json.dumps(body) and not again.exists()
+        return [text("Done, all tests pass.")] if lazy else scripted.build_part(body)
+
+    wanted = {"a": "Project a: 1 layers of 1", "lazy": "Project lazy: 2 layers of 1"}
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", wanted), tmp_path / "out"
+    with scenarios.api(build) as api:
+        harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "2", api=api, code=1)
+        status = json.loads(harness.run("status", str(folder), "--json"))["result"]
+        assert status["next"] == f"parallel-orchestrator retry {folder}"
+        assert "SCENARIO/TASK" in harness.run("retry", str(folder), "task_1", api=api, code=2)
+        assert "did not fail" in harness.run("retry", str(folder), "a/task_1", api=api, code=2)
+        before = harness.fingerprint(folder / "a")
+        again.touch()
+        harness.run("retry", str(folder), "--failed", api=api)
+        assert _statuses(folder) == {"a": "done", "lazy": "done"}
+        assert {move["attempt"] for move in harness.moves(folder / "lazy") if move["task"] == "task_1"} == {1, 2}
+        assert harness.fingerprint(folder / "a") == before
+        assert "nothing to retry" in harness.run("retry", str(folder), api=api, code=2)
+
+
+def test_a_key_is_named_in_the_file_and_by_every_way_to_go_on(tmp_path: Path) -> None:
+    config, folder = tmp_path / "batch.yaml", tmp_path / "out"
+    one = "{name: one, requirements: 'Project one: 1 layers of 1', api_key_env: MINE, base_url_env: URL"
+    config.write_text(f"scenarios:\n  - {one}, limits: {{cost: 0.000001}}}}\n")
+    with scenarios.api() as api:
+        mine = {"MINE": KEY, "URL": api.url}
+        harness.run("batch", str(config), "--output-dir", str(folder), variables=mine, code=4)
+        assert KEY.encode() not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        # Beside it in the batch's own memory, and in that of the run.
+        harness.run("resume", str(folder), variables=mine, code=4)
+        harness.run("resume", str(folder / "one"), "--max-cost", "5", variables=mine)
+        assert {request.headers.get("x-api-key") for request in api.requests} == {KEY}
+
+
+def test_scenarios_that_one_gateway_cannot_serve_are_refused(tmp_path: Path) -> None:
+    config, folder = tmp_path / "batch.yaml", tmp_path / "out"
+    config.write_text(
+        "scenarios:\n  - {name: a, requirements: A}\n  - {name: b, requirements: B, api_key_env: OTHER}\n"
+        "  - {name: c, requirements: C}\n  - {name: d, requirements: D, replay: simple}\n"
+    )
+    variables = {"ANTHROPIC_API_KEY": "k-" + "a" * 20, "OTHER": "k-" + "b" * 20}
+    told = harness.run("batch", str(config), "--output-dir", str(folder), variables=variables, code=2)
+    assert "share one key" in told
+    assert "a, c: paid by API key from ANTHROPIC_API_KEY" in told
+    assert "b: paid by" in told
+    assert not folder.exists()
+
+
+def test_a_batch_is_planned_before_it_is_built_and_one_that_cannot_be_stops_no_other(tmp_path: Path) -> None:
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
+    config.write_text(config.read_text() + "  - {name: poor, requirements: P, limits: {cost: 0.0000001}}\n")
+    with scenarios.api() as api:
+        command = ("batch", str(config), "--output-dir", str(folder))
+        planned = json.loads(harness.quiet(*command, "--plan-only", "--json", api=api, code=4))
+        plans = planned["result"]["scenarios"]
+        assert [plans[name]["advice"]["width"] for name in THREE] == [3, 1, 1]
+        assert "spent" in plans["poor"]["why"]
+        asked = len(api.requests)
+        scenarios.write_batch(config, {**THREE, "b": "Project b2: 1 layers of 2"})
+        again = json.loads(harness.quiet(*command, "--plan-only", "--json", api=api))["result"]["scenarios"]
+        assert Path(again["b"]["directory"]).name.startswith("b-")
+        assert len(api.requests) == asked + 1
+        harness.run(*command, api=api)
+        assert set(_statuses(folder).values()) == {"done"}
+        assert api.answered_twice() == []
+
+
 def _kill_everything(folder: Path) -> None:
     for pid in harness.family(folder):
         os.kill(pid, signal.SIGKILL)
@@ -136,6 +209,57 @@ def test_killed_at_any_instant_the_same_command_goes_on(kills: int, tmp_path: Pa
         in_flight = sum(harness.summary(folder / name)["open_calls"] for name in THREE)
         assert changed == 0
         assert sum(count - 1 for count in api.whole_answers().values()) <= in_flight, f"SEED={seed}"
+
+
+def _shipped_until_done(folder: Path, only: list[str], kills: int, chance: random.Random) -> dict[str, str]:
+    """The shipped batch, killed that often and gone on with to its end; what finished runs were before the last time.
+
+    One time the orchestrator alone is killed, the next all of its processes.
+    """
+    command = ["batch", str(harness.ROOT / "configs" / "batch.yaml"), "--output-dir", str(folder), "--speed", "100"]
+    command += ["--max-executors", "4", *(word for name in only for word in ("--only", name))]
+    for kill in range(kills):
+        with harness.started(*command) as process:
+            harness.wait_until((folder / "run.lock").exists)
+            time.sleep(chance.uniform(0.5, 12))
+            process.send_signal(signal.SIGKILL)
+            if kill % 2:
+                _kill_everything(folder)
+        harness.wait_until(lambda: harness.family(folder) == set())
+    done = {path.parent.name for path in folder.glob("*/execution_summary.json") if _says_done(path)}
+    before = {path: print_ for path, print_ in harness.fingerprint(folder).items() if path.partition("/")[0] in done}
+    harness.run(*command)
+    return before
+
+
+def _says_done(summary: Path) -> bool:
+    return bool(json.loads(summary.read_text())["status"] == "done")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("only", "kills"),
+    [(["simple-1", "medium-2", "simple-4"], 2), pytest.param([], 10, marks=pytest.mark.thorough)],
+)
+def test_the_shipped_batch_killed_at_seeded_instants_ends_with_all_done(
+    only: list[str], kills: int, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("SEED", "7"))
+    folder = tmp_path / "out"
+    before = _shipped_until_done(folder, only, kills, random.Random(seed))
+    statuses = _statuses(folder)
+    assert len(statuses) == (len(only) or 10)
+    assert set(statuses.values()) == {"done"}, f"SEED={seed}"
+    assert before.items() <= harness.fingerprint(folder).items()
+    for name in statuses:
+        asked = Counter(
+            (record["task"], record["attempt"], record["turn"])
+            for record in read_all(folder / name / "ledger.jsonl")
+            if record["kind"] == "answer"
+        )
+        assert asked
+        assert set(asked.values()) == {1}, f"SEED={seed}"
+        assert harness.summary(folder / name)["changed_bodies"] == 0
 
 
 def _ended_well(folder: Path) -> list[dict[str, Any]]:

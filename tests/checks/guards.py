@@ -1,8 +1,9 @@
-"""Remove each guard in turn: the test that proves it must fail. `python -m tests.checks.guards [WORD ...]`.
+"""Remove each guard in turn: the test that proves it must fail. `python -m tests.checks.guards [I/N] [WORD ...]`.
 
 `guards/*.yaml` list them. Each is `guard` (what it keeps), `file`, `old` (text that stands there once), `new` (what
 it becomes without the guard; nothing by default) and `test` (one or more pytest ids). The project is copied aside,
-so nothing here changes; with WORDs only the guards whose description, file or test holds one are tried.
+so nothing here changes; with WORDs only the guards are tried whose description, file, test or list (`paths` for
+`guards/paths.yaml`) holds one, with I/N only the I-th of N parts of them.
 
 First all those tests must pass on an unchanged copy. Then each guard is removed alone, and its tests must fail: end
 with 1, as any other code would mean that they did not run. Exit code 1 when a guard's removal went unnoticed.
@@ -35,6 +36,8 @@ class Guard:
     old: str
     test: str
     new: str = ""
+    listed_in: str = ""
+    """The file that lists it, without its ending."""
 
     @property
     def tests(self) -> list[str]:
@@ -48,8 +51,10 @@ class Guard:
 
 
 def main(words: list[str]) -> int:
-    """Try all guards, or those that hold one of `words`."""
+    """Try all guards, or those that hold one of `words`, or one part of them."""
+    part, parts = (int(number) for number in words.pop(0).split("/")) if words and "/" in words[0][:3] else (1, 1)
     found = [guard for guard in listed() if not words or any(word in str(guard) for word in words)]
+    found = found[len(found) * (part - 1) // parts : len(found) * part // parts]
     faults = [fault for guard in found if (fault := guard.fault())]
     if faults or not found:
         print("\n".join(faults or ["no such guard"]))
@@ -68,7 +73,7 @@ def main(words: list[str]) -> int:
 def listed() -> list[Guard]:
     """Every guard of `guards/*.yaml`."""
     files = sorted((Path(__file__).parent / "guards").glob("*.yaml"))
-    return [Guard(**entry) for file in files for entry in yaml.safe_load(file.read_text())]
+    return [Guard(**entry, listed_in=file.stem) for file in files for entry in yaml.safe_load(file.read_text())]
 
 
 def removed(guard: Guard) -> int:

@@ -38,7 +38,7 @@ def answer(*arguments: str) -> Any:
     def not_started(*_: Any, **__: Any) -> Any:
         raise AssertionError("nothing is to be started")
 
-    return make_app(not_started, not_started, not_started)(list(arguments), standalone_mode=False)
+    return make_app(not_started, not_started)(list(arguments), standalone_mode=False)
 
 
 def status(place: Path) -> dict[str, Any]:

@@ -201,7 +201,10 @@ SOME = "scenarios: [{name: a, requirements: B}]"
         ("a: [", ["2:1: did not find expected node content"]),
         ("a: b: c", ["1:5: mapping values are not allowed"]),
         ("\t", ["1:1: a tab is no indentation in YAML; use spaces"]),
-        ("scenarios:\n\t- name: a", ["2:1: a tab is no indentation in YAML; use spaces"]),
+        (
+            "scenarios:\n\t- name: a",
+            ["2:1: a tab is no indentation in YAML; use spaces", "2:4: a scenario needs 'requirements'"],
+        ),
         ("a: \x01", ["1:4: "]),
         (f"{SOME}\n---\n{SOME}", ["2:1: a second document begins"]),
         ("a: *b", ["1:4: the alias *b names nothing that stands before it"]),
@@ -214,6 +217,12 @@ def test_every_fault_is_told_where_it_stands(content: str, told: list[str], fold
     assert len(found) == len(told), found
     for fault, start in zip(sorted(found), sorted(told), strict=True):
         assert fault.startswith(start)
+
+
+def _bomb(levels: int, a: str = "a") -> str:
+    lines = [f"{a}0: &{a}0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{a}{n}: &{a}{n} [{', '.join([f'*{a}{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
 
 
 BAD = (
@@ -249,9 +258,37 @@ scenarios:
 )
 
 
+TABS = """defaults:
+\tspeed: fast
+  limits:
+\t  cost: no
+scenarios:
+  - name: a
+\trequirements: B
+    limits:
+    \tturns: 010
+    sandbox: auto
+    verify: *b
+"""
+
+BOMBS = f"""defaults:
+  speed: yes
+{_bomb(6, "a")}
+{_bomb(6, "b")}
+scenarios:
+  - name: a
+    requirements: !!python/none B
+    verify: *b5
+    max_executors: "3"
+"""
+
+
 @pytest.mark.parametrize(
     ("content", "places"),
     [
+        # A tab hides nothing that stands after it; an alias that names nothing does.
+        (TABS, ["2:1", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
+        (TABS.replace("*b", "b"), ["2:1", "2:9", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
         (BAD[0], ["2:3", "3:18", "3:29", "7:5", "8:13"]),
         (BAD[1], ["1:1", "5:16", "8:7", "9:11", "10:19"]),
         (BAD[2], ["2:11", "4:14", "5:5", "5:19", "7:21", "8:20"]),
@@ -261,29 +298,35 @@ def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], 
     assert [":".join(fault.split(":")[:2]) for fault in _faults(folder, content)] == places
 
 
-def _bomb(levels: int) -> str:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
-    return "\n".join(lines)
-
-
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (_bomb(9), "up to here the file expands to more than"),
+        (_bomb(9), "with this alias the file expands to more than"),
+        ("\n".join(_bomb(6, name) for name in "abcdefgh"), "with this alias the file expands to more than"),
         ("[" * 900_000, "nested deeper than"),
         ("\n".join(f"k{n}: 1" for n in range(80_000)), "up to here the file expands to more than"),
-        ("x" * 50_000_000, "is larger than 1,000,000 bytes"),
+        ("x" * 50_000_000, ":1:1000001: a scenario file has at most 1,000,000 bytes"),
         ("a: " + "9" * 900_000, "is read as a number"),
+        (f"{SOME}\n? {'k' * 900_000}\n: 1", r"unknown key 'k{59}…'"),
+        ("defaults: {replay: " + "r" * 900_000 + f"}}\n{SOME}", "there is no recording 'r{99}…'"),
+        ("scenarios: [" + ", ".join(["{nam: a, requirements: 1}"] * 5_000) + "]", "unknown key 'nam'"),
     ],
-    ids=["aliases", "brackets", "keys", "50 MB", "digits"],
+    ids=["aliases", "more aliases", "brackets", "keys", "50 MB", "digits", "key", "name", "faults"],
 )
 def test_what_is_too_much_is_refused_before_it_grows(content: str, told: str, folder: Path) -> None:
     (folder / "scenarios.yaml").write_text(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=told) as caught:
         load_options(folder / "scenarios.yaml", None)
+    assert len(str(caught.value)) < 50_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_bombs_are_told_where_each_goes_off_and_hide_nothing(folder: Path) -> None:
+    found = [fault for fault in _faults(folder, BOMBS) if "unknown key" not in fault]
+    places = [":".join(fault.split(":")[:2]) for fault in found]
+    assert places == ["2:10", "7:15", "13:15", "17:19", "19:20"], found
+    assert [("with this alias" in fault) for fault in found] == [False, True, True, False, False]
 
 
 def test_a_thousand_scenarios_fit(folder: Path) -> None:

@@ -75,6 +75,15 @@ def run(
         return output
 
 
+def quiet(*arguments: str, api: FakeApi | None = None, code: int = 0) -> str:
+    """Run the program to its end; what is on its standard output alone."""
+    command = [*PROGRAM, *arguments]
+    url = api.url if api else None
+    done = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False, timeout=230)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
 def summary(directory: Path) -> dict[str, Any]:
     """The run's summary."""
     found: dict[str, Any] = json.loads((directory / "execution_summary.json").read_text())

@@ -23,16 +23,15 @@ from parallel_orchestrator.gateway.config import StartConfig
 from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.process import GatewayProcess, gateway_environment, new_socket_directory
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, UsageError
-from parallel_orchestrator.store.process import process_birth
 from tests.fake_api import KEY, FakeApi, Fault
 from tests.gateway.support import RUN, Setup, body, gateway, wait_until
 
 
 def kill(gw: Setup) -> None:
-    """kill -9, and wait for it."""
+    """kill -9, and wait until all its threads are gone."""
     assert gw.process.pid
     os.kill(gw.process.pid, signal.SIGKILL)
-    wait_until(lambda: process_birth(gw.process.pid or 0) is None)
+    os.waitid(os.P_PID, gw.process.pid, os.WEXITED | os.WNOWAIT)
 
 
 def ask_in_vain(gw: Setup, turn: int) -> None:

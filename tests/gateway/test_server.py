@@ -131,8 +131,10 @@ def test_the_real_sdk_streams_and_reads_over_the_socket(tmp_path: Path) -> None:
                 client.messages.create(**asked, extra_headers={"x-orchestrator-turn": "2"})
 
 
-@pytest.mark.parametrize(("fault", "status"), [(Fault.BAD_REQUEST, 400), (Fault.HANG, 200)])
-def test_who_waits_long_gets_pings_and_the_error_as_an_event(tmp_path: Path, fault: Fault, status: int) -> None:
+@pytest.mark.parametrize(("fault", "status", "ping_s"), [(Fault.BAD_REQUEST, 400, 15.0), (Fault.HANG, 200, 0.1)])
+def test_who_waits_long_gets_pings_and_the_error_as_an_event(
+    tmp_path: Path, fault: Fault, status: int, ping_s: float
+) -> None:
     """The parts of the process, put together here with pings that come early."""
 
     async def story(api: FakeApi) -> httpx2.Response:
@@ -140,7 +142,7 @@ def test_who_waits_long_gets_pings_and_the_error_as_an_event(tmp_path: Path, fau
         endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
         service.runs.open(Run("run1", Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
         watch = asyncio.create_task(service.watch_silence())
-        transport = httpx2.ASGITransport(Application(service, "secret", ping_s=0.1))
+        transport = httpx2.ASGITransport(Application(service, "secret", ping_s))
         headers = {"x-api-key": mint("secret", Caller("run1", "task_1", 1)), "anthropic-version": "1"}
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
             response = await client.post("/v1/messages", json=body(stream=True))

@@ -20,7 +20,7 @@ from parallel_orchestrator.agent import reaper
 from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
-from tests.fake_api import FakeApi
+from tests.fake_api import FakeApi, Script
 from tests.reliability import syscalls
 from tests.reliability.project import REQUIREMENT, answer
 from tests.reliability.states import state
@@ -48,9 +48,12 @@ class Kill:
     change: str = ""
     number: int = 0
     point: Point | None = None
+    during: str = ""
+    """A command's words: it is killed while a process with these on its command line runs."""
 
     def __str__(self) -> str:
         when = f"{self.change} {self.number}" if self.change else f"{self.after_s:.3f} s"
+        when = f"{self.during!r} {self.number}" if self.during else when
         return f"{self.whom} at {self.point or when}"
 
 
@@ -77,9 +80,10 @@ class Victim:
 
     folder: Path
     api: FakeApi
-    options: tuple[str, ...]
     variables: dict[str, str]
     outcome: Outcome
+    options: tuple[str, ...] = ()
+    """Of the command that begins the run."""
     resumes: bool = False
     """Whether the program was last started to go on."""
     pace: float = 1.0
@@ -89,6 +93,12 @@ class Victim:
     def directory(self) -> Path:
         """The output directory."""
         return self.folder / "run"
+
+    def temporary(self) -> Path:
+        """Its own place for temporary folders."""
+        place = self.folder / "tmp"
+        place.mkdir(exist_ok=True)
+        return place
 
     def command(self) -> list[str]:
         """What a person would type: resume, where there is something to resume."""
@@ -107,14 +117,15 @@ def run_killed(
     folder: Path,
     kills: list[Kill],
     golden: dict[str, bytes],
+    outcome: Outcome,
     *,
-    options: tuple[str, ...] = (),
     variables: dict[str, str] | None = None,
-) -> Outcome:
+    options: tuple[str, ...] = (),
+    model: Script = answer,
+) -> None:
     """Begin a run in `folder`, kill it by each of `kills`, resuming in between, finish it, and judge."""
-    outcome = Outcome([])
-    with FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
-        victim = Victim(folder, api, options, variables or {}, outcome)
+    with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
+        victim = Victim(folder, api, variables or {}, outcome, options)
         for together in _sessions(kills):
             before = len(outcome.kills)
             _session(victim, together)
@@ -127,7 +138,6 @@ def run_killed(
             outcome.faults.append("it does not come to its end")
         if not outcome.faults:
             judge(victim, golden, gateway_died=any(kill.whom in (EVERYTHING, GATEWAY) for kill in kills))
-    return outcome
 
 
 def _sessions(kills: list[Kill]) -> list[list[Kill]]:
@@ -173,7 +183,7 @@ def _start(victim: Victim, variables: dict[str, str], output: Path) -> subproces
     with output.open("wb") as file:
         return subprocess.Popen(
             [*harness.PROGRAM, *victim.command()],
-            env=harness.environment(victim.api.url, **variables),
+            env=harness.environment(victim.api.url, **{**variables, "TMPDIR": str(victim.temporary())}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -186,7 +196,10 @@ def _strike(victim: Victim, kill: Kill, process: subprocess.Popen[bytes], watch:
     if kill.point:
         return _strike_at_point(victim, kill, process, trace)
     until = time.monotonic() + _LONGEST_S
-    if kill.change:
+    if kill.during:
+        if not _wait_for_command(kill, process, until):
+            return None
+    elif kill.change:
         wanted = watch.seen[kill.change] + kill.number
         while not watch.wait_for(kill.change, wanted, time.monotonic() + 0.2):
             if process.poll() is not None or time.monotonic() > until:
@@ -222,6 +235,17 @@ def _strike_at_point(victim: Victim, kill: Kill, process: subprocess.Popen[bytes
     return f"{kill}: {hit}" if hit else None
 
 
+def _wait_for_command(kill: Kill, process: subprocess.Popen[bytes], until: float) -> bool:
+    """Whether it ran, and, so many hundredths of a second later, the run still goes on."""
+    words = kill.during.encode()
+    while not any(words in _command_line(pid) for pid in reaper.descendants(os.getpid())):
+        if process.poll() is not None or time.monotonic() > until:
+            return False
+        time.sleep(0.005)
+    time.sleep(kill.number / 100)
+    return process.poll() is None
+
+
 def _wait_at_pace(victim: Victim, kill: Kill, process: subprocess.Popen[bytes]) -> None:
     """Other programs come and go on the machine: what was a run's middle an hour ago may be past its end now."""
     started = time.monotonic()
@@ -254,9 +278,14 @@ def _command_line(pid: int) -> bytes:
     return b""
 
 
+def _living() -> list[int]:
+    """What there is of a run. Looked for twice: an orphan escapes one look if its number is lower than its parent's."""
+    return reaper.descendants(os.getpid()) or reaper.descendants(os.getpid())
+
+
 def _kill_descendants() -> None:
     """Until nothing is left: what is being killed may be starting others."""
-    while living := reaper.descendants(os.getpid()):
+    while living := _living():
         for pid in living:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -265,7 +294,7 @@ def _kill_descendants() -> None:
 def _await_end(victim: Victim) -> None:
     """All that a run started has to end by itself soon after its orchestrator."""
     deadline = time.monotonic() + _LAST_WORDS_S
-    while left := reaper.descendants(os.getpid()):
+    while left := _living():
         if time.monotonic() > deadline:
             victim.outcome.faults += [f"left running: {_command_line(pid)!r}" for pid in left]
             _kill_descendants()
@@ -302,11 +331,18 @@ def judge(victim: Victim, golden: dict[str, bytes], *, gateway_died: bool) -> No
     found = tree(directory)
     differing = sorted(path for path in found.keys() | golden.keys() if found.get(path) != golden.get(path))
     if differing:
-        outcome.faults.append(f"these differ from an undisturbed run: {differing}")
+        outcome.faults.append(
+            f"these differ from an undisturbed run: {[(path, golden.get(path), found.get(path)) for path in differing]}"
+        )
+    ended = [path.name for path in directory.glob("executor_*/task_*.jsonl") if b"[killed: " in path.read_bytes()]
+    if ended:
+        outcome.faults.append(f"commands were taken for too greedy: {ended}")
     merged = Counter(move["task"] for move in harness.moves(directory) if move["state"] == "merged")
     if set(merged.values()) != {1}:
         outcome.faults.append(f"merged more than once: {merged}")
     left = [path for folder in (".", ".git/evidence") for path in (directory / folder).glob(".*.tmp")]
+    # multiprocessing's own stay where they are when it is killed.
+    left += [path for path in victim.temporary().iterdir() if not path.name.startswith("pymp-")]
     if left:
         outcome.faults.append(f"left behind: {left}")
     _audit(victim, summary, gateway_died=gateway_died)

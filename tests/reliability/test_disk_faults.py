@@ -9,14 +9,11 @@ A disk that fills up for good is in tests/attacks/test_surroundings.py.
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +24,8 @@ from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi
 from tests.reliability import killing, syscalls
-from tests.reliability.campaign import AT_ONCE, undisturbed
+from tests.reliability.accounts import Account, Job, folder_of_a_run, play
+from tests.reliability.campaign import undisturbed
 from tests.reliability.killing import GATEWAY, LATENCY_S, ORCHESTRATOR, WORKER, Outcome, Victim
 from tests.reliability.project import answer
 from tests.reliability.syscalls import Point
@@ -65,9 +63,8 @@ def faults_at(points: Iterable[Point]) -> list[tuple[Point, str]]:
 
 def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcome:
     """Run, with that call failing; look at what is there; resume, and judge."""
-    folder, outcome = Path(tempfile.mkdtemp(prefix="faulty-")), Outcome([])
-    with FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
-        victim = Victim(folder, api, (), {}, outcome)
+    with folder_of_a_run() as (folder, outcome), FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
+        victim = Victim(folder, api, {}, outcome)
         variables = syscalls.variables(point.role, folder, point, f"error={error}")
         with harness.started(*victim.command(), url=api.url, variables=variables) as process:
             asked = _await_fault(victim, process)
@@ -79,8 +76,6 @@ def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcom
             outcome.faults += _faults_of(victim.directory, process.returncode, output, outcome.kills[0], error, new)
             outcome.faults += _written_again(folder / "trace", failed)
         outcome.faults += _finish(victim, golden)
-    if not outcome.faults:
-        shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
@@ -145,17 +140,14 @@ def _finish(victim: Victim, golden: dict[str, bytes]) -> list[str]:
     return []
 
 
-def all_faults(role: str, choose: Callable[[list[tuple[Point, str]]], Sequence[tuple[Point, str]]]) -> int:
-    """A run for each chosen fault of a role; how many of them came about. AssertionError when one was at fault."""
+def all_faults(
+    title: str, role: str, choose: Callable[[list[tuple[Point, str]]], Sequence[tuple[Point, str]]]
+) -> Account:
+    """A run for each chosen fault of a role; a `kill` in the account is a fault that came about."""
     golden = undisturbed(role)
     chosen = choose(faults_at(golden.points))
-    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn"), killing.adopt_orphans) as pool:
-        futures = [pool.submit(run_with_fault, point, error, golden.tree) for point, error in chosen]
-        outcomes = [future.result() for future in futures]
-    met = sum(bool(outcome.kills) for outcome in outcomes)
-    print(f"{role}: {met} of {len(chosen)} disk faults met")
-    assert [fault for outcome in outcomes for fault in outcome.faults] == []
-    return met
+    jobs = [Job(f"{point}: {error}", run_with_fault, (point, error, golden.tree)) for point, error in chosen]
+    return play(f"disk faults of {role}, {title}", jobs)
 
 
 def _some(pairs: list[tuple[Point, str]], *wanted: tuple[str, str]) -> list[tuple[Point, str]]:
@@ -185,13 +177,17 @@ def _some(pairs: list[tuple[Point, str]], *wanted: tuple[str, str]) -> list[tupl
     ],
 )
 def test_a_call_that_the_disk_refuses_stops_the_run_which_then_goes_on(
-    role: str, wanted: tuple[tuple[str, str], ...]
+    role: str, wanted: tuple[tuple[str, str], ...], sound: Callable[[Account], None]
 ) -> None:
-    assert all_faults(role, lambda pairs: _some(pairs, *wanted)) > 0
+    account = all_faults("some", role, lambda pairs: _some(pairs, *wanted))
+    sound(account)
+    assert account.kills > 0
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("role", [ORCHESTRATOR, GATEWAY, WORKER])
-def test_every_call_that_the_disk_can_refuse(role: str) -> None:
-    assert all_faults(role, lambda pairs: pairs) > 10
+def test_every_call_that_the_disk_can_refuse(role: str, sound: Callable[[Account], None]) -> None:
+    account = all_faults("each", role, lambda pairs: pairs)
+    sound(account)
+    assert account.kills > 10

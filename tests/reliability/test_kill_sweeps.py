@@ -7,13 +7,14 @@ request changed under its key; no traceback, no process left; the resume says wh
     RELIABILITY_SEED    of the random kills; printed with the figures
     RELIABILITY_JOBS    runs at a time, 2 unless said
     RELIABILITY_KEEP    keep the directories of runs at fault
+
+A campaign can be run in pieces: see `accounts`.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,15 @@ import pytest
 from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi
-from tests.reliability.campaign import Account, campaign, random_campaign, random_kills, sweep, undisturbed
+from tests.reliability.accounts import Account
+from tests.reliability.campaign import campaign, random_campaign, random_kills, sweep, undisturbed
+from tests.reliability.conftest import Sound
 from tests.reliability.killing import EVERYTHING, GATEWAY, ORCHESTRATOR, WORKER
 from tests.reliability.project import REQUIREMENT, answer
 
 SEED = int(os.environ.get("RELIABILITY_SEED", "1"))
 ROLES = (ORCHESTRATOR, GATEWAY, WORKER)
 IN_PLACE = {"RELIABILITY_IN_PLACE": "1"}
-
-Sound = Callable[[Account], None]
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
@@ -48,8 +49,8 @@ def test_one_process_killed_at_some_syscalls_and_at_random_instants(role: str, c
 
 
 @pytest.mark.timeout(900)
-def test_everything_killed_at_12_random_instants(sound: Sound) -> None:
-    sound(random_campaign(SEED, 12, undisturbed(), EVERYTHING, shortest=6, longest=6))
+def test_everything_killed_at_24_random_instants(sound: Sound) -> None:
+    sound(random_campaign(SEED, 24, undisturbed(), EVERYTHING, shortest=6, longest=6))
 
 
 @pytest.mark.timeout(600)
@@ -87,15 +88,16 @@ def _size(directory: Path) -> int:
 @pytest.mark.parametrize("role", ROLES)
 def test_killed_at_every_syscall_that_changes_the_disk(role: str, sound: Sound) -> None:
     golden = undisturbed(role)
-    account = campaign(f"{role} killed at each of {len(golden.points)} syscalls", sweep(golden.points), golden)
+    account = campaign(f"{role} killed at each syscall", sweep(golden.points), golden)
     sound(account)
-    assert account.kills > 0.8 * len(golden.points)  # two runs are not alike to the last call
+    assert account.kills > 0.7 * len(golden.points)  # two runs are not alike to the last call
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(0)
 def test_everything_killed_at_500_random_instants(sound: Sound) -> None:
-    sound(random_campaign(SEED, 500, undisturbed()))
+    # Mostly long chains: what takes time is to come to an end.
+    sound(random_campaign(SEED, 500, undisturbed(), shortest=3))
 
 
 @pytest.mark.thorough

@@ -57,6 +57,23 @@ def test_a_document_without_a_title_goes_by_its_path(text: str) -> None:
     assert document.lead == text.strip()
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("```sh\nrm <x>", "```sh\nrm <x>\n```"),
+        ("~~~\n```\n<b>", "~~~\n```\n<b>\n~~~"),
+        ("<!-- hides", "&lt;!-- hides"),
+        ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+        ("`List<int>`, 1 < 2, <https://a.b>", "`List<int>`, 1 < 2, <https://a.b>"),
+    ],
+)
+def test_no_part_hides_what_follows_it_on_the_page(written: str, shown: str) -> None:
+    document = read_document("d.md", f"# T\n\n{written}\n")
+    assert document.lead == shown
+    assert read_document("d.md", f"# T\n\n## Run\n\n{written}\n").run == shown
+    assert read_document("d.md", "# <!-- T\n").title == "&lt;!-- T"
+
+
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
     told = Story(tmp_path, plan(task(1), task(2, (1,), name="The | second\npart"), task(3, (2,))))
@@ -112,6 +129,8 @@ def test_only_markdown_below_docs_is_read_and_bad_bytes_do_no_harm(tmp_path: Pat
     (tmp_path / "docs" / "deep" / "a.md").write_bytes(b"# A\xff\n")
     (tmp_path / "docs" / "b.txt").write_text("x")
     (tmp_path / "docs" / "c.md").mkdir()
+    (tmp_path / "secret.md").write_text("theirs")
+    (tmp_path / "docs" / "d.md").symlink_to(tmp_path / "secret.md")
     assert read_documents(tmp_path) == {"docs/deep/a.md": "# A\ufffd\n"}
     assert read_documents(tmp_path / "none") == {}
 

@@ -25,7 +25,7 @@ from parallel_orchestrator.report.live import LiveView, table_of
 from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic
 from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.report.summary import summarize
-from parallel_orchestrator.report.watch import Watch, reuse
+from parallel_orchestrator.report.watch import Watch, reuse, seconds_left
 from tests.records.plans import plan, task
 from tests.report.runs import Story
 
@@ -286,6 +286,10 @@ def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
     assert claim
     story.calls.buy(claim.task, 1)
     story.calls.begin(claim.task, 2)
+    for hours in (0, 1, 10):  # long overdue, it still is not at its end
+        left = seconds_left(story.queue.replica, time.monotonic() + 3600 * hours)
+        assert left is not None
+        assert left >= 360 * hours
     (row,) = watch.look(story.queue.replica, [Slot(2, claim.task, "asking the model (turn 2)")]).rows
     assert (row.executor, row.task, row.doing, row.turns, row.tokens) == (
         2,
@@ -299,6 +303,34 @@ def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
     assert (list(last.rows), last.done(), last.left_s) == ([], 6, None)
     watch.close()
     story.close()
+
+
+def test_another_size_of_the_terminal_has_the_screen_drawn_anew(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    view = LiveView()
+    for number in range(30):
+        view.say(f"line {number}")
+    snapshot = _snapshot()
+    view.show(snapshot)
+    capsys.readouterr()
+    monkeypatch.setattr(view, "_drawn", 0.0)
+    view.show(snapshot)
+    assert "\x1b[H" not in capsys.readouterr().err
+    for columns, lines in ((60, 30), (200, 12), (80, 24)):
+        monkeypatch.setattr(view._console, "size", (columns, lines))
+        monkeypatch.setattr(view, "_drawn", 0.0)
+        view.show(snapshot)
+        printed = capsys.readouterr().err
+        assert printed.startswith("\x1b[H\x1b[J")
+        shown = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", printed).splitlines()
+        assert sum(-(-max(1, cell_len(line)) // columns) for line in shown) < lines
+        assert shown[0].startswith("line ") or lines == 12
+        assert "line 0" not in shown
+        assert any("tasks" in line for line in shown)
+    view.close()
 
 
 class SlowGateway:

@@ -24,7 +24,7 @@ print("writing", flush=True)
 number = 0
 while True:
     number += 1
-    write_whole(Path(sys.argv[1]), f"{number}\\n" * 50_000)
+    write_whole(Path(sys.argv[1]), f"{sys.argv[2]}.{number}\\n" * 50_000)
 """
 
 
@@ -33,7 +33,9 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> No
     write_whole(target, "0\n" * 50_000)
     seen = set()
     for round_ in range(8):
-        with subprocess.Popen([sys.executable, "-c", ENDLESS, str(target)], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(target), str(round_)], stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout
             process.stdout.readline()
             time.sleep(0.005 + 0.003 * round_)

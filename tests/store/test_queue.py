@@ -95,6 +95,10 @@ def test_a_repair_goes_before_everything_and_stays_the_same_attempt_in_the_same_
     assert _claim(queue, 1).task == "b"
     queue.take_back(4, "died over the repair")
     queue.take_back(1, "died")
+    ours, others = queue.refresh().urgency(), Replica(graph("d*9")).urgency()
+    assert ours
+    assert others
+    assert ours < others  # before a longer task of another run, too
     assert _claim(queue, 5).task == "a"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from parallel_orchestrator.trunk import Coverage, TestCounts
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, tree_of
 
@@ -43,6 +45,37 @@ def test_a_trunk_without_tests_is_not_green(bench: Bench) -> None:
     assert report.facts == ("No test passed.",)
     assert report.coverage is None
     assert report.lines == {"src": 0, "tests": 0, "docs": 0}
+
+
+FORGES_COVERAGE = """
+import pathlib
+CONTENT = {content}
+if pathlib.Path("src").exists():
+    pathlib.Path("coverage.py").write_text(
+        "import pathlib, sys\\n"
+        f"pathlib.Path(sys.argv[-1]).write_text({{CONTENT!r}})"
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"[" * 200_000',
+        """'{"totals": {"covered_lines": Infinity, "num_statements": 1}}'""",
+        """'{"totals": {"covered_lines": 9, "num_statements": 1}}'""",
+        """'{"totals": {"covered_lines": -9, "num_statements": -1}}'""",
+        '"x" * 17_000_000',
+    ],
+    ids=["deep", "infinite", "too much", "negative", "long"],
+)
+def test_a_report_on_coverage_that_the_tests_wrote_is_not_believed(bench: Bench, content: str) -> None:
+    """They leave a module where the interpreter looks first, for the command that writes the report."""
+    forging = TEST_ADD + FORGES_COVERAGE.format(content=content)
+    merged(bench.offer(CALC, {**GOOD, "tests/test_calc.py": forging}))
+    report = bench.trunk.final_checks([])
+    assert report.tests.passed == 1
+    assert report.coverage is None
 
 
 def test_publish_commits_what_changed_and_keeps_the_count_of_tests(bench: Bench) -> None:

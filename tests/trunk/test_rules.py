@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Refused
+from parallel_orchestrator.trunk.git import Git
 from parallel_orchestrator.trunk.rules import LARGEST_FILE, MOST_FILES, twins
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, plan, task, write
 
@@ -82,7 +83,10 @@ def _socket(folder: Path) -> None:
         (lambda f: write(f, {f"docs/{n}": "" for n in range(MOST_FILES)}), "2002 files were written"),
         (_file("src/calc.py", "def f(:\n"), "src/calc.py:1: "),
         (_file("src/calc.py", b"a = 1\0"), "src/calc.py:1: source code string cannot contain null bytes"),
-        (_file("src/calc.py", "-" * 1_000_000 + "1"), "src/calc.py:1: nested too deeply"),
+        (_file("src/calc.py", "-" * 400_000 + "1"), "src/calc.py:1: nested too deeply"),
+        (_file("src/calc.py", "x=1\n" * 125_001), "src/calc.py has 500004 bytes; at most 500000 of code"),
+        (lambda f: write(f, {f"src/{n}.py": "#" * 400_000 for n in range(13)}), "520"),
+        (_file("docs/data.toml", "a" + ".a" * 5_000 + " = 1"), "docs/data.toml:1: line 1 has more than 200 dots"),
         (_file("src/data.json", '{\n"a": }'), "src/data.json:2: Expecting value"),
         (_file("docs/data.toml", "a = "), "docs/data.toml:1: "),
         (lambda f: (f / "src/calc.py").unlink(), "src/calc.py is a file that the plan expects of you"),
@@ -171,6 +175,8 @@ def test_modes_are_normal(bench: Bench) -> None:
     merged(bench.submit(CALC, bench.trunk.head()))
     assert (bench.run.root / "src/calc.py").stat().st_mode & 0o7000 == 0
     assert bench.git("ls-tree", "main", "src/calc.py").startswith("100755")
+    # As it is stored: what git shows, it has put in order itself.
+    assert Git(bench.run.git, bench.run.root)("cat-file", "tree", "main:src").startswith(b"100755 calc.py")
 
 
 def test_twins_are_found_by_folder_and_by_form() -> None:

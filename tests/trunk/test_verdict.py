@@ -211,6 +211,23 @@ def test_changed_tests_of_its_own_count_as_proof(bench: Bench) -> None:
     assert merged(bench.offer(again, {"src/calc.py": ADD + "#\n"})).evidence["tests"]["added"] == 0
 
 
+def test_a_test_counts_as_defined_however_its_source_is_nested(bench: Bench) -> None:
+    """What the census reads, it reads without recursion: that would end this very process."""
+    deep = "a" + ".b" * 600
+    hidden = (
+        "class A:\n    def __getattr__(self, _): return self\n    def __call__(self, f): return None\n\n\na = A()\n"
+    )
+    facts = _red(bench, f"{TEST_ADD}\n\n{hidden}\n\n@{deep}\ndef test_bad():\n    assert 0\n")
+    assert facts[0].startswith("tests/test_calc.py::test_bad is defined and was not run")
+    stranger = f"\n\n{hidden}\n\nclass TestX(type({deep})):\n    def test_bad(self): pass\n"
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + stranger}))
+
+
+def test_folders_that_tests_make_may_be_deep(bench: Bench) -> None:
+    nests = "import os\n\n\ndef test_deep():\n    for _ in range(1100):\n        os.mkdir('d')\n        os.chdir('d')\n"
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + nests}))
+
+
 @pytest.mark.parametrize(
     "report",
     [

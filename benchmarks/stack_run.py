@@ -1,0 +1,45 @@
+"""One run of the product, its executors traced.
+
+python -m benchmarks.stack_run DIRECTORY PLAN TRACES EXECUTORS PROFILE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import orchestrator
+from benchmarks.stack_trace import TracedSettings, open_executor
+from parallel_orchestrator.gateway.process import GatewayProcess
+from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.workers.supervisor import Workforce
+from parallel_orchestrator.workers.worker import WorkSource
+
+plain_workforce = orchestrator.workforce
+
+
+def main(directory: str, plan: str, traces: str, executors: str, profile: str) -> None:
+    """Build the plan in `directory`."""
+
+    def traced(count: int, gateway: GatewayProcess, lock: RunLock) -> Workforce:
+        force = plain_workforce(count, gateway, lock)
+        source = WorkSource(open_executor, TracedSettings(force.work.settings, Path(traces)))
+        return Workforce(force.executors, source, (*force.preload, "benchmarks.stack_trace"), force.run_lock)
+
+    with (
+        patch.object(orchestrator, "PRELOAD", (*orchestrator.PRELOAD, "benchmarks.stack_trace")),
+        patch.object(orchestrator, "workforce", traced),
+    ):
+        orchestrator.ParallelOrchestrator(
+            "Build parts that add up",
+            directory,
+            plan=plan,
+            max_executors=int(executors),
+            endpoint_profile=profile,
+            quiet=True,
+        ).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,75 @@
+"""Temporary folders that name their maker, so that what a killed one has left can be told from all else and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from parallel_orchestrator.store.folders import empty_folder
+from parallel_orchestrator.store.process import process_birth
+
+_PREFIXES = "command|devices|merge|po"
+_MARKED = re.compile(rf"(?:{_PREFIXES})-([0-9a-f]+)\.([0-9a-f]+)\.([0-9a-f]+)-\w+")
+
+
+def marked(prefix: str) -> str:
+    """`prefix` with this process's number and birth and the namespace in which they count; bare where not known."""
+    pid, namespace = os.getpid(), _namespace()
+    birth = process_birth(pid)
+    return f"{prefix}{pid:x}.{birth:x}.{namespace:x}-" if namespace and birth and birth > 0 else prefix
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A new folder for this user alone, gone afterwards with all that was put there."""
+    folder = Path(tempfile.mkdtemp(prefix=marked(prefix)))
+    try:
+        yield folder
+    finally:
+        remove_folder(folder)
+
+
+def places() -> list[str]:
+    """Where temporary folders lie, short paths first."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return [*([runtime] if runtime else []), tempfile.gettempdir(), "/tmp"]  # noqa: S108 - mkdtemp is safe there
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        empty_folder(folder)
+        folder.rmdir()
+
+
+def remove_orphans(base: str | Path, remove: Callable[[Path], None] = remove_folder) -> int:
+    """Remove this user's marked folders in `base` whose makers are proven dead; how many there were."""
+    orphans = []
+    with contextlib.suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if _is_orphan(entry.name) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                    orphans.append(Path(entry.path))
+    for orphan in orphans:
+        remove(orphan)
+    return len(orphans)
+
+
+def _is_orphan(name: str) -> bool:
+    mark = _MARKED.fullmatch(name)
+    if not mark:
+        return False
+    pid, birth, namespace = (int(part, 16) for part in mark.groups())
+    return namespace == _namespace() and process_birth(pid) != birth
+
+
+def _namespace() -> int:
+    """The pid namespace, by its number; 0 where the system tells of none."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0

@@ -1,0 +1,18 @@
+"""A run's answers as a recording, for a demonstration, a test or a report of a fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from parallel_orchestrator.gateway.recording import dump, from_ledger
+from parallel_orchestrator.store.directory import require_scenario
+from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.store.paths import RunDirectory
+
+
+def export_recording(directory: Path, file: Path) -> int:
+    """Write a run's answers as a recording; how many there are. Raises UsageError where there is no run."""
+    run = RunDirectory(directory.absolute())
+    recording = from_ledger(run.ledger, require_scenario(run).requirements, file.stem)
+    write_whole(file, dump(recording, "The answers of a run, exported from its ledger."))
+    return len(recording.answers)
