@@ -368,7 +368,9 @@ class Run:
 
         run, scenario = site.owned.run, site.owned.scenario
         summary = incomplete_summary(run, scenario, site.plan)
-        write_page(run.page, lambda: summary_page(read_state(run, scenario, site.plan), summary))
+        write_page(
+            run.page, lambda: summary_page(read_state(run, scenario, site.plan), summary), in_batch=bool(self.name)
+        )
         write_whole(run.summary, summary_text(summary))
         return summary
 
@@ -391,7 +393,7 @@ class Run:
             "docs/execution_summary.json": summary_text(summary),
         }
         trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
-        write_page(owned.run.page, lambda: summary_page(state, summary))
+        write_page(owned.run.page, lambda: summary_page(state, summary), in_batch=bool(self.name))
         write_whole(owned.run.summary, summary_text(summary))
         return summary
 

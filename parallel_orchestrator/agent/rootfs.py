@@ -38,7 +38,7 @@ def limited(command: Command, results: str, processes: int | None = None) -> lis
 
 def limited_program(argv: Sequence[str]) -> list[str]:
     """A program's arguments behind a shell that sets what limits it can live with: its address space is its own."""
-    return ["/bin/sh", "-c", '{ ulimit -c 0; ulimit -f 524288; } 2>/dev/null; exec "$@"', "sh", *argv]
+    return ["/bin/sh", "-c", '{ ulimit -f 524288\nulimit -c 0\n} 2>/dev/null; exec "$@"', "sh", *argv]
 
 
 def environment(home: str, venv: Path | None) -> dict[str, str]:

@@ -39,6 +39,7 @@ _EXAMPLES = {
     "retry": """
         parallel-orchestrator retry outputs/todo-list
         parallel-orchestrator retry outputs/todo-list task_2 task_5 --max-turns 90
+        parallel-orchestrator retry outputs/batch complex-3/task_2
         """,
     "status": """
         parallel-orchestrator status outputs/todo-list

@@ -120,12 +120,16 @@ def gantt(state: RunState) -> str:
     return "\n".join(lines)
 
 
-def write_page(path: Path, make: Callable[[], str]) -> None:
-    """Write a page for people, and append it to the step's summary. What cannot be written is logged, no more."""
+def write_page(path: Path, make: Callable[[], str], *, in_batch: bool = False) -> None:
+    """Write a page for people, and append it to the step's summary. What cannot be written is logged, no more.
+
+    `in_batch`: of a scenario, whose batch has a page of its own for the step's summary.
+    """
     try:
         text = make()
         write_whole(path, text)
-        append_step_summary(text)
+        if not in_batch:
+            append_step_summary(text)
     except Exception:
         log.exception("%s could not be written", path)
 

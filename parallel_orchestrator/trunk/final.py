@@ -17,7 +17,7 @@ from parallel_orchestrator.trunk.folder import read_plain
 from parallel_orchestrator.trunk.objects import LINK, Tree
 from parallel_orchestrator.trunk.repository import Repository
 from parallel_orchestrator.trunk.results import Coverage, FinalReport, VerifyResult
-from parallel_orchestrator.trunk.testbench import PYTHON, Report, TestBench
+from parallel_orchestrator.trunk.testbench import NO_TESTS, PYTHON, Report, TestBench, may_hold_tests
 
 _DATA = f"--data-file={RESULTS}/coverage.data"
 _LARGEST_COVERAGE = 16_000_000
@@ -48,6 +48,9 @@ class FinalChecks:
         )
 
     def _test(self, tree: Tree) -> tuple[Report, Coverage | None]:
+        if not may_hold_tests(tree):
+            self._keep("final.junit.xml", NO_TESTS.junit)
+            return NO_TESTS, None
         with self.bench.copy(tree) as (folder, results):
             report = self.bench.run_pytest(folder, results, (*PYTHON, "coverage", "run", "--source=src", _DATA, "-m"))
             target = f"{RESULTS}/coverage.json"

@@ -37,7 +37,6 @@ _FLAGS = (
     *("--continue-on-collection-errors", "-o", "junit_family=xunit1", "-o", "junit_logging=no"),
 )
 _CANARY = 'def {name}():\n    assert False, "this test has to fail"\n'
-_NO_TESTS = b'<?xml version="1.0" encoding="utf-8"?><testsuites />'
 _TAIL = 2_000
 _MOST_MESSAGES = 20
 _UNRUN = (
@@ -84,6 +83,15 @@ class Report:
         return sum(case.ending is ending and case.file in files for case in self.cases)
 
 
+NO_TESTS = Report((), junit=b'<?xml version="1.0" encoding="utf-8"?><testsuites />')
+"""Of a tree in which no file could hold a test: there is nothing to run."""
+
+
+def may_hold_tests(tree: Tree) -> bool:
+    """Whether pytest could find a test in it, or be steered by it."""
+    return any(path.startswith("tests/") and path.endswith(".py") for path in tree)
+
+
 @dataclass(frozen=True)
 class TestBench:
     """Runs the tests of trees of one repository."""
@@ -111,9 +119,9 @@ class TestBench:
             self._waiting.pop().around.close()
 
     def test(self, tree: Tree) -> Report:
-        """Run all tests of `tree` in a copy of its own. Where no file could hold one, there is nothing to run."""
-        if not any(path.startswith("tests/") and path.endswith(".py") for path in tree):
-            return Report((), junit=_NO_TESTS)
+        """Run all tests of `tree` in a copy of its own."""
+        if not may_hold_tests(tree):
+            return NO_TESTS
         if not self._waiting:
             with self.copy(tree) as (folder, results):
                 return self.run_pytest(folder, results, PYTHON)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,12 @@ class Gateway:
     def start(self) -> None:
         self.stop()
         self.process = subprocess.Popen([sys.executable, "-S", str(STUB), str(self.folder)])
-        while not self.socket.exists():
+        while not self._listens():  # its socket is there a moment before it listens
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.socket)) == 0
 
     def stop(self) -> None:
         if self.process is not None:

@@ -43,7 +43,8 @@ def test_without_a_key_the_three_ways_are_named() -> None:
     with pytest.raises(UsageError) as caught:
         _settle(environment={})
     assert caught.value.exit_code == 2
-    ways = str(caught.value).splitlines()[1:]
+    *ways, last = str(caught.value).splitlines()[1:]
+    assert "login of Claude Code's own is not used" in last
     assert [re.split(r"[=\s]", way.strip().removeprefix("export "))[0] for way in ways] == [
         "ANTHROPIC_API_KEY",
         "ANTHROPIC_BASE_URL",

@@ -116,9 +116,9 @@ def play(title: str, jobs: Iterable[Job]) -> Account:
 def same_points(role: str, found: list[Point]) -> list[Point]:
     """The points of a role's sweep: those of the first undisturbed run that the file knows of; without a file these."""
     if not any(line.get("points") == role for line in _lines()):
-        _keep({"points": role, "found": [[point.kind, point.number, point.where] for point in found]})
+        _keep({"points": role, "found": [[point.kind, point.number, point.where, point.opening] for point in found]})
     known = (line["found"] for line in _lines() if line.get("points") == role)
-    return [Point(role, kind, number, where) for kind, number, where in next(known, [])] or found
+    return [Point(role, *fields) for fields in next(known, [])] or found
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Syscalls that change what is on disk: which of them a process of a run makes, and being killed at one of them.
 
 A run is traced once undisturbed; that gives the points. A point is the N-th call of one kind by one process. strace
-delivers SIGKILL on entering the call, so that it does not happen: the points together are all instants between two
-changes to the disk. Two runs are not alike to the last call, so what a kill really hit is read from the trace.
+delivers SIGKILL on entering the call, so that it does not happen; at an opening for writing the process does it itself,
+as strace can only count all openings. The points together are all instants between two changes to the disk. Two runs
+are not alike to the last call, so what a kill really hit is read from the trace.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Point:
     number: int
     where: str = field(default="", compare=False)
     """What it was called with in the undisturbed run, paths in the run as they are there."""
+    opening: int = field(default=0, compare=False)
+    """For an opening: its number among those for writing. How many there are for reading differs from run to run."""
 
     def __str__(self) -> str:
         return f"{self.role}, {self.kind} {self.number}"
@@ -43,15 +46,17 @@ def variables(role: str, folder: Path, point: Point | None, what: str = "signal=
     `what` else may happen there, in strace's words: "error=EIO" has the call fail.
     """
     options = ["-y", "-qq", "-o", str(folder / "trace"), "-e", f"trace={','.join(KINDS)}"]
-    if point:
+    opening = point.opening if point and what == "signal=KILL" else 0
+    if point and not opening:
         options += ["-e", f"inject={point.kind}:{what}:when={point.number}"]
-    trace = {"role": role, "options": options, "marker": str(folder / "traced")}
+    trace = {"role": role, "options": options, "marker": str(folder / "traced"), "opening": opening}
     return {"PYTHONPATH": str(HOOK), "PYTHONTRACED": json.dumps(trace)}
 
 
 def points(role: str, trace: Path, directory: Path) -> list[Point]:
     """The calls in a trace that change something in `directory`, its locks included, in order."""
     seen: Counter[str] = Counter()
+    openings = 0
     found = []
     for line in trace.read_text(errors="replace").splitlines():
         call = _CALL.match(line)
@@ -59,8 +64,11 @@ def points(role: str, trace: Path, directory: Path) -> list[Point]:
             continue
         kind, arguments = call.groups()
         seen[kind] += 1
-        if f"{directory}/" in arguments and (kind != "openat" or any(flag in arguments for flag in _WRITES)):
-            found.append(Point(role, kind, seen[kind], arguments.replace(f"{directory}/", "")))
+        opens = kind == "openat" and any(flag in arguments for flag in _WRITES)
+        openings += opens
+        if f"{directory}/" in arguments and (opens or kind != "openat"):
+            where = arguments.replace(f"{directory}/", "")
+            found.append(Point(role, kind, seen[kind], where, openings if opens else 0))
     return found
 
 

@@ -88,9 +88,9 @@ def _size(directory: Path) -> int:
 @pytest.mark.parametrize("role", ROLES)
 def test_killed_at_every_syscall_that_changes_the_disk(role: str, sound: Sound) -> None:
     golden = undisturbed(role)
-    account = campaign(f"{role} killed at each of {len(golden.points)} syscalls", sweep(golden.points), golden)
+    account = campaign(f"{role} killed at each syscall", sweep(golden.points), golden)
     sound(account)
-    assert account.kills > 0.8 * len(golden.points)  # two runs are not alike to the last call
+    assert account.kills > 0.7 * len(golden.points)  # two runs are not alike to the last call
 
 
 @pytest.mark.thorough

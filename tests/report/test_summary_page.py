@@ -60,6 +60,8 @@ def test_the_step_summary_stays_below_its_limit_and_no_failure_is_passed_on(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
     write_page(tmp_path / "page.md", lambda: "# One\n")
     assert (step.read_text(), (tmp_path / "page.md").read_text()) == ("# One\n\n", "# One\n")
+    write_page(tmp_path / "page.md", lambda: "# Scenario\n", in_batch=True)
+    assert (step.read_text(), (tmp_path / "page.md").read_text()) == ("# One\n\n", "# Scenario\n")
     for _ in range(3):
         write_page(tmp_path / "page.md", lambda: "é" * 400_000)
     assert step.stat().st_size <= STEP_SUMMARY_BYTES

@@ -3,6 +3,7 @@
 What it does is told by the environment; without that, nothing. A gateway gets a clean one, but for names with PYTHON:
 
     PYTHONTRACED            JSON: role, strace options, marker file. The first process of that role is traced by strace.
+                            And the number of the opening for writing at which it dies, 0 for none.
     PYTHONBASHTIMEOUT       seconds that a command may take, instead of the executors' usual limit
     RELIABILITY_IN_PLACE    state files are rewritten in place: what the store must never do, to see that it is noticed.
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,23 @@ def attach(trace: dict[str, Any]) -> None:
     _tracers.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet))
     while "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
         time.sleep(0.001)
+    if trace["opening"]:
+        die_at_opening(trace["opening"])
+
+
+def die_at_opening(number: int) -> None:
+    """Have this process kill itself when its main thread is about to open the `number`-th file for writing."""
+    left, mine = number, os.getpid()
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event != "open" or isinstance(arguments[0], int) or threading.get_native_id() != mine:
+            return
+        left -= bool(arguments[2] & (os.O_CREAT | os.O_WRONLY | os.O_TRUNC))
+        if not left:
+            os.kill(mine, signal.SIGKILL)
+
+    sys.addaudithook(look)
 
 
 def rewrite_in_place() -> None:
