@@ -165,7 +165,8 @@ def disk_faults_in(folder: Path, *, ours: bool = False) -> Iterator[None]:
 def disk_error(path: Path, error: OSError) -> CannotGoOn:
     """The clear form of a refused write: what, where, how much room there is."""
     try:
-        free = f"{shutil.disk_usage(path.parent).free // 2**20} MiB free there"
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = f"{shutil.disk_usage(there).free // 2**20} MiB free there"
     except OSError:
         free = "free space unknown"
     return CannotGoOn(
