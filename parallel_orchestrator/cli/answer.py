@@ -10,7 +10,6 @@ that is known.
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import os
@@ -32,9 +31,8 @@ from typer._click.exceptions import ClickException  # typer brings its own click
 from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import secret_values
+from parallel_orchestrator.store.files import OF_THE_DISK, disk_error
 from parallel_orchestrator.store.plain import indented, json_text, printable
-
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 _NARROWEST = 40
 _LABEL = re.compile(r" *(?:\w+: {2,})?")
@@ -141,7 +139,9 @@ def _foreseen(error: BaseException) -> OrchestratorError:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Interrupted("interrupted")
     what = f"{type(error).__name__}: {error}. What was recorded is kept; --debug shows where it happened."
-    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        if isinstance(error.filename, str):
+            return disk_error(Path(error.filename), error)
         return CannotGoOn(f"{what} Mend that, then resume.")
     return OrchestratorError(f"unexpected {what}")
 

@@ -10,9 +10,10 @@ that lies about fsync, nor on network file systems.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.plain import json_text
 
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""What a disk answers that is full, broken or may not be written to."""
 _UNFINISHED = ".tmp"
 _SYNCS = 16
 """That are waited for at the same time."""
@@ -145,10 +148,25 @@ def _sync(path: Path) -> None:
         raise disk_error(path, error) from error
 
 
+@contextlib.contextmanager
+def disk_faults_in(folder: Path, *, ours: bool = False) -> Iterator[None]:
+    """Tell a refusal of the disk in its clear form, whoever met it; `folder` where the error names no path.
+
+    Missing rights are one only with `ours`: elsewhere an agent can have set them, and that does not stop a run.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OF_THE_DISK and not (ours and error.errno in (errno.EACCES, errno.EPERM)):
+            raise
+        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else folder, error) from error
+
+
 def disk_error(path: Path, error: OSError) -> CannotGoOn:
     """The clear form of a refused write: what, where, how much room there is."""
     try:
-        free = f"{shutil.disk_usage(path.parent).free // 2**20} MiB free there"
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = f"{shutil.disk_usage(there).free // 2**20} MiB free there"
     except OSError:
         free = "free space unknown"
     return CannotGoOn(

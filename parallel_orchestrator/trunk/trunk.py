@@ -8,6 +8,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.command import CommandRunner, StartAhead
 from parallel_orchestrator.records.errors import TaskLimit
+from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import folder as folders
 from parallel_orchestrator.trunk import git
@@ -53,7 +54,7 @@ class Trunk:
         git.require()
         self._repository.refuse_foreign()
         self._run.root.mkdir(parents=True, exist_ok=True)
-        with self._repository.alone():
+        with disk_faults_in(self._run.git, ours=True), self._repository.alone():
             self._repository.create()
             self._repository.check_out()
 
@@ -66,7 +67,7 @@ class Trunk:
 
         For the run's owner alone, while no other process of the run lives.
         """
-        with self._repository.alone():
+        with disk_faults_in(self._run.git, ours=True), self._repository.alone():
             self._repository.remove_leftovers()
             self._repository.check_out()
         return self._merged()
@@ -77,7 +78,8 @@ class Trunk:
 
     def open_workspace(self, folder: Path, commit: str) -> None:
         """Make `folder` hold exactly the files of `commit`, without a repository; all else in it is removed."""
-        write_folder(self._repository.objects, folder, self._repository.tree(commit))
+        with disk_faults_in(folder):
+            write_folder(self._repository.objects, folder, self._repository.tree(commit))
 
     def snapshot(self, folder: Path) -> str:
         """Store everything in `folder` but caches, nested repositories and special files; the id of its tree.
@@ -86,7 +88,8 @@ class Trunk:
         """
         objects = self._repository.objects
         before = objects.stored
-        tree = objects.write_tree(read_folder(objects, folder).entries)
+        with disk_faults_in(self._run.git):
+            tree = objects.write_tree(read_folder(objects, folder).entries)
         self._stored[folder] += objects.stored - before
         if self._stored[folder] > folders.MOST_STORED:
             raise TaskLimit(f"the states of its workspace take more than {folders.MOST_STORED / 2**30:g} GiB on disk")
@@ -94,7 +97,8 @@ class Trunk:
 
     def restore(self, folder: Path, tree: str) -> None:
         """Make `folder` hold exactly what a snapshot, Conflict or Red of it holds."""
-        write_folder(self._repository.objects, folder, self._repository.tree(tree))
+        with disk_faults_in(folder):
+            write_folder(self._repository.objects, folder, self._repository.tree(tree))
 
     def prepare(self) -> None:
         """Start already what the next `submit` will need for its tests; `close` gives it up."""
@@ -106,7 +110,8 @@ class Trunk:
 
     def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
         """Bring one attempt's work onto the trunk, tested, or say why not. Raises StaleClaim as `hold` does."""
-        return self._queue.submit(submission, hold)
+        with disk_faults_in(self._run.git):
+            return self._queue.submit(submission, hold)
 
     def publish(self, files: Mapping[str, bytes], message: str) -> str:
         """Commit files of ours (README.md, documents) to the trunk, untested; the head afterwards.
@@ -114,7 +119,7 @@ class Trunk:
         There is no commit when nothing changes.
         """
         repository = self._repository
-        with repository.alone():
+        with disk_faults_in(self._run.git, ours=True), repository.alone():
             head = self.head()
             before = repository.tree(head)
             ours = {
@@ -130,7 +135,8 @@ class Trunk:
 
     def final_checks(self, verify: Sequence[str]) -> FinalReport:
         """Test a copy of the head under coverage, run the verify commands in another, and count lines."""
-        return self._final.check(verify)
+        with disk_faults_in(self._run.git):
+            return self._final.check(verify)
 
     def _merged(self) -> list[MergedCommit]:
         return [

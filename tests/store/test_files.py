@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.store.files import write_all, write_json, write_whole
+from parallel_orchestrator.store.files import disk_faults_in, write_all, write_json, write_whole
 
 ENDLESS = """
 import sys
@@ -82,7 +83,7 @@ def test_a_disk_that_refuses_keeps_the_old_content(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CannotGoOn, match=r"cannot write .*/none/x: No such file or directory \(free space unknown\)"):
+    with pytest.raises(CannotGoOn, match=r"cannot write .*/none/x: No such file or directory \(\d+ MiB free"):
         write_whole(tmp_path / "none" / "x", "")
 
 
@@ -101,3 +102,20 @@ def test_short_writes_are_gone_on_with(tmp_path: Path) -> None:
     thread.join()
     os.close(read)
     assert bytes(got) == data
+
+
+@pytest.mark.parametrize(
+    ("number", "ours", "told"),
+    [(errno.EIO, False, True), (errno.ENOSPC, True, True), (errno.EACCES, True, True), (errno.EACCES, False, False)],
+)
+def test_what_a_disk_refuses_is_told_with_path_and_free_space(
+    number: int, ours: bool, told: bool, tmp_path: Path
+) -> None:
+    place = tmp_path / "not there yet" / "file"
+    with pytest.raises(CannotGoOn if told else PermissionError) as nameless, disk_faults_in(place, ours=ours):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(CannotGoOn if told else PermissionError), disk_faults_in(tmp_path, ours=ours):
+        raise OSError(number, os.strerror(number), str(place))
+    if told:
+        assert f"cannot write {place}: {os.strerror(number)} (" in str(nameless.value)
+        assert "MiB free there" in str(nameless.value)
