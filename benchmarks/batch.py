@@ -343,7 +343,7 @@ def _growth_table(runs: Sequence[dict[str, Any]]) -> str:
     if not runs:
         return ""
     lines = [
-        "| scenarios ended | peak memory so far | seconds a scenario | CPU seconds a scenario |",
+        "| scenarios ended | peak memory so far | seconds a scenario |",
         "|--:|--:|--:|--:|",
     ]
     lines += [
