@@ -344,7 +344,7 @@ def _growth_table(runs: Sequence[dict[str, Any]]) -> str:
         return ""
     lines = [
         "| scenarios ended | peak memory so far | seconds a scenario |",
-        "|--:|--:|--:|--:|",
+        "|--:|--:|--:|",
     ]
     lines += [
         f"| {at['ended']} | {at['peak_mb']:.0f} MB | {at['seconds']:.2f} |" for run_ in runs for at in run_["marks"]
