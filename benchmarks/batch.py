@@ -343,8 +343,8 @@ def _growth_table(runs: Sequence[dict[str, Any]]) -> str:
     if not runs:
         return ""
     lines = [
-        "| scenarios ended | peak memory so far | seconds a scenario | CPU seconds a scenario |",
-        "|--:|--:|--:|--:|",
+        "| scenarios ended | peak memory so far | seconds a scenario |",
+        "|--:|--:|--:|",
     ]
     lines += [
         f"| {at['ended']} | {at['peak_mb']:.0f} MB | {at['seconds']:.2f} |" for run_ in runs for at in run_["marks"]
