@@ -49,7 +49,7 @@ What shall be built?
   1  simple    a hello world function: 1 task
   2  medium    a todo list application: 6 tasks
   3  complex   an e-commerce platform: 12 tasks
-  4  custom    a requirement of your own (needs a key or an endpoint)
+  4  custom    your own (needs a key or an endpoint)
   5  compare   all three, with one executor and in parallel
 """
 

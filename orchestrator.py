@@ -157,13 +157,13 @@ class Run:
         from parallel_orchestrator.workers.forking import warm_up
 
         try:
+            warm_up(PRELOAD)  # importing the SDK takes longest: everything else goes on beside it
             around, described = self.check()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
-                warm_up(PRELOAD)  # while the gateway starts and the planner's model thinks
                 with self._gateway(owned) as gateway:
                     site = self.prepare(owned, gateway, around)
                     self._build(site, gateway)
@@ -290,7 +290,7 @@ class Run:
         from parallel_orchestrator.workers.forking import warm_up
         from planner_agent import open_planner
 
-        warm_up(PRELOAD)  # while the planner's model thinks; the first call alone does something
+        warm_up(PRELOAD)  # while the planner's model thinks, for whoever comes here without `go`
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
             return plan_of(owned.run)

@@ -85,6 +85,7 @@ class Replica:
         self._observed: dict[float, tuple[int, float]] = {}
         """Of each weight: how many of its tasks were merged, and their seconds together."""
         self._merged = 0
+        self._rank_is_old = False
         self._ranked_by = {node.weight: node.weight for node in graph.nodes.values()}
         """What the present ranking takes tasks of each weight to last."""
         self._planned = self._remaining = graph.remaining()
@@ -156,7 +157,7 @@ class Replica:
         # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, and seldom
         # enough that looking costs nothing.
         if self._merged > 1 and self._merged & (self._merged - 1) == 0:
-            self._rank_anew()
+            self._rank_is_old = True  # for `pick`: whoever reads a long history ranks once, at its end
         return ready
 
     def expected(self) -> dict[str, float]:
@@ -172,6 +173,7 @@ class Replica:
 
     def _rank_anew(self) -> None:
         """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed."""
+        self._rank_is_old = False
         by_weight = self._expected_by_weight()
         changes = [seconds / (self._ranked_by[weight] or 1.0) for weight, seconds in by_weight.items()]
         if max(changes) <= min(changes) * _LITTLE:
@@ -196,6 +198,8 @@ class Replica:
 
     def pick(self) -> str | None:
         """The ready task to claim next, or None. Asking does not take it."""
+        if self._rank_is_old:
+            self._rank_anew()
         while self._ready:
             task = self._ready[0][-1]
             if self._is_ready(task):

@@ -51,12 +51,12 @@ def as_user(act: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_however_deep_a_folder_is_it_can_be_emptied_and_looked_through(tmp_path: Path) -> None:
-    nest(tmp_path)
-    (tmp_path / "a.py").touch()
-    assert Path("a.py") in [path.relative_to(tmp_path) for path in files_below(tmp_path)]
-    empty_folder(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_however_deep_a_folder_is_it_can_be_emptied_and_looked_through(pit: Path) -> None:
+    nest(pit)
+    (pit / "a.py").touch()
+    assert Path("a.py") in [path.relative_to(pit) for path in files_below(pit)]
+    empty_folder(pit)
+    assert list(pit.iterdir()) == []
 
 
 def test_a_scratch_folder_is_gone_whatever_was_put_there() -> None:

@@ -66,6 +66,7 @@ def test_all_snapshots_of_a_workspace_together_have_a_limit(bench: Bench, monkey
     bench.trunk.snapshot(other)
 
 
+@pytest.mark.usefixtures("pit")
 def test_a_workspace_however_deep_is_stored_and_brought_back(bench: Bench) -> None:
     folder = bench.workspace(CALC)
     tree = bench.trunk.snapshot(folder)
