@@ -281,7 +281,7 @@ class PlainRunner:
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Running]:
         """Run it beside us, and end it with everything that it started when the block ends."""
-        with scratch_folder("program-") as home:
+        with scratch_folder("command-") as home:
             watch = Watch(program.limits, [program.folder, home])
             around = {**environment(str(home), self._venv), **program.environment}
             arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
