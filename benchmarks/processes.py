@@ -20,12 +20,16 @@ NAME = "processes"
 
 EXECUTORS = (1, 10, 50, 200)
 SPAWNED = (1, 10)
-BIN = Path(sys.executable).parent
-OURS = str(BIN / "parallel-orchestrator")
+OURS = (
+    sys.executable,
+    "-c",
+    "import sys, orchestrator; sys.argv[0] = 'parallel-orchestrator'; orchestrator.main()",
+)
+"""As the console script does it, and from this checkout: what is installed may be an older copy of the top files."""
 BARE = "a bare typer app, without rich"
 HELP = "ours"
 COMMANDS: Mapping[str, Sequence[str]] = {
-    HELP: (OURS, "--help"),
+    HELP: (*OURS, "--help"),
     BARE: (sys.executable, "-m", "benchmarks.contestants.bare_typer", "plain", "--help"),
     "a bare typer app, as typer makes it": (sys.executable, "-m", "benchmarks.contestants.bare_typer", "--help"),
     "python -c pass": (sys.executable, "-c", "pass"),
@@ -37,11 +41,11 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "Prefect": (str(PEERS.parent / "prefect"), "--help"),
 }
 OTHERS: Mapping[str, Sequence[str]] = {
-    "status of a finished run": (OURS, "status", "{run}"),
-    "doctor": (OURS, "doctor", "--output-dir", "{run}"),
+    "status of a finished run": (*OURS, "status", "{run}"),
+    "doctor": (*OURS, "doctor", "--output-dir", "{run}"),
 }
 COMPLETION: Mapping[str, tuple[Sequence[str], str, str]] = {
-    "completion": ((OURS,), "_PARALLEL_ORCHESTRATOR_COMPLETE", "parallel-orchestrator st"),
+    "completion": (OURS, "_PARALLEL_ORCHESTRATOR_COMPLETE", "parallel-orchestrator st"),
     "completion of a bare typer app": (COMMANDS[BARE][:-1], "_BARE_TYPER_COMPLETE", "bare-typer --c"),
 }
 """The program, the variable by which the shell asks it, and the words that were typed."""
@@ -56,21 +60,8 @@ def run(quick: bool, repeat: int) -> dict[str, Any]:
         contestants |= {f"spawn {count}": partial(_start, "spawned", count) for count in SPAWNED}
     with folder() as place:
         finished = place / "finished"
-        subprocess.run(
-            [
-                OURS,
-                "run",
-                "Build a hello world",
-                "--replay",
-                "simple",
-                "--speed",
-                "1000",
-                "--output-dir",
-                str(finished),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        made = (*OURS, "run", "Build a hello world", "--replay", "simple", "--output-dir", str(finished))
+        subprocess.run((*made, "--speed", "1000"), cwd=ROOT, check=True, capture_output=True)
         wanted = [HELP, BARE] if quick else list(COMMANDS)
         contestants |= {f"help {name}": partial(_command, COMMANDS[name], {}) for name in wanted}
         for name, words in OTHERS.items():
@@ -113,10 +104,15 @@ def _first_request() -> dict[str, float]:
 
     with folder() as place, FakeApi(script) as api:
         environment = {**os.environ, "ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY}
-        command = [OURS, "run", "Build a hello world", "--sandbox", "off", "--output-dir", str(place / "run")]
+        command = [*OURS, "run", "Build a hello world", "--sandbox", "off", "--output-dir", str(place / "run")]
         begun = time.monotonic()
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             while not asked and process.poll() is None:
@@ -157,7 +153,7 @@ def _commands(samples: dict[str, Any], everything: dict[str, Any]) -> str:
         processor = [a["cpu"] / b["cpu"] for a, b in zip(found, bare, strict=False)]
         name = key.removeprefix("help ")
         cells = [spread([sample[part] for sample in found], ".3f") for part in ("wall", "cpu")]
-        shown = f"{name} --help" if name in COMMANDS and "-c" not in name else name
+        shown = f"{name} --help" if name in COMMANDS and " -c " not in name else name
         rows.append([shown, *cells, f"{middle(ratios):.2f}", f"{middle(processor):.2f}"])
     missing = [key.removeprefix("help ") for key in everything if key.startswith("help ") and key not in samples]
     head = ["command", "seconds", "processor seconds", "over the bare app", "processor time over it"]

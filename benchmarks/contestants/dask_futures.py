@@ -23,11 +23,13 @@ def opened(executors: int) -> Iterator[Run]:
     ):
         client.wait_for_workers(executors)
 
-        def run(tasks: Tasks, _folder: Path) -> None:
+        def run(tasks: Tasks, folder: Path) -> None:
             done: dict[str, Any] = {}
             for task, before, seconds, rank in tasks:
                 inputs = [done[dependency] for dependency in before]
-                done[task] = client.submit(nap, seconds, *inputs, key=task, priority=rank, pure=False)
+                done[task] = client.submit(
+                    nap, seconds, *inputs, key=f"{folder.name} {task}", priority=rank, pure=False
+                )
             client.gather(list(done.values()))
 
         yield run

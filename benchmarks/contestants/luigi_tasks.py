@@ -18,6 +18,7 @@ class Sleep(luigi.Task):  # type: ignore[misc]  # luigi is not installed where t
     """One task; what it is follows from its name."""
 
     name = luigi.Parameter()
+    shape = luigi.Parameter()
     plan: ClassVar[dict[str, Any]] = {}
     folder: ClassVar[Path]
 
@@ -28,7 +29,7 @@ class Sleep(luigi.Task):  # type: ignore[misc]  # luigi is not installed where t
 
     def requires(self) -> list[Sleep]:
         """Its dependencies."""
-        return [Sleep(name=name) for name in self.plan[self.name][1]]
+        return [Sleep(name=name, shape=self.shape) for name in self.plan[self.name][1]]
 
     def output(self) -> Any:
         """The file that says it is done."""
@@ -58,7 +59,9 @@ def opened(executors: int) -> Iterator[Run]:
     def run(tasks: Tasks, folder: Path) -> None:
         Sleep.plan = {task[0]: task for task in tasks}
         Sleep.folder = folder
-        if not luigi.build([Sleep(name=task[0]) for task in tasks], workers=executors, local_scheduler=True):
+        if not luigi.build(
+            [Sleep(name=task[0], shape=folder.name) for task in tasks], workers=executors, local_scheduler=True
+        ):
             raise SystemExit("luigi failed")
 
     yield run

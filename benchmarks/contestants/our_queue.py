@@ -54,13 +54,14 @@ def opened(folder: Path, job: Job, number: int) -> Opened:
     if not job["sync"]:
         without_sync()
     queue = TaskQueue(RunDirectory(folder), _graphs[folder])
-    held = None
+    held, deadline = None, time.monotonic() + 2 * job["seconds"]
 
     def pair() -> bool:
         nonlocal held
         held = held or queue.claim(number).claim
-        while held is None and queue.refresh().unsettled:
-            held = queue.claim(number).claim  # with dependencies: none is ready just now
+        # With dependencies it may be that none is ready just now.
+        while held is None and job["sparse"] and queue.refresh().unsettled and time.monotonic() < deadline:
+            held = queue.claim(number).claim
         if held is None:
             return False
         held = queue.finish(held, Outcome(TaskState.MERGED), next_for=number).claim

@@ -96,6 +96,7 @@ class Supervisor:
         self._stop_read = self._stop_write = self._wake_read = self._wake_write = -1
         self._pipe_mutex = threading.Lock()
         self._error: OrchestratorError | None = None
+        self._next_look_for_hung = 0.0
 
     def supervise(self) -> None:
         """Until every task is settled. Raises what stopped the run before that; KeyboardInterrupt passes through."""
@@ -197,6 +198,9 @@ class Supervisor:
 
     def _kill_hung(self) -> None:
         now = time.monotonic()
+        if now < self._next_look_for_hung:  # it asks the system about each process: not at each of their reports
+            return
+        self._next_look_for_hung = now + TICK_S
         for slot in self.slots.values():
             if slot.process.pid and (why := _hangs(slot, now)):
                 log.warning("executor %d %s (%s, %s): killing it", slot.number, why, slot.task, slot.doing)
