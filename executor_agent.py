@@ -24,7 +24,7 @@ from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.session import START_S, Runner, Session, Setting, session_id
 from parallel_orchestrator.agent.client import Answer, ModelClient
 from parallel_orchestrator.agent.prompt import claude_code_texts, opening
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, runner_for
+from parallel_orchestrator.agent.sandbox import BubblewrapRunner, clear_up, runner_for
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
@@ -81,6 +81,7 @@ class ExecutorSettings:
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
     """An executor's work, made inside its worker process: for tasks of one run, or of many."""
+    clear_up()  # what the executor left that this one may be there for
     runner = lru_cache(maxsize=8)(runner_for)
 
     @lru_cache(maxsize=8)

@@ -336,6 +336,7 @@ class Run:
 
     def _build(self, site: Site, gateway: GatewayProcess) -> None:
         """Run executors until every task is settled."""
+        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.report.watch import Watch
         from parallel_orchestrator.store.board import Alone, Member
@@ -358,6 +359,7 @@ class Run:
             raise
         finally:
             supervisor.board.close()
+            clear_up()  # after executors that were killed and not replaced
             watch.close()
 
     def stopped(self, site: Site) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def _commit(repository: Repository, tree: Tree, parent: str) -> str:
 
 def test_a_merge_by_path_is_gits_for_every_way_in_which_two_sides_change_a_path(repository: Repository) -> None:
     contents = {name: _blob(repository, f"{name}\n") for name in ("old", "ours", "theirs")}
-    states: dict[str | None, Entry | None] = {None: None, **contents}
+    states: dict[str | None, Entry | None] = {None: None}
+    states.update(contents)
     sides: dict[str, Tree] = {"base": {}, "ours": {}, "theirs": {}}
     for number, chosen in enumerate(itertools.product([None, "old"], [None, "old", "ours"], [None, "old", "theirs"])):
         before, our, their = chosen
