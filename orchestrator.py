@@ -376,6 +376,7 @@ class Run:
 
     def finish(self, site: Site) -> dict[str, Any]:
         """Test the whole, describe it, sum up. The summary comes last: it is what says that the run is finished."""
+        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.report.summary_page import summary_page, write_page
@@ -383,6 +384,7 @@ class Run:
         from parallel_orchestrator.store.plan_file import plan_of
 
         owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
+        clear_up()  # executors that died in this session, too
         self.say("testing the whole …")
         final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)
