@@ -164,12 +164,22 @@ class Run:
                     self.say(f"{owned.run.root} is finished; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
-                with self._gateway(owned) as gateway:
-                    site = self.prepare(owned, gateway, around)
-                    self._build(site, gateway)
-                return self.finish(site)
+                return self._to_its_end(owned, around)
         finally:
             self.view.close()
+
+    def _to_its_end(self, owned: OwnedRun, around: Surroundings) -> dict[str, Any]:
+        """Prepare, build, finish; whatever stops that, the run's summary says how far it is."""
+        site = None
+        try:
+            with self._gateway(owned) as gateway:
+                site = self.prepare(owned, gateway, around)
+                self._build(site, gateway)
+            return self.finish(site)
+        except BaseException:
+            if site:
+                self.stopped(site)  # by now the calls in flight have landed, and are counted
+            raise
 
     def only_plan(self) -> Plan:
         """Until there is a plan, which a later run in the same directory uses."""
@@ -354,9 +364,6 @@ class Run:
         supervisor = Supervisor(Alone(member), force, tick, landed=lambda _, task: site.trunk.landed(task))
         try:
             supervisor.supervise()
-        except BaseException:
-            self.stopped(site)
-            raise
         finally:
             supervisor.board.close()
             clear_up()  # after executors that were killed and not replaced

@@ -42,7 +42,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -80,9 +79,9 @@ def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | Pl
     runner = runner_for(mode, venv)
     if isinstance(runner, PlainRunner):
         return runner
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("probe-") as folder:
         try:
-            probe = runner(Command(("true",), Path(folder), timeout_s=30))
+            probe = runner(Command(("true",), folder, timeout_s=30))
         except CannotGoOn as error:
             raise _no_sandbox(f"bubblewrap does not work on this machine ({error})") from error
     if probe.code != 0:

@@ -35,7 +35,7 @@ def golden() -> Golden:
 
 @pytest.mark.timeout(900)
 def test_killed_three_times(golden: Golden, sound: Sound) -> None:
-    middle = Kill(EVERYTHING, random.Random(SEED).uniform(1, 2) * golden.seconds, golden.startup)
+    middle = Kill(EVERYTHING, random.Random(SEED).uniform(0.5, 1) * golden.seconds, golden.startup)
     plans = [[middle, *during_commands(1, EVERYTHING)[0]], *during_commands(1, WORKER)]
     account = campaign("Claude Code killed", plans, golden, series="claude ", options=OPTIONS, model=killed_slowly)
     sound(account)

@@ -211,8 +211,10 @@ def test_without_a_key_the_three_ways_are_named_and_nothing_is_left(tmp_path: Pa
 def test_a_directory_in_use_is_refused_and_a_stopped_run_goes_on(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     command = (REQUIREMENT, "--output-dir", str(directory))
-    with _api(latency_s=1.0) as api:
+    with _api(latency_s=0.2) as api:
         with harness.started(*command, url=api.url) as first:
+            harness.wait_until(lambda: "plan" in _asked(api))
+            api.latency_s = 8.0  # far from its end, however slow the machine makes the second one
             harness.wait_until(lambda: {"task_1", "task_3"} <= set(_asked(api)))
             output = harness.run(*command, api=api, code=5)
             for told in (f"process {first.pid} ", f"on {socket.gethostname()}", "started 20"):
@@ -224,6 +226,7 @@ def test_a_directory_in_use_is_refused_and_a_stopped_run_goes_on(tmp_path: Path)
         assert harness.family(directory) == set()
         assert harness.summary(directory)["status"] == "incomplete"
         assert harness.recount(directory) == []
+        api.latency_s = 0.2
         output = harness.run(*command, api=api)
         assert "resuming: reusing 0 tasks" in output
         assert api.answered_twice() == []

@@ -111,14 +111,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ").strip()
         size = self.headers.get("content-length", "")
+        if not size.isdecimal() or int(size) > LARGEST_BODY:
+            self._whole(404, _REFUSED)
+            return
+        data = self.rfile.read(int(size))  # first: who is still writing hears no refusal
         if not hmac.compare_digest(bearer.encode(), self.server.token.encode()):
             self._whole(401, _REFUSED)
             return
-        if self.path.partition("?")[0] != "/v1/messages" or not size.isdecimal() or int(size) > LARGEST_BODY:
+        if self.path.partition("?")[0] != "/v1/messages":
             self._whole(404, _REFUSED)
             return
         with contextlib.suppress(ValueError, RecursionError):
-            body = json.loads(self.rfile.read(int(size)))
+            body = json.loads(data)
             if isinstance(body, dict):
                 self._hand_over(Request(body, self.headers.get("anthropic-beta", "")))
 
