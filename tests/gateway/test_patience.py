@@ -30,7 +30,7 @@ def test_an_endpoint_that_sends_but_never_answers_ends_all_calls(tmp_path: Path,
 
 
 def test_a_try_that_drips_beside_others_that_are_answered_is_made_again(tmp_path: Path) -> None:
-    with FakeApi(faults=[Fault.DRIP], latency_s=0.3) as api, gateway(tmp_path, api, patience_s=0.6) as gw:
+    with FakeApi(faults=[Fault.DRIP], latency_s=0.3) as api, gateway(tmp_path, api, patience_s=2.0) as gw:
         gw.open()
         results: list[httpx2.Response] = []
         dripping, turn = gw.ask_in_thread(results, 1), 1
