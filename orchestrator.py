@@ -92,17 +92,19 @@ class ParallelOrchestrator:
 
 def start(options: Options, *, quiet: bool = False, retry: Sequence[str] | None = None) -> Run:
     """A run of these options, everything checked that can be checked without a directory."""
+    from parallel_orchestrator.agent.claude_code.login import lend
     from parallel_orchestrator.config.options import settle
     from parallel_orchestrator.report.console import make_view
     from parallel_orchestrator.store import redact
     from parallel_orchestrator.store.environment import secret_values
 
     redact.know(*secret_values(os.environ))
-    return Run(settle(options, os.environ), make_view(quiet), retry)
+    return Run(settle(options, os.environ, lend), make_view(quiet), retry)
 
 
 def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     """Build all scenarios of a batch with one set of executors, or go on with it; the batch's summary."""
+    from parallel_orchestrator.agent.claude_code.login import lend
     from parallel_orchestrator.batch.session import run_batch
     from parallel_orchestrator.batch.story import Tools
     from parallel_orchestrator.config.options import settle
@@ -115,7 +117,7 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
 
     def make(name: str, options: Options, part: View, again: Sequence[str] | None) -> Run:
-        return Run(settle(options, os.environ), part, again, name)
+        return Run(settle(options, os.environ, lend), part, again, name)
 
     return run_batch(given, make, tools, view)
 
@@ -226,12 +228,15 @@ class Run:
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
+        from parallel_orchestrator.config.credentials import LOGIN_BREAKS
         from parallel_orchestrator.report.account import replay_note
 
         settled = self.settled
         if settled.recording:
             return replay_note(settled.recording, settled.scenario.speed)
-        return f"paid by {settled.credential.describe() if settled.credential else '?'} at {settled.scenario.endpoint}"
+        paid_by = settled.credential
+        told = f"paid by {paid_by.describe() if paid_by else '?'} at {settled.scenario.endpoint}"
+        return f"{told}. {LOGIN_BREAKS}" if paid_by and paid_by.kind == "login" else told
 
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:
@@ -281,9 +286,11 @@ class Run:
     def gateway_config(self) -> StartConfig:
         """How a gateway for this run starts."""
         from parallel_orchestrator.gateway.config import StartConfig
+        from parallel_orchestrator.gateway.credential import Credential
 
         paid_by = self.settled.credential
-        return StartConfig.of(self.settled.scenario, (paid_by.kind, paid_by.value) if paid_by else None)
+        shown = Credential(paid_by.kind, paid_by.value, paid_by.betas, paid_by.renewal) if paid_by else None
+        return StartConfig.of(self.settled.scenario, shown)
 
     def served(self, owned: OwnedRun) -> RunConfig:
         """What the gateway needs to know of this run."""

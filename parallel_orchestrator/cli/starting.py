@@ -52,16 +52,16 @@ class Starting:
 
         Each fault comes with its fix. Asks no model and costs nothing. Exit code 0, or 2 when something is missing.
         """
-        from parallel_orchestrator.config.credentials import credential_from, endpoint_from
+        from parallel_orchestrator.config.credentials import LOGIN_BREAKS, credential_from, endpoint_from, holds_key
         from parallel_orchestrator.records.scenario import DEFAULT_MODEL
         from parallel_orchestrator.upkeep import doctor
 
         checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code(os.environ)]
         try:
-            checks.append(doctor.Check("key", "ok", f"{credential_from(os.environ).describe()} would pay"))
+            credential = credential_from(os.environ).describe() if holds_key(os.environ) else None
+            checks.append(doctor.key(os.environ, credential, LOGIN_BREAKS))
         except UsageError as error:
-            told = "no key" if "no model" in str(error) else str(error)
-            checks.append(doctor.Check("key", "fault", told, "export ANTHROPIC_API_KEY=…; recordings need none"))
+            checks.append(doctor.Check("key", "fault", str(error), "set it again, or unset it; recordings need none"))
         try:
             checks.append(doctor.endpoint(endpoint_from(os.environ)))
         except UsageError as error:

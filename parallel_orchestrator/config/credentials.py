@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.login import Login
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import names_secret
 
@@ -17,16 +18,33 @@ DEFAULT_ENDPOINT = "https://api.anthropic.com"
 class Credential:
     """A secret and where it came from. Its value stays out of repr, files and logs."""
 
-    kind: Literal["api_key", "auth_token"]
+    kind: Literal["api_key", "auth_token", "login"]
     source: str
-    """Name of the environment variable."""
+    """Name of the environment variable; of a login also the file."""
     value: str = field(repr=False)
+    betas: str = ""
+    """Beta features that a request paid by it has to name."""
+    renewal: tuple[str, ...] = ()
+    """The command that tells a newer value of a login."""
 
     def describe(self) -> str:
         """For a person: the kind, the source and the last four characters."""
+        if self.kind == "login":
+            return f"Claude Code's login from {self.source}"
         name = "API key" if self.kind == "api_key" else "auth token"
         tail = f" (…{self.value[-4:]})" if len(self.value) >= 16 else ""
         return f"{name} from {self.source}{tail}"
+
+
+Lend = Callable[[Mapping[str, str]], Login | None]
+"""Given an environment, the login of Claude Code there; None where nobody is logged in."""
+
+LOGIN_BREAKS = (
+    "What does not hold with a login: the key (it stays in your home, where Claude Code keeps it; with --sandbox off "
+    "commands can read it), the budget (costs are list prices; what your plan still allows is not known), the resume "
+    "(by nothing bought again, but only once the plan's limit or the login is renewed)"
+)
+"""The promises of a run with a key that one paid by a login does not keep."""
 
 
 def endpoint_from(environment: Mapping[str, str]) -> str:
@@ -60,6 +78,11 @@ def refuse_secrets(written: Mapping[str, Any]) -> None:
             )
 
 
+def holds_key(environment: Mapping[str, str]) -> bool:
+    """Whether there is a key or token, which then pays."""
+    return any(environment.get(name, "").strip() for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"))
+
+
 def credential_from(environment: Mapping[str, str]) -> Credential:
     """The credential that will pay; the key goes before the token, as in the SDK. UsageError when there is none."""
     for kind, name in (("api_key", "ANTHROPIC_API_KEY"), ("auth_token", "ANTHROPIC_AUTH_TOKEN")):
@@ -73,5 +96,5 @@ def credential_from(environment: Mapping[str, str]) -> Credential:
         "  export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)\n"
         "  export ANTHROPIC_BASE_URL=http://…    any endpoint that speaks the Messages API, with a key or a dummy one\n"
         "  --replay simple|medium|complex|FILE   a recording: costs nothing, needs no key\n"
-        "A login of Claude Code's own is not used: its calls would pass by the budget, the ledger and resume."
+        "  --backend claude-code                 Claude Code, logged in by `claude /login`, as planner and executors"
     )

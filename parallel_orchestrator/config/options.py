@@ -15,8 +15,10 @@ from pydantic import ValidationError
 
 from parallel_orchestrator.config.credentials import (
     Credential,
+    Lend,
     credential_from,
     endpoint_from,
+    holds_key,
     misplaced,
     refuse_secrets,
 )
@@ -59,8 +61,11 @@ class Settled:
     plan: Plan | None
 
 
-def settle(options: Options, environment: Mapping[str, str]) -> Settled:
-    """Fill in what was left open and check all that can be checked before anything is paid for. Raises UsageError."""
+def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda environment: None) -> Settled:
+    """Fill in what was left open and check all that can be checked before anything is paid for. Raises UsageError.
+
+    `lend` is asked for a login where there is no key.
+    """
     requirement = options.requirements.strip()
     if not requirement:
         raise UsageError("the requirement is empty: say in a sentence or more what to build")
@@ -74,7 +79,7 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     else:
         environment = _with_variables(environment, options.variables)
         fields["endpoint"] = endpoint_from(environment)
-        credential = credential_from(environment)
+        credential = _credential(fields, environment, lend)
         redact.know(credential.value)  # under whatever name it came
         official = "anthropic.com" in fields["endpoint"]
         fields.setdefault("endpoint_profile", "anthropic" if official else "compatible")
@@ -87,6 +92,14 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
     refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
     return Settled(scenario, directory, credential, recording, plan)
+
+
+def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend: Lend) -> Credential:
+    """What will pay: a key, or without one a login, which pays for what Claude Code does and nothing else."""
+    roles = (fields.get("planner_backend"), fields.get("backend"))
+    if not holds_key(environment) and set(roles) == {"claude-code"} and (login := lend(environment)):
+        return Credential("login", login.source, login.value, login.betas, login.renewal)
+    return credential_from(environment)
 
 
 def _with_variables(environment: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from parallel_orchestrator.gateway.credential import Credential, CredentialKind
+from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.sockets import new_socket_directory
 from parallel_orchestrator.store import redact
 
@@ -46,12 +46,12 @@ class StartConfig:
     """Other values that nothing may be written with."""
 
     @classmethod
-    def of(cls, scenario: Scenario, paid_by: tuple[CredentialKind, str] | None) -> StartConfig:
-        """For a gateway that serves runs like this one; `paid_by`: kind and value of the credential."""
+    def of(cls, scenario: Scenario, credential: Credential | None) -> StartConfig:
+        """For a gateway that serves runs like this one."""
         return cls(
             socket=new_socket_directory() / "gateway.sock",
             secret=token_hex(32),
-            credential=Credential(*paid_by) if paid_by else None,
+            credential=credential,
             base_url=None if scenario.replay else scenario.endpoint,
             prices=Path(scenario.prices) if scenario.prices else None,
             patience_s=scenario.endpoint_patience_s,
@@ -69,7 +69,7 @@ class StartConfig:
         prices = fields.pop("prices", None)
         return cls(
             socket=Path(fields.pop("socket")),
-            credential=Credential(**credential) if credential else None,
+            credential=Credential.of(credential) if credential else None,
             prices=Path(prices) if prices else None,
             secrets=tuple(fields.pop("secrets", ())),
             **fields,

@@ -25,6 +25,7 @@ _CONNECT_S = 30.0
 _END_S = 0.05
 _LARGEST_ERROR = 100_000
 _LONGEST_TEXT = 1000
+_UNAUTHORISED = 401
 _LARGEST_MESSAGE = 64 * 2**20
 """Bytes of an answer that does not come as a stream; far more than any model says."""
 
@@ -41,7 +42,8 @@ class LiveEndpoint:
     def __init__(self, base_url: str, credential: Credential | None, silence: Silence) -> None:
         longest = min(silence.patience_s, _LONGEST_SILENCE_S)
         self._url = base_url.rstrip("/") + "/v1/messages"
-        self._credential = credential.headers() if credential else {}
+        self._credential = credential
+        self._renewing = asyncio.Lock()
         self._silence = silence
         self._client = httpx2.AsyncClient(
             # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
@@ -52,7 +54,24 @@ class LiveEndpoint:
         )
 
     async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
-        """One try. An answer that is not whole is a fault."""
+        """One try. An answer that is not whole is a fault. With a login that has run out, a second one with its newer.
+
+        A refused try has bought nothing.
+        """
+        shown = self._credential
+        outcome = await self._outcome(ask, begun)
+        if isinstance(outcome, Refusal) and outcome.status == _UNAUTHORISED and await self._is_renewed(shown):
+            return await self._outcome(ask, begun)
+        return outcome
+
+    async def _is_renewed(self, refused: Credential | None) -> bool:
+        """Whether there is a newer credential than the refused one by now. Many calls are refused at once."""
+        async with self._renewing:
+            if refused is not None and self._credential is refused and (newer := await refused.renewed()):
+                self._credential = newer
+            return self._credential is not refused
+
+    async def _outcome(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
         try:
             # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
             async with asyncio.timeout(self._silence.useless_s) as limit:
@@ -82,8 +101,7 @@ class LiveEndpoint:
             "content-type": "application/json",
             "accept": "text/event-stream",
             "anthropic-version": "2023-06-01",
-            **ask.headers,
-            **self._credential,
+            **(self._credential.headers(ask.headers) if self._credential else ask.headers),
         }
         url = f"{self._url}?{ask.query}" if ask.query else self._url
         async with self._client.stream("POST", url, content=ask.body, headers=headers) as response:

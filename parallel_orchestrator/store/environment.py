@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 _ALWAYS = re.compile(
-    r"PATH|HOME|USER|LOGNAME|TZ|LANG|LANGUAGE|LC_[A-Z]+|TMPDIR|TEMP|TMP|LD_LIBRARY_PATH|DYLD_[A-Z_]+"
+    r"PATH|HOME|USER|LOGNAME|TZ|LANG|LANGUAGE|LC_[A-Z]+|TMPDIR|TEMP|TMP|CLAUDE_CONFIG_DIR|LD_LIBRARY_PATH|DYLD_[A-Z_]+"
     r"|PYTHON(?!STARTUP|INSPECT|BREAKPOINT)[A-Z0-9]+"
 )
-"""What an interpreter needs to start here and to speak the person's language."""
+"""What an interpreter needs to start here and to speak the person's language, and where Claude Code keeps a login."""
 
 _FOR_NETWORK = re.compile(
     r"(?i:HTTPS?_PROXY|NO_PROXY)|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|PIP_[A-Z_]+"

@@ -12,7 +12,7 @@ from pathlib import Path
 from parallel_orchestrator.store.folders import empty_folder
 from parallel_orchestrator.store.process import process_birth
 
-_PREFIXES = "command|devices|merge|po|probe"
+_PREFIXES = "claude|command|devices|merge|po|probe"
 _MARKED = re.compile(rf"(?:{_PREFIXES})-([0-9a-f]+)\.([0-9a-f]+)\.([0-9a-f]+)-\w+")
 
 

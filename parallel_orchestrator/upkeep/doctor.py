@@ -15,7 +15,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from parallel_orchestrator.agent.claude_code.program import find, login
+from parallel_orchestrator.agent.claude_code.login import find_login
+from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
@@ -76,10 +77,20 @@ def claude_code(environment: Mapping[str, str]) -> Check:
         program = find()
     except UsageError as error:
         return Check("claude", "note", "not here; only --backend claude-code needs it", str(error))
-    how = login(environment)
-    told = f"{program.version} from {program.source}; {f'logged in {how}' if how else 'not logged in'}"
-    # A login is the program's own affair: the calls of a run go through the gateway, which pays with a key.
-    return Check("claude", "ok", f"{told}, which runs do not use: they are paid by the key" if how else told)
+    how = find_login(environment)
+    told = f"{program.version} from {program.source}; {f'logged in by {how}' if how else 'not logged in'}"
+    return Check("claude", "ok", told)
+
+
+def key(environment: Mapping[str, str], credential: str | None, login_breaks: str) -> Check:
+    """What would pay: the credential, described, or without one the login of Claude Code, and what that breaks."""
+    fix = "export ANTHROPIC_API_KEY=…; recordings need none"
+    if credential:
+        return Check("key", "ok", f"{credential} would pay")
+    if (how := find_login(environment)) and claude_code(environment).level == "ok":
+        told = f"no key: only --backend claude-code can run, paid by Claude Code's login from {how}. {login_breaks}"
+        return Check("key", "note", told, fix)
+    return Check("key", "fault", "no key", fix)
 
 
 def endpoint(url: str) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from parallel_orchestrator.config.options import (
     slug,
 )
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.login import Login
+from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import RunDirectory
 from tests.records.plans import plan, task
@@ -39,17 +42,50 @@ def _settle(requirement: str = "Build it", environment: dict[str, str] | None = 
 # Who pays
 
 
-def test_without_a_key_the_three_ways_are_named() -> None:
+def test_without_a_key_the_ways_are_named() -> None:
     with pytest.raises(UsageError) as caught:
         _settle(environment={})
     assert caught.value.exit_code == 2
-    *ways, last = str(caught.value).splitlines()[1:]
-    assert "login of Claude Code's own is not used" in last
+    ways = str(caught.value).splitlines()[1:]
     assert [re.split(r"[=\s]", way.strip().removeprefix("export "))[0] for way in ways] == [
         "ANTHROPIC_API_KEY",
         "ANTHROPIC_BASE_URL",
         "--replay",
+        "--backend",
     ]
+
+
+LOGIN = Login("/home/me/.claude/.credentials.json", "sk-ant-oat01-0123456789", "oauth-1", ("renew", "it"))
+BOTH = {"planner_backend": "claude-code", "backend": "claude-code"}
+
+
+def test_without_a_key_a_login_pays_for_claude_code() -> None:
+    options = Options("Build it", settings=dict(BOTH))
+    found = settle(options, {}, lambda environment: LOGIN).credential
+    assert found is not None
+    assert (found.kind, found.value, found.betas, found.renewal) == ("login", LOGIN.value, "oauth-1", ("renew", "it"))
+    assert found.describe() == "Claude Code's login from /home/me/.claude/.credentials.json"
+    assert LOGIN.value not in repr(found) + repr(LOGIN)
+    assert redact.known(f"x {LOGIN.value} y") == "x [credential] y"
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment"),
+    [(BOTH, KEY), (BOTH, {"ANTHROPIC_AUTH_TOKEN": "t"}), ({**BOTH, "planner_backend": "api"}, KEY), ({}, KEY)],
+)
+def test_where_there_is_a_key_nobody_asks_for_a_login(settings: dict[str, Any], environment: dict[str, str]) -> None:
+    def lend(_: Mapping[str, str]) -> Login:
+        raise AssertionError("asked")
+
+    found = settle(Options("Build it", settings=dict(settings)), environment, lend).credential
+    assert found == credential_from(environment)
+
+
+@pytest.mark.parametrize("settings", [{}, {"backend": "claude-code"}, {"planner_backend": "claude-code"}, BOTH])
+def test_a_login_does_not_pay_for_anything_else(settings: dict[str, Any]) -> None:
+    lend = (lambda _: None) if settings == BOTH else (lambda _: LOGIN)
+    with pytest.raises(UsageError, match="--backend claude-code"):
+        settle(Options("Build it", settings=dict(settings)), {}, lend)
 
 
 @pytest.mark.parametrize(

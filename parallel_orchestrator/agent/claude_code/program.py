@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,19 +51,6 @@ def acting(scenario: Scenario) -> str:
         return ""
     program = find()
     return f"Claude Code {program.version} from {program.source} acts as {' and '.join(roles)}"
-
-
-def login(environment: Mapping[str, str]) -> str | None:
-    """How a person is logged in to Claude Code on this machine, None when nobody is. No value is read."""
-    if environment.get("CLAUDE_CODE_OAUTH_TOKEN"):
-        return "by CLAUDE_CODE_OAUTH_TOKEN"
-    home = Path(environment.get("CLAUDE_CONFIG_DIR") or Path(environment.get("HOME", "/")) / ".claude")
-    file = home / ".credentials.json"
-    try:
-        held = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return f"by {file}" if isinstance(held, dict) and held else None
 
 
 def _of_the_extra() -> tuple[Path, str] | None:
