@@ -44,6 +44,8 @@ class LiveEndpoint:
         self._url = base_url.rstrip("/") + "/v1/messages"
         self._credential = credential
         self._renewing = asyncio.Lock()
+        self._renews = True
+        """Until that has failed once."""
         self._silence = silence
         self._client = httpx2.AsyncClient(
             # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
@@ -67,8 +69,9 @@ class LiveEndpoint:
     async def _is_renewed(self, refused: Credential | None) -> bool:
         """Whether there is a newer credential than the refused one by now. Many calls are refused at once."""
         async with self._renewing:
-            if refused is not None and self._credential is refused and (newer := await refused.renewed()):
-                self._credential = newer
+            if refused is not None and self._credential is refused and self._renews:
+                newer = await refused.renewed()
+                self._credential, self._renews = newer or refused, newer is not None
             return self._credential is not refused
 
     async def _outcome(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
