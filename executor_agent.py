@@ -169,6 +169,7 @@ class ExecutorAgent:
             system=system,
             max_turns=scenario.max_turns + 1,
             max_cost_usd=None if scenario.replay else scenario.task_max_cost_usd,
+            settings=scenario.claude_settings,
         )
         state = self._run.claude_state(claim.folder, claim.task, claim.attempt)
         session = Session(self._runner, find(), self._folder(claim), state, setting)

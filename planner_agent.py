@@ -176,6 +176,7 @@ def open_planner(
         system=CLAUDE_CODE_PROMPT,
         max_turns=2 * MAX_ATTEMPTS,
         schema=PLAN_SCHEMA,
+        settings=scenario.claude_settings,
     )
     session = Session(runner_for(around.sandbox), find(), run.planning / "workspace", run.planning, setting)
     return PlannerAgent(client, scenario, note, lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile))

@@ -32,6 +32,13 @@ Backend = Annotated[
         autocompletion=lambda: ["api", "claude-code"],
     ),
 ]
+ClaudeSettings = Annotated[
+    str | None,
+    typer.Option(
+        help="none | host: whether Claude Code has your own settings, CLAUDE.md and MCP servers. [none]",
+        autocompletion=lambda: ["none", "host"],
+    ),
+]
 EndpointProfile = Annotated[
     str | None,
     typer.Option(

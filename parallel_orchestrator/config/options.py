@@ -89,6 +89,8 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
     if options.plan:
         plan, fields["plan_sha256"] = load_plan(options.plan)
     scenario = make_scenario(fields)
+    if scenario.claude_settings == "host" and "claude-code" not in (scenario.planner_backend, scenario.backend):
+        raise UsageError("--claude-settings host is for Claude Code: add --backend claude-code, or leave it out")
     refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
     return Settled(scenario, directory, credential, recording, plan)

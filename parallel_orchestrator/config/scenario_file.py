@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from parallel_orchestrator.records.scenario import Backend, Profile, SandboxMode
+from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile, SandboxMode
 
 
 def _name_of_a_variable(value: str) -> str:
@@ -65,6 +65,8 @@ class ScenarioDefaults(Section):
     planner: PlannerSection = PlannerSection()
     executor: ExecutorSection = ExecutorSection()
     limits: LimitsSection = LimitsSection()
+    claude_settings: ClaudeSettings | None = None
+    """Whose settings, CLAUDE.md and MCP servers Claude Code has: nobody's, or yours."""
     sandbox: SandboxMode | None = None
     endpoint_profile: Profile | None = None
     api_key_env: Variable | None = None

@@ -285,7 +285,7 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, folder: Path) -> 
         "task_timeout_min": value("minutes", "limits"),
         "prices": str(folder / prices) if prices else None,
         **{name: value(name) for name in ("sandbox", "endpoint_profile", "speed", "verify", "allow_install")},
-        "repair_rounds": value("repair_rounds"),
+        **{name: value(name) for name in ("claude_settings", "repair_rounds")},
     }
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():

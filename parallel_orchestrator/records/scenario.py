@@ -12,6 +12,7 @@ DEFAULT_MODEL = "claude-opus-5-5"
 
 SandboxMode = Literal["auto", "required", "off"]
 Backend = Literal["api", "claude-code"]
+ClaudeSettings = Literal["none", "host"]
 Profile = Literal["anthropic", "compatible"]
 
 
@@ -33,6 +34,8 @@ class Scenario(BaseModel):
     planner_backend: Backend = "api"
     backend: Backend = "api"
     """What the executors act through: the Messages API's own tools, or Claude Code."""
+    claude_settings: ClaudeSettings = "none"
+    """Whose settings Claude Code has: nobody's, or those of the person who starts it."""
     endpoint: str
     """Base URL of the live endpoint, or `recording:NAME:SHA256` for a replay."""
     plan_sha256: str | None = None
@@ -81,6 +84,7 @@ IDENTITY = (
     "executor_model",
     "planner_backend",
     "backend",
+    "claude_settings",
     "endpoint",
     "planner_instructions",
     "verify",

@@ -21,6 +21,7 @@ from parallel_orchestrator.agent.client import Answer
 from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
+from parallel_orchestrator.records.scenario import ClaudeSettings
 from tests.agent.conftest import Trees
 from tests.fake_api import Block, text, tool_use
 
@@ -45,8 +46,9 @@ class LaterSession(Session):
 class Bench:
     """One attempt: its folder, its transcript, and a model that says what `script` says."""
 
-    def __init__(self, root: Path, script: Script) -> None:
+    def __init__(self, root: Path, script: Script, settings: ClaudeSettings = "none") -> None:
         self.script = script
+        self.settings = settings
         self.folder = root / "executor_1" / "task_1"
         self.folder.mkdir(parents=True)
         self.state = self.folder.with_name("task_1.claude")
@@ -78,7 +80,8 @@ class Bench:
 
     @contextmanager
     def _hands(self, kind: type[Session]) -> Iterator[ClaudeCodeHands]:
-        setting = Setting(MODEL, uuid.UUID(int=5, version=4), TOOLS, "You build one part.", 30)
+        name = uuid.UUID(int=5, version=4)
+        setting = Setting(MODEL, name, TOOLS, "You build one part.", 30, settings=self.settings)
         session = kind(detect("required"), find(), self.folder, self.state, setting)
         hands = ClaudeCodeHands(session, MODEL)
         try:

@@ -21,7 +21,7 @@ from tests.attacks.canary import CANARY, leaks, processes_watched
 from tests.claude_code.models import OPTIONS, in_their_tools, layered
 from tests.end_to_end import harness, scripted
 from tests.end_to_end.scripted import answers_before, task_of
-from tests.fake_api import Block, Body, FakeApi, Request, tool_use
+from tests.fake_api import Block, Body, FakeApi, Request, text, tool_use
 from tests.fake_api_rules import Refused
 
 pytestmark = pytest.mark.timeout(300)
@@ -187,6 +187,34 @@ def test_a_login_that_runs_out_is_renewed_on_the_way(tmp_path: Path) -> None:
     assert harness.recount(directory) == []
     assert leaks(directory) == []
     assert not any(OLD.encode() in path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_renewed_login_that_the_endpoint_quotes_is_written_nowhere(tmp_path: Path) -> None:
+    person, directory = Person(tmp_path / "person", OLD), tmp_path / "run"
+    script = in_their_tools(scripted.model(ONE, lambda body: [text(f"The token is {CANARY}, or {OLD}.")]))
+    with _Expiring(script, key=CANARY, task_of=task_of) as api:
+        api.renew = lambda: person.log_in(CANARY)
+        _built(directory, api, person, code=1)  # nothing was built
+    assert leaks(directory) == []
+    assert not any(OLD.encode() in path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_refused_login_is_asked_for_again(person: Person) -> None:
+    """As when another Claude Code of the person has renewed it, or none has."""
+    command = [sys.executable, "-m", "parallel_orchestrator.agent.claude_code.login", str(find().path)]
+    around = {**os.environ, **person.variables()}
+    for refused, told in ((OLD, CANARY), (CANARY, None)):
+        asker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=around, text=True
+        )
+        with asker:
+            assert asker.stdin
+            assert asker.stdout
+            asker.stdin.write(f"{refused}\n")
+            asker.stdin.flush()
+            said = asker.stdout.read()
+        assert (json.loads(said)["value"] if said else None) == told
+        assert (asker.returncode == 0) == (told is not None)
 
 
 def test_a_login_that_nobody_renews_ends_the_run_at_its_first_call(tmp_path: Path) -> None:

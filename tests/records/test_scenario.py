@@ -17,6 +17,7 @@ CHANGED: dict[str, Any] = {
     "executor_model": "m",
     "planner_backend": "claude-code",
     "backend": "claude-code",
+    "claude_settings": "host",
     "endpoint": "http://y",
     "planner_instructions": "be brief",
     "verify": ["make test"],

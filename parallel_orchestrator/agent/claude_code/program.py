@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from parallel_orchestrator.agent.claude_code.host import HostSettings
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.environment import clean_environment
@@ -50,7 +51,10 @@ def acting(scenario: Scenario) -> str:
     if not roles:
         return ""
     program = find()
-    return f"Claude Code {program.version} from {program.source} acts as {' and '.join(roles)}"
+    told = f"Claude Code {program.version} from {program.source} acts as {' and '.join(roles)}"
+    if scenario.claude_settings == "host":
+        told += f", with {HostSettings.read(os.environ).describe()}"
+    return told
 
 
 def _of_the_extra() -> tuple[Path, str] | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import shutil
 import threading
@@ -26,15 +27,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.agent.claude_code import host
 from parallel_orchestrator.agent.claude_code.door import Door, Request, lines_of
+from parallel_orchestrator.agent.claude_code.host import HostSettings
 from parallel_orchestrator.agent.claude_code.program import ClaudeCodeProgram
 from parallel_orchestrator.agent.paths import MOUNT
 from parallel_orchestrator.agent.rootfs import SET_LIMITS
 from parallel_orchestrator.agent.running import Program, Running, Shown
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner
 from parallel_orchestrator.agent.watch import Limits
+from parallel_orchestrator.records.scenario import ClaudeSettings
 from parallel_orchestrator.records.token import Caller
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.scratch import scratch_folder
 
 COMMAND_TIMEOUT_S = 120
 START_S = 90.0
@@ -82,6 +87,8 @@ class Setting:
     """Its own limits, as a second line behind ours."""
     schema: str | None = None
     """JSON Schema of the final answer."""
+    settings: ClaudeSettings = "none"
+    """Whose settings it has: nobody's, or the person's own (`host`), with their MCP servers where it has tools."""
 
 
 def session_id(attempt: Caller) -> uuid.UUID:
@@ -101,6 +108,8 @@ class Session:
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._ending = ExitStack()
         self._running: Running | None = None
+        self._host: Path | None = None
+        """Copies of the person's settings, while it has them."""
         self.result: dict[str, Any] | None = None
         """The last `result` event of the process that runs, or ran last."""
 
@@ -129,6 +138,7 @@ class Session:
         resumes = any(config.glob(f"projects/*/{self._setting.session}.jsonl"))
         door = Door(self._state / "door", self._arrived)
         self._ending.callback(door.close)
+        self._host = self._copies(door) if self._setting.settings == "host" else None
         with (
             (self._state / "prompt.txt").open("rb") as prompt_file,
             (self._state / "stderr.txt").open("ab") as complaints,
@@ -148,6 +158,13 @@ class Session:
         events = threading.Thread(target=_read, args=(self._running, self._arrived), daemon=True)
         events.start()
         return resumes
+
+    def _copies(self, door: Door) -> Path:
+        """A folder with the person's settings, until the end of what is about to start."""
+        folder = self._ending.enter_context(scratch_folder("claude-"))
+        HostSettings.read(os.environ).write(folder, self._environment(door))
+        host.link(self._seen(folder, "host"), self._state / "config")
+        return folder
 
     def next_request(self, timeout_s: float, heard: Callable[[dict[str, Any]], None] = lambda event: None) -> Request:
         """Its next request; `heard` is told every event that it prints. Raises Gone, and then nothing of it is left.
@@ -216,12 +233,14 @@ class Session:
         session = ("--resume" if resumes else "--session-id", str(setting.session))
         cost = ("--max-budget-usd", str(setting.max_cost_usd)) if setting.max_cost_usd is not None else ()
         schema = ("--json-schema", setting.schema) if setting.schema else ()
+        own = ("--mcp-config", self._seen(self._host / host.SERVERS, f"host/{host.SERVERS}")) if self._host else ()
         return (
             *(self._seen(self._program.path, "program"), "-p", "--output-format", "stream-json", "--verbose"),
             *("--model", setting.model, *session, "--max-turns", str(setting.max_turns), *cost, *schema),
             *("--tools", setting.tools, "--permission-mode", "bypassPermissions"),
-            # Nothing of the host's: no settings, hooks, CLAUDE.md, MCP servers, skills.
-            *("--setting-sources", "", "--strict-mcp-config", "--disable-slash-commands"),
+            # Nothing else of the host's, nothing of the workspace's: no settings, hooks, CLAUDE.md, servers, skills.
+            *("--setting-sources", "user" if self._host else "", "--strict-mcp-config", "--disable-slash-commands"),
+            *(own if setting.tools else ()),
             *("--settings", _SETTINGS),
             *("--append-system-prompt-file", self._seen(self._state / "system.md", "system.md")),
         )
@@ -246,6 +265,7 @@ class Session:
             "ENABLE_TOOL_SEARCH": "false",
             "BASH_DEFAULT_TIMEOUT_MS": str(1000 * COMMAND_TIMEOUT_S),
             "BASH_MAX_TIMEOUT_MS": str(1000 * COMMAND_TIMEOUT_S),
+            "MCP_TOOL_TIMEOUT": str(1000 * COMMAND_TIMEOUT_S),
             "DISABLE_AUTOUPDATER": "1",
         }
 
@@ -257,6 +277,7 @@ class Session:
             Shown(state / "door", f"{_INSIDE}/door"),
             Shown(state / "system.md", f"{_INSIDE}/system.md"),
             Shown(state / "shell", f"{_INSIDE}/shell"),
+            *([Shown(self._host, f"{_INSIDE}/host")] if self._host else []),
         )
 
     def _seen(self, path: Path, inside: str) -> str:
