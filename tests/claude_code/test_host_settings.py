@@ -140,3 +140,15 @@ def test_a_whole_run_has_them_and_keeps_to_that(person: Path, tmp_path: Path) ->
     secrets = (OF_A_SERVER.encode(), OF_A_HOOK.encode())
     files = [path for path in directory.rglob("*") if path.is_file()]
     assert [path for path in files for secret in secrets if secret in path.read_bytes()] == []
+
+
+def test_without_a_sandbox_they_are_there_too_and_no_path_of_the_host(person: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    options = (*OPTIONS, "--claude-settings", "host", "--sandbox", "off", "--output-dir", str(directory))
+    with FakeApi(layered(1, 1), task_of=task_of) as api:
+        harness.run("Build a part", *options, api=api, variables={"CLAUDE_CONFIG_DIR": str(person)})
+        said = json.dumps([request.body for request in api.requests])
+    assert "Always answer in Latin" in said
+    assert "mcp__calc__add" in said
+    assert str(tmp_path) not in said
+    assert harness.summary(directory)["status"] == "done"

@@ -290,7 +290,12 @@ class Session:
 
     def to_model(self, value: Any) -> Any:
         """What this process says, as the model reads it: no path of the host."""
-        return value if self._runner.has_own_paths else _replaced(value, str(self._folder.resolve()), MOUNT)
+        if self._runner.has_own_paths:
+            return value
+        seen = {str(self._folder.resolve()): MOUNT, str(self._state.resolve()): _INSIDE}
+        for path in sorted(seen, key=len, reverse=True):  # either may begin with the other
+            value = _replaced(value, path, seen[path])
+        return value
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:
