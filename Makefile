@@ -13,6 +13,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q parallel_orchestrator *.py  # where PYTHONDONTWRITEBYTECODE is set, nobody else does
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
