@@ -42,7 +42,7 @@ Lend = Callable[[Mapping[str, str]], Login | None]
 LOGIN_BREAKS = (
     "What does not hold with a login: the key (it stays in your home, where Claude Code keeps it; with --sandbox off "
     "commands can read it), the budget (costs are list prices; what your plan still allows is not known), the resume "
-    "(by nothing bought again, but only once the plan's limit or the login is renewed)"
+    "(nothing is bought again, but it has to wait until the plan's limit, or the login, is renewed)"
 )
 """The promises of a run with a key that one paid by a login does not keep."""
 
