@@ -1,25 +1,14 @@
-"""What pays: how it is shown to the endpoint, and how a login is renewed.
-
-How it is kept out of everything written: `store.redact`.
-"""
+"""What pays: how it is shown to the endpoint. How it is kept out of everything written: `store.redact`."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
-
-from parallel_orchestrator.store import redact
 
 CredentialKind = Literal["api_key", "auth_token", "login"]
 
 _BETAS = "anthropic-beta"
-_RENEWAL_S = 90.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,35 +41,3 @@ class Credential:
         if self.betas:
             shown[_BETAS] = ",".join(dict.fromkeys(filter(None, [*shown.get(_BETAS, "").split(","), self.betas])))
         return shown
-
-    async def renewed(self) -> Credential | None:
-        """A newer one in place of this, which was refused; None when there is none."""
-        if not self.renewal:
-            return None
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*self.renewal, stdin=pipe, stdout=pipe, stderr=pipe)
-        try:
-            async with asyncio.timeout(_RENEWAL_S):
-                told, complaint = await _exchange(process, self.value)
-                newer = replace(self, **json.loads(told)) if await process.wait() == 0 else None
-        except (TimeoutError, OSError, ValueError, TypeError) as error:
-            told, complaint, newer = b"", repr(error).encode(), None
-        finally:
-            if process.returncode is None:
-                process.kill()
-        if newer is None or newer.value == self.value:
-            log.warning("the login cannot be renewed: %s", redact.foreign(complaint.decode(errors="replace").strip()))
-            return None
-        redact.know(newer.value)
-        log.info("the login was renewed")
-        return newer
-
-
-async def _exchange(process: asyncio.subprocess.Process, value: str) -> tuple[bytes, bytes]:
-    """Tell it the value; what it prints. Its input stays open until then, as it ends with that."""
-    if not (process.stdin and process.stdout and process.stderr):
-        raise ValueError("started without pipes")
-    process.stdin.write(value.encode() + b"\n")
-    told, complaint = await asyncio.gather(process.stdout.read(), process.stderr.read())
-    process.stdin.close()
-    return told, complaint

@@ -16,6 +16,7 @@ import httpx2
 from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal
+from parallel_orchestrator.gateway.renewal import renewed
 from parallel_orchestrator.gateway.silence import Silence
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
 from parallel_orchestrator.store import redact
@@ -70,7 +71,7 @@ class LiveEndpoint:
         """Whether there is a newer credential than the refused one by now. Many calls are refused at once."""
         async with self._renewing:
             if refused is not None and self._credential is refused and self._renews:
-                newer = await refused.renewed()
+                newer = await renewed(refused)
                 self._credential, self._renews = newer or refused, newer is not None
             return self._credential is not refused
 

@@ -10,6 +10,7 @@ import pytest
 
 from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.messages import Fault, Refusal, Verdict
+from parallel_orchestrator.gateway.renewal import renewed
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
 
 
@@ -122,8 +123,8 @@ def test_a_login_names_its_beta_features_beside_those_asked_for() -> None:
 def test_a_login_is_renewed_by_its_command(says: str, newer: str | None) -> None:
     code = f"import json, sys; given = sys.stdin.readline().strip(); {says}"
     old = Credential("login", "old", "", (sys.executable, "-c", code))
-    found = asyncio.run(old.renewed())
+    found = asyncio.run(renewed(old))
     assert (found.value if found else None) == newer
     if found:
         assert (found.betas, found.renewal) == ("old", old.renewal)
-    assert asyncio.run(Credential("login", "old").renewed()) is None
+    assert asyncio.run(renewed(Credential("login", "old"))) is None
