@@ -311,9 +311,9 @@ class Run:
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
-            client = ModelClient(gateway.config.socket, token)
-            planner = open_planner(owned.scenario, owned.run, client, around, self.say)
-            plan = planner.create_plan(owned.scenario.requirements)
+            with closing(ModelClient(gateway.config.socket, token)) as client:
+                planner = open_planner(owned.scenario, owned.run, client, around, self.say)
+                plan = planner.create_plan(owned.scenario.requirements)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
