@@ -156,10 +156,8 @@ class Run:
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.report.summary import finished_summary
-        from parallel_orchestrator.workers.forking import warm_up
 
         try:
-            warm_up(PRELOAD)  # importing the SDK takes longest: everything else goes on beside it
             around, described = self.check()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
@@ -172,6 +170,9 @@ class Run:
 
     def _to_its_end(self, owned: OwnedRun, around: Surroundings) -> dict[str, Any]:
         """Prepare, build, finish; whatever stops that, the run's summary says how far it is."""
+        from parallel_orchestrator.workers.forking import warm_up
+
+        warm_up(PRELOAD)  # importing the SDK takes longest: everything else goes on beside it
         site = None
         try:
             with self._gateway(owned) as gateway:
@@ -304,10 +305,8 @@ class Run:
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.store.files import write_whole
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
-        from parallel_orchestrator.workers.forking import warm_up
         from planner_agent import open_planner
 
-        warm_up(PRELOAD)  # while the planner's model thinks, for whoever comes here without `go`
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
             return plan_of(owned.run)
@@ -319,9 +318,9 @@ class Run:
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
-            client = ModelClient(gateway.config.socket, token)
-            planner = open_planner(owned.scenario, owned.run, client, around, self.say)
-            plan = planner.create_plan(owned.scenario.requirements)
+            with closing(ModelClient(gateway.config.socket, token)) as client:
+                planner = open_planner(owned.scenario, owned.run, client, around, self.say)
+                plan = planner.create_plan(owned.scenario.requirements)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 

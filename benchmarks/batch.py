@@ -39,6 +39,8 @@ SPEED = 2.5
 SHAPES = [(1, 8), (1, 6), (2, 4), (3, 2), (4, 1), (1, 10), (2, 3), (2, 5), (1, 4), (3, 3)]
 """Layers and tasks in each: what `spread` builds, each twice."""
 
+REAPER = b"reaper.py"
+"""What starts each command of an agent's in its sandbox."""
 _MARKS = (100, 200, 500, 1000)
 _WINDOW = 50
 Latency = Callable[[], float]
@@ -206,9 +208,10 @@ def _ours(root: int) -> list[int]:
         if entry.name.isdigit():
             try:
                 head, _, rest = (entry / "stat").read_text().rpartition(")")
+                command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if head.partition("(")[2].startswith("python"):
+            if head.partition("(")[2].startswith("python") and REAPER not in command:
                 parents[int(entry.name)] = int(rest.split()[1])
     found = [root]
     for pid in found:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import stack, stack_model
-from benchmarks.cost_meter import METER, MINIMA, SAID
+from benchmarks.cost_meter import ADDED, BARE, METER, MINIMA, SAID
 from benchmarks.stack_model import VARIABLE, Shape
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording, load
@@ -38,10 +38,10 @@ def table(results: Json) -> str:
     """For each number of tasks and each smallest prefix: what is read from the cache, and what that saves."""
     head = (
         "tasks|smallest prefix that is cached|shared prefix, tokens|bought|input read from the cache|"
-        "cost over uncached|the same, input alone"
+        "cost over uncached|the same, input alone|cost over uncached, without what the API adds"
     )
     rows = [_row(tasks, minimum, rounds) for tasks, rounds in results.items() for minimum in map(str, MINIMA)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head.split("|"), ["---:"] * 7, *rows])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head.split("|"), ["---:"] * 8, *rows])
 
 
 def _one(recording: Recording, tasks: int) -> Json:
@@ -58,17 +58,19 @@ def _one(recording: Recording, tasks: int) -> Json:
         "calls": len(counted),
         "shared": counted[0]["shared"],
         "output": sum(call["output"] for call in counted),
-        "by_minimum": {str(minimum): _summed(counted, str(minimum)) for minimum in MINIMA},
+        "by_minimum": {str(minimum): _summed(counted, str(minimum), ADDED) for minimum in MINIMA},
+        BARE: {str(minimum): _summed(counted, f"{minimum} {BARE}", 0) for minimum in MINIMA},
     }
 
 
-def _summed(counted: Sequence[Json], minimum: str) -> Json:
-    """Usage of all calls, their cost in USD, and that of the same tokens without a cache."""
+def _summed(counted: Sequence[Json], name: str, added: int) -> Json:
+    """Usage of all calls by the counts of that name, their cost in USD, and that of the same tokens without a cache."""
     table = PriceTable.load(None)
-    usages = [{**call["counts"][minimum], "output_tokens": call["output"]} for call in counted]
+    usages = [{**call["counts"][name], "output_tokens": call["output"]} for call in counted]
     plain = [{"input_tokens": _input(usage), "output_tokens": usage["output_tokens"]} for usage in usages]
     first_turns = [u for u, call in zip(usages, counted, strict=True) if call["turn"] == 1]
-    bought = sum(usage["cache_read_input_tokens"] < call["shared"] for usage, call in zip(usages, counted, strict=True))
+    shared = counted[0]["shared"] - ADDED + added
+    bought = sum(usage["cache_read_input_tokens"] < shared for usage in usages)
     return {
         "read": sum(usage["cache_read_input_tokens"] for usage in usages),
         "input": sum(map(_input, usages)),
@@ -115,6 +117,7 @@ def _row(tasks: str, minimum: str, rounds: Sequence[Json]) -> list[str]:
     found = [r["by_minimum"][minimum] for r in rounds]
     middle = statistics.median
     ratio = middle(f["usd"] / f["uncached_usd"] for f in found)
+    bare = middle(f["usd"] / f["uncached_usd"] for f in (r[BARE][minimum] for r in rounds))
     return [
         tasks,
         minimum,
@@ -123,6 +126,7 @@ def _row(tasks: str, minimum: str, rounds: Sequence[Json]) -> list[str]:
         f"{middle(100 * f['read'] / f['input'] for f in found):.0f} %",
         f"**{ratio:.3f}**" if tasks == "24" else f"{ratio:.3f}",
         f"{middle((f['usd'] - f['output_usd']) / (f['uncached_usd'] - f['output_usd']) for f in found):.2f}",
+        f"{bare:.3f}",
     ]
 
 

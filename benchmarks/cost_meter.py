@@ -6,7 +6,8 @@ A request reads the longest prefix that is cached by then, looking back twenty b
 and writes the rest up to its last breakpoint. An entry can be read when the answer to its request begins; it lives
 for five minutes or an hour from its last use. Order: tools, system, messages.
 
-A token is four characters of the JSON that is sent. What the API itself adds for its tools is not counted.
+A token is four characters of the JSON that is sent. To that comes what the API adds for its own tools, whose schemas
+are not in the request: `ADDED`. Everything is counted without it, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ SAID = "BENCHMARK_SAID"
 """In the environment of the fake server: characters that the model says in the tasks' first two turns, as JSON."""
 MINIMA = (512, 1024, 2048, 4096)
 """Tokens of the shortest prefix that models cache."""
+ADDED = 346 + 245 + 700
+"""Tokens that the API puts before every prompt: its words on the use of tools, and its definitions of bash and of the
+editor, as Anthropic documented them for Claude 4 (for later models it documents none)."""
+BARE = "bare"
+"""Marks counts without `ADDED`."""
 LIFETIMES = {"5m": 300.0, "1h": 3600.0}
 LOOK_BACK = 20
 
@@ -42,12 +48,14 @@ class Cache:
     """The prompt cache of one model. Times are those of one clock, in seconds."""
 
     minimum: int
+    added: int = 0
+    """Tokens before the first block, which are cached as part of it."""
     _entries: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     """By digest of the prefix: from when it can be read, until when, and for how long each use keeps it."""
 
     def count(self, body: Body, now: float, begins: float) -> Json:
         """The input's usage for a request at `now` whose answer begins at `begins`."""
-        blocks = list(_blocks(body))
+        blocks = list(_blocks(body, self.added))
         total = blocks[-1].end if blocks else 0
         marks = [number for number, block in enumerate(blocks) if block.lifetime]
         found = max((n for mark in marks for n in self._readable(blocks, mark, now)), default=-1)
@@ -91,8 +99,8 @@ class _Block:
     """Of the breakpoint here; empty where there is none."""
 
 
-def _blocks(body: Body) -> Iterator[_Block]:
-    """The parts of a request in the cache's order."""
+def _blocks(body: Body, added: int = 0) -> Iterator[_Block]:
+    """The parts of a request in the cache's order, behind so many tokens that are added."""
     digest, characters = hashlib.sha256(str(body["model"]).encode()), 0
     parts: list[tuple[str, Any]] = [("tools", tool) for tool in body.get("tools") or []]
     parts += [("system", block) for block in body.get("system") or []]
@@ -102,7 +110,7 @@ def _blocks(body: Body) -> Iterator[_Block]:
         digest.update(f"{place}\n{told}\n".encode())
         characters += len(told)
         mark = part.get("cache_control") or (body.get("cache_control") if number == len(parts) - 1 else None)
-        yield _Block(digest.hexdigest(), tokens(characters), mark.get("ttl", "5m") if mark else "")
+        yield _Block(digest.hexdigest(), added + tokens(characters), mark.get("ttl", "5m") if mark else "")
 
 
 def tokens(characters: int) -> int:
@@ -110,7 +118,8 @@ def tokens(characters: int) -> int:
     return -(-characters // 4)
 
 
-_caches = {minimum: Cache(minimum) for minimum in MINIMA}
+_caches = {str(minimum): Cache(minimum, ADDED) for minimum in MINIMA}
+_caches |= {f"{minimum} {BARE}": Cache(minimum) for minimum in MINIMA}
 
 
 def answer(body: Body) -> Answer:
@@ -121,12 +130,12 @@ def answer(body: Body) -> Answer:
     turn = min(TURNS, 1 + sum(message["role"] == "assistant" for message in body["messages"]))
     said = _as_long_as(turn_of(shape, number, turn), json.loads(os.environ[SAID])[number - 1], turn)
     output, now, latency = tokens(len(json.dumps(said))), time.monotonic(), shape.latency(number, turn)
-    counts = {minimum: cache.count(body, now, now + latency) for minimum, cache in _caches.items()}
-    shared = [block.end for block in _blocks({**body, "messages": []})][-1]
+    counts = {name: cache.count(body, now, now + latency) for name, cache in _caches.items()}
+    shared = [block.end for block in _blocks({**body, "messages": []}, ADDED)][-1]
     with Path(os.environ[METER]).open("a") as file:
         line = {"task": number, "turn": turn, "shared": shared, "output": output, "counts": counts}
         file.write(json.dumps(line) + "\n")
-    return Answer(said, latency_s=latency, usage={**counts[MINIMA[0]], "output_tokens": output})
+    return Answer(said, latency_s=latency, usage={**counts[str(MINIMA[0])], "output_tokens": output})
 
 
 def _as_long_as(blocks: list[Block], wanted: list[int], turn: int) -> list[Block]:

@@ -44,7 +44,7 @@ _SAMPLES = ("makespan_s", "ratio", "order_s", "whole_s", "cpu_s", "load", "lowes
 
 def run(quick: bool, repeat: int) -> Json:
     """Every shape `repeat` times, in turn."""
-    shapes = _quick_shapes() if quick else _shapes()
+    shapes = [stack_model.layered(2, 2, executors=2, mean_s=0.1)] if quick else _shapes()
     rounds = [_one(shape) for _ in range(repeat) for shape in shapes]
     return {shape.name: _summed_up(shape, [r for r in rounds if r["shape"] == shape.name]) for shape in shapes}
 
@@ -79,14 +79,6 @@ def _shapes() -> list[Shape]:
         stack_model.layered(4, 6, executors=4, mean_s=1.0),
         stack_model.chain(20, executors=4, mean_s=1.0),
         stack_model.map_reduce(18, executors=4, mean_s=1.0),
-    ]
-
-
-def _quick_shapes() -> list[Shape]:
-    return [
-        stack_model.layered(2, 2, executors=2, mean_s=0.1),
-        stack_model.chain(2, executors=2, mean_s=0.1),
-        stack_model.map_reduce(2, executors=2, mean_s=0.1),
     ]
 
 

@@ -16,12 +16,13 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import selectors
 import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -39,7 +40,7 @@ MAX_BARREN_DEATHS = 3
 """Deaths in a row of one slot in which the queue did not move: the workers cannot even start."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """One executor: the process that fills it now and what it said last."""
 
@@ -88,6 +89,9 @@ class Supervisor:
     ) -> None:
         self.board = Board(source)
         self.slots: dict[int, Slot] = {}
+        self._ears = selectors.PollSelector()
+        """The reports and the sentinel of each process that is not known to be dead; asking 200 of them takes long."""
+        self._dying: list[Slot] = []
         self._source = source
         self._force = force
         self._tick = tick
@@ -141,17 +145,20 @@ class Supervisor:
         process = start_process(run_worker, arguments, f"executor {number}", self._force.preload)
         theirs.close()  # so that the worker's death is an end of file here
         moves, now = self.board.moves, time.monotonic()
-        self.slots[number] = Slot(number, process, ours, since=now, barren_deaths=barren_deaths, moves_at_start=moves)
+        slot = Slot(number, process, ours, since=now, barren_deaths=barren_deaths, moves_at_start=moves)
+        self.slots[number] = slot
+        for source in (ours, process.sentinel):
+            self._ears.register(source, selectors.EVENT_READ, slot)
 
     def _hear(self, timeout: float) -> None:
         """Take in what workers say, waiting up to `timeout` seconds for the first word or death."""
-        living = [slot for slot in self.slots.values() if slot.process.exitcode is None]
-        by_pipe = {slot.reports: slot for slot in living}
-        sentinels = [slot.process.sentinel for slot in living]
-        for ready in wait([*by_pipe, *sentinels], timeout):
-            if isinstance(ready, Connection) and not self._take_report(by_pipe[ready]):
-                # End of file: its process is dying. Wait for the proof, so that nothing is done on doubt.
-                by_pipe[ready].process.join(TICK_S)
+        for key, _ in self._ears.select(timeout):
+            slot = key.data
+            # At the end of file its process is dying; its last words are taken when its slot is closed.
+            if slot not in self._dying and not (key.fileobj is slot.reports and self._take_report(slot)):
+                self._dying.append(slot)
+                for source in (slot.reports, slot.process.sentinel):
+                    self._ears.unregister(source)
 
     def _take_report(self, slot: Slot) -> bool:
         """Take in one report if there is one."""
@@ -168,12 +175,12 @@ class Supervisor:
         return True
 
     def _replace_dead(self) -> None:
-        for slot in list(self.slots.values()):
+        for slot in list(self._dying):
+            slot.process.join(TICK_S)  # wait for the proof, so that nothing is done on doubt
             code = slot.process.exitcode
             if code is None:
                 continue
-            while self._take_report(slot):
-                pass  # its last words, an error that stops the run among them perhaps
+            self._dying.remove(slot)
             self._close(slot)
             if self.board.look() and self._error is None:
                 self._mourn(slot, code)
@@ -227,6 +234,8 @@ class Supervisor:
         self.board.look()
 
     def _close(self, slot: Slot) -> None:
+        while self._take_report(slot):
+            pass  # its last words, an error that stops the run among them perhaps
         slot.reports.close()
         slot.process.join()
         del self.slots[slot.number]

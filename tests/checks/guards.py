@@ -23,8 +23,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "outputs", ".emptied")
-AT_ONCE = max(1, (os.cpu_count() or 2) // 2)
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "outputs", ".bench", ".emptied")
+AT_ONCE = os.cpu_count() or 2
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ def in_copy(without: Guard | None, tests: list[str]) -> int:
         if without:
             path = copy / without.file
             path.write_text(path.read_text().replace(without.old, without.new))
-        # Before the editable installation's own path, so that the copy is what is imported.
-        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        # Before the editable installation's own path, so that the copy is what is imported. Its bytecode is copied, too:
+        # most of these tests start many processes.
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
         if without is None and done.returncode:
