@@ -95,17 +95,17 @@ class Running:
         options = load_options(find_config(str(config)), only) if config else Options(str(requirement))
         options.settings |= _given(
             max_executors=max_executors,
-            **_models(model),
-            **_backends(backend),
+            model=model,
+            backend=backend,
             claude_settings=claude_settings,
-            max_cost_usd=max_cost,
+            max_cost=max_cost,
             max_turns=max_turns,
-            task_timeout_min=task_timeout,
+            task_timeout=task_timeout,
             sandbox=sandbox,
             endpoint_profile=endpoint_profile,
             speed=speed,
-            prices=str(prices) if prices else None,
-            allow_install=allow_install or None,
+            prices=prices,
+            allow_install=allow_install,
         )
         options.output_dir = output_dir or options.output_dir
         options.replay = replay or options.replay
@@ -132,13 +132,13 @@ class Running:
 
         settings = _given(
             max_executors=max_executors,
-            **_models(model),
-            **_backends(backend),
+            model=model,
+            backend=backend,
             claude_settings=claude_settings,
-            max_cost_usd=max_cost,
+            max_cost=max_cost,
             endpoint_profile=endpoint_profile,
             speed=speed,
-            prices=str(prices) if prices else None,
+            prices=prices,
         )
         return self._plan(Options(requirement, output_dir, None, replay, settings))
 
@@ -178,16 +178,16 @@ class Running:
         options = load_batch(find_config(str(config)), names)
         for one in options.values():
             one.settings |= _given(
-                **_models(model),
-                **_backends(backend),
+                model=model,
+                backend=backend,
                 claude_settings=claude_settings,
                 max_turns=max_turns,
-                task_timeout_min=task_timeout,
+                task_timeout=task_timeout,
                 sandbox=sandbox,
                 endpoint_profile=endpoint_profile,
                 speed=speed,
-                prices=str(prices.absolute()) if prices else None,
-                allow_install=allow_install or None,
+                prices=prices,
+                allow_install=allow_install,
             )
         executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
         folder = output_dir or Path("outputs") / config.stem
@@ -216,14 +216,14 @@ class Running:
         from parallel_orchestrator.store.paths import BatchDirectory
 
         overrides = _given(
-            max_cost_usd=max_cost,
+            max_cost=max_cost,
             max_executors=max_executors,
             max_turns=max_turns,
-            task_timeout_min=task_timeout,
+            task_timeout=task_timeout,
             sandbox=sandbox,
             speed=speed,
-            prices=str(prices.absolute()) if prices else None,
-            allow_install=allow_install or None,
+            prices=prices,
+            allow_install=allow_install,
         )
         if BatchDirectory(directory).config.exists():
             return self._resume_batch(directory, overrides)
@@ -256,13 +256,13 @@ class Running:
         if failed and tasks:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
         overrides = _given(
-            max_cost_usd=max_cost,
+            max_cost=max_cost,
             max_executors=max_executors,
             max_turns=max_turns,
-            task_timeout_min=task_timeout,
+            task_timeout=task_timeout,
             sandbox=sandbox,
             speed=speed,
-            prices=str(prices.absolute()) if prices else None,
+            prices=prices,
         )
         if BatchDirectory(directory).config.exists():
             from parallel_orchestrator.batch.entries import retried
@@ -296,7 +296,7 @@ class Running:
         require_place(batch)
         texts, results, code = [], {}, 0
         for name, one in options.items():
-            one.settings |= _given(max_cost_usd=max_cost)
+            one.settings |= _given(max_cost=max_cost)
             one.output_dir = batch.root / folder_of(batch, name, self._start(one).settled.scenario)
             try:
                 answer = self._plan(one)
@@ -359,14 +359,26 @@ def _told_how_to_go_on(directory: Path) -> Iterator[None]:
         raise
 
 
-def _models(model: str | None) -> dict[str, str | None]:
-    return {"planner_model": model, "executor_model": model}
-
-
-def _backends(backend: str | None) -> dict[str, str | None]:
-    return {"planner_backend": backend, "backend": backend}
-
-
-def _given(**settings: Any) -> dict[str, Any]:
-    """The settings that were given; absent options must not overwrite what a file says."""
+def _given(
+    *,
+    model: str | None = None,
+    backend: str | None = None,
+    max_cost: float | None = None,
+    task_timeout: float | None = None,
+    prices: Path | None = None,
+    allow_install: bool = False,
+    **others: Any,
+) -> dict[str, Any]:
+    """The settings of a scenario that options give; absent ones must not overwrite what a file says."""
+    settings = {
+        "planner_model": model,
+        "executor_model": model,
+        "planner_backend": backend,
+        "backend": backend,
+        "max_cost_usd": max_cost,
+        "task_timeout_min": task_timeout,
+        "prices": str(prices.absolute()) if prices else None,
+        "allow_install": allow_install or None,
+        **others,
+    }
     return {name: value for name, value in settings.items() if value is not None}

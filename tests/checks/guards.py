@@ -91,8 +91,8 @@ def in_copy(without: Guard | None, tests: list[str]) -> int:
         if without:
             path = copy / without.file
             path.write_text(path.read_text().replace(without.old, without.new))
-        # Before the editable installation's own path, so that the copy is what is imported. Its bytecode is copied, too:
-        # most of these tests start many processes.
+        # Before the editable installation's own path, so that the copy is what is imported. Its bytecode is copied,
+        # too: most of these tests start many processes.
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
