@@ -165,6 +165,9 @@ def test_any_altered_byte_of_any_journal_is_noticed_or_is_a_torn_tail(data: st.D
 def test_resume_refuses_a_damaged_journal_and_touches_nothing(kind: int, run: Path) -> None:
     path = journals(run)[kind]
     line, offset = damage(path, CHANGES["a flipped bit" if kind else "a flipped bit in the last record"])
+    if kind:  # a half-written record in the journal that is read first is not even cut off
+        with (run / "queue.jsonl").open("ab") as queue:
+            queue.write(b'{"seq":')
     before = harness.fingerprint(run)
     output = harness.run("resume", str(run), code=1)
     assert f"error: {path} is damaged at line {line}, byte {offset}: expected record {line}, found " in output
