@@ -173,16 +173,15 @@ def test_the_key_is_nowhere(tmp_path: Path) -> None:
     assert "CLAUDE_CONFIG_DIR" in results[1]["content"]
 
 
-@pytest.mark.parametrize("back", [OPTIONS, ()])
-def test_a_recording_is_for_both_back_ends(back: tuple[str, ...], tmp_path: Path) -> None:
-    """Played with Claude Code and exported, it plays with either."""
+def test_a_recording_is_for_both_back_ends(tmp_path: Path) -> None:
+    """Played with Claude Code and exported, it plays with the other."""
     requirement = "Build a hello world program"
     first, file, second = tmp_path / "first", tmp_path / "exported.yaml", tmp_path / "second"
     fast = ("--speed", "100")
     harness.run(requirement, "--replay", "simple", *fast, *OPTIONS, "--output-dir", str(first))
     harness.run("export", str(first), "--recording", str(file))
     assert "Write" in file.read_text()
-    harness.run(requirement, "--replay", str(file), *fast, *back, "--output-dir", str(second))
+    harness.run(requirement, "--replay", str(file), *fast, "--output-dir", str(second))
     assert harness.tree(first) == harness.tree(second) != {}
     assert harness.summary(second)["status"] == "done"
 
