@@ -130,6 +130,7 @@ class FakeApi:
         self.log = log
         self.requests: list[Request] = []
         self.in_work = 0
+        self.connections = 0
         self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -189,6 +190,7 @@ class FakeApi:
         server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._request(reader, writer):
                 pass

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.gateway.clients import Clients
 from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal
 from parallel_orchestrator.gateway.renewal import renewed
@@ -48,10 +49,10 @@ class LiveEndpoint:
         self._renews = True
         """Until that has failed once."""
         self._silence = silence
-        self._client = httpx2.AsyncClient(
+        self._clients = Clients(
             # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
             timeout=httpx2.Timeout(longest, connect=min(longest, _CONNECT_S), pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=30.0),
             follow_redirects=False,
             mounts={"http://": None, "https://": None} if _is_here(base_url) else None,
         )
@@ -97,7 +98,7 @@ class LiveEndpoint:
 
     async def close(self) -> None:
         """End all connections."""
-        await self._client.aclose()
+        await self._clients.close()
 
     async def _try(self, ask: Ask, limit: asyncio.Timeout, begun: Callable[[Json], None]) -> Outcome:
         started = time.monotonic()
@@ -108,7 +109,10 @@ class LiveEndpoint:
             **(self._credential.headers(ask.headers) if self._credential else ask.headers),
         }
         url = f"{self._url}?{ask.query}" if ask.query else self._url
-        async with self._client.stream("POST", url, content=ask.body, headers=headers) as response:
+        async with (
+            self._clients.lend() as client,
+            client.stream("POST", url, content=ask.body, headers=headers) as response,
+        ):
             self._silence.heard()
             if response.status_code != 200:
                 body = redact.foreign(_json_or_text(await _body(response, _LARGEST_ERROR)))

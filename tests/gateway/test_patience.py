@@ -116,11 +116,11 @@ def test_an_endpoint_that_is_not_there_is_silent_and_costs_nothing(tmp_path: Pat
         urls = {"no such name": "http://no-such-host.invalid", "no TLS": f"https://127.0.0.1:{port}"}
         gone = urls.get(why, api.url)
         api.stop()
-        with gateway(tmp_path, patience_s=1.0, base_url=gone) as gw:
+        with gateway(tmp_path, patience_s=3.0, base_url=gone) as gw:
             gw.open()
             refused = gw.ask(1)
             assert gw.error(refused) == "endpoint_silent"
-            assert "the endpoint has sent nothing for 1 s (the last try: connect, " in refused.text
+            assert "the endpoint has sent nothing for 3 s (the last try: connect, " in refused.text
             assert {record["fault"] for record in gw.records("fault")} == {"connect"}
             assert gw.process.status()["spent_usd"] == 0
 

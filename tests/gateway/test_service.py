@@ -128,6 +128,21 @@ def test_a_cancelled_asker_cancels_no_call(tmp_path: Path) -> None:
         assert len(api.requests) == 1
 
 
+def test_a_connection_to_the_endpoint_serves_further_calls(tmp_path: Path) -> None:
+    with FakeApi(latency_s=0.5) as api, gateway(tmp_path, api) as gw:
+        gw.open()
+        assert [gw.ask(turn).status_code for turn in (1, 2, 3)] == [200] * 3
+        assert api.connections == 1
+        for first in (4, 7):
+            results: list[httpx2.Response] = []
+            threads = [gw.ask_in_thread(results, turn) for turn in range(first, first + 3)]
+            for thread in threads:
+                thread.join()
+            assert [result.status_code for result in results] == [200] * 3
+        assert len(api.requests) == 9
+        assert api.connections <= 3
+
+
 def test_a_caller_without_turns_is_known_by_its_request(tmp_path: Path) -> None:
     billing = {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cch=1"}
     system = [billing, {"type": "text", "text": "You are Claude Code."}]
