@@ -62,6 +62,8 @@ def terminal(*arguments: str, url: str) -> Iterator[Terminal]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        # A shell starts what it puts into the background with SIGINT ignored, the tests perhaps.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     shown = Terminal(process, ours)
