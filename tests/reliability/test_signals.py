@@ -57,13 +57,12 @@ def terminal(*arguments: str, url: str) -> Iterator[Terminal]:
     """The program in a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *harness.PROGRAM, *arguments],
+        # A shell starts what it puts into the background with SIGINT ignored, these tests perhaps.
+        ["env", "--default-signal=INT", "setsid", "--ctty", "--wait", *harness.PROGRAM, *arguments],
         env=harness.environment(url, TERM="dumb"),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        # A shell starts what it puts into the background with SIGINT ignored, the tests perhaps.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     shown = Terminal(process, ours)
