@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import stack, stack_model
 from benchmarks.cost_meter import ADDED, BARE, METER, MINIMA, SAID
+from benchmarks.plot import bars
 from benchmarks.stack_model import VARIABLE, Shape
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording, load
@@ -42,6 +43,15 @@ def table(results: Json) -> str:
     )
     rows = [_row(tasks, minimum, rounds) for tasks, rounds in results.items() for minimum in map(str, MINIMA)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head.split("|"), ["---:"] * 8, *rows])
+
+
+def plot(results: Json) -> str:
+    """Cost over uncached for each number of tasks, with the smallest prefix that models cache."""
+    ratios = {}
+    for tasks, rounds in results.items():
+        found = [one["by_minimum"][str(MINIMA[0])] for one in rounds]
+        ratios[f"ours, {tasks} tasks"] = statistics.median(one["usd"] / one["uncached_usd"] for one in found)
+    return bars("Cost over that of the same calls without a cache (less is better)", ratios, ".3f")
 
 
 def _one(recording: Recording, tasks: int) -> Json:

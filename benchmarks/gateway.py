@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gateway_parts import Calls
+from benchmarks.plot import bars
 from parallel_orchestrator.gateway.config import RunConfig, StartConfig
 from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.process import GatewayProcess, new_socket_directory
@@ -55,6 +56,13 @@ def table(results: Json) -> str:
     ]
     rows = [_row(name, rounds) for name, rounds in results.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---:"] * len(head), *rows])
+
+
+def plot(results: Json) -> str:
+    """What the gateway adds in the median, for each cell."""
+    named = {name: f"ours, {name.replace(' x ', ' calls of ')} bytes" for name in results}
+    added = {named[name]: statistics.median(_added(rounds)) for name, rounds in results.items()}
+    return bars("Milliseconds that the gateway adds to a call, p50 (less is better)", added, ".1f")
 
 
 def _cells() -> list[tuple[int, int, float, int]]:
@@ -147,7 +155,7 @@ def _peak_mb(gateway: GatewayProcess) -> float:
 
 def _row(name: str, rounds: Sequence[Json]) -> list[str]:
     callers, _, size = name.partition(" x ")
-    added = [statistics.median(r["gateway_ms"]) - statistics.median(r["direct_ms"]) for r in rounds]
+    added = _added(rounds)
     slowest = [_p99(r["gateway_ms"]) - _p99(r["direct_ms"]) for r in rounds]
     middle = statistics.median
     return [
@@ -163,6 +171,11 @@ def _row(name: str, rounds: Sequence[Json]) -> list[str]:
         f"{middle(r['peak_mb'] for r in rounds):.0f}",
         f"{middle(r['ledger_kb'] for r in rounds):.1f}",
     ]
+
+
+def _added(rounds: Sequence[Json]) -> list[float]:
+    """Milliseconds, p50, by round."""
+    return [statistics.median(r["gateway_ms"]) - statistics.median(r["direct_ms"]) for r in rounds]
 
 
 def _p99(values: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import PEERS, ROOT, NotMeasured, ask
+from benchmarks.plot import bars
 from benchmarks.rounds import folder, interleaved, markdown, middle, spread
 
 NAME = "processes"
@@ -32,7 +33,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     HELP: (*OURS, "--help"),
     BARE: (sys.executable, "-m", "benchmarks.contestants.bare_typer", "plain", "--help"),
     "a bare typer app, as typer makes it": (sys.executable, "-m", "benchmarks.contestants.bare_typer", "--help"),
-    "python -c pass": (sys.executable, "-c", "pass"),
+    "python -c print()": (sys.executable, "-c", "print()"),
     "GNU make": ("make", "--help"),
     "doit": (str(PEERS.parent / "doit"), "help"),
     "Luigi": (str(PEERS.parent / "luigi"), "--help"),
@@ -129,6 +130,18 @@ def table(results: dict[str, Any]) -> str:
     """Three tables: executors, commands, and the first request."""
     samples = {name: found for name, found in results["samples"].items() if "not measured" not in found}
     return "\n\n".join((_executors(samples), _commands(samples, results["samples"]), _asked(samples)))
+
+
+def plot(results: dict[str, Any]) -> str:
+    """What `--help` takes."""
+    samples = {
+        name.removeprefix("help "): found
+        for name, found in results["samples"].items()
+        if name.removeprefix("help ") in COMMANDS and "not measured" not in found
+    }
+    times = {name: middle([one["wall"] for one in found]) for name, found in samples.items()}
+    ordered = dict(sorted(times.items(), key=lambda pair: pair[1]))
+    return bars("Seconds that --help takes (less is better)", ordered, ".3f")
 
 
 def _executors(samples: dict[str, Any]) -> str:

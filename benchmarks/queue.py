@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import OWN, PEERS, ask
+from benchmarks.plot import bars
 from benchmarks.rounds import folder, interleaved, markdown, middle, spread
 
 NAME = "queue"
@@ -74,6 +75,16 @@ def table(results: dict[str, Any]) -> str:
     samples = results["samples"]
     parts = [_rates(samples), _growth(samples), _waits(samples), _half_done(samples)]
     return "\n\n".join(part for part in parts if part)
+
+
+def plot(results: dict[str, Any]) -> str:
+    """Pairs a second with 1,000 tasks and eight processes; the bare lock not synced would dwarf all others."""
+    tail = ", M=8, 1000"
+    keys = [key for key in results["samples"] if key.endswith(tail)]
+    rates = {key.removesuffix(tail): _rate(results["samples"], key) for key in keys}
+    shown = {name: middle(found) for name, found in rates.items() if found and name != f"{BARE}, not synced"}
+    ordered = dict(sorted(shown.items(), key=lambda pair: -pair[1]))
+    return bars("Claims and completions a second, 1,000 tasks, 8 processes (more is better)", ordered, ",.0f")
 
 
 def _rate(samples: dict[str, Any], key: str) -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import OWN, PEERS, ask
+from benchmarks.plot import bars
 from benchmarks.rounds import folder, interleaved, markdown, middle, spread
 from benchmarks.shapes import Shape, shapes
 
@@ -76,13 +77,30 @@ def table(results: dict[str, Any]) -> str:
         if "not measured" in samples:
             rows.append((9e9, [contestant, *["-"] * len(limits), "-", f"not measured: {samples['not measured']}"]))
             continue
-        ratios = {
-            name: [sample[name]["makespan"] / limit["perfect"] for sample in samples if name in sample]
-            for name, limit in limits.items()
-        }
-        mean = statistics.geometric_mean([middle(found) for name, found in ratios.items() if found and name != WIDE])
+        ratios = _ratios(limits, samples)
+        mean = _mean(ratios)
         start = middle([plan["start"] for sample in samples for plan in sample.values()])
         cells = [spread(found, ".3f") if found else "-" for found in ratios.values()]
         rows.append((mean, [contestant, *cells, f"{mean:.3f}", f"{start:.2f} s"]))
     head = ["", *titles, "geometric mean without wide", "start of the pool"]
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: row[0])])
+
+
+def plot(results: dict[str, Any]) -> str:
+    """The mean over the shapes of everybody who was measured, the best first."""
+    measured = {name: found for name, found in results["samples"].items() if "not measured" not in found}
+    means = {name: _mean(_ratios(results["limits"], found)) for name, found in measured.items()}
+    ordered = dict(sorted(means.items(), key=lambda pair: pair[1]))
+    return bars("Makespan over the perfect schedule, geometric mean of five shapes (less is better)", ordered, ".3f")
+
+
+def _ratios(limits: dict[str, Any], samples: list[Any]) -> dict[str, list[float]]:
+    """By shape, each round's makespan over the perfect schedule's."""
+    return {
+        name: [sample[name]["makespan"] / limit["perfect"] for sample in samples if name in sample]
+        for name, limit in limits.items()
+    }
+
+
+def _mean(ratios: dict[str, list[float]]) -> float:
+    return statistics.geometric_mean([middle(found) for name, found in ratios.items() if found and name != WIDE])

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stack_model
+from benchmarks.plot import bars
 from benchmarks.stack_model import TURNS, VARIABLE, Shape
 from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.journal import read_all
@@ -72,6 +73,12 @@ def table(results: Json) -> str:
     body = [f"| {name} | " + " | ".join(cell(results[n]) for n in names) + " |" for name, cell in rows.items()]
     body += [f"| ms a task: {part} | " + " | ".join(_ms(results[n], part) for n in names) + " |" for part in parts]
     return "\n".join([*head, *body])
+
+
+def plot(results: Json) -> str:
+    """Makespan over bound for each shape."""
+    ratios = {f"ours, {name}": statistics.median(found["ratio"]) for name, found in results.items()}
+    return bars("Makespan over the bound that the model sets (1 is the limit)", ratios, ".3f")
 
 
 def _shapes() -> list[Shape]:
