@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where it is set, each of the thousand processes that the tests start would compile its modules again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help setup claude-code demo test attacks faults bench check emptied lock clean
 
@@ -13,7 +15,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q parallel_orchestrator *.py  # where PYTHONDONTWRITEBYTECODE is set, nobody else does
+	@$(BIN)/python -m compileall -q parallel_orchestrator *.py
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
