@@ -27,8 +27,7 @@ demo: setup ## build the medium demo project from its recording, without a key
 	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium
 
 test: setup check ## check types, style and structure, then run the tests
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone and not thorough"
-	$(BIN)/python -m pytest -m "alone and not thorough"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not thorough"
 
 attacks: setup ## play every attack, the long ones too, then remove each guard: a test must notice
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/attacks tests/agent/test_paths.py
@@ -36,6 +35,7 @@ attacks: setup ## play every attack, the long ones too, then remove each guard: 
 
 faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability tests/batch
+	$(BIN)/python -m pytest -m alone
 
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench

@@ -235,6 +235,7 @@ def test_a_login_that_claude_code_does_not_show_is_refused_before_anything_is_ma
     assert not (person.home / "run").exists()
 
 
+@pytest.mark.thorough
 def test_killed_with_everything_it_resumes_by_the_login_and_buys_nothing_again(person: Person, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     command = (REQUIREMENT, "--output-dir", str(directory), *OPTIONS)
