@@ -18,6 +18,7 @@ billed and counts at its bound. Answers stay on disk; memory holds where each on
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import defaultdict
@@ -30,6 +31,8 @@ from parallel_orchestrator.gateway.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, decode
 from parallel_orchestrator.store.paths import repair_hint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,15 @@ class Ledger:
         self._write("refused", intent.call, intent.ask, fields)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the file back, once a sync that nobody waits for any more has ended."""
+        if self._syncing is None or self._syncing.done():
+            self._journal.close()
+        else:
+            self._syncing.add_done_callback(self._close_after)
+
+    def _close_after(self, sync: asyncio.Future[int]) -> None:
+        if not sync.cancelled() and (error := sync.exception()):
+            log.warning("%s", error)
         self._journal.close()
 
     def _write(self, kind: str, call: int, ask: Ask, fields: Record, **last: Any) -> None:

@@ -57,9 +57,12 @@ dd if=/dev/zero of=/dev/sda count=1 && echo REACHED
 SWAPPING = """
 cd {out}/executor_*/task_1/spot/.. && python3 - <<'END'
 import contextlib, os
+n = 0
 while not os.path.exists("stop"):
-    for act in (lambda: os.rename("spot", "aside"), lambda: os.symlink("{parent}/out-twin", "spot"),
-                lambda: open("swapped", "w").close(), lambda: os.unlink("spot"), lambda: os.rename("aside", "spot")):
+    n += 1  # a new name each time: the editor may make the folder anew meanwhile, and no name may be taken then
+    for act in (lambda: os.rename("spot", f"aside{n}"), lambda: os.symlink("{parent}/out-twin", "spot"),
+                lambda: open("swapped", "w").close(), lambda: os.unlink("spot"),
+                lambda: os.rename(f"aside{n}", "spot")):
         with contextlib.suppress(OSError):
             act()
 END
@@ -115,7 +118,8 @@ def test_the_editor_stays_in_the_workspace_without_a_sandbox(tmp_path: Path) -> 
     stage = Stage(tmp_path)
     places = {"parent": stage.parent, "out": stage.out}
     edits = [call for path in [*REFUSED, *(f"traps/{name}" for name in TRAPPED)] for call in tries(path)]
-    race = [call for _ in range(50) for call in tries("spot/file.txt")]
+    # The pauses let the other command swap also where it gets little of the processor.
+    race = [call for _ in range(25) for call in [*tries("spot/file.txt"), bash("sleep 0.05")]]
     wait = "mkdir -p spot; for i in $(seq 600); do [ -e swapped ] && break; sleep 0.1; done; ls swapped"
     turns = [[bash(TRAPS.format(**places))], [*edits, bash(wait)], [*race, bash("touch stop")]]
     swap = f"for i in $(seq 600); do [ -d {stage.out}/executor_*/task_1/spot ] && break; sleep 0.1; done\n"

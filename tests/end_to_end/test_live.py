@@ -54,6 +54,8 @@ def _built(directory: Path, executors: int) -> float:
     return elapsed
 
 
+@pytest.mark.alone
+@pytest.mark.thorough
 def test_four_executors_build_24_tasks(tmp_path: Path) -> None:
     _built(tmp_path / "out", 4)
     tests = subprocess.run(

@@ -25,7 +25,7 @@ print(summary["total_tasks"], summary["completed"], summary["success_rate"], sum
 """
 
 
-@pytest.mark.parametrize("how", ["script", "stdin", "command"])
+@pytest.mark.parametrize("how", ["script", "stdin", pytest.param("command", marks=pytest.mark.thorough)])
 def test_the_unguarded_example(how: str, tmp_path: Path) -> None:
     code = EXAMPLE.format(directory=str(tmp_path / "out"))
     script = tmp_path / "example.py"

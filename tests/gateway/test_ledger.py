@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import gc
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +97,30 @@ def test_every_cut_of_the_file_opens_and_keeps_what_was_whole(tmp_path: Path) ->
         assert (cut.answers, cut.dead_calls) == (whole // 2, whole % 2)
         assert path.stat().st_size == max([end for end in ends if end <= size], default=0)
         cut.close()
+
+
+def test_a_ledger_that_is_closed_under_a_sync_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, complaints = os.fdatasync, list[dict[str, Any]]()
+
+    def slow(descriptor: int) -> None:
+        time.sleep(0.3)
+        real(descriptor)
+
+    async def closed_under_it() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        buy(ledger, ASK)
+        monkeypatch.setattr(os, "fdatasync", slow)
+        asker = asyncio.create_task(ledger.on_disk())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asker.cancel()
+        ledger.close()
+        await asyncio.wait([asker])
+        await asyncio.sleep(0.6)
+        del ledger, asker
+        gc.collect()  # when a future goes whose exception nobody took, the loop is told
+
+    asyncio.run(closed_under_it())
+    assert complaints == []
+    assert Ledger(tmp_path / "ledger.jsonl").answers == 1
