@@ -34,14 +34,15 @@ class Mending:
 
         told: list[str] = []
         reports = repair_all(directory, told.append)
-        return _answer(reports, told + [report.as_text() for report in reports if report.findings], done=told)
+        lines = told + [report.as_text() for report in reports if report.findings]
+        return _answer(reports, lines, "are left", done=told)
 
 
-def _answer(reports: Sequence[Report], lines: Sequence[str], **more: Any) -> Answer:
+def _answer(reports: Sequence[Report], lines: Sequence[str], still: str = "", **more: Any) -> Answer:
     """The report on a run; for a batch that on its own files, with those on its runs in it."""
     first, *runs = reports
     result = first.as_json() | more
     if runs:
         result["runs"] = [report.as_json() for report in runs]
     count = sum(len(report.findings) for report in reports)
-    return Answer("\n".join(lines), result, int(bool(count)), f"{count} findings")
+    return Answer("\n".join(lines), result, int(bool(count)), f"{count} findings {still}".rstrip())

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import read_all
-from parallel_orchestrator.store.paths import BatchDirectory, repair_hint
+from parallel_orchestrator.store.paths import BatchDirectory, repair_command
 from parallel_orchestrator.store.runlock import RunLock, is_held
 from parallel_orchestrator.upkeep.check import check
 from parallel_orchestrator.upkeep.findings import Finding, Report
@@ -44,7 +45,7 @@ def _runs(batch: BatchDirectory, directory: Path) -> list[Path]:
 def _own_files(batch: BatchDirectory, directory: Path) -> Report:
     report = Report(directory, "running" if is_held(batch.run_lock) else "a batch")
     if fault := _journal_fault(batch):
-        report.findings.append(Finding(batch.journal.name, fault, repair_hint(batch.journal)))
+        report.findings.append(Finding(batch.journal.name, fault, repair_command(directory)))
     try:
         json.loads(batch.config.read_bytes())
     except (OSError, ValueError) as error:
@@ -65,9 +66,7 @@ def _move_spoilt_journal(batch: BatchDirectory, say: Callable[[str], None]) -> N
     lock = RunLock.acquire(batch.run_lock, say=say)
     try:
         if _journal_fault(batch):
-            kept = next(
-                path for number in range(1, 10_000) if not (path := batch.root / f"batch.jsonl.{number}").exists()
-            )
+            kept = next(path for number in count(1) if not (path := batch.root / f"batch.jsonl.{number}").exists())
             batch.journal.rename(kept)
             say(f"batch.jsonl was damaged and is kept as {kept.name}; the next session begins another")
     finally:

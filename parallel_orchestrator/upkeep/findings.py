@@ -30,7 +30,7 @@ class Report:
 
     directory: Path
     state: str = "interrupted"
-    """running, finished, interrupted or planned."""
+    """running, finished, interrupted or planned; of a batch's own files: running, or `a batch`."""
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     """What a kill leaves and the next `resume` finishes by itself; or what is being written this moment."""
