@@ -15,7 +15,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q parallel_orchestrator *.py
+	@$(BIN)/python -m compileall -q parallel_orchestrator *.py  # for who runs the program itself where that is set
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv

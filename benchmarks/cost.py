@@ -50,7 +50,7 @@ def plot(results: Json) -> str:
     ratios = {}
     for tasks, rounds in results.items():
         found = [one["by_minimum"][str(MINIMA[0])] for one in rounds]
-        ratios[f"ours, {tasks} tasks"] = statistics.median(one["usd"] / one["uncached_usd"] for one in found)
+        ratios[f"ours, {tasks} tasks"] = _ratio(found)
     return bars("Cost over that of the same calls without a cache (less is better)", ratios, ".3f")
 
 
@@ -123,11 +123,15 @@ def _answers(recording: Recording, task: str) -> list[RecordedAnswer]:
     return [answer for answer in recording.answers if answer.key[0] == task]
 
 
+def _ratio(found: Sequence[Json]) -> float:
+    """Cost over that of the same calls uncached, in the median."""
+    return float(statistics.median(one["usd"] / one["uncached_usd"] for one in found))
+
+
 def _row(tasks: str, minimum: str, rounds: Sequence[Json]) -> list[str]:
     found = [r["by_minimum"][minimum] for r in rounds]
     middle = statistics.median
-    ratio = middle(f["usd"] / f["uncached_usd"] for f in found)
-    bare = middle(f["usd"] / f["uncached_usd"] for f in (r[BARE][minimum] for r in rounds))
+    ratio, bare = _ratio(found), _ratio([r[BARE][minimum] for r in rounds])
     return [
         tasks,
         minimum,

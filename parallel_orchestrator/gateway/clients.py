@@ -1,7 +1,6 @@
 """HTTP clients of one connection each, lent to one call at a time; the one that was given back last goes first.
 
-One client for all calls would look at each of its connections, busy or idle, whenever a call begins or ends: with fifty
-of them a fifth of the gateway's processor time.
+One client for all calls would look at each of its connections, busy or idle, whenever a call begins or ends.
 """
 
 from __future__ import annotations
