@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
     from parallel_orchestrator.gateway.process import GatewayProcess
+    from parallel_orchestrator.records.credential import Credential
     from parallel_orchestrator.records.plan import Plan
     from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.console import View
@@ -92,19 +93,17 @@ class ParallelOrchestrator:
 
 def start(options: Options, *, quiet: bool = False, retry: Sequence[str] | None = None) -> Run:
     """A run of these options, everything checked that can be checked without a directory."""
-    from parallel_orchestrator.agent.claude_code.login import lend
     from parallel_orchestrator.config.options import settle
     from parallel_orchestrator.report.console import make_view
     from parallel_orchestrator.store import redact
     from parallel_orchestrator.store.environment import secret_values
 
     redact.know(*secret_values(os.environ))
-    return Run(settle(options, os.environ, lend), make_view(quiet), retry)
+    return Run(settle(options, os.environ, _lend), make_view(quiet), retry)
 
 
 def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     """Build all scenarios of a batch with one set of executors, or go on with it; the batch's summary."""
-    from parallel_orchestrator.agent.claude_code.login import lend
     from parallel_orchestrator.batch.session import run_batch
     from parallel_orchestrator.batch.story import Tools
     from parallel_orchestrator.config.options import settle
@@ -117,9 +116,16 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
 
     def make(name: str, options: Options, part: View, again: Sequence[str] | None) -> Run:
-        return Run(settle(options, os.environ, lend), part, again, name)
+        return Run(settle(options, os.environ, _lend), part, again, name)
 
     return run_batch(given, make, tools, view)
+
+
+def _lend(environment: Mapping[str, str]) -> Credential | None:
+    """The login that pays where there is no key (agent/claude_code/login.py): nobody else waits for its import."""
+    from parallel_orchestrator.agent.claude_code.login import lend
+
+    return lend(environment)
 
 
 @dataclass(frozen=True)
@@ -287,11 +293,8 @@ class Run:
     def gateway_config(self) -> StartConfig:
         """How a gateway for this run starts."""
         from parallel_orchestrator.gateway.config import StartConfig
-        from parallel_orchestrator.gateway.credential import Credential
 
-        paid_by = self.settled.credential
-        shown = Credential(paid_by.kind, paid_by.value, paid_by.betas, paid_by.renewal) if paid_by else None
-        return StartConfig.of(self.settled.scenario, shown)
+        return StartConfig.of(self.settled.scenario, self.settled.credential)
 
     def served(self, owned: OwnedRun) -> RunConfig:
         """What the gateway needs to know of this run."""

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.login import Login
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import names_secret
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com"
 
 
-@dataclass(frozen=True)
-class Credential:
-    """A secret and where it came from. Its value stays out of repr, files and logs."""
-
-    kind: Literal["api_key", "auth_token", "login"]
-    source: str
-    """Name of the environment variable; of a login also the file."""
-    value: str = field(repr=False)
-    betas: str = ""
-    """Beta features that a request paid by it has to name."""
-    renewal: tuple[str, ...] = ()
-    """The command that tells a newer value of a login."""
-
-    def describe(self) -> str:
-        """For a person: the kind, the source and the last four characters."""
-        if self.kind == "login":
-            return f"Claude Code's login from {self.source}"
-        name = "API key" if self.kind == "api_key" else "auth token"
-        tail = f" (…{self.value[-4:]})" if len(self.value) >= 16 else ""
-        return f"{name} from {self.source}{tail}"
-
-
-Lend = Callable[[Mapping[str, str]], Login | None]
+Lend = Callable[[Mapping[str, str]], Credential | None]
 """Given an environment, the login of Claude Code there; None where nobody is logged in."""
 
 LOGIN_BREAKS = (
@@ -90,7 +67,7 @@ def credential_from(environment: Mapping[str, str]) -> Credential:
         if value:
             if not value.isascii() or any(character.isspace() for character in value):
                 raise UsageError(f"{name} holds white space or characters that no credential has; set it again")
-            return Credential("api_key" if kind == "api_key" else "auth_token", name, value)
+            return Credential("api_key" if kind == "api_key" else "auth_token", value, source=name)
     raise UsageError(
         "no model to ask. Choose one:\n"
         "  export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)\n"

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallel_orchestrator.config.credentials import (
-    Credential,
     Lend,
     credential_from,
     endpoint_from,
@@ -22,6 +21,7 @@ from parallel_orchestrator.config.credentials import (
     misplaced,
     refuse_secrets,
 )
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
@@ -100,7 +100,7 @@ def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend:
     """What will pay: a key, or without one a login, which pays for what Claude Code does and nothing else."""
     roles = (fields.get("planner_backend"), fields.get("backend"))
     if not holds_key(environment) and set(roles) == {"claude-code"} and (login := lend(environment)):
-        return Credential("login", login.source, login.value, login.betas, login.renewal)
+        return login
     return credential_from(environment)
 
 

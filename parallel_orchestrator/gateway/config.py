@@ -15,8 +15,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.sockets import new_socket_directory
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.store import redact
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import httpx2
 
 from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.clients import Clients
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal
 from parallel_orchestrator.gateway.renewal import renewed
 from parallel_orchestrator.gateway.silence import Silence
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.store import redact
 
 _LONGEST_SILENCE_S = 600.0

@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import replace
 
-from parallel_orchestrator.gateway.credential import Credential
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.store import redact
 
 _PATIENCE_S = 90.0

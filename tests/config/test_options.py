@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.config.credentials import Credential, credential_from, endpoint_from
+from parallel_orchestrator.config.credentials import credential_from, endpoint_from
 from parallel_orchestrator.config.options import (
     SHIPPED,
     Options,
@@ -25,8 +25,8 @@ from parallel_orchestrator.config.options import (
     settle,
     slug,
 )
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.login import Login
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import RunDirectory
@@ -55,7 +55,7 @@ def test_without_a_key_the_ways_are_named() -> None:
     ]
 
 
-LOGIN = Login("/home/me/.claude/.credentials.json", "sk-ant-oat01-0123456789", "oauth-1", ("renew", "it"))
+LOGIN = Credential("login", "sk-ant-oat01-0123456789", "oauth-1", ("renew", "it"), "/home/me/.claude/.credentials.json")
 BOTH = {"planner_backend": "claude-code", "backend": "claude-code"}
 
 
@@ -74,7 +74,7 @@ def test_without_a_key_a_login_pays_for_claude_code() -> None:
     [(BOTH, KEY), (BOTH, {"ANTHROPIC_AUTH_TOKEN": "t"}), ({**BOTH, "planner_backend": "api"}, KEY), ({}, KEY)],
 )
 def test_where_there_is_a_key_nobody_asks_for_a_login(settings: dict[str, Any], environment: dict[str, str]) -> None:
-    def lend(_: Mapping[str, str]) -> Login:
+    def lend(_: Mapping[str, str]) -> Credential:
         raise AssertionError("asked")
 
     found = settle(Options("Build it", settings=dict(settings)), environment, lend).credential
@@ -110,10 +110,10 @@ def test_what_cannot_be_a_credential_is_refused_and_not_shown(value: str) -> Non
 
 
 def test_a_credential_shows_its_last_four_characters_at_most() -> None:
-    credential = Credential("api_key", "ANTHROPIC_API_KEY", "sk-ant-0123456789abcdef")
+    credential = Credential("api_key", "sk-ant-0123456789abcdef", source="ANTHROPIC_API_KEY")
     assert credential.describe() == "API key from ANTHROPIC_API_KEY (…cdef)"
     assert credential.value not in repr(credential)
-    assert Credential("auth_token", "X", "short").describe() == "auth token from X"
+    assert Credential("auth_token", "short", source="X").describe() == "auth token from X"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 
 from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.process import GatewayProcess, new_socket_directory
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.journal import Record, read_all
 from tests.fake_api import KEY, FakeApi

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.gateway.credential import Credential
+from parallel_orchestrator.records.credential import Credential
 from tests.fake_api import KEY, Answer, FakeApi, text, tool_use
 from tests.gateway.support import Setup, gateway
 

@@ -20,8 +20,8 @@ import httpx2
 import pytest
 
 from parallel_orchestrator.gateway.config import StartConfig
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.process import GatewayProcess, gateway_environment, new_socket_directory
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, UsageError
 from tests.fake_api import KEY, FakeApi, Fault
 from tests.gateway.support import RUN, Setup, body, gateway, wait_until

@@ -12,7 +12,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.endpoint import LiveEndpoint
 from parallel_orchestrator.gateway.ledger import Ledger
 from parallel_orchestrator.gateway.limiter import Limiter
@@ -20,6 +19,7 @@ from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.gateway.run import Run
 from parallel_orchestrator.gateway.server import Application
 from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.token import Caller, mint
 from tests.fake_api import FakeApi, Fault, text, tool_use
 from tests.gateway.support import body, events_of, gateway

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.endpoint import LiveEndpoint
 from parallel_orchestrator.gateway.ledger import Ledger, Stored
 from parallel_orchestrator.gateway.limiter import Limiter
@@ -18,6 +17,7 @@ from parallel_orchestrator.gateway.messages import Ask, Slot
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.gateway.run import Run
 from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.records.credential import Credential
 from tests.fake_api import Answer, FakeApi, Fault, Wrong, text, tool_use
 from tests.gateway.support import MODEL, RUN, body, events_of, gateway, wait_until, words_of
 

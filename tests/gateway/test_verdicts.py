@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.credential import Credential
 from parallel_orchestrator.gateway.messages import Fault, Refusal, Verdict
 from parallel_orchestrator.gateway.renewal import renewed
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
+from parallel_orchestrator.records.credential import Credential
 
 
 def error(kind: str, message: str = "", **more: Any) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from pathlib import Path
 from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.wire import answer_stream
 from parallel_orchestrator.agent.leash import Leashed
+from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.login import Login
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.scratch import scratch_folder
@@ -59,7 +59,7 @@ def find_login(environment: Mapping[str, str]) -> str | None:
     return str(file) if isinstance(held, dict) and held.get("claudeAiOauth") else None
 
 
-def lend(environment: Mapping[str, str]) -> Login | None:
+def lend(environment: Mapping[str, str]) -> Credential | None:
     """The login of the Claude Code that is here; None where nobody is logged in. Raises UsageError when it shows none.
 
     It is asked once in the life of a process.
@@ -71,7 +71,7 @@ def lend(environment: Mapping[str, str]) -> Login | None:
     value, betas = _shown_once(program, tuple(sorted(_around(environment).items())))
     # -P: a module in the working directory must not stand in for one of ours. A variable is renewed by nobody.
     renewal = (sys.executable, "-P", "-m", __spec__.name, str(program)) if source != ENVIRONMENT_TOKEN else ()
-    return Login(source, value, betas, renewal)
+    return Credential("login", value, betas, renewal, source)
 
 
 @cache
