@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("parallel_orchestrator.orchestrator")
 
-PRELOAD = ("parallel_orchestrator.agent.preload", "executor_agent")
-"""What the fork server imports once, so that every executor has it."""
+PRELOAD = ("parallel_orchestrator.agent.preload", "planner_agent", "executor_agent")
+"""What the fork server imports once, so that planner and executors have it."""
 
 MOST_AHEAD = 16
 """Up to so many executors have sandboxes waiting for them; beyond, the memory is better left to others."""
@@ -303,12 +303,13 @@ class Run:
         return RunConfig.of(owned.scenario, owned.run.ledger, self.settled.recording)
 
     def _plan(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings | None) -> Plan:
-        """The run's plan: the one on disk, the one given, or the planner's."""
+        """The run's plan: the one on disk, the one given, or the planner's, which works where the SDK is imported."""
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.store.files import write_whole
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
-        from planner_agent import open_planner
+        from parallel_orchestrator.workers.call import call_apart
+        from planner_agent import plan_run
 
         plan = self.settled.plan
         if owned.run.plan.exists() and (plan is None or owned.run.queue.exists()):
@@ -321,9 +322,8 @@ class Run:
         if plan is None:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
-            with closing(ModelClient(gateway.config.socket, token)) as client:
-                planner = open_planner(owned.scenario, owned.run, client, around, self.say)
-                plan = planner.create_plan(owned.scenario.requirements)
+            asked = (owned.scenario, owned.run, ModelClient(gateway.config.socket, token), around)
+            plan = call_apart(plan_run, asked, self.say, preload=PRELOAD, run_lock=owned.lock.descriptor)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 

@@ -163,10 +163,21 @@ class PlannerAgent:
         return [f"package {name!r} is not installed here: use the standard library" for name in missing(plan.packages)]
 
 
-def open_planner(
+def plan_run(
+    scenario: Scenario, run: RunDirectory, client: ModelClient, around: Surroundings | None, note: Callable[[str], None]
+) -> Plan:
+    """The plan of a run's requirement, for a process that the SDK is imported in. `around`: where Claude Code may run.
+
+    Called again after it died, it asks again for no answer that was given. Raises PlanRefused.
+    """
+    with contextlib.closing(client):
+        return _planner(scenario, run, client, around, note).create_plan(scenario.requirements)
+
+
+def _planner(
     scenario: Scenario, run: RunDirectory, client: ModelClient, around: Surroundings | None, note: Callable[[str], None]
 ) -> PlannerAgent:
-    """The planner of a run, with the back end that its scenario names. `around`: where Claude Code may run."""
+    """With the back end that the scenario names."""
     if scenario.planner_backend == "api" or around is None:
         return PlannerAgent(client, scenario, note)
     setting = Setting(

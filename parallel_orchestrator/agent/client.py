@@ -94,7 +94,10 @@ class _Fault(Exception):
 
 
 class ModelClient:
-    """Asks in the name of one attempt. Make it in the process that uses it; a connection does not survive a fork."""
+    """Asks in the name of one attempt.
+
+    Until it has asked for the first time it may be handed to another process. A connection does not survive that.
+    """
 
     def __init__(self, socket: Path, token: str, patience_s: float = PATIENCE_S) -> None:
         self._socket = socket

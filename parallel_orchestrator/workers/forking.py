@@ -22,9 +22,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -32,9 +33,13 @@ from typing import Any
 
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.environment import clean_environment
+from parallel_orchestrator.store.process import die_with_parent, hide_memory
 
 _LONGEST_TEMPORARY = 60
 """Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""
+
+
+_one_at_a_time = threading.Lock()
 
 
 class InheritedDescriptor:
@@ -53,16 +58,31 @@ class InheritedDescriptor:
 def warm_up(preload: Sequence[str]) -> None:
     """Start the fork server, which imports the modules named by `preload` while the caller does something else."""
     _context(preload)
-    with _bare_main(), _clean_environment(), _short_temporary_directory(), _no_interrupt():
+    with _starting():
         multiprocessing.forkserver.ensure_running()
 
 
 def start_process(target: Callable[..., None], args: tuple[Any, ...], name: str, preload: Sequence[str]) -> BaseProcess:
-    """Start `target(*args)` in a worker process. `preload` names modules that the first call has the server import."""
+    """Start `target(*args)` in a worker process. `preload` names modules that the first call has the server import.
+
+    May be called in several threads at once.
+    """
     process = _context(preload).Process(target=target, args=args, name=name, daemon=True)
-    with _bare_main(), _clean_environment(), _short_temporary_directory(), _no_interrupt():
+    with _starting():
         process.start()
     return process
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """What a start needs of this process as a whole, one start at a time.
+
+    The environment changes only while there is no server yet: other threads may start programs with it.
+    """
+    with _one_at_a_time:
+        environment = nullcontext() if _is_running() else _clean_environment()
+        with _bare_main(), environment, _short_temporary_directory(), _no_interrupt():
+            yield
 
 
 def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
@@ -73,16 +93,43 @@ def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContex
     return context
 
 
-def let_server_die() -> None:
-    """In a worker: give up the pipe by which the fork server sees that the caller lives.
+def become_worker() -> None:
+    """In a worker, first of all: die with the server, keep others out of this memory, leave Ctrl-C to the caller."""
+    die_with_parent(os.getppid())
+    hide_memory()  # what signs the tokens of tasks is in it
+    _let_server_die()
+    # Ctrl-C reaches the whole terminal group; how the run stops is the caller's decision alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the fork server was started with
+
+
+def how_it_died(code: int) -> str:
+    """What a worker's exit code says, as the end of a sentence."""
+    if code == -signal.SIGKILL:
+        return "was killed (signal 9), likely out of memory or by hand"
+    return f"died by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+def _let_server_die() -> None:
+    """Give up the pipe by which the fork server sees that the caller lives.
 
     multiprocessing hands each worker a copy, so that a worker could start processes of its own. With it open the
     server would outlive a killed caller for as long as any worker lives, and the workers would outlive it, too.
     """
-    server = multiprocessing.forkserver._forkserver  # there is no public way to it
-    alive = getattr(server, "_forkserver_alive_fd", None)
+    alive = getattr(_server(), "_forkserver_alive_fd", None)
     if alive is not None:
         os.close(alive)
+
+
+def _server() -> Any:
+    """multiprocessing's one fork server; there is no public way to it."""
+    return multiprocessing.forkserver._forkserver
+
+
+def _is_running() -> bool:
+    """Whether there is a fork server that has not died."""
+    pid = getattr(_server(), "_forkserver_pid", None)
+    return pid is not None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from typing import Any
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.store.board import Board, Member, Source
 from parallel_orchestrator.store.process import is_stopped
-from parallel_orchestrator.workers.forking import InheritedDescriptor, start_process
+from parallel_orchestrator.workers.forking import InheritedDescriptor, how_it_died, start_process
 from parallel_orchestrator.workers.worker import Report, WorkerPipes, WorkSource, run_worker
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class Supervisor:
 
     def _mourn(self, slot: Slot, code: int) -> None:
         """Take back what a dead worker held and fill its slot again."""
-        why = f"executor {slot.number} (pid {slot.process.pid}) {_how_it_died(code)}"
+        why = f"executor {slot.number} (pid {slot.process.pid}) {how_it_died(code)}"
         log.warning("%s; starting another", why)
         barren = slot.barren_deaths + 1 if self.board.moves == slot.moves_at_start else 0
         if barren >= MAX_BARREN_DEATHS:
@@ -253,9 +253,3 @@ def _hangs(slot: Slot, now: float) -> str:
     elif now > slot.stopped_since + HANG_GRACE_S:
         return "was stopped by a signal"
     return ""
-
-
-def _how_it_died(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "was killed (signal 9), likely out of memory or by hand"
-    return f"died by signal {-code}" if code < 0 else f"ended with code {code}"

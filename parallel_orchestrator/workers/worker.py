@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import select
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,8 +33,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.board import Board, Hold, Member, Source
 from parallel_orchestrator.store.logfile import log_to
-from parallel_orchestrator.store.process import die_with_parent, hide_memory
-from parallel_orchestrator.workers.forking import InheritedDescriptor, let_server_die
+from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker
 
 log = logging.getLogger(__name__)
 
@@ -209,12 +207,7 @@ class WorkSource:
 
 def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
     """The main function of a worker process, which the fork server forked."""
-    die_with_parent(os.getppid())
-    hide_memory()  # what signs the tokens of all tasks is in it
-    let_server_die()
-    # Ctrl-C reaches the whole terminal group; how the run stops is the supervisor's decision alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the fork server was started with
+    become_worker()
     log_to(source.log)
     os.set_blocking(pipes.wake_read.number, False)
     os.set_blocking(pipes.wake_write.number, False)
