@@ -12,14 +12,13 @@ Not covered: a command that kills this process first. Without a sandbox it has t
 
 from __future__ import annotations
 
-import contextlib
+# One starts for each command: contextlib and pathlib would take as long to import as the interpreter itself.
 import ctypes
 import os
 import select
 import signal
 import sys
 import time
-from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
@@ -68,26 +67,29 @@ def _wait(command: int, leash: int, bell: int) -> int:
 
 def _reap(command: int) -> int | None:
     """Collect what has ended; the command's code once it is among them."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
+    while True:
+        try:
             pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == command:
-                code = os.waitstatus_to_exitcode(status)
-                return code if code >= 0 else 128 - code
-            if pid == 0:
-                break
-    return None
+        except ChildProcessError:
+            return None
+        if pid == command:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        if pid == 0:
+            return None
 
 
 def _kill_all(command: int) -> None:
     """Kill until nothing is left. Again and again, as what is being killed may be forking."""
+    if sys.platform != "linux":
+        _signal([-command], signal.SIGKILL)  # orphans are not our children there
     while True:
-        _signal(_all(command), signal.SIGKILL)
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
+            _signal(_all(command), signal.SIGKILL)
             time.sleep(0.002)
 
 
@@ -98,22 +100,23 @@ def _all(command: int) -> list[int]:
 
 def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
 
 
 def descendants(pid: int) -> list[int]:
     """The processes below `pid`, as /proc tells at this moment. Zombies are left out."""
     children: dict[int, list[int]] = {}
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
-            continue
+    for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+            with open(f"/proc/{name}/stat", "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
         except OSError:
             continue
         if fields[0] != b"Z":
-            children.setdefault(int(fields[1]), []).append(int(process.name))
+            children.setdefault(int(fields[1]), []).append(int(name))
     found = [pid]
     for one in found:
         found += children.get(one, [])

@@ -172,6 +172,8 @@ def _session(victim: Victim, kills: list[Kill]) -> int:
         code = process.wait()
     finally:
         watch.close()
+    if code == 0 and kills and kills[-1].whom in (EVERYTHING, ORCHESTRATOR):
+        hits = hits[: len(kills) - 1]  # it had ended by itself in the instant before
     if not (hits and kills[-1].whom == ORCHESTRATOR and kills[-1].number % 2):
         _await_end(victim)  # else it is resumed at once, while its gateway lands the calls in flight
     victim.outcome.kills += hits

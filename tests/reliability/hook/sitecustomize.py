@@ -48,6 +48,17 @@ def attach(trace: dict[str, Any]) -> None:
         die_at_opening(trace["opening"])
 
 
+def trace_executors(trace: dict[str, Any]) -> None:
+    """Trace what this fork server forks, but for its first child, which is the planner."""
+    forks: list[None] = []
+
+    def in_child() -> None:
+        if len(forks) > 1:
+            attach(trace)
+
+    os.register_at_fork(before=lambda: forks.append(None), after_in_child=in_child)
+
+
 def die_at_opening(number: int) -> None:
     """Have this process kill itself when its main thread is about to open the `number`-th file for writing."""
     left, mine = number, os.getpid()
@@ -97,6 +108,6 @@ if os.environ.get("PYTHONBASHTIMEOUT") and role() == "worker":
 _wanted = json.loads(os.environ.get("PYTHONTRACED", "{}"))
 if _wanted and _wanted["role"] == role():
     if role() == "worker":
-        os.register_at_fork(after_in_child=lambda: attach(_wanted))
+        trace_executors(_wanted)
     else:
         attach(_wanted)
