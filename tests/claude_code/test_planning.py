@@ -92,8 +92,9 @@ def test_words_that_are_the_plan_are_taken_as_such(bench: Bench) -> None:
     [
         (_structured(CYCLE), "cycl"),  # of the right shape, so its process has ended: `--resume`
         (Answer([text("I would rather talk.")]), "answer"),  # it asks again by itself
-        (_structured({"tasks": "none"}), "tasks"),  # its own schema refuses it
-        (Answer([text("{")], "max_tokens"), "cut off"),
+        # Its own schema refuses it.
+        pytest.param(_structured({"tasks": "none"}), "tasks", marks=pytest.mark.thorough),
+        pytest.param(Answer([text("{")], "max_tokens"), "cut off", marks=pytest.mark.thorough),
     ],
 )
 def test_an_unusable_plan_is_asked_again_with_its_faults_and_once_after_a_restart(

@@ -107,7 +107,7 @@ def test_a_killed_executor_is_replaced_and_its_answer_not_bought_again(tmp_path:
     assert sum(task["deaths"] for task in harness.summary(directory)["tasks"]) == 1
 
 
-@pytest.mark.parametrize("doing", ["call", "tool"])
+@pytest.mark.parametrize("doing", ["call", pytest.param("tool", marks=pytest.mark.thorough)])
 def test_a_killed_orchestrator_takes_its_workers_along_and_fails_no_task(doing: str, tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with _api(tasks=4, latency_s=0.5) as api:

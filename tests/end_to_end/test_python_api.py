@@ -26,7 +26,9 @@ print("the SDK was imported here" if "anthropic" in __import__("sys").modules el
 """
 
 
-@pytest.mark.parametrize("how", ["script", "stdin", pytest.param("command", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "how", ["script", *(pytest.param(how, marks=pytest.mark.thorough) for how in ("stdin", "command"))]
+)
 def test_the_unguarded_example(how: str, tmp_path: Path) -> None:
     code = EXAMPLE.format(directory=str(tmp_path / "out"))
     script = tmp_path / "example.py"
