@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+import uvloop
 
 from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
 from parallel_orchestrator.gateway.endpoint import LiveEndpoint
@@ -199,4 +200,4 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("httpx2", "httpcore2", "uvicorn"):  # they log every request, or that they start
         logging.getLogger(name).setLevel(logging.WARNING)
-    asyncio.run(serve())
+    uvloop.run(serve())

@@ -80,6 +80,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` without the values."""
+        if len(text) < SHORTEST:  # no spelling of a value is shorter
+            return text
         for form in self._forms:
             text = text.replace(form, MARK)
         for probes, wrapped in self._encoded:
