@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,14 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.store.files import disk_faults_in, write_all, write_json, write_whole
+from parallel_orchestrator.store.files import (
+    disk_faults_in,
+    replace_by_lock,
+    sync_all,
+    write_all,
+    write_json,
+    write_whole,
+)
 
 ENDLESS = """
 import sys
@@ -119,3 +128,59 @@ def test_what_a_disk_refuses_is_told_with_path_and_free_space(
     if told:
         assert f"cannot write {place}: {os.strerror(number)} (" in str(nameless.value)
         assert "MiB free there" in str(nameless.value)
+
+
+def test_a_file_is_replaced_by_its_lock_and_not_over_somebody_elses(tmp_path: Path) -> None:
+    target, lock = tmp_path / "head", tmp_path / "head.lock"
+    target.write_text("old")
+    replace_by_lock(target, b"new")
+    assert (target.read_text(), lock.exists()) == ("new", False)
+    lock.write_text("somebody is at it")
+    with pytest.raises(CannotGoOn, match=f"cannot write {lock}: File exists"):
+        replace_by_lock(target, b"newer")
+    assert (target.read_text(), lock.read_text()) == ("new", "somebody is at it")
+
+
+def test_all_that_is_to_be_durable_is_waited_for(tmp_path: Path) -> None:
+    files = [tmp_path / str(number) for number in range(40)]
+    for file in files:
+        file.touch()
+    sync_all(files)
+    with pytest.raises(CannotGoOn, match=f"cannot write {tmp_path / 'gone'}: No such file"):
+        sync_all([*files, tmp_path / "gone"])
+
+
+TRACED = """
+import sys
+from pathlib import Path
+from parallel_orchestrator.store.files import replace_by_lock, write_whole_all
+folder = Path(sys.argv[1])
+if sys.argv[2] == "lock":
+    replace_by_lock(folder / "head", b"new")
+else:
+    write_whole_all({folder / "a": "1", folder / "b": "2"})
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    ("how", "before", "names"),
+    [("lock", {"head.lock"}, ["head"]), ("whole", {".a.PID.tmp", ".b.PID.tmp"}, ["a", "b"])],
+)
+def test_content_is_on_disk_before_it_has_its_name_and_the_name_before_it_returns(
+    how: str, before: set[str], names: list[str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    folder = tmp_path / "there"
+    folder.mkdir()
+    command = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,rename", sys.executable, "-c", TRACED]
+    subprocess.run([*command, str(folder), how], check=True, cwd=Path(__file__).parents[2])
+    calls = re.findall(r"(fsync|rename)\((?:\d+<([^>]+)>|\"([^\"]+)\", \"([^\"]+)\")", trace.read_text())
+    told = [
+        (call, re.sub(r"\.\d+\.tmp", ".PID.tmp", Path(synced or old).name), Path(new).name)
+        for call, synced, old, new in calls
+    ]
+    renames = [place for place, (call, *_) in enumerate(told) if call == "rename"]
+    assert {name for _, name, _ in told[: renames[0]]} == before
+    assert [new for _, _, new in told[renames[0] : renames[-1] + 1]] == names
+    assert told[renames[-1] + 1 :] == [("fsync", "there", "")]
