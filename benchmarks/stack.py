@@ -3,7 +3,7 @@
 Each run is the product's own: SDK, gateway over HTTP to `tests.fake_api`, workspaces, sandboxed commands and tests,
 merges. The bound is the makespan of a schedule in which a task takes only what its model takes and what its model's
 own commands take, each measured alone and without a sandbox. The makespan is taken from the queue: from the session's
-start to the last merge. Start-up and the final checks are told apart, in `whole_s`.
+start, when there is a plan, to the last merge. Start-up, planning and the final checks are told apart, in `whole_s`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ def _one(shape: Shape) -> Json:
     """One run of one shape, and its bound, the model's command measured before and after it."""
     with folder_on_disk() as folder:
         out, traces = folder / "run", folder / "traces"
-        (folder / "plan.json").write_text(json.dumps(stack_model.plan(shape)))
         alone = _command_alone(shape, folder)
         with fake_server("benchmarks.stack_model:answer", {VARIABLE: shape.to_json()}) as url:
             began, cpu = time.monotonic(), _cpu_of_children()
@@ -185,7 +184,8 @@ def _command_alone(shape: Shape, folder: Path) -> list[float]:
 
 
 def build(folder: Path, shape: Shape, url: str, profile: str = "compatible") -> None:
-    """Build the plan in `folder`/plan.json into `folder`/run, with the times of its executors in `folder`/traces."""
+    """Build into `folder`/run, with the times of its executors in `folder`/traces: `folder`/plan.json, where there is
+    one, else what the model plans."""
     (folder / "traces").mkdir()
     places = [str(folder / name) for name in ("run", "plan.json", "traces")]
     subprocess.run(

@@ -19,6 +19,8 @@ from tests.fake_api import Answer, Block, Body, text, tool_use
 EDITOR = "str_replace_based_edit_tool"
 TURNS = 4
 SIGMA = 0.6
+PLANNING = 2
+"""Mean latencies that the plan takes."""
 VARIABLE = "BENCHMARK_SHAPE"
 """In the environment of the fake server: the shape as JSON."""
 
@@ -140,10 +142,12 @@ def turn_of(shape: Shape, number: int, turn: int) -> list[Block]:
 
 
 def answer(body: Body) -> Answer:
-    """The fake server's script."""
+    """The fake server's script: planner, and executor of each task."""
     shape = _shape()
     found = re.search(r"# Your task: task_(\d+)", json.dumps(body["messages"][0]))
-    number = int(found.group(1)) if found else 0
+    if not found:
+        return Answer([text(json.dumps(plan(shape)))], latency_s=PLANNING * shape.mean_s)
+    number = int(found.group(1))
     turn = 1 + sum(message["role"] == "assistant" for message in body["messages"])
     return Answer(turn_of(shape, number, turn), latency_s=shape.latency(number, turn))
 

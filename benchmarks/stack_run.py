@@ -1,6 +1,8 @@
 """One run of the product, its executors traced.
 
 python -m benchmarks.stack_run DIRECTORY PLAN TRACES EXECUTORS PROFILE
+
+PLAN may be a path where nothing is: then the model plans.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def main(directory: str, plan: str, traces: str, executors: str, profile: str) -
         orchestrator.ParallelOrchestrator(
             "Build parts that add up",
             directory,
-            plan=plan,
+            plan=plan if Path(plan).exists() else None,
             max_executors=int(executors),
             endpoint_profile=profile,
             quiet=True,
