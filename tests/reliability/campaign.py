@@ -44,7 +44,7 @@ def undisturbed(
     with tempfile.TemporaryDirectory(prefix="golden-") as name:
         folder = Path(name)
         directory, watch = folder / "run", Watch(folder / "run")
-        variables = {**(environment or {}), **(syscalls.variables(role, folder, None) if role else {})}
+        variables = {**(environment or {}), **(syscalls.variables(role, directory, folder) if role else {})}
         with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
             started = time.monotonic()
             arguments = (REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2", *options)

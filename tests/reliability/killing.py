@@ -158,7 +158,7 @@ def _session(victim: Victim, kills: list[Kill]) -> int:
     variables = {"PYTHONPATH": str(syscalls.HOOK), **victim.variables}
     for kill in kills:
         if kill.point:
-            variables |= syscalls.variables(kill.point.role, trace, kill.point)
+            variables |= syscalls.variables(kill.point.role, victim.directory, trace, kill.point)
     output = victim.folder / f"output_{victim.outcome.sessions}"
     watch = Watch(victim.directory)
     process = _start(victim, variables, output)

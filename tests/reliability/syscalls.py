@@ -4,6 +4,9 @@ A run is traced once undisturbed; that gives the points. A point is the N-th cal
 delivers SIGKILL on entering the call, so that it does not happen; at an opening for writing the process does it itself,
 as strace can only count all openings. The points together are all instants between two changes to the disk. Two runs
 are not alike to the last call, so what a kill really hit is read from the trace.
+
+Of the gateway all threads are traced, which sync its ledger, and calls to the ledger alone; strace counts those of each
+thread by themselves. Of the others the main thread is traced: to follow threads is to follow programs, too.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ KINDS = (
     *("openat", "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "flock"),
     *("rename", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "symlink", "fchmod"),
 )
-_CALL = re.compile(r"(\w+)\((.*)")
+_CALL = re.compile(r"(?:(\d+) +)?(\w+)\((.*)")
+"""Number of the thread, where several are traced, name and arguments."""
 _WRITES = ("O_CREAT", "O_WRONLY", "O_TRUNC")
 
 
@@ -40,12 +44,16 @@ class Point:
         return f"{self.role}, {self.kind} {self.number}"
 
 
-def variables(role: str, folder: Path, point: Point | None, what: str = "signal=KILL") -> dict[str, str]:
-    """The environment in which the first process of `role` is traced into `folder`, and killed at `point`.
+def variables(
+    role: str, directory: Path, folder: Path, point: Point | None = None, what: str = "signal=KILL"
+) -> dict[str, str]:
+    """The environment in which the first process of `role` in the run `directory` is traced into `folder`, and killed
+    at `point`.
 
     `what` else may happen there, in strace's words: "error=EIO" has the call fail.
     """
-    options = ["-y", "-qq", "-o", str(folder / "trace"), "-e", f"trace={','.join(KINDS)}"]
+    threads = ["-f", "-P", str(directory / "ledger.jsonl")] if role == "gateway" else []
+    options = [*threads, "-y", "-qq", "-o", str(folder / "trace"), "-e", f"trace={','.join(KINDS)}"]
     opening = point.opening if point and what == "signal=KILL" else 0
     if point and not opening:
         options += ["-e", f"inject={point.kind}:{what}:when={point.number}"]
@@ -55,21 +63,22 @@ def variables(role: str, folder: Path, point: Point | None, what: str = "signal=
 
 def points(role: str, trace: Path, directory: Path) -> list[Point]:
     """The calls in a trace that change something in `directory`, its locks included, in order."""
-    seen: Counter[str] = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
     openings = 0
-    found = []
+    found: dict[Point, None] = {}
     for line in trace.read_text(errors="replace").splitlines():
         call = _CALL.match(line)
         if call is None:
             continue
-        kind, arguments = call.groups()
-        seen[kind] += 1
+        thread, kind, arguments = call.groups(default="")
+        seen[thread, kind] += 1
         opens = kind == "openat" and any(flag in arguments for flag in _WRITES)
         openings += opens
         if f"{directory}/" in arguments and (opens or kind != "openat"):
             where = arguments.replace(f"{directory}/", "")
-            found.append(Point(role, kind, seen[kind], where, openings if opens else 0))
-    return found
+            # Of two threads that make their N-th call of a kind, the one that is first is hit.
+            found.setdefault(Point(role, kind, seen[thread, kind], where, openings if opens else 0))
+    return list(found)
 
 
 def failed(trace: Path) -> str | None:
@@ -83,4 +92,5 @@ def hit(trace: Path, directory: Path) -> str | None:
     lines = trace.read_text(errors="replace").splitlines() if trace.exists() else []
     if not lines or "killed by SIGKILL" not in lines[-1]:
         return None
-    return lines[-2].replace(f"{directory}/", "")[:160] if len(lines) > 1 else "?"
+    calls = [line for line in lines if _CALL.match(line)]
+    return calls[-1].replace(f"{directory}/", "")[:160] if calls else "?"

@@ -67,7 +67,7 @@ def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcom
     """Run, with that call failing; look at what is there; resume, and judge."""
     with folder_of_a_run() as (folder, outcome), FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
         victim = Victim(folder, api, {}, outcome)
-        variables = syscalls.variables(point.role, folder, point, f"error={error}")
+        variables = syscalls.variables(point.role, victim.directory, folder, point, f"error={error}")
         with harness.started(*victim.command(), url=api.url, variables=variables) as process:
             asked = _await_fault(victim, process)
             output, _ = process.communicate(timeout=200)
@@ -124,7 +124,7 @@ def _written_again(trace: Path, failed: str) -> list[str]:
     if not file or not file[1].endswith(".jsonl"):
         return []
     later = trace.read_text(errors="replace").partition(failed)[2].splitlines()
-    return [f"written again: {line[:200]}" for line in later if line.startswith("write") and f"<{file[1]}>" in line]
+    return [f"written again: {line[:200]}" for line in later if " write(" in f" {line}" and f"<{file[1]}>" in line]
 
 
 def _finish(victim: Victim, golden: dict[str, bytes]) -> list[str]:
