@@ -36,6 +36,7 @@ from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.directory import require_scenario
+from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Claim
@@ -133,7 +134,8 @@ class ExecutorAgent:
 
     def _transcript(self, task: Task, claim: Claim) -> Transcript:
         """The attempt's transcript: a new one, or as it was left."""
-        self._run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
+        with disk_faults_in(self._run.root, ours=True):
+            self._run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
         return Transcript(self._run.transcript(claim.folder, task.id, claim.attempt))
 
     def _begin(self, task: Task, job: Job, transcript: Transcript, hands: ToolBox | ClaudeCodeHands) -> None:

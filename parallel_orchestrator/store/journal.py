@@ -81,6 +81,8 @@ class Journal:
         self.offset = 0
         """Bytes of whole records read or written so far."""
         self._descriptor = -1
+        self._refused: OSError | None = None
+        """Why the descriptor is for reading alone."""
         self._failed = False
 
     def read_new(self) -> list[Record]:
@@ -161,7 +163,7 @@ class Journal:
         """Give the descriptor back. The instance can be used again and opens the file anew."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = -1
+            self._descriptor, self._refused = -1, None
 
     def _open(self, *, create: bool) -> int:
         if self._descriptor < 0:
@@ -178,9 +180,11 @@ class Journal:
             except OSError as error:
                 # A reader of somebody else's run, or of one on a read-only disk, cannot write and need not.
                 with contextlib.suppress(OSError):
-                    self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-                if create or self._descriptor < 0:
+                    self._descriptor, self._refused = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), error
+                if self._descriptor < 0:
                     raise disk_error(self.path, error) from error
+        if create and self._refused:
+            raise disk_error(self.path, self._refused) from self._refused
         return self._descriptor
 
     def _damage(self, found: str) -> DamagedState:

@@ -32,6 +32,7 @@ from parallel_orchestrator.records.errors import (
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.board import Board, Hold, Member, Source
+from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.logfile import log_to
 from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker
 
@@ -130,7 +131,8 @@ class Worker:
         job = Job(self, hold)
         try:
             job.report("starting")
-            outcome = self._work(job)
+            with disk_faults_in(hold.member.run.root):  # a full disk is no task's fault
+                outcome = self._work(job)
         except StaleClaim as error:
             log.warning("%s", error)
         except Interrupted as error:
@@ -208,13 +210,11 @@ class WorkSource:
 def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
     """The main function of a worker process, which the fork server forked."""
     become_worker()
-    log_to(source.log)
     os.set_blocking(pipes.wake_read.number, False)
     os.set_blocking(pipes.wake_write.number, False)
-    board = Board(source)
     try:
-        Worker(executor, board, work.make(work.settings), pipes).run()
+        log_to(source.log)
+        with contextlib.closing(Board(source)) as board:
+            Worker(executor, board, work.make(work.settings), pipes).run()
     except OrchestratorError as error:
         pipes.reports.send(Report(executor, None, "stopped", error=error))
-    finally:
-        board.close()

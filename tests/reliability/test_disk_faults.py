@@ -52,6 +52,8 @@ _OF_THE_MODEL = re.compile(r"executor_\d+/task_\d+(\.\d+)?[/>]")
 """Files of a workspace: what cannot be written there, the model is told."""
 _NO_STATE = re.compile(r"orchestrator\.log|run\.lock")
 """Nothing depends on what is in them."""
+_THERE_ALREADY = re.compile(r"mkdir\(\S+/\.git/objects/\w\w\"")
+"""Folders that another task's work may have made by then; who makes them has seen to that."""
 _READING = re.compile(r"openat\([^|]*O_RDONLY")
 """Met instead: how many openings there are for reading differs from run to run, and a disk refuses none of them so."""
 _FILE = re.compile(r"\d+<([^>]+)>")
@@ -72,10 +74,10 @@ def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcom
             asked = _await_fault(victim, process)
             output, _ = process.communicate(timeout=200)
         failed = syscalls.failed(folder / "trace")
-        if failed and not _READING.match(failed):
+        if failed and not _READING.search(failed):
             outcome.kills.append(failed.replace(f"{victim.directory}/", "")[:160])
             new = len(api.requests) - asked
-            outcome.faults += _faults_of(victim.directory, process.returncode, output, outcome.kills[0], error, new)
+            outcome.faults += _faults_of(victim.directory, process.returncode, output, failed, error, new)
             outcome.faults += _written_again(folder / "trace", failed)
         outcome.faults += _finish(victim, golden)
     return outcome
@@ -90,16 +92,17 @@ def _await_fault(victim: Victim, process: subprocess.Popen[str]) -> int:
 
 def _faults_of(directory: Path, code: int, output: str, failed: str, error: str, new: int) -> list[str]:
     """What is not as it must be after a call failed."""
-    no_state = _NO_STATE.search(failed) or _OF_THE_MODEL.search(failed)
+    elsewhere = f"{directory}/" not in failed
+    harmless = elsewhere or any(kind.search(failed) for kind in (_NO_STATE, _OF_THE_MODEL, _THERE_ALREADY))
     log = directory / "orchestrator.log"
     told = output + (log.read_text(errors="replace") if log.exists() else "")
     message = output.partition("error: ")[2]
     stopped = code == 3
     findings = {
-        f"ended with {code}": code not in ((0, 2, 3) if no_state else (3,)),
+        f"ended with {code}": code not in ((0, 2, 3) if harmless else (3,)),
         "a traceback": "Traceback" in told or "Exception ignored" in told,
         "not one message": stopped and output.count("error: ") != 1,
-        "no path in it": stopped and str(directory) not in message,
+        "no path in it": stopped and not elsewhere and str(directory) not in message,
         "not the reason": stopped and SPOKEN[error] not in message,
         "no free space in it": stopped and "MiB free" not in message,
         "no word on going on": stopped and "resume" not in message,

@@ -308,5 +308,5 @@ def test_who_may_only_read_reads(path: Path) -> None:
         shared.chmod(0o444)
         count, told = _output_of(UNPRIVILEGED, shared).splitlines()
         assert count == "5"
-        assert told.startswith(f"cannot write {shared}: ")
+        assert told.startswith(f"cannot write {shared}: Permission denied")
         assert len(_lines(shared)) == 5

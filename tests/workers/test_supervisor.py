@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.scenario import Surroundings
@@ -157,6 +157,21 @@ def test_a_bug_fails_the_task_with_its_reason_and_the_run_goes_on(tmp_path: Path
     assert _states(supervisor) == {"a": TaskState.FAILED, "b": TaskState.MERGED}
     assert _replica(supervisor).tasks["a"].why == "internal error: ZeroDivisionError: a bug"
     assert "Traceback" in RunDirectory(tmp_path).log.read_text()
+
+
+def test_a_full_disk_that_work_meets_stops_the_run_and_fails_no_task(tmp_path: Path) -> None:
+    with pytest.raises(CannotGoOn, match=r"cannot write /tmp/somewhere: No space left on device \(\d+ MiB free there"):
+        _supervise(tmp_path, _graph("a"), 1, Settings(tmp_path, full_disk=("a",)))
+    assert [record["state"] for record in _journal(tmp_path)] == ["claimed", "queued"]
+
+
+def test_a_log_that_cannot_be_written_stops_the_run_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    RunDirectory(tmp_path).log.mkdir()
+    with pytest.raises(CannotGoOn, match=r"cannot write .*orchestrator\.log: Is a directory"):
+        _supervise(tmp_path, _graph("a"), 1, Settings(tmp_path))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def _journal(folder: Path) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -27,6 +28,7 @@ class Settings:
     repair_once: tuple[str, ...] = ()
     stop_run: tuple[str, ...] = ()
     raise_bug: tuple[str, ...] = ()
+    full_disk: tuple[str, ...] = ()
 
 
 def touching(settings: Settings) -> Work:
@@ -52,6 +54,8 @@ def touching(settings: Settings) -> Work:
             raise BudgetReached("the cap is reached")
         if task in settings.raise_bug:
             raise ZeroDivisionError("a bug")
+        if task in settings.full_disk:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/somewhere")
         time.sleep(settings.seconds)
         if task in settings.fail:
             return Outcome(TaskState.FAILED, "told to fail")
