@@ -278,7 +278,7 @@ for hook in {_HOOKS!r}:
 """
 
 
-@pytest.mark.parametrize("sandbox", ["auto", "off"])
+@pytest.mark.parametrize("sandbox", [pytest.param("auto", marks=pytest.mark.thorough), "off"])
 def test_no_git_call_of_ours_runs_what_a_repository_names(tmp_path: Path, sandbox: str) -> None:
     """A poisoned repository in the workspace and, without a sandbox, the run's own."""
     stage, marker = Stage(tmp_path), tmp_path / "ran"

@@ -1,4 +1,7 @@
-"""The way through, over the live path: real command line, real SDK, real gateway, a fake API server."""
+"""The way through, over the live path: real command line, real SDK, real gateway, a fake API server.
+
+Most of it is thorough: `tests/reliability` kills the same program at more places, with a smaller project, in every run.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +77,7 @@ def test_four_executors_take_less_than_half_the_time_of_one(tmp_path: Path) -> N
     assert _built(tmp_path / "4", 4) < _built(tmp_path / "1", 1) / 2
 
 
+@pytest.mark.thorough
 def test_a_faulty_endpoint_fails_no_task_and_is_paid_once(tmp_path: Path) -> None:
     chances = {
         Fault.RATE_LIMIT: 0.10,
@@ -90,6 +94,7 @@ def test_a_faulty_endpoint_fails_no_task_and_is_paid_once(tmp_path: Path) -> Non
     assert harness.summary(tmp_path / "out")["retries"] > 0
 
 
+@pytest.mark.thorough
 def test_a_killed_executor_is_replaced_and_its_answer_not_bought_again(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with _api(tasks=8, latency_s=1.0) as api:
@@ -107,7 +112,8 @@ def test_a_killed_executor_is_replaced_and_its_answer_not_bought_again(tmp_path:
     assert sum(task["deaths"] for task in harness.summary(directory)["tasks"]) == 1
 
 
-@pytest.mark.parametrize("doing", ["call", pytest.param("tool", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("doing", ["call", "tool"])
 def test_a_killed_orchestrator_takes_its_workers_along_and_fails_no_task(doing: str, tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with _api(tasks=4, latency_s=0.5) as api:
@@ -151,6 +157,7 @@ def _asked_more(api: FakeApi, count: int) -> bool:
     return len(api.requests) >= count
 
 
+@pytest.mark.thorough
 def test_everything_killed_then_resumed_runs_nothing_twice(tmp_path: Path) -> None:
     directory, golden = tmp_path / "out", tmp_path / "golden"
     with _api(tasks=12, latency_s=0.4) as api:
