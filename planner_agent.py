@@ -29,6 +29,7 @@ from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario, Surroundings
 from parallel_orchestrator.records.token import Caller
+from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.paths import RunDirectory
 
 MAX_ATTEMPTS = 3
@@ -170,7 +171,7 @@ def plan_run(
 
     Called again after it died, it asks again for no answer that was given. Raises PlanRefused.
     """
-    with contextlib.closing(client):
+    with disk_faults_in(run.root), contextlib.closing(client):
         return _planner(scenario, run, client, around, note).create_plan(scenario.requirements)
 
 
