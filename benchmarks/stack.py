@@ -150,7 +150,8 @@ def _parts(shape: Shape, out: Path, traces: Path) -> dict[str, float]:
     for trace in traces.iterdir():
         for name, value in json.loads(trace.read_text()).items():
             seconds[name] += value
-    answers = [record for record in read_all(out / "ledger.jsonl") if record["kind"] == "answer"]
+    records = read_all(out / "ledger.jsonl")
+    answers = [record for record in records if record["kind"] == "answer" and record["task"] != "plan"]
     latency = sum(shape.latency(n, t) for n in range(1, shape.tasks + 1) for t in range(1, TURNS + 1))
     endpoint = sum(record["endpoint_s"] for record in answers)
     seconds["fake server and HTTP to it"] = endpoint - latency
