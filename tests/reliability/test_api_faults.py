@@ -158,6 +158,7 @@ def test_every_passing_fault_in_one_run_fails_no_task(tmp_path: Path) -> None:
     assert f"cost:     ≥ $0.00 ({summary['model_calls']} turns unpriced)" in output
 
 
+@pytest.mark.thorough
 def test_an_endpoint_that_is_away_or_useless_ends_the_run_and_a_resume_goes_on(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with _api(2) as api:
