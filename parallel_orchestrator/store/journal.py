@@ -83,7 +83,8 @@ class Journal:
         self._descriptor = -1
         self._refused: OSError | None = None
         """Why the descriptor is for reading alone."""
-        self._failed = False
+        self._failed: OSError | None = None
+        """What the disk refused once."""
 
     def read_new(self) -> list[Record]:
         """Whole records since the last call. A torn tail is left for the next writer; damage raises DamagedState."""
@@ -118,7 +119,7 @@ class Journal:
                 os.ftruncate(descriptor, self.offset)
                 os.fsync(descriptor)
             except OSError as error:
-                self._failed = True
+                self._failed = error
                 raise disk_error(self.path, error) from error
             log.warning("%s: cut off %d bytes of a half-written record %d", self.path, torn, self.next_seq)
         return torn
@@ -130,8 +131,7 @@ class Journal:
         Raises CannotGoOn when the disk refuses. From then on this instance refuses to write: a page that
         failed to reach the disk once may be gone although a second fsync says otherwise.
         """
-        if self._failed:
-            raise disk_error(self.path, OSError("an earlier write to it failed"))
+        self._require_trust()
         descriptor = self._open(create=True)
         if os.fstat(descriptor).st_size != self.offset:
             self.repair_tail()
@@ -142,7 +142,7 @@ class Journal:
             if durable:
                 os.fdatasync(descriptor)
         except OSError as error:
-            self._failed = True
+            self._failed = error
             raise disk_error(self.path, error) from error
         record = {"seq": self.next_seq, **fields}
         self.offset += len(line)
@@ -151,12 +151,11 @@ class Journal:
 
     def sync(self) -> None:
         """Make everything appended so far durable; for writers that sync outside their lock, or in another thread."""
-        if self._failed:
-            raise disk_error(self.path, OSError("an earlier write to it failed"))
+        self._require_trust()
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            self._failed = True
+            self._failed = error
             raise disk_error(self.path, error) from error
 
     def close(self) -> None:
@@ -164,6 +163,11 @@ class Journal:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor, self._refused = -1, None
+
+    def _require_trust(self) -> None:
+        if self._failed:
+            why = self._failed.strerror or self._failed
+            raise disk_error(self.path, OSError(f"an earlier write to it failed: {why}"))
 
     def _open(self, *, create: bool) -> int:
         if self._descriptor < 0:

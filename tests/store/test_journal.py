@@ -207,7 +207,7 @@ def test_a_refused_write_is_told_and_never_trusted_again() -> None:
     journal = Journal(Path("/dev/full"))
     with pytest.raises(CannotGoOn, match=r"cannot write /dev/full: No space left.*make room .* then resume"):
         journal.append({"n": 1}, durable=False)
-    with pytest.raises(CannotGoOn, match="an earlier write to it failed"):
+    with pytest.raises(CannotGoOn, match="an earlier write to it failed: No space left"):
         journal.append({"n": 1}, durable=False)
     journal.close()
 
