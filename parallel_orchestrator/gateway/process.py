@@ -165,8 +165,8 @@ class GatewayProcess:
 
     def _tell(self, command: dict[str, Any]) -> dict[str, Any]:
         process = self._process
-        if not process or not process.stdin:
-            raise CannotGoOn("the gateway is not running; start it first")
+        if not process or not process.stdin or process.stdin.closed:  # by `stop`, in another thread perhaps
+            raise CannotGoOn("the gateway is not running; `resume` starts one")
         try:
             process.stdin.write(json.dumps(command).encode() + b"\n")
             process.stdin.flush()

@@ -244,6 +244,8 @@ def test_refusals_cross_the_pipe_in_their_own_class(tmp_path: Path) -> None:
         pass
     with pytest.raises(CannotGoOn, match="does not answer"):
         gw.process.status()
+    with pytest.raises(CannotGoOn, match="is not running"):  # another thread was still about to open one
+        gw.open()
 
 
 def test_a_torn_tail_is_repaired_and_other_damage_refused(tmp_path: Path) -> None:
