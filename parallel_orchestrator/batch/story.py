@@ -32,6 +32,7 @@ from parallel_orchestrator.records.errors import (
     EndpointUnavailable,
     KeyRefused,
     OrchestratorError,
+    internal_error,
 )
 from parallel_orchestrator.report.batch_summary import Ending, kept
 from parallel_orchestrator.report.console import View
@@ -228,4 +229,4 @@ def _foreseen(error: Exception) -> OrchestratorError:
     if isinstance(error, OrchestratorError):
         return error
     log.error("an unexpected error", exc_info=error)
-    return OrchestratorError(f"internal error: {type(error).__name__}: {error}; the log has more")
+    return internal_error(error)

@@ -82,3 +82,8 @@ class Interrupted(OrchestratorError):
     """The person asked to stop."""
 
     exit_code = 130
+
+
+def internal_error(error: Exception) -> OrchestratorError:
+    """What nobody foresaw, as an error that a person can be told. Whoever asks for it has logged the other."""
+    return OrchestratorError(f"internal error: {type(error).__name__}: {error}; the log has more")

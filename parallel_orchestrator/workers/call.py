@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.records.errors import OrchestratorError, internal_error
 from parallel_orchestrator.store.process import is_stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker, how_it_died, start_process
 
@@ -129,6 +129,4 @@ def _answer(
         caller.put_nowait(_End(error=error))
     except Exception as error:
         log.exception("%s: unexpected error", function.__name__)
-        caller.put_nowait(
-            _End(error=OrchestratorError(f"internal error: {type(error).__name__}: {error}; the log has more"))
-        )
+        caller.put_nowait(_End(error=internal_error(error)))

@@ -38,7 +38,6 @@ from parallel_orchestrator.store.process import die_with_parent, hide_memory
 _LONGEST_TEMPORARY = 60
 """Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""
 
-
 _one_at_a_time = threading.Lock()
 
 
