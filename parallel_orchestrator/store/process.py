@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -32,6 +33,22 @@ def is_stopped(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except OSError:
         return False
+
+
+class Stopped:
+    """For how long one process has been stopped by a signal, as far as it was looked at."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def seconds(self, pid: int) -> float:
+        """Since it was first found stopped without going on in between; 0 while it is not."""
+        if not is_stopped(pid):
+            self._since = None
+            return 0.0
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        return now - self._since
 
 
 def die_with_parent(parent: int) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import multiprocessing
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError, internal_error
-from parallel_orchestrator.store.process import is_stopped
+from parallel_orchestrator.store.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker, how_it_died, start_process
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def call_apart(
 
 def _hear(ours: Connection, child: BaseProcess, say: Callable[[str], None]) -> _End | None:
     """Pass on what the child says and logs; how it ended, None when it died."""
-    stopped_since = None
+    stopped = Stopped()
     while True:
         if ours.poll(_LOOK_S):
             try:
@@ -90,11 +89,7 @@ def _hear(ours: Connection, child: BaseProcess, say: Callable[[str], None]) -> _
                 say(said)
             else:
                 logging.getLogger(said.name).handle(said)
-        elif not is_stopped(child.pid or 0):
-            stopped_since = None
-        elif stopped_since is None:
-            stopped_since = time.monotonic()
-        elif time.monotonic() > stopped_since + STOPPED_GRACE_S:
+        elif stopped.seconds(child.pid or 0) > STOPPED_GRACE_S:
             log.warning("process %d was stopped by a signal: killing it", child.pid)
             child.kill()  # its end of file comes next
 

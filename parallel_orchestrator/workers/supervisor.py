@@ -21,14 +21,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.store.board import Board, Member, Source
-from parallel_orchestrator.store.process import is_stopped
+from parallel_orchestrator.store.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, how_it_died, start_process
 from parallel_orchestrator.workers.worker import Report, WorkerPipes, WorkSource, run_worker
 
@@ -52,7 +52,7 @@ class Slot:
     doing: str = "starting"
     since: float = 0.0
     deadline: float | None = None
-    stopped_since: float | None = None
+    stopped: Stopped = field(default_factory=Stopped)
     barren_deaths: int = 0
     moves_at_start: int = 0
 
@@ -211,7 +211,7 @@ class Supervisor:
         for slot in self.slots.values():
             if slot.process.pid and (why := _hangs(slot, now)):
                 log.warning("executor %d %s (%s, %s): killing it", slot.number, why, slot.task, slot.doing)
-                slot.deadline = slot.stopped_since = None
+                slot.deadline, slot.stopped = None, Stopped()
                 os.kill(slot.process.pid, signal.SIGKILL)  # works on a stopped process, too
 
     def _stop(self, patience_s: float) -> None:
@@ -246,10 +246,6 @@ def _hangs(slot: Slot, now: float) -> str:
     if slot.deadline is not None and now > slot.deadline:
         return "hangs"
     # While it waits for the model it has no deadline, and its task would wait for ever.
-    if not (slot.process.pid and is_stopped(slot.process.pid)):
-        slot.stopped_since = None
-    elif slot.stopped_since is None:
-        slot.stopped_since = now
-    elif now > slot.stopped_since + HANG_GRACE_S:
+    if slot.process.pid and slot.stopped.seconds(slot.process.pid) > HANG_GRACE_S:
         return "was stopped by a signal"
     return ""
