@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("parallel_orchestrator.orchestrator")
 
-PRELOAD = ("parallel_orchestrator.agent.preload", "planner_agent", "executor_agent")
+PRELOAD = ("planner_agent", "executor_agent", "parallel_orchestrator.agent.preload")
 """What the fork server imports once, so that planner and executors have it."""
 
 MOST_AHEAD = 16

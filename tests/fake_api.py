@@ -242,7 +242,10 @@ class FakeApi:
             return await reply.error(request, ERRORS[wrong.fault], wrong)
         scripted = self.script(request.body)
         answer = scripted if isinstance(scripted, Answer) else Answer(scripted)
-        await asyncio.sleep(self.latency_s if answer.latency_s is None else answer.latency_s)
+        latency_s = self.latency_s if answer.latency_s is None else answer.latency_s
+        await asyncio.sleep(
+            max(0.0, request.at + latency_s - time.time())
+        )  # what this server needs itself is part of it
         message = message_of(request, answer)
         if wrong and wrong.fault in USELESS:
             return await reply.nothing_useful(request, wrong, message)

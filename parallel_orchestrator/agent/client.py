@@ -60,8 +60,6 @@ _ARGUMENTS = frozenset(
 )
 """Fields of a body that are arguments of the SDK's method. It passes on others, beta ones say, as they are."""
 
-_TIMES = ("endpoint_s", "waited_s")
-
 _PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Error types that are gone at the next try."""
 
@@ -108,8 +106,7 @@ class ModelClient:
         """The model's answer to `request`, a body of the Messages API. `betas`: the beta features that it uses.
 
         `turn` counts all answers of the attempt and is part of the ledger's key: asked again after a
-        fault or a restart, the same answer is delivered. An answer that the SDK cannot read comes back
-        empty, with stop reason `unreadable`.
+        fault or a restart, the same answer is delivered.
 
         Raises BudgetReached, TaskLimit, KeyRefused, RecordingExhausted, RequestRefused, and CannotGoOn,
         also when the gateway is away for longer than `patience_s`.
@@ -123,7 +120,7 @@ class ModelClient:
         away_since, broken, wait = time.monotonic(), 0, _FIRST_WAIT_S
         while True:
             try:
-                return self._try(request, headers, turn)
+                return self._try(request, headers)
             except _Fault as fault:
                 _log.info("turn %d gave no answer: %s", turn, fault)
                 if fault.begun:
@@ -156,83 +153,48 @@ class ModelClient:
             timeout=_SILENCE_S,
         )
 
-    def _try(self, request: Mapping[str, Any], headers: dict[str, str], turn: int) -> Answer:
+    def _try(self, request: Mapping[str, Any], headers: dict[str, str]) -> Answer:
         import anthropic
         import httpx2
-        import pydantic
 
         begun = False
+        known: Any = {name: value for name, value in request.items() if name in _ARGUMENTS}
+        more = {name: value for name, value in request.items() if name not in _ARGUMENTS} or None
+        # No stream: the gateway has the answer whole before it says a word of it (decision 0014).
+        create = self._sdk.messages.with_streaming_response.create
         try:
-            known = {name: value for name, value in request.items() if name in _ARGUMENTS}
-            more = {name: value for name, value in request.items() if name not in _ARGUMENTS}
-            with self._sdk.messages.stream(**known, extra_headers=headers, extra_body=more or None) as stream:
+            with create(**known, extra_headers=headers, extra_body=more) as response:
                 begun = True
-                times = {name: stream.response.headers.get(f"x-orchestrator-{name}") for name in _TIMES}
-                message = _whole(stream) or self._assembled(request, headers)
-            return self._answer(message, times if all(times.values()) else self._times(turn))
+                message: dict[str, Any] = json.loads(response.read())
         except anthropic.APIStatusError as error:
-            raise _meaning(error) from error
-        except (
-            *(anthropic.AnthropicError, httpx2.HTTPError, json.JSONDecodeError, pydantic.ValidationError),
-            *(RuntimeError, AssertionError),  # the SDK's own, for events out of order and for none at all
-        ) as error:
+            raise _meaning(str(error.type or ""), error.api_message or str(error), error.status_code) from error
+        except (anthropic.AnthropicError, httpx2.HTTPError, ValueError) as error:
             raise _Fault(f"{type(error).__name__}: {error}", begun=begun) from error
-
-    def _assembled(self, request: Mapping[str, Any], headers: dict[str, str]) -> dict[str, Any]:
-        """The same answer, put together by the gateway, which takes what the SDK does not: no usage, say."""
-        message: dict[str, Any] = self._sdk.post(
-            "/v1/messages", cast_to=dict[str, Any], body={**request}, options={"headers": headers}
-        )
-        return message
-
-    def _times(self, turn: int) -> dict[str, Any]:
-        """Asked for where the stream began before they were known."""
-        import httpx2
-
-        times: dict[str, Any] = self._sdk.get(f"/orchestrator/turn/{turn}", cast_to=httpx2.Response).json()
-        return times
-
-    def _answer(self, message: dict[str, Any], times: Mapping[str, Any]) -> Answer:
-        return Answer(
-            content=_clean(message["content"]),
-            stop_reason=message["stop_reason"],
-            usage=message.get("usage") or {},
-            model=message.get("model", ""),
-            endpoint_s=float(times["endpoint_s"]),
-            waited_s=float(times["waited_s"]),
-        )
+        if message["type"] == "error":  # found out after the first sign of life, so without a status of its own
+            raise _meaning(message["error"]["type"], message["error"]["message"], response.status_code)
+        return _answer(message)
 
 
-def _whole(stream: anthropic.MessageStream[None]) -> dict[str, Any] | None:
-    """The message as JSON when its end came, None when the SDK stumbles over it. Raises _Fault and the SDK's errors."""
-    import pydantic
-
-    try:
-        message = stream.get_final_message()
-    except (json.JSONDecodeError, pydantic.ValidationError):
-        raise
-    except ValueError as error:
-        # A tool call whose arguments are not JSON. The gateway would deliver it again and again: only
-        # another turn can help.
-        _log.warning("an answer cannot be read: %s", error)
-        return {"content": [], "stop_reason": "unreadable"}
-    except (AttributeError, TypeError, IndexError) as error:
-        _log.info("the SDK cannot add an answer up: %r", error)
-        return None
-    if message.stop_reason is None:
-        # A stream that ends early raises nothing.
-        raise _Fault("its answer broke off", begun=True)
-    return message.model_dump(mode="json", exclude_none=True)
+def _answer(message: Mapping[str, Any]) -> Answer:
+    # Fields of a block that are null mean nothing, and are not sent back.
+    content = [{name: value for name, value in block.items() if value is not None} for block in message["content"]]
+    return Answer(
+        content=_clean(content),
+        stop_reason=message["stop_reason"],
+        usage=message["usage"],
+        model=message.get("model", ""),
+        endpoint_s=message["orchestrator"]["endpoint_s"],
+        waited_s=message["orchestrator"]["waited_s"],
+    )
 
 
-def _meaning(error: anthropic.APIStatusError) -> Exception:
+def _meaning(kind: str, told: str, status: int) -> Exception:
     """What an error of the gateway, or one that it passes on, means for the caller."""
-    kind, told = str(error.type or ""), error.api_message or str(error)
     if kind in _ENDS:
         return _ENDS[kind](told)
-    if error.status_code >= 500 or kind in _PASSING:
-        return _Fault(f"{kind or error.status_code}: {told}", begun=True)
-    return RequestRefused(f"the endpoint refused the request ({kind or error.status_code}): {told}")
+    if status >= 500 or kind in _PASSING:
+        return _Fault(f"{kind or status}: {told}", begun=True)
+    return RequestRefused(f"the endpoint refused the request ({kind or status}): {told}")
 
 
 def _clean(value: Any) -> Any:

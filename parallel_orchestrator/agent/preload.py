@@ -1,21 +1,24 @@
 """For the forkserver's preload: pays for importing the SDK once, in the process that all workers are forked from.
 
-Building a client imports what the SDK otherwise imports at the first one. It is thrown away unused: a
+The SDK does much at the first client and the first call alone. So one is made, of a gateway that is not there: a
 connection must not be shared by fork.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from pathlib import Path
+
+from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.records.errors import EndpointUnavailable
 
 # The SDK makes thousands of classes that stay: looking for garbage among them takes a fifth of the time, and in each
 # worker it would write to the memory that they share.
 gc.disable()
-
-import anthropic  # noqa: E402 - after the line above
-import httpx2  # noqa: E402
-
-# Without the environment's proxies: some cannot even be named without a further package.
-anthropic.Anthropic(api_key="none", http_client=httpx2.Client(trust_env=False)).close()
+client = ModelClient(Path("/nobody/listens"), "none", patience_s=0)
+with contextlib.suppress(EndpointUnavailable):
+    client.ask({"model": "none", "max_tokens": 1, "messages": []}, turn=1, phase="work", phase_turn=1)
+client.close()
 gc.freeze()
 gc.enable()

@@ -90,11 +90,6 @@ class Ledger:
         """Whether the slot's turn has an answer, but to another request."""
         return slot.turn is not None and slot in self._answers and request_hash not in self._answers[slot]
 
-    def latest(self, slot: Slot) -> Stored | None:
-        """The answer of a turn; the last one when the turn was asked for in several ways."""
-        stored = self._answers.get(slot)
-        return next(reversed(stored.values())) if stored else None
-
     def count(self, task: str, attempt: int) -> int:
         """Answers in one attempt so far."""
         return sum(len(found) for slot, found in self._answers.items() if (slot.task, slot.attempt) == (task, attempt))

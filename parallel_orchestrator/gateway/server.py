@@ -1,12 +1,11 @@
 """The HTTP side: a raw ASGI application on a Unix socket.
 
-    POST /v1/messages             token of an attempt       the Messages API, streamed or not
-    GET  /orchestrator/turn/N     token of an attempt       {"endpoint_s", "waited_s"} of its turn N; a stream that had
-                                                            no ping has them as headers x-orchestrator-…, too
+    POST /v1/messages             token of an attempt       the Messages API, streamed or not; a message that is not has
+                                                            {"endpoint_s", "waited_s"} as `orchestrator`, too
     GET  /orchestrator/status     the gateway's secret      money, load, waiting
 
-Errors have the API's form. Whoever waits for a stream gets a real status when the outcome is known within
-15 seconds; later ones learn of an error by an `error` event, and until then get a ping every 15 seconds.
+Errors have the API's form, and a status of their own when they are known within 15 seconds. Who waits longer gets a
+sign of life every 15 seconds, an event or white space, and learns of an error by an event or from the body.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from parallel_orchestrator.gateway import declined, sse
 from parallel_orchestrator.gateway.asks import MAX_BODY, Headers, read_ask
 from parallel_orchestrator.gateway.declined import Declined
 from parallel_orchestrator.gateway.ledger import Stored
-from parallel_orchestrator.gateway.messages import Slot
 from parallel_orchestrator.gateway.run import Run
 from parallel_orchestrator.gateway.service import Service
 from parallel_orchestrator.records.errors import OrchestratorError
@@ -35,13 +33,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Answer = tuple[Run, Stored]
 
 PING_S = 15.0
-"""Between two pings, and until the headers of a stream go out without an outcome."""
-
-TIMES = "x-orchestrator-"
-"""In front of the names of a turn's times, as headers of a stream."""
+"""Between two signs of life, and until the headers go out without an outcome."""
 
 _PING = sse.encode({"type": "ping"}).encode()
-_TURN = "/orchestrator/turn/"
 
 
 class Application:
@@ -71,39 +65,23 @@ class Application:
             if not any(hmac.compare_digest(token.encode(), self._secret.encode()) for token in headers.tokens()):
                 raise declined.unknown_token()
             await response.json(200, self._service.status())
-        elif method == "GET" and path.startswith(_TURN) and path.removeprefix(_TURN).isdecimal():
-            await response.json(200, await self._times(headers, int(path.removeprefix(_TURN))))
         else:
             raise declined.not_found()
-
-    async def _times(self, headers: Headers, turn: int) -> dict[str, float]:
-        caller = headers.caller(self._secret)
-        run = await self._service.runs.opened(caller.run)
-        stored = run.ledger.latest(Slot(caller.task, caller.attempt, turn))
-        if stored is None:
-            raise declined.not_found()
-        return _times_of(stored)
 
     async def _messages(self, scope: Scope, headers: Headers, receive: Receive, response: Response) -> None:
         caller = headers.caller(self._secret)
-        ask, wants_stream = read_ask(caller, headers, scope["query_string"].decode("latin-1"), await _body(receive))
+        query = scope["query_string"].decode("latin-1")
+        ask, response.streams = read_ask(caller, headers, query, await _body(receive))
         answer = asyncio.create_task(self._service.ask(caller.run, ask))
-        if wants_stream:
-            await self._wait_with_pings(answer, response)
-        run, stored = await answer
-        events = run.ledger.events(stored)
-        if wants_stream:
-            await response.stream(events, stored)
-        else:
-            await response.json(200, sse.assemble(sse.parse(events)), stored.request_id)
-
-    async def _wait_with_pings(self, answer: asyncio.Task[Answer], response: Response) -> None:
         while not (await asyncio.wait([answer], timeout=self._ping_s))[0]:
             await response.ping()
+        run, stored = await answer
+        await response.answer(run.ledger.events(stored), stored)
 
 
-def _times_of(stored: Stored) -> dict[str, float]:
-    return {"endpoint_s": stored.endpoint_s, "waited_s": stored.waited_s}
+def _message(events: str, stored: Stored) -> bytes:
+    times = {"endpoint_s": stored.endpoint_s, "waited_s": stored.waited_s}
+    return json.dumps({**sse.assemble(sse.parse(events)), "orchestrator": times}).encode()
 
 
 async def _body(receive: Receive) -> bytes:
@@ -126,40 +104,39 @@ class Response:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._begun = False
+        self.streams = False
+        """Whether the caller wants events; else it gets JSON."""
 
-    async def json(self, status: int, value: Any, request_id: str | None = None) -> None:
-        """A whole response."""
-        await self._head(status, "application/json", request_id)
+    async def json(self, status: int, value: Any) -> None:
+        """A whole response that is no answer of the model."""
+        await self._head(status, "application/json")
         await self._write(json.dumps(value).encode(), last=True)
 
     async def ping(self) -> None:
-        """A sign of life in a stream that has no event yet."""
-        if not self._begun:
-            await self._head(200, "text/event-stream; charset=utf-8")
-        await self._write(_PING)
+        """A sign of life in front of the answer."""
+        await self._begin()
+        await self._write(_PING if self.streams else b"\n")
 
-    async def stream(self, events: str, stored: Stored) -> None:
-        """All events at once, and the end. The turn's times go ahead, unless a ping went out before they were known."""
-        if not self._begun:
-            times = {f"{TIMES}{name}": str(seconds) for name, seconds in _times_of(stored).items()}
-            await self._head(200, "text/event-stream; charset=utf-8", stored.request_id, times)
-        await self._write(events.encode(), last=True)
+    async def answer(self, events: str, stored: Stored) -> None:
+        """All events at once, or the message that they make."""
+        await self._begin(stored.request_id)
+        await self._write(events.encode() if self.streams else _message(events, stored), last=True)
 
     async def error(self, error: Declined) -> None:
-        """The error: as a status while there is a choice, as an event after that."""
-        if self._begun:
-            event = {**error.body, "type": "error"}
-            await self._write(sse.encode(event).encode(), last=True)
-        else:
+        """The error: as a status while there is a choice."""
+        if not self._begun:
             await self.json(error.status, error.body)
+            return
+        told = {**error.body, "type": "error"}
+        await self._write((sse.encode(told) if self.streams else json.dumps(told)).encode(), last=True)
 
-    async def _head(
-        self, status: int, content_type: str, request_id: str | None = None, more: Mapping[str, str] | None = None
-    ) -> None:
+    async def _begin(self, request_id: str | None = None) -> None:
+        if not self._begun:
+            await self._head(200, "text/event-stream" if self.streams else "application/json", request_id)
+
+    async def _head(self, status: int, content_type: str, request_id: str | None = None) -> None:
         self._begun = True
-        headers = [
-            (name.encode(), value.encode()) for name, value in {"content-type": content_type, **(more or {})}.items()
-        ]
+        headers = [(b"content-type", f"{content_type}; charset=utf-8".encode())]
         if request_id:
             headers.append((b"request-id", request_id.encode("latin-1", errors="replace")))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

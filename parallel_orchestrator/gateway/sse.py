@@ -60,8 +60,8 @@ def assemble(events: Iterable[Json]) -> Json:
     """The Message object that a stream of events describes.
 
     Usage figures of later events replace earlier ones unless they are null. The output tokens of the first event are
-    no figure of the whole answer, and left out. A tool input that is no JSON, as a
-    cut answer leaves it, becomes an empty object.
+    no figure of the whole answer, and left out. A tool input that is no JSON object becomes an empty one where the
+    answer was cut; in a whole answer it leaves nothing to act on, so that one has no content.
     """
     message: Json = {}
     for event in events:
@@ -76,9 +76,13 @@ def assemble(events: Iterable[Json]) -> Json:
             case "message_delta":
                 message.update(event["delta"])
                 message["usage"].update({k: v for k, v in (event.get("usage") or {}).items() if v is not None})
-    for block in message.get("content", ()):
-        if "partial_json" in block:
-            block["input"] = _json_or_empty(block.pop("partial_json"))
+    calls = [block for block in message.get("content", ()) if "partial_json" in block]
+    for block in calls:
+        block["input"] = _object_or_none(block.pop("partial_json"))
+    if message.get("stop_reason") == "tool_use" and any(block["input"] is None for block in calls):
+        return {**message, "content": []}
+    for block in calls:
+        block["input"] = block["input"] or {}
     return message
 
 
@@ -107,11 +111,12 @@ def _extend(block: Json, delta: Json) -> None:
             block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
 
-def _json_or_empty(text: str) -> Any:
+def _object_or_none(text: str) -> Json | None:
     try:
-        return json.loads(text)
-    except ValueError:
-        return {}
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def stream_of(message: Json) -> str:

@@ -19,24 +19,12 @@ from typing import Any
 FOLDER = Path()
 
 
-def events(reply: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stream events of a message."""
-    begun = {"input_tokens": 10, "output_tokens": 0}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": begun}
-    told: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "stop_reason": None}}]
-    for index, block in enumerate(reply["content"]):
-        if block["type"] == "text":
-            start, delta = {**block, "text": ""}, {"type": "text_delta", "text": block["text"]}
-        else:
-            start = {**block, "input": {}}
-            delta = {"type": "input_json_delta", "partial_json": reply.get("raw_input") or json.dumps(block["input"])}
-        told.append({"type": "content_block_start", "index": index, "content_block": start})
-        told.append({"type": "content_block_delta", "index": index, "delta": delta})
-        told.append({"type": "content_block_stop", "index": index})
-    ended = {"stop_reason": reply.get("stop_reason", "end_turn"), "stop_sequence": None}
-    usage = {} if reply.get("no_usage") else {"usage": {"output_tokens": 5}}
-    told.append({"type": "message_delta", "delta": ended, **usage})
-    return [*told, {"type": "message_stop"}]
+def message(reply: dict[str, Any], turn: str) -> dict[str, Any]:
+    """The message as the gateway tells it."""
+    ended = {"stop_reason": reply.get("stop_reason", "end_turn"), "usage": {"input_tokens": 10, "output_tokens": 5}}
+    times = {"endpoint_s": float(turn), "waited_s": 0.25}
+    told = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": reply["content"]}
+    return {**told, **ended, "orchestrator": times}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,10 +38,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
 
-    def do_GET(self) -> None:
-        turn = self.path.rpartition("/")[2]
-        self._json(200, {"endpoint_s": float(turn), "waited_s": 0.25})
-
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         turn = self.headers["x-orchestrator-turn"]
@@ -64,36 +48,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
             file.write(json.dumps({"turn": turn, "body": body, "headers": headers}) + "\n")
         replies = json.loads((FOLDER / "replies.json").read_text())[turn]
         reply = replies[min(before.count(turn), len(replies) - 1)]
-        if body.get("stream"):
-            self._reply(reply)
-        else:
-            self._json(200, {**events(reply)[0]["message"], "content": reply["content"], "stop_reason": "end_turn"})
+        self._reply(reply, turn)
 
-    def _reply(self, reply: dict[str, Any]) -> None:
+    def _reply(self, reply: dict[str, Any], turn: str) -> None:
         if "status" in reply:
             self._json(reply["status"], {"type": "error", "error": {"type": reply["error"], "message": "as told"}})
             return
+        failed = {"type": "error", "error": {"type": reply.get("error"), "message": "as told"}}
+        data = json.dumps(failed if "error" in reply else message(reply, turn)).encode()
         self.close_connection = True
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data) + 1))
         self.end_headers()
-        self._event("ping", {"type": "ping"})
-        if "error" in reply:
-            self._event("error", {"type": "error", "error": {"type": reply["error"], "message": "as told"}})
-            return
-        told = events(reply)
-        for event in told[:3] if "break" in reply else told:
-            self._event(event["type"], event)
-        if reply.get("break") == "garbage":
-            self.wfile.write(b"event: message_delta\ndata: {nonsense\n\n")
-        if reply.get("break") == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if reply.get("break") == "death":
-            self.wfile.flush()
-            os._exit(9)
-
-    def _event(self, name: str, data: dict[str, Any]) -> None:
-        self.wfile.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
+        self.wfile.write(b"\n" + data[: len(data) // 2 if "break" in reply else None])
+        match reply.get("break"):
+            case "garbage":
+                self.wfile.write(b"}" * (len(data) - len(data) // 2))
+            case "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            case "death":
+                self.wfile.flush()
+                os._exit(9)
 
     def _json(self, status: int, value: dict[str, Any]) -> None:
         data = json.dumps(value).encode()

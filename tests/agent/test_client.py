@@ -44,8 +44,7 @@ def test_an_answer(gateway: Gateway, client: ModelClient, monkeypatch: pytest.Mo
     assert request["headers"]["authorization"] == "Bearer po1.token"
     assert request["headers"]["x-orchestrator-phase"] == "repair 1"
     assert request["headers"]["x-orchestrator-phase-turn"] == "3"
-    assert request["body"]["stream"] is True
-    assert request["body"]["cache_control"] == {"type": "ephemeral"}
+    assert request["body"] == {**REQUEST, "cache_control": {"type": "ephemeral"}}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_an_answer(gateway: Gateway, client: ModelClient, monkeypatch: pytest.Mo
         {"error": "overloaded_error"},
         {"error": "api_error"},
     ],
-    ids=["early end", "reset", "garbage", "503", "overloaded in the stream", "api error in the stream"],
+    ids=["early end", "reset", "garbage", "503", "overloaded after a sign of life", "api error after a sign of life"],
 )
 def test_passing_faults_are_asked_again(gateway: Gateway, client: ModelClient, fault: dict[str, Any]) -> None:
     gateway.will_reply({1: [fault, fault, HELLO]})
@@ -102,28 +101,16 @@ def test_a_gateway_that_stays_away(gateway: Gateway) -> None:
 def test_answers_that_break_off_for_ever(gateway: Gateway, client: ModelClient) -> None:
     gateway.will_reply({1: [{**HELLO, "break": "eof"}]})
     gateway.start()
-    with pytest.raises(errors.CannotGoOn, match="broke off"):
+    with pytest.raises(errors.CannotGoOn, match=r"gives no whole answer .*peer closed connection"):
         ask(client)
     assert len(gateway.asked()) == 5
 
 
-def test_what_the_sdk_stumbles_over_is_asked_for_put_together(gateway: Gateway, client: ModelClient) -> None:
-    gateway.will_reply({1: [{**HELLO, "no_usage": True}]})
+def test_what_is_null_is_not_sent_back(gateway: Gateway, client: ModelClient) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "bash", "input": {"timeout": None}}
+    gateway.will_reply({1: [{"content": [{"type": "text", "text": "hello", "citations": None}, call]}]})
     gateway.start()
-    answer = ask(client)
-    assert (answer.content, answer.stop_reason, answer.endpoint_s) == (HELLO["content"], "end_turn", 1.0)
-    streamed, whole = gateway.asked()
-    assert {**streamed["body"], "stream": None} == {**whole["body"], "stream": None}
-    assert streamed["turn"] == whole["turn"]
-
-
-def test_arguments_that_are_no_json_are_an_unreadable_answer(gateway: Gateway, client: ModelClient) -> None:
-    call = {"type": "tool_use", "id": "a", "name": "bash", "input": {}}
-    gateway.will_reply({1: [{"content": [call], "raw_input": "{'command': ls}", "stop_reason": "tool_use"}]})
-    gateway.start()
-    answer = ask(client)
-    assert (answer.content, answer.stop_reason, answer.endpoint_s) == ([], "unreadable", 1.0)
-    assert len(gateway.asked()) == 1
+    assert ask(client).content == [{"type": "text", "text": "hello"}, call]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -163,7 +150,9 @@ def test_the_sdk_is_imported_by_the_first_call_alone() -> None:
 
 
 def test_preload_needs_no_key() -> None:
-    run = [sys.executable, "-W", "error", "-c", "import parallel_orchestrator.agent.preload"]
+    # httpcore leaves the socket of a refused connection to the garbage collector.
+    strict = ["-W", "error", "-W", "ignore:unclosed <socket:ResourceWarning"]
+    run = [sys.executable, *strict, "-c", "import parallel_orchestrator.agent.preload"]
     subprocess.run(run, check=True, cwd=_root(), env={})
 
 

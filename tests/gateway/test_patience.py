@@ -112,11 +112,14 @@ def _without_tls() -> Iterator[int]:
 
 @pytest.mark.parametrize("why", ["refused", "no such name", "no TLS"])
 def test_an_endpoint_that_is_not_there_is_silent_and_costs_nothing(tmp_path: Path, why: str) -> None:
-    with FakeApi() as api, _without_tls() as port:
-        urls = {"no such name": "http://no-such-host.invalid", "no TLS": f"https://127.0.0.1:{port}"}
-        gone = urls.get(why, api.url)
-        api.stop()
-        with gateway(tmp_path, patience_s=3.0, base_url=gone) as gw:
+    with socket.socket() as never_listens, _without_tls() as port:
+        never_listens.bind(("127.0.0.1", 0))  # kept: nobody else gets the port
+        urls = {
+            "refused": "http://{}:{}".format(*never_listens.getsockname()),
+            "no such name": "http://no-such-host.invalid",
+            "no TLS": f"https://127.0.0.1:{port}",
+        }
+        with gateway(tmp_path, patience_s=3.0, base_url=urls[why]) as gw:
             gw.open()
             refused = gw.ask(1)
             assert gw.error(refused) == "endpoint_silent"

@@ -69,7 +69,5 @@ def test_a_missing_answer_is_an_error_that_names_it(tmp_path: Path) -> None:
 def test_latencies_are_divided_by_the_speed(tmp_path: Path) -> None:
     with gateway(tmp_path) as gw:
         gw.open(recording=recording(tmp_path, latency_s=20.0), speed=100.0)
-        client = gw.client()
-        gw.ask(1, client=client)
-        times = client.get("/orchestrator/turn/1").json()
+        times = gw.ask(1, stream=False).json()["orchestrator"]
         assert 0.2 <= times["endpoint_s"] < 20

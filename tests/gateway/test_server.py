@@ -45,8 +45,8 @@ def test_without_a_token_nothing_is_done(tmp_path: Path) -> None:
         gw.open()
         for token in ("", "x", gw.token()[:-1], api.key, gw.process.config.secret, "po1.a.b.1.deadbeef"):
             client = gw.client(token or "none")
-            for response in (gw.ask(1, client=client), client.get("/orchestrator/turn/1")):
-                assert (response.status_code, gw.error(response)) == (401, "unknown_token")
+            response = gw.ask(1, client=client)
+            assert (response.status_code, gw.error(response)) == (401, "unknown_token")
         assert gw.client().get("/orchestrator/status").status_code == 401
         assert api.requests == []
 
@@ -59,7 +59,7 @@ def test_other_paths_are_not_found(tmp_path: Path) -> None:
             ("GET", "/v1/messages"),
             ("POST", "/v1/messages/count_tokens"),
             ("GET", "/v1/models"),
-            ("GET", "/orchestrator/turn/x"),
+            ("GET", "/orchestrator/x"),
             ("GET", "/"),
             ("HEAD", "/api/hello"),
         ]:
@@ -131,9 +131,10 @@ def test_the_real_sdk_streams_and_reads_over_the_socket(tmp_path: Path) -> None:
                 client.messages.create(**asked, extra_headers={"x-orchestrator-turn": "2"})
 
 
+@pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize(("fault", "status", "ping_s"), [(Fault.BAD_REQUEST, 400, 15.0), (Fault.HANG, 200, 0.1)])
-def test_who_waits_long_gets_pings_and_the_error_as_an_event(
-    tmp_path: Path, fault: Fault, status: int, ping_s: float
+def test_who_waits_long_gets_signs_of_life_and_the_error_after_them(
+    tmp_path: Path, fault: Fault, status: int, ping_s: float, streams: bool
 ) -> None:
     """The parts of the process, put together here with pings that come early."""
 
@@ -145,7 +146,7 @@ def test_who_waits_long_gets_pings_and_the_error_as_an_event(
         transport = httpx2.ASGITransport(Application(service, "secret", ping_s))
         headers = {"x-api-key": mint("secret", Caller("run1", "task_1", 1)), "anthropic-version": "1"}
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
-            response = await client.post("/v1/messages", json=body(stream=True))
+            response = await client.post("/v1/messages", json=body(stream=streams))
         watch.cancel()
         await service.runs.close_all()
         await endpoint.close()
@@ -155,8 +156,9 @@ def test_who_waits_long_gets_pings_and_the_error_as_an_event(
         response = asyncio.run(story(api))
     assert response.status_code == status
     if status == 200:
-        assert response.text.startswith('event: ping\ndata: {"type":"ping"}\n\n')
-        assert events_of(response.text)[-1]["error"]["type"] == "endpoint_silent"
+        assert response.text.startswith('event: ping\ndata: {"type":"ping"}\n\n' if streams else "\n\n")
+        error = events_of(response.text)[-1] if streams else response.json()
+        assert (error["type"], error["error"]["type"]) == ("error", "endpoint_silent")
 
 
 def test_neither_the_handle_nor_the_gateway_imports_what_is_slow() -> None:

@@ -76,11 +76,23 @@ def test_later_usage_replaces_earlier_unless_null() -> None:
     assert sse.assemble([{**events[0], "message": {"usage": None}}, {**events[1], "usage": None}])["usage"] == {}
 
 
-def test_a_cut_tool_input_becomes_empty() -> None:
-    cut = message([{"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "x" * 3000}}])
-    events = sse.parse(sse.stream_of(cut))
-    del events[3]
-    assert sse.assemble(events)["content"][0]["input"] == {}
+@pytest.mark.parametrize(
+    ("told", "stop_reason", "inputs"),
+    [
+        ('{"command": "x', "max_tokens", [{}]),
+        ('{"command": "x', "refusal", [{}]),
+        ("", "tool_use", [{}]),
+        ("{'command': ls}", "tool_use", []),
+        ("[1]", "tool_use", []),
+        ("[" * 100_000, "tool_use", []),
+    ],
+    ids=["cut", "refused", "none", "no JSON", "no object", "too deep"],
+)
+def test_a_tool_input_that_is_no_object(told: str, stop_reason: str, inputs: list[Any]) -> None:
+    call = {"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "ls"}}
+    events = sse.parse(sse.stream_of({**message([call]), "stop_reason": stop_reason}))
+    events[2]["delta"]["partial_json"] = told
+    assert [block["input"] for block in sse.assemble(events)["content"]] == inputs
 
 
 def test_the_output_tokens_of_the_first_event_are_none_of_the_answers() -> None:
