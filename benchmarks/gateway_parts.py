@@ -70,7 +70,7 @@ async def _caller(calls: Calls, number: int, samples: list[Json]) -> None:
     await asyncio.sleep(calls.latency_s * number / calls.callers)
     for turn in range(1, calls.each + 1):
         way = ("direct", "gateway")[(turn + number) % 2]
-        request = _request(calls, number, turn)
+        request = _request(calls, number, turn, stream=way == "direct")
         began = time.perf_counter()
         reader, writer = direct if way == "direct" else through
         writer.write(request)
@@ -79,13 +79,14 @@ async def _caller(calls: Calls, number: int, samples: list[Json]) -> None:
         samples.append({"way": way, "s": took, "status": int(head[9:12])})
 
 
-def _request(calls: Calls, number: int, turn: int) -> bytes:
+def _request(calls: Calls, number: int, turn: int, *, stream: bool) -> bytes:
+    """As an executor asks the gateway, without a stream, and the gateway the server, with one."""
     told = f"{number} {turn} "
     body = json.dumps(
         {
             "model": "claude-sonnet-5",
             "max_tokens": 16000,
-            "stream": True,
+            "stream": stream,
             "metadata": {"user_id": str(calls.latency_s)},
             "system": [{"type": "text", "text": "You build software."}],
             "messages": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from parallel_orchestrator.gateway import declined
 from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash, prefix_hash
 from parallel_orchestrator.records.token import Caller, verify
+from parallel_orchestrator.store import quick_json
 
 MAX_BODY = 32 * 2**20
 """Bytes; the API's own limit."""
@@ -76,7 +76,7 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
 
 def _object(data: bytes) -> Json:
     try:
-        body = json.loads(data)
+        body = quick_json.loads(data)
     except (ValueError, RecursionError) as error:
         raise declined.bad_request(f"the request body is not JSON: {error}") from None
     if not isinstance(body, dict):
@@ -87,7 +87,7 @@ def _object(data: bytes) -> Json:
 def _streaming(body: Json) -> bytes:
     """The body as it is sent on. Written anew, as a key that came twice must not mean two things."""
     try:
-        return json.dumps({**body, "stream": True}, ensure_ascii=False, separators=(",", ":")).encode()
+        return quick_json.dumps({**body, "stream": True})
     except (UnicodeEncodeError, RecursionError) as error:
         # A lone surrogate is legal in JSON text but in no UTF-8, so it could not be sent on.
         raise declined.bad_request(f"the request body cannot be sent on: {error}") from None

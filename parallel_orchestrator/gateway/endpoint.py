@@ -202,7 +202,7 @@ def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took
         return Fault("garbage", ambiguous=True, detail=f"events out of order: {error!r}")
     if not stop_reason:
         return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")
-    return Answered(text, str(model), str(stop_reason), usage, request_id, took)
+    return Answered(text, message, str(model), str(stop_reason), usage, request_id, took)
 
 
 def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:

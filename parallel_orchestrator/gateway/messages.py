@@ -47,6 +47,8 @@ class Answered:
 
     events: str
     """The endpoint's SSE text, verbatim."""
+    message: Json
+    """The Message object that they describe."""
     model: str
     stop_reason: str
     usage: Json

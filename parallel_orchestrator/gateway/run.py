@@ -7,14 +7,25 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.declined import Declined
 from parallel_orchestrator.gateway.ledger import Ledger, Stored
 from parallel_orchestrator.gateway.limiter import Limiter
-from parallel_orchestrator.gateway.messages import Ask, Endpoint, Slot
+from parallel_orchestrator.gateway.messages import Ask, Endpoint, Json, Slot
 from parallel_orchestrator.gateway.prices import PriceTable
 
 CallKey = tuple[Slot, str]
 """Slot and hash of the request: what makes two asks the same call."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A whole answer for its callers: where it lies on disk, and what it says."""
+
+    stored: Stored
+    events: str
+    message: Json
+    """What the events describe."""
 
 
 @dataclass(eq=False)
@@ -28,7 +39,7 @@ class Purchase:
     ended_by: Declined | None = None
     last_fault: str = ""
     """Why its last try failed."""
-    task: asyncio.Task[Stored] = field(init=False)
+    task: asyncio.Task[Delivery] = field(init=False)
 
     def end(self, why: Declined) -> None:
         """Stop trying. What is at the endpoint may have been billed, and is recorded so."""
@@ -58,6 +69,11 @@ class Run:
     def capped(self) -> bool:
         """Whether spending has a limit, so that every call needs a price."""
         return self.max_cost_usd is not None or self.task_max_cost_usd is not None
+
+    def delivery(self, stored: Stored) -> Delivery:
+        """An answer from the ledger. Raises DamagedState."""
+        events = self.ledger.events(stored)
+        return Delivery(stored, events, sse.assemble(sse.parse(events)))
 
     def spent_usd(self) -> float:
         """Answers, and doubtful calls at their bound."""

@@ -20,8 +20,7 @@ from typing import Any
 from parallel_orchestrator.gateway import declined, sse
 from parallel_orchestrator.gateway.asks import MAX_BODY, Headers, read_ask
 from parallel_orchestrator.gateway.declined import Declined
-from parallel_orchestrator.gateway.ledger import Stored
-from parallel_orchestrator.gateway.run import Run
+from parallel_orchestrator.gateway.run import Delivery
 from parallel_orchestrator.gateway.service import Service
 from parallel_orchestrator.records.errors import OrchestratorError
 
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Answer = tuple[Run, Stored]
 
 PING_S = 15.0
 """Between two signs of life, and until the headers go out without an outcome."""
@@ -75,13 +73,12 @@ class Application:
         answer = asyncio.create_task(self._service.ask(caller.run, ask))
         while not (await asyncio.wait([answer], timeout=self._ping_s))[0]:
             await response.ping()
-        run, stored = await answer
-        await response.answer(run.ledger.events(stored), stored)
+        await response.answer(await answer)
 
 
-def _message(events: str, stored: Stored) -> bytes:
-    times = {"endpoint_s": stored.endpoint_s, "waited_s": stored.waited_s}
-    return json.dumps({**sse.assemble(sse.parse(events)), "orchestrator": times}).encode()
+def _message(answer: Delivery) -> bytes:
+    times = {"endpoint_s": answer.stored.endpoint_s, "waited_s": answer.stored.waited_s}
+    return json.dumps({**answer.message, "orchestrator": times}).encode()
 
 
 async def _body(receive: Receive) -> bytes:
@@ -117,10 +114,10 @@ class Response:
         await self._begin()
         await self._write(_PING if self.streams else b"\n")
 
-    async def answer(self, events: str, stored: Stored) -> None:
+    async def answer(self, answer: Delivery) -> None:
         """All events at once, or the message that they make."""
-        await self._begin(stored.request_id)
-        await self._write(events.encode() if self.streams else _message(events, stored), last=True)
+        await self._begin(answer.stored.request_id)
+        await self._write(answer.events.encode() if self.streams else _message(answer), last=True)
 
     async def error(self, error: Declined) -> None:
         """The error: as a status while there is a choice."""

@@ -32,7 +32,7 @@ from parallel_orchestrator.gateway.limiter import MAX_HOLD_S, Limiter, backoff
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Outcome, Refusal, Verdict
 from parallel_orchestrator.gateway.permission import Permission
 from parallel_orchestrator.gateway.prefixes import Begun, Prefixes
-from parallel_orchestrator.gateway.run import Purchase, Run
+from parallel_orchestrator.gateway.run import Delivery, Purchase, Run
 from parallel_orchestrator.gateway.runs import Runs
 from parallel_orchestrator.gateway.silence import Silence
 from parallel_orchestrator.records.errors import CannotGoOn
@@ -52,8 +52,8 @@ class Service:
         self.runs = Runs(patience_s, spent_before_usd)
         self.permission = Permission(self.runs, max_cost_usd)
 
-    async def ask(self, run_id: str, ask: Ask) -> tuple[Run, Stored]:
-        """The run, and where in its ledger the answer to `ask` lies. Raises Declined.
+    async def ask(self, run_id: str, ask: Ask) -> Delivery:
+        """The answer to `ask`, which is on disk by then. Raises Declined.
 
         A caller that goes away is of no consequence: the call goes on, and the next ask finds it.
         """
@@ -61,9 +61,9 @@ class Service:
         stored = run.ledger.find(ask.slot, ask.hash)
         if stored is None:
             purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
-            stored = await asyncio.shield(purchase.task)
+            return await asyncio.shield(purchase.task)
         await run.ledger.on_disk(stored)
-        return run, stored
+        return run.delivery(stored)
 
     async def watch_silence(self) -> None:
         """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing of use."""
@@ -100,7 +100,7 @@ class Service:
         purchase.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return purchase
 
-    async def _buy(self, run: Run, purchase: Purchase) -> Stored:
+    async def _buy(self, run: Run, purchase: Purchase) -> Delivery:
         """Try until there is an answer. Raises Declined when there will be none."""
         purchase.running = True
         try:
@@ -108,7 +108,7 @@ class Service:
             call = run.ledger.new_call()
             for number in count(1):
                 outcome = await self._try(run, purchase, call, number)
-                if isinstance(outcome, Stored):
+                if isinstance(outcome, Delivery):
                     return outcome
                 self._check(run, purchase)
                 await asyncio.sleep(self._delay(outcome, number))
@@ -120,7 +120,7 @@ class Service:
         finally:
             del run.purchases[purchase.ask.slot, purchase.ask.hash]
 
-    async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Stored | Fault:
+    async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Delivery | Fault:
         """One try, when its turn has come. Raises Declined when another would not help."""
         ask = purchase.ask
         prefix = "" if run.endpoint.free else ask.prefix
@@ -135,7 +135,7 @@ class Service:
                     self._note(run, purchase, None)
                     stored = self._store(run, purchase, intent, outcome)
                     await run.ledger.on_disk(stored)
-                    return stored
+                    return Delivery(stored, outcome.events, outcome.message)
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
                     raise self._refused(outcome)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from parallel_orchestrator.store import quick_json
 
 Json = dict[str, Any]
 
@@ -25,15 +28,11 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[Json]:
         """The events that `data` completes. Raises BadEvent."""
+        whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        text = (whole + newline).decode("utf-8", errors="replace")
+        self._parts.append(text)
         # Only \n ends a line here: the JSON inside may hold U+2028 and the like, which str.splitlines would cut.
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        events = []
-        for line in lines:
-            text = line.decode("utf-8", errors="replace")
-            self._parts.append(text + "\n")
-            if text.startswith("data:"):
-                events.append(_object(text[5:]))
-        return events
+        return [_object(line[5:]) for line in text.split("\n") if line.startswith("data:")]
 
     def verbatim(self) -> str:
         """The whole text, ended by an empty line as every event is."""
@@ -48,7 +47,7 @@ def parse(text: str) -> list[Json]:
 
 def _object(text: str) -> Json:
     try:
-        event = json.loads(text)
+        event = quick_json.loads(text)
     except (ValueError, RecursionError):
         raise BadEvent(f"not JSON: data:{text!r}") from None
     if not isinstance(event, dict):
@@ -88,13 +87,13 @@ def assemble(events: Iterable[Json]) -> Json:
 
 def joined(events: Iterable[Json]) -> str:
     """What the deltas of a stream add up to, block by block: the same text however it was cut into pieces."""
-    pieces: dict[tuple[str, str], list[str]] = {}
+    pieces: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for event in events:
-        delta = event.get("delta")
+        delta, index = event.get("delta"), str(event.get("index"))
         for name, text in delta.items() if isinstance(delta, dict) else ():
             if isinstance(text, str):
-                pieces.setdefault((str(event.get("index")), name), []).append(text)
-    return "\n".join("".join(parts) for parts in pieces.values())
+                pieces[index, name].append(text)
+    return "\n".join(map("".join, pieces.values()))
 
 
 def _extend(block: Json, delta: Json) -> None:

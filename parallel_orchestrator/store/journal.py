@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store import redact
+from parallel_orchestrator.store import quick_json, redact
 from parallel_orchestrator.store.files import disk_error, sync_directory, write_all
 from parallel_orchestrator.store.paths import repair_hint
 from parallel_orchestrator.store.plain import escape_json
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_from_json = json.JSONDecoder().decode
 _SUM = b',"sum":"%08x"}'
 _SUM_LENGTH = len(_SUM % 0)
 _CHUNK = 65536
@@ -55,7 +54,7 @@ def decode(line: bytes) -> Record | None:
     if line[-_SUM_LENGTH:] != _SUM % zlib.crc32(body):
         return None
     try:
-        record = _from_json(body.decode() + "}")
+        record = quick_json.loads(body + b"}")
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None

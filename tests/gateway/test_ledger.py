@@ -15,7 +15,8 @@ from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Refusal
 from parallel_orchestrator.records.errors import DamagedState
 
 ASK = Ask(Slot("task_1", 1, 1), "work", 1, "claude-opus-5-5", 100, b"{}", "hash1")
-ANSWER = Answered("event: ping\ndata: {}\n\n\u2028ä", "claude-opus-5-5", "end_turn", {"output_tokens": 1}, "req_1", 1.5)
+EVENTS = "event: ping\ndata: {}\n\n\u2028ä"
+ANSWER = Answered(EVENTS, {}, "claude-opus-5-5", "end_turn", {"output_tokens": 1}, "req_1", 1.5)
 
 
 def buy(ledger: Ledger, ask: Ask, usd: float = 1.0) -> None:

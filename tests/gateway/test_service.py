@@ -118,10 +118,10 @@ def test_a_cancelled_asker_cancels_no_call(tmp_path: Path) -> None:
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(service.ask(RUN, ask), 0.1)
-        _, stored = await service.ask(RUN, ask)
+        answer = await service.ask(RUN, ask)
         await service.runs.close_all()
         await endpoint.close()
-        return stored
+        return answer.stored
 
     with FakeApi(latency_s=1.0) as api:
         assert asyncio.run(story(api)).endpoint_s >= 1.0

@@ -93,7 +93,7 @@ class Simulation(QueueMachine):
         ask = Ask(Slot("task_1", 1, self.turn), "work", self.turn, "m", 10, b"{}", f"h{self.turn}")
         intent = self.ledger.write_intent(self.ledger.new_call(), ask, 1, 2.0)
         if answered:
-            self.ledger.write_answer(intent, Answered("", "m", "end_turn", {}, None, 1.0), usd, None, 0.0)
+            self.ledger.write_answer(intent, Answered("", {}, "m", "end_turn", {}, None, 1.0), usd, None, 0.0)
         else:
             self._reopen()
 

@@ -34,7 +34,7 @@ class Calls:
         return self.ledger.write_intent(intent.call, intent.ask, number, intent.bound_usd)
 
     def answered(self, intent: Intent, usd: float | None = 0.5, recorded: float | None = None) -> None:
-        answer = Answered("event: ping\n\n", "m", "end_turn", USAGE, "req", 2.0)
+        answer = Answered("event: ping\n\n", {}, "m", "end_turn", USAGE, "req", 2.0)
         self.ledger.write_answer(intent, answer, usd, recorded, 0.25)
 
     def failed(self, intent: Intent, *, ambiguous: bool) -> None:

@@ -1,0 +1,28 @@
+"""JSON where it is read thousands of times: by msgspec, and by the standard library what that does not take.
+
+Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; files of ours and bodies of callers may hold
+them. Integers stay exact at any size in both.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def loads(data: bytes | str) -> Any:
+    """What `json.loads` gives. Raises ValueError, or RecursionError for what is nested too deep."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, ValueError):
+        return json.loads(data)
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON in UTF-8; keys are texts. Raises UnicodeEncodeError for lone surrogates, and RecursionError."""
+    return _encode(value)
