@@ -28,6 +28,10 @@ _STATUS = re.compile(rb"^(Threads|VmRSS|VmSwap):\s+(\d+)", re.MULTILINE)
 _PROPORTIONAL = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+)", re.MULTILINE)
 
 
+_OF_THE_SANDBOX = 65536
+"""Bytes that count for nothing: the sandbox holds its options in a nameless file while it is set up."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The most that one command may take up, with all that it starts."""
@@ -59,7 +63,7 @@ class Watch:
         """Why the command has to be ended; empty while it keeps within its limits."""
         before = self._taken(2 * limits.files, 2 * limits.written)
         self.refusal = self._beyond(before, 2)
-        self._most = max(before[0], limits.files), max(before[1], limits.written)
+        self._most = max(before[0], limits.files), max(before[1], limits.written) + _OF_THE_SANDBOX
         self._next_look = self._next_walk = 0.0
 
     def allows(self, proc: Path, processes: Callable[[], Sequence[int]]) -> bool:
