@@ -34,10 +34,10 @@ class ReplayEndpoint:
             return self._exhausted(ask)
         content, stop_reason = told_for(json.loads(ask.body), answer.content, answer.stop_reason)
         await asyncio.sleep(answer.latency_s / self._speed)
-        message = self._message(answer, content, stop_reason)
+        events = sse.stream_of(self._message(answer, content, stop_reason))
         return Answered(
-            events=sse.stream_of(message),
-            message=message,
+            events=events,
+            message=sse.assemble(sse.parse(events)),  # as it will be read back
             model=self._recording.model,
             stop_reason=stop_reason,
             usage=dict(answer.usage),

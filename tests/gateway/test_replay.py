@@ -6,14 +6,15 @@ import pytest
 from pydantic import JsonValue
 
 from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording, dump
-from tests.fake_api import text, tool_use
+from tests.fake_api import Block, text, tool_use
 from tests.gateway.support import MODEL, RUN, events_of, gateway
 
 USAGE: dict[str, JsonValue] = {"input_tokens": 1000, "output_tokens": 100, "cache_read_input_tokens": 0}
 CONTENT = [text("größe\u2028" + "x" * 5000), tool_use("toolu_1", "bash", command="echo 'ä' | cat")]
+THOUGHT = {"type": "thinking", "thinking": "hm"}
 
 
-def recording(folder: Path, latency_s: float = 0.0, turns: int = 2) -> Path:
+def recording(folder: Path, latency_s: float = 0.0, turns: int = 2, content: list[Block] = CONTENT) -> Path:
     answers = [
         RecordedAnswer(
             task="task_1",
@@ -22,7 +23,7 @@ def recording(folder: Path, latency_s: float = 0.0, turns: int = 2) -> Path:
             latency_s=latency_s,
             stop_reason="tool_use",
             usage=USAGE,
-            content=CONTENT,
+            content=content,
         )
         for phase in ("work", "repair 1")
         for turn in range(1, turns + 1)
@@ -43,6 +44,14 @@ def test_answers_come_by_task_phase_and_turn_whatever_is_asked(tmp_path: Path) -
         streamed = events_of(gw.ask(2).text)
         assert [event["type"] for event in streamed[:2]] == ["message_start", "content_block_start"]
         assert streamed[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_an_answer_is_the_same_from_memory_and_from_the_ledger(tmp_path: Path) -> None:
+    with gateway(tmp_path) as gw:
+        gw.open(recording=recording(tmp_path, content=[THOUGHT, *CONTENT]))
+        first, again = (gw.ask(1, stream=False).json() for _ in range(2))
+        assert first == again
+        assert len(gw.records("answer")) == 1
 
 
 def test_a_replay_costs_nothing_and_says_what_it_once_cost(tmp_path: Path) -> None:
