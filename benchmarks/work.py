@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_orchestrator.agent.client import ModelClient
@@ -16,8 +17,21 @@ clients: list[ModelClient] = []
 """Kept, as an executor keeps its own while it works."""
 
 
-def sleeper(seconds: dict[str, float]) -> Work:
-    """Sleep for as long as each task takes; the result is always taken."""
+@dataclass(frozen=True)
+class Sleeping:
+    """How long each task takes; and how many workers begin together, which note that they are up in `folder`."""
+
+    seconds: dict[str, float]
+    folder: Path
+    workers: int
+
+
+def sleeper(sleeping: Sleeping) -> Work:
+    """Once all workers are up, sleep for as long as each task takes; the result is always taken."""
+    seconds = sleeping.seconds
+    note_up(str(sleeping.folder))
+    while len(list(sleeping.folder.glob("up.*"))) < sleeping.workers:
+        time.sleep(0.02)
 
     def work(job: Job) -> Outcome:
         time.sleep(seconds[job.claim.task])
@@ -25,12 +39,6 @@ def sleeper(seconds: dict[str, float]) -> Work:
         return Outcome(TaskState.MERGED)
 
     return work
-
-
-def sleeper_unsynced(seconds: dict[str, float]) -> Work:
-    """The same without the sync that makes a finished task durable."""
-    without_sync()
-    return sleeper(seconds)
 
 
 def without_sync() -> None:

@@ -1,7 +1,7 @@
 """This program: its queue, its supervisor and its worker processes; the work sleeps, and the result is always taken.
 
-Durations are measured between the queue's own records, on the clock that all processes share: from the first claim to
-the last task that is merged, every merge synced to disk.
+Durations are measured between the queue's own records, on the clock that all processes share: from the first claim,
+when all workers are up, to the last task that is merged, every merge synced to disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import Job, answer
-from benchmarks.work import sleeper
+from benchmarks.work import Sleeping, sleeper
 from orchestrator import PRELOAD
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
@@ -37,7 +37,8 @@ def warm_up(folder: Path) -> None:
 def supervise(folder: Path, graph: TaskGraph, executors: int, seconds: dict[str, float]) -> dict[str, float]:
     """Have the plan done; seconds until the first claim, from there to the last merge, and all in all."""
     lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
-    force = Workforce(executors, WorkSource(sleeper, seconds), WITH_WORKS, lock)
+    sleeping = Sleeping(seconds, folder, min(executors, len(graph.nodes)))
+    force = Workforce(executors, WorkSource(sleeper, sleeping), WITH_WORKS, lock)
     run = RunDirectory(folder)
     begun = time.monotonic()
     Supervisor(Alone(Member(run, graph, Surroundings("off"))), force, lambda _: None).supervise()

@@ -43,7 +43,7 @@ class LiveEndpoint:
 
     def __init__(self, base_url: str, credential: Credential | None, silence: Silence) -> None:
         longest = min(silence.patience_s, _LONGEST_SILENCE_S)
-        self._url = base_url.rstrip("/") + "/v1/messages"
+        self._url = httpx2.URL(base_url.rstrip("/") + "/v1/messages")  # taken apart once, not at each call
         self._credential = credential
         self._renewing = asyncio.Lock()
         self._renews = True
@@ -108,7 +108,7 @@ class LiveEndpoint:
             "anthropic-version": "2023-06-01",
             **(self._credential.headers(ask.headers) if self._credential else ask.headers),
         }
-        url = f"{self._url}?{ask.query}" if ask.query else self._url
+        url = self._url.copy_with(query=ask.query.encode()) if ask.query else self._url
         async with (
             self._clients.lend() as client,
             client.stream("POST", url, content=ask.body, headers=headers) as response,

@@ -59,6 +59,7 @@ class Gateway:
                 access_log=False,
                 lifespan="off",
                 ws="none",
+                proxy_headers=False,
                 timeout_keep_alive=600,  # the caller's pool closes first, so none meets a connection just closed
                 timeout_graceful_shutdown=_GOODBYE_S,
             )
