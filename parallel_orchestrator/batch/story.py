@@ -150,9 +150,9 @@ class Batch:
 
     def _stops(self, report: Report) -> bool:
         """Whether an executor's error stops everything. One that stops a single scenario is seen to."""
-        if report.member is None or isinstance(report.error, STOPS_EVERYTHING):
+        if report.run is None or isinstance(report.error, STOPS_EVERYTHING):
             return True
-        entry = self._by_root[report.member.run.root]
+        entry = self._by_root[report.run]
         if report.error is not None and self._leaves(entry):
             self._finishers.do(partial(self._stop, entry, report.error))
         return False

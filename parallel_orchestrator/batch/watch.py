@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from parallel_orchestrator.records.errors import OrchestratorError
@@ -14,7 +15,6 @@ from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing,
 from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.report.watch import Figures, Gateway, Part
 from parallel_orchestrator.store.batchlog import BatchReplica, ScenarioState, ScenarioStatus
-from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
 
@@ -44,7 +44,8 @@ class Slot(Protocol):
 
     number: int
     task: str | None
-    member: Member | None
+    run: Path | None
+    """Root of the run that `task` is of."""
     doing: str
     since: float
 
@@ -146,9 +147,9 @@ class BatchWatch:
         return [self._row(slot, now) for slot in sorted(slots, key=lambda slot: slot.number)]
 
     def _row(self, slot: Slot, now: float) -> Row:
-        if not slot.task or not slot.member:
+        if not slot.task or not slot.run:
             return Row(slot.number, None, "", slot.doing, now - slot.since)
-        folder = slot.member.run.root.name
+        folder = slot.run.name
         part = next((part for part in self._parts.values() if part.folder == folder), None)
         if part is None:  # closed under its executor
             return Row(slot.number, f"{folder}/{slot.task}", "", slot.doing, now - slot.since)

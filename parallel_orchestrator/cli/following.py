@@ -101,7 +101,7 @@ class Slot:
 
     number: int
     task: str | None = None
-    member: Member | None = None
+    run: Path | None = None
     doing: str = "idle"
     since: float = 0.0
 
@@ -120,7 +120,7 @@ class Executors:
             status.claim.executor: Slot(
                 status.claim.executor,
                 status.claim.task,
-                member,
+                member.run.root,
                 doing(member.run, status.claim, self._turns(member.run, status.claim)),
                 time.monotonic() - held_s(status),
             )

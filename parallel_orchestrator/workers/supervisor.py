@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
@@ -48,7 +49,7 @@ class Slot:
     process: BaseProcess
     reports: Connection
     task: str | None = None
-    member: Member | None = None
+    run: Path | None = None
     doing: str = "starting"
     since: float = 0.0
     deadline: float | None = None
@@ -168,7 +169,7 @@ class Supervisor:
             report: Report = slot.reports.recv()
         except (EOFError, OSError):
             return False
-        slot.task, slot.member, slot.doing, slot.since = report.task, report.member, report.doing, time.monotonic()
+        slot.task, slot.run, slot.doing, slot.since = report.task, report.run, report.doing, time.monotonic()
         slot.deadline = None if report.within_s is None else slot.since + report.within_s + HANG_GRACE_S
         if report.error is not None and self._stops(report):
             self._error = self._error or report.error

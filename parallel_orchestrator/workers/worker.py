@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import (
@@ -53,8 +54,8 @@ class Report:
     """Seconds in which the next report must come, or the worker counts as hung. None: no limit."""
     error: OrchestratorError | None = None
     """Set when the run of this task, or everything, has to stop."""
-    member: Member | None = None
-    """The run that `task` belongs to."""
+    run: Path | None = None
+    """Root of the run that `task` belongs to."""
 
 
 class Job:
@@ -139,7 +140,7 @@ class Worker:
             self._give_back(hold, str(error))
         except (CannotGoOn, UsageError, DamagedState) as error:
             # The supervisor hears it before the task is free again: no fellow may run into the same wall.
-            self._send(Report(self.executor, hold.claim.task, "stopped", error=error, member=hold.member))
+            self._send(Report(self.executor, hold.claim.task, "stopped", error=error, run=hold.member.run.root))
             self._wait_for_stop(hold.member)
             self._give_back(hold, str(error))
         except Exception as error:
@@ -161,8 +162,8 @@ class Worker:
 
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
         """Tell the supervisor."""
-        task, member = (hold.claim.task, hold.member) if hold else (None, None)
-        self._send(Report(self.executor, task, doing, within_s, member=member))
+        task, run = (hold.claim.task, hold.member.run.root) if hold else (None, None)
+        self._send(Report(self.executor, task, doing, within_s, run=run))
 
     def _send(self, report: Report) -> None:
         try:

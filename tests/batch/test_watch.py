@@ -13,7 +13,6 @@ from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.report.console import PlainView
 from parallel_orchestrator.report.snapshot import Snapshot, counts_text
 from parallel_orchestrator.store.batchlog import BatchLog
-from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.plan_file import plan_text
@@ -42,8 +41,7 @@ def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.C
     write_whole(story.run.plan, plan_text(story.plan))
     watch = BatchWatch(view, batch, {"shop": "Build a shop"})
 
-    member = Member(story.run, story.plan.graph(), Surroundings("off"))
-    slots = [Slot(2, "task_1", member), Slot(1)]
+    slots = [Slot(2, "task_1", story.run.root), Slot(1)]
 
     def look() -> Snapshot:
         time.sleep(0.26)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,15 @@ import pytest
 from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.store.board import Alone, Member
+from parallel_orchestrator.store.board import Alone, Board, Member
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.process import process_birth
 from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.workers.forking import InheritedDescriptor
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
-from parallel_orchestrator.workers.worker import WorkSource
+from parallel_orchestrator.workers.worker import Worker, WorkerPipes, WorkSource
 from tests.workers.works import Settings, touching
 
 
@@ -178,6 +182,19 @@ def _journal(folder: Path) -> list[dict[str, object]]:
     from parallel_orchestrator.store.journal import read_all
 
     return read_all(RunDirectory(folder).queue)
+
+
+def test_a_report_is_small_however_large_the_plan(tmp_path: Path) -> None:
+    source = Alone(Member(RunDirectory(tmp_path), _graph(*map(str, range(1000))), Surroundings("off")))
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    nothing = InheritedDescriptor(-1)
+    with closing(Board(source)) as board:
+        board.look()
+        worker = Worker(1, board, lambda job: Outcome(TaskState.MERGED), WorkerPipes(writer, *[nothing] * 4))
+        worker.report(board.claim(1), "starting")
+        assert len(reader.recv_bytes()) < 1000
+    for end in (reader, writer):
+        end.close()
 
 
 def test_a_supervisor_that_never_supervised_holds_no_pipe(tmp_path: Path) -> None:
