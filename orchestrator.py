@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("parallel_orchestrator.orchestrator")
 
 PRELOAD = ("planner_agent", "executor_agent", "parallel_orchestrator.agent.preload")
-"""What the fork server imports once, so that planner and executors have it."""
+"""What the fork server imports once, so that planner and executors have it. The last one freezes all for good."""
 
 MOST_AHEAD = 16
 """Up to so many executors have sandboxes waiting for them; beyond, the memory is better left to others."""

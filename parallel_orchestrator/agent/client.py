@@ -36,7 +36,7 @@ PATIENCE_S = 120.0
 """How long the gateway may be away in one stretch."""
 
 _SILENCE_S = 60.0
-"""The gateway pings every 15 s; a connection without a byte for so long is dead."""
+"""The gateway gives a sign of life every 15 s; a connection without a byte for so long is dead."""
 _MAX_BROKEN = 5
 """Answers in a row that begin and then break off."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
@@ -158,31 +158,36 @@ class ModelClient:
         import httpx2
 
         begun = False
-        known: Any = {name: value for name, value in request.items() if name in _ARGUMENTS}
-        more = {name: value for name, value in request.items() if name not in _ARGUMENTS} or None
+        arguments: Any = {name: value for name, value in request.items() if name in _ARGUMENTS}
+        extra = {name: value for name, value in request.items() if name not in _ARGUMENTS} or None
         # No stream: the gateway has the answer whole before it says a word of it (decision 0014).
         create = self._sdk.messages.with_streaming_response.create
         try:
-            with create(**known, extra_headers=headers, extra_body=more) as response:
+            with create(**arguments, extra_headers=headers, extra_body=extra) as response:
                 begun = True
-                message: dict[str, Any] = json.loads(response.read())
+                told = response.read()
         except anthropic.APIStatusError as error:
             raise _meaning(str(error.type or ""), error.api_message or str(error), error.status_code) from error
-        except (anthropic.AnthropicError, httpx2.HTTPError, ValueError) as error:
+        except (anthropic.AnthropicError, httpx2.HTTPError) as error:
             raise _Fault(f"{type(error).__name__}: {error}", begun=begun) from error
-        if message["type"] == "error":  # found out after the first sign of life, so without a status of its own
-            raise _meaning(message["error"]["type"], message["error"]["message"], response.status_code)
-        return _answer(message)
+        except ValueError as error:
+            raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
+        return _answer(told, response.status_code)
 
 
-def _answer(message: Mapping[str, Any]) -> Answer:
-    # Fields of a block that are null mean nothing, and are not sent back.
-    content = [{name: value for name, value in block.items() if value is not None} for block in message["content"]]
+def _answer(told: bytes, status: int) -> Answer:
+    """What the gateway said. Raises what `_meaning` gives, and _Fault for what is no JSON."""
+    try:
+        message = json.loads(told)
+    except ValueError as error:
+        raise _Fault(f"{type(error).__name__}: {error}", begun=True) from error
+    if message.get("type") == "error":  # found out after the first sign of life, so without a status of its own
+        raise _meaning(message["error"]["type"], message["error"]["message"], status)
     return Answer(
-        content=_clean(content),
+        content=_clean(message["content"]),
         stop_reason=message["stop_reason"],
         usage=message["usage"],
-        model=message.get("model", ""),
+        model=message.get("model") or "",
         endpoint_s=message["orchestrator"]["endpoint_s"],
         waited_s=message["orchestrator"]["waited_s"],
     )

@@ -16,9 +16,8 @@ from parallel_orchestrator.records.errors import EndpointUnavailable
 # The SDK makes thousands of classes that stay: looking for garbage among them takes a fifth of the time, and in each
 # worker it would write to the memory that they share.
 gc.disable()
-client = ModelClient(Path("/nobody/listens"), "none", patience_s=0)
-with contextlib.suppress(EndpointUnavailable):
-    client.ask({"model": "none", "max_tokens": 1, "messages": []}, turn=1, phase="work", phase_turn=1)
-client.close()
+_nobody_there = contextlib.suppress(EndpointUnavailable)
+with contextlib.closing(ModelClient(Path("/nobody/listens"), "none", patience_s=0)) as _client, _nobody_there:
+    _client.ask({"model": "none", "max_tokens": 1, "messages": []}, turn=1, phase="work", phase_turn=1)
 gc.freeze()
 gc.enable()

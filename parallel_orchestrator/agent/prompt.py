@@ -136,7 +136,7 @@ def claude_code_texts(requirement: str, plan: Plan, task: Task) -> tuple[str, st
 
 
 def build_request(conversation: Conversation) -> dict[str, Any]:
-    """The next request of a conversation: arguments of `messages.stream`, made of its transcript alone."""
+    """The next request of a conversation: arguments of `messages.create`, made of its transcript alone."""
     start = conversation.start
     if start.get("backend") == "claude-code":
         return claude_code_request(start, conversation.messages, conversation.discarded_cuts)

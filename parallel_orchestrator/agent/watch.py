@@ -24,12 +24,11 @@ _SHARE = 20
 Processes that multiply make each look slower: whoever then looks less often loses the race for good.
 """
 
-_STATUS = re.compile(rb"^(Threads|VmRSS|VmSwap):\s+(\d+)", re.MULTILINE)
-_PROPORTIONAL = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+)", re.MULTILINE)
-
-
 _OF_THE_SANDBOX = 65536
 """Bytes that count for nothing: the sandbox holds its options in a nameless file while it is set up."""
+
+_STATUS = re.compile(rb"^(Threads|VmRSS|VmSwap):\s+(\d+)", re.MULTILINE)
+_PROPORTIONAL = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

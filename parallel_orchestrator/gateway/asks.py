@@ -56,6 +56,10 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
     body = _object(data)
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise declined.bad_request("model: Field required")
+    try:
+        digest, prefix = body_hash(body), prefix_hash(body)
+    except RecursionError:
+        raise declined.bad_request("the request body is nested too deep") from None
     turn = headers.number("x-orchestrator-turn")
     # A caller that counts no turns is given a count by the service, which knows its earlier answers.
     phase_turn = headers.number("x-orchestrator-phase-turn") or turn or 0
@@ -65,10 +69,11 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
         phase_turn=phase_turn if turn else 0,
         model=body["model"],
         max_tokens=body["max_tokens"] if isinstance(body.get("max_tokens"), int) else 0,
-        body=_streaming(body),
-        hash=body_hash(body),
+        # Written anew, as a key that came twice must not mean two things.
+        body=quick_json.dumps({**body, "stream": True}),
+        hash=digest,
         query=query,
-        prefix=prefix_hash(body),
+        prefix=prefix,
         headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
     )
     return ask, bool(body.get("stream"))
@@ -76,18 +81,9 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
 
 def _object(data: bytes) -> Json:
     try:
-        body = quick_json.loads(data)
+        body = quick_json.strict(data)
     except (ValueError, RecursionError) as error:
         raise declined.bad_request(f"the request body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise declined.bad_request("the request body is not a JSON object")
     return body
-
-
-def _streaming(body: Json) -> bytes:
-    """The body as it is sent on. Written anew, as a key that came twice must not mean two things."""
-    try:
-        return quick_json.dumps({**body, "stream": True})
-    except (UnicodeEncodeError, RecursionError) as error:
-        # A lone surrogate is legal in JSON text but in no UTF-8, so it could not be sent on.
-        raise declined.bad_request(f"the request body cannot be sent on: {error}") from None

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.gateway.cleaning import without_secrets
 from parallel_orchestrator.gateway.clients import Clients
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal
 from parallel_orchestrator.gateway.renewal import renewed
@@ -162,17 +163,12 @@ def _redacted(outcome: Outcome) -> Outcome:
 
     No file can hold those.
     """
-    cleaned = {field.name: _writable(redact.known(getattr(outcome, field.name))) for field in fields(outcome)}
-    return replace(outcome, **cleaned)
+    unclean = [field.name for field in fields(outcome) if field.name not in _CLEAN]
+    return replace(outcome, **{name: _writable(redact.known(getattr(outcome, name))) for name in unclean})
 
 
-def _in_one_piece(events: list[Json], text: str, message: Json) -> str:
-    """The text of the events as it came; when a secret lies in them in several pieces, that of the message without it.
-
-    `message` is what the events make.
-    """
-    joined = sse.joined(events)
-    return text if redact.known(joined) == joined else sse.stream_of(redact.known(message))
+_CLEAN = frozenset({"events", "message"})
+"""Of a whole answer, by `without_secrets`."""
 
 
 def _writable(value: Any) -> Any:
@@ -197,8 +193,8 @@ def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took
         message = sse.assemble(events)
         stop_reason, usage, model = message["stop_reason"], message["usage"], message.get("model") or ask.model
         json.dumps([stop_reason, usage, model], ensure_ascii=False).encode()  # or it could not be recorded
-        text = _in_one_piece(events, text, message)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        text, message = without_secrets(events, text, message)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
         return Fault("garbage", ambiguous=True, detail=f"events out of order: {error!r}")
     if not stop_reason:
         return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")

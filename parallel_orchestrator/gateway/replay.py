@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.gateway.cleaning import without_secrets
 from parallel_orchestrator.gateway.dialect import told_for
 from parallel_orchestrator.gateway.messages import Answered, Ask, Json, Outcome, Refusal
 from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording
@@ -34,10 +35,12 @@ class ReplayEndpoint:
             return self._exhausted(ask)
         content, stop_reason = told_for(json.loads(ask.body), answer.content, answer.stop_reason)
         await asyncio.sleep(answer.latency_s / self._speed)
-        events = sse.stream_of(self._message(answer, content, stop_reason))
+        text = sse.stream_of(self._message(answer, content, stop_reason))
+        events = sse.parse(text)
+        text, message = without_secrets(events, text, sse.assemble(events))
         return Answered(
-            events=events,
-            message=sse.assemble(sse.parse(events)),  # as it will be read back
+            events=text,
+            message=message,
             model=self._recording.model,
             stop_reason=stop_reason,
             usage=dict(answer.usage),

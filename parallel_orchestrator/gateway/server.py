@@ -1,7 +1,7 @@
 """The HTTP side: a raw ASGI application on a Unix socket.
 
-    POST /v1/messages             token of an attempt       the Messages API, streamed or not; a message that is not has
-                                                            {"endpoint_s", "waited_s"} as `orchestrator`, too
+    POST /v1/messages             token of an attempt       the Messages API, streamed or not; a whole message also has
+                                                            `orchestrator`: {"endpoint_s", "waited_s"}
     GET  /orchestrator/status     the gateway's secret      money, load, waiting
 
 Errors have the API's form, and a status of their own when they are known within 15 seconds. Who waits longer gets a

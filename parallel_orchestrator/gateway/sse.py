@@ -11,6 +11,12 @@ from parallel_orchestrator.store import quick_json
 
 Json = dict[str, Any]
 
+CUT = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
+"""Stop reasons after which the last thing said may be a part of something."""
+
+_DEEPEST = 100
+"""Levels of a tool's input. The Messages API's own tools have one."""
+
 _PIECE = 2000
 """Characters in one delta of a synthesised stream."""
 
@@ -59,8 +65,9 @@ def assemble(events: Iterable[Json]) -> Json:
     """The Message object that a stream of events describes.
 
     Usage figures of later events replace earlier ones unless they are null. The output tokens of the first event are
-    no figure of the whole answer, and left out. A tool input that is no JSON object becomes an empty one where the
-    answer was cut; in a whole answer it leaves nothing to act on, so that one has no content.
+    no figure of the whole answer, and left out, as are null fields of a block: they mean nothing, and not every
+    endpoint takes them back. A tool input that is no JSON object becomes an empty one where the answer was cut; in a
+    whole answer it leaves nothing to act on, so that one has no content.
     """
     message: Json = {}
     for event in events:
@@ -69,19 +76,18 @@ def assemble(events: Iterable[Json]) -> Json:
                 usage = {k: v for k, v in (event["message"].get("usage") or {}).items() if k != "output_tokens"}
                 message = {**event["message"], "content": [], "usage": usage}
             case "content_block_start":
-                message["content"].append(dict(event["content_block"]))
+                message["content"].append({k: v for k, v in event["content_block"].items() if v is not None})
             case "content_block_delta":
                 _extend(message["content"][event["index"]], event["delta"])
             case "message_delta":
                 message.update(event["delta"])
                 message["usage"].update({k: v for k, v in (event.get("usage") or {}).items() if v is not None})
-    calls = [block for block in message.get("content", ()) if "partial_json" in block]
-    for block in calls:
-        block["input"] = _object_or_none(block.pop("partial_json"))
-    if message.get("stop_reason") == "tool_use" and any(block["input"] is None for block in calls):
-        return {**message, "content": []}
-    for block in calls:
-        block["input"] = block["input"] or {}
+    for block in message.get("content", ()):
+        if told := block.pop("partial_json", ""):
+            value = _object_or_none(told)
+            if value is None and message.get("stop_reason") not in CUT:
+                return {**message, "content": []}
+            block["input"] = value or {}
     return message
 
 
@@ -111,11 +117,17 @@ def _extend(block: Json, delta: Json) -> None:
 
 
 def _object_or_none(text: str) -> Json | None:
+    """The object that it is the JSON of, to the letter: what every JSON library can write again."""
     try:
-        value = json.loads(text or "{}")
+        value = quick_json.strict(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not _is_deeper(value, _DEEPEST) else None
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def stream_of(message: Json) -> str:

@@ -23,6 +23,17 @@ def loads(data: bytes | str) -> Any:
         return json.loads(data)
 
 
+def strict(data: bytes | str) -> Any:
+    """The same, of JSON to the letter. Raises ValueError also for lone surrogates, NaN and numbers beyond a float."""
+    try:
+        return _decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
 def dumps(value: Any) -> bytes:
-    """Compact JSON in UTF-8; keys are texts. Raises UnicodeEncodeError for lone surrogates, and RecursionError."""
+    """Compact JSON in UTF-8; keys are texts, and NaN and infinity become null.
+
+    Raises UnicodeEncodeError for lone surrogates, and RecursionError.
+    """
     return _encode(value)

@@ -106,11 +106,13 @@ def test_answers_that_break_off_for_ever(gateway: Gateway, client: ModelClient) 
     assert len(gateway.asked()) == 5
 
 
-def test_what_is_null_is_not_sent_back(gateway: Gateway, client: ModelClient) -> None:
-    call = {"type": "tool_use", "id": "a", "name": "bash", "input": {"timeout": None}}
-    gateway.will_reply({1: [{"content": [{"type": "text", "text": "hello", "citations": None}, call]}]})
+def test_what_cannot_be_written_as_json_is_refused_at_once(gateway: Gateway, client: ModelClient) -> None:
+    gateway.will_reply({1: [HELLO]})
     gateway.start()
-    assert ask(client).content == [{"type": "text", "text": "hello"}, call]
+    for content in (float("inf"), "\ud800"):
+        with pytest.raises(errors.RequestRefused, match="cannot be written as JSON"):
+            ask(client, messages=[{"role": "user", "content": content}])
+    assert ask(client).content == HELLO["content"]
 
 
 @pytest.mark.parametrize("late", [False, True])

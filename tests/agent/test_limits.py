@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -118,6 +119,20 @@ def test_files_are_limited_in_number(runner: BubblewrapRunner | PlainRunner, fol
 def test_links_to_one_file_count_once(runner: BubblewrapRunner | PlainRunner, folder: Path) -> None:
     done = sh(limited(runner, written=64 * MIB), folder, "yes | head -c 20M > a; for i in 1 2 3 4; do ln a a$i; done")
     assert (done.code, done.output) == (0, "")
+
+
+def test_what_a_sandbox_holds_open_while_it_is_set_up_is_no_addition(folder: Path) -> None:
+    (folder / "a").write_bytes(b"x" * 2000)
+    watch = Watch(Limits(written=1500), [folder])
+    with tempfile.TemporaryFile() as options:
+        options.write(b"x" * 4096)
+        options.flush()
+        watch.look_at_files([Path(f"/proc/{os.getpid()}")])
+        assert watch.verdict == ""
+        options.write(b"x" * 2**20)
+        options.flush()
+        watch.look_at_files([Path(f"/proc/{os.getpid()}")])
+        assert "holds more than" in watch.verdict
 
 
 @in_both

@@ -223,7 +223,7 @@ def test_an_answer_that_says_nothing_is_asked_for_again(setting: Setting, empty:
     assert script.keys[2] == (3, "work", 3)
 
 
-@pytest.mark.parametrize("stop", ["end_turn", "unreadable"])
+@pytest.mark.parametrize("stop", ["end_turn", "tool_use"])
 def test_saying_nothing_for_ever_fails(setting: Setting, stop: str) -> None:
     assert setting.run(Script(*3 * [([], stop)])).reason == "3 answers in a row said nothing"
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.credential import Credential
-from tests.fake_api import KEY, Answer, FakeApi, text, tool_use
+from tests.fake_api import KEY, Answer, Block, FakeApi, text, tool_use
 from tests.gateway.support import Setup, gateway
 
 LATE = f"{'x' * 975} {KEY}"
 """Cut short after 1,000 characters, it ends in the first half of the key."""
 OTHER = "another-secret-0123456789"
+DIGITS = "918273645546372819"
 
 
 @contextmanager
@@ -93,6 +94,25 @@ def test_a_value_in_two_pieces_of_a_stream_is_one_value(tmp_path: Path) -> None:
         for turn, content in enumerate(contents):
             _assert_answer_clean(gw, turn, content)
         _assert_clean(_written(tmp_path))
+
+
+@pytest.mark.parametrize("spelt", [f'{{"a": "{OTHER}"}}'.replace("-", "\\u002d"), f'{{"a": {DIGITS}}}'])
+def test_a_value_spelt_in_another_way_is_told_to_nobody(spelt: str, tmp_path: Path) -> None:
+    def spell(events: list[Block]) -> list[Block]:
+        deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+        for delta, told in zip(deltas, (spelt, *[""] * len(deltas)), strict=False):
+            delta["partial_json"] = told
+        return events
+
+    answer = Answer([tool_use("toolu_1", "bash", command="ls")], tamper=spell)
+    with FakeApi(lambda body: answer) as api, gateway(tmp_path, api, secrets=(OTHER, DIGITS)) as gw:
+        gw.open()
+        first, again = (gw.ask(1, stream=False).json() for _ in range(2))
+        assert first == again
+        for told in (json.dumps(first), _written(tmp_path), gw.ask(1).text):
+            assert DIGITS not in told
+            assert OTHER not in told
+            assert "u002d" not in told
 
 
 def _turn(body: dict[str, object]) -> int:

@@ -47,10 +47,12 @@ def test_answers_come_by_task_phase_and_turn_whatever_is_asked(tmp_path: Path) -
 
 
 def test_an_answer_is_the_same_from_memory_and_from_the_ledger(tmp_path: Path) -> None:
-    with gateway(tmp_path) as gw:
-        gw.open(recording=recording(tmp_path, content=[THOUGHT, *CONTENT]))
+    secret = "very-secret-value-42"
+    with gateway(tmp_path, secrets=(secret,)) as gw:
+        gw.open(recording=recording(tmp_path, content=[THOUGHT, *CONTENT, text(f"key {secret} here")]))
         first, again = (gw.ask(1, stream=False).json() for _ in range(2))
         assert first == again
+        assert first["content"][-1] == text("key [credential] here")
         assert len(gw.records("answer")) == 1
 
 

@@ -85,14 +85,31 @@ def test_later_usage_replaces_earlier_unless_null() -> None:
         ("{'command': ls}", "tool_use", []),
         ("[1]", "tool_use", []),
         ("[" * 100_000, "tool_use", []),
+        ('{"a":' + "[" * 300 + "]" * 300 + "}", "tool_use", []),
+        ('{"seconds": 1e400}', "tool_use", []),
+        ('{"seconds": NaN}', "tool_use", []),
+        ('{"command": "\\ud800"}', "tool_use", []),
+        ("{'command': ls}", "end_turn", []),
     ],
-    ids=["cut", "refused", "none", "no JSON", "no object", "too deep"],
+    ids=[
+        *("cut", "refused", "none", "no JSON", "no object", "far too deep", "too deep"),
+        *("no float", "no number", "no text", "no JSON at another end"),
+    ],
 )
 def test_a_tool_input_that_is_no_object(told: str, stop_reason: str, inputs: list[Any]) -> None:
     call = {"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "ls"}}
     events = sse.parse(sse.stream_of({**message([call]), "stop_reason": stop_reason}))
     events[2]["delta"]["partial_json"] = told
     assert [block["input"] for block in sse.assemble(events)["content"]] == inputs
+
+
+def test_a_tool_input_that_comes_with_the_block_stays() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "ls"}, "caller": None}
+    events = sse.parse(sse.stream_of({**message([call]), "stop_reason": "tool_use"}))
+    events[1]["content_block"]["input"] = call["input"]
+    events[2]["delta"]["partial_json"] = ""
+    (block,) = sse.assemble(events)["content"]
+    assert block == {"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "ls"}}
 
 
 def test_the_output_tokens_of_the_first_event_are_none_of_the_answers() -> None:
