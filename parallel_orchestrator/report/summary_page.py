@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.account import closing_account
 from parallel_orchestrator.report.summary import RunState
 from parallel_orchestrator.store.files import write_whole
@@ -130,6 +131,8 @@ def write_page(path: Path, make: Callable[[], str], *, in_batch: bool = False) -
         write_whole(path, text)
         if not in_batch:
             append_step_summary(text)
+    except (OSError, OrchestratorError) as error:
+        log.warning("%s could not be written: %s", path, error)
     except Exception:
         log.exception("%s could not be written", path)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.store.files import disk_error
 
 
 @contextmanager
@@ -19,8 +20,12 @@ def held(path: Path) -> Iterator[int]:
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
+        os.close(descriptor)
         raise CannotGoOn(f"cannot lock {path}: {error.strerror}. Put the output directory on a local disk.") from error
     try:
         yield descriptor

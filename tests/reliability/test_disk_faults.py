@@ -52,7 +52,7 @@ _OF_THE_MODEL = re.compile(r"executor_\d+/task_\d+(\.\d+)?[/>]")
 """Files of a workspace: what cannot be written there, the model is told."""
 _NO_STATE = re.compile(r"orchestrator\.log|run\.lock|execution_summary\.md")
 """Nothing depends on what is in them."""
-_THERE_ALREADY = re.compile(r"mkdir\(\S+/(\.git-new|\.git/objects/\w\w|executor_\d+/task_\d+)\"")
+_THERE_ALREADY = re.compile(r"mkdir\(\S+/(\.git-new|\.git/objects/\w\w|executor_\d+(/task_\d+)?)\"")
 """Folders that may be there by then, and then it is no matter why they cannot be made."""
 _READING = re.compile(r"openat\([^|]*O_RDONLY")
 """Met instead: how many openings there are for reading differs from run to run, and a disk refuses none of them so."""
