@@ -1,7 +1,7 @@
 """JSON where it is read thousands of times: by msgspec, and by the standard library what that does not take.
 
-Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; files of ours and bodies of callers may hold
-them. Integers stay exact at any size in both.
+Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; events of an endpoint and files of ours may
+hold them. Integers stay exact at any size in both.
 """
 
 from __future__ import annotations

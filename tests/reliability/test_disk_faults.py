@@ -56,6 +56,8 @@ _THERE_ALREADY = re.compile(r"mkdir\(\S+/(\.git-new|\.git/objects/\w\w|executor_
 """Folders that may be there by then, and then it is no matter why they cannot be made."""
 _READING = re.compile(r"openat\([^|]*O_RDONLY")
 """Met instead: how many openings there are for reading differs from run to run, and a disk refuses none of them so."""
+_LOOKING_AROUND = re.compile(r"openat\([^|]*executor_\d+/task_\d+(\.\d+)?\", O_RDONLY")
+"""The opening of a workspace itself, by a tool or a snapshot of the model's work: told to the model, too."""
 _FILE = re.compile(r"\d+<([^>]+)>")
 
 
@@ -74,14 +76,14 @@ def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcom
             asked = _await_fault(victim, process)
             output, _ = process.communicate(timeout=200)
         failed = syscalls.failed(folder / "trace")
-        if failed and (_OF_THE_MODEL.search(failed) or _READING.search(failed)):
-            return outcome  # met instead; what the scripted model makes of it is not ours, nor is what no disk does
-        if failed:
+        if failed and (_OF_THE_MODEL.search(failed) or _LOOKING_AROUND.search(failed)):
+            return outcome  # met instead; what the scripted model makes of it is not ours
+        if failed and not _READING.search(failed):
             outcome.kills.append(failed.replace(f"{victim.directory}/", "")[:160])
             new = len(api.requests) - asked
             outcome.faults += _faults_of(victim.directory, process.returncode, output, failed, error, new)
             outcome.faults += _written_again(folder / "trace", failed)
-            if "ledger.jsonl" in failed:
+            if point.role == GATEWAY and "ledger.jsonl" in failed:
                 outcome.faults += _unannounced(folder / "trace", failed, len(api.requests))
         outcome.faults += _finish(victim, golden)
     return outcome
