@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("parallel_orchestrator.orchestrator")
 
-PRELOAD = ("planner_agent", "executor_agent", "parallel_orchestrator.agent.preload")
+PRELOAD = (
+    "planner_agent",
+    "executor_agent",
+    "parallel_orchestrator.workers.call",
+    "parallel_orchestrator.workers.worker",
+    "parallel_orchestrator.agent.preload",
+)
 """What the fork server imports once, so that planner and executors have it. The last one freezes all for good."""
 
 MOST_AHEAD = 16

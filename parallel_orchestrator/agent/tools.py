@@ -22,6 +22,8 @@ BASH = "bash"
 _COMMAND_LIMIT = 100_000
 """Bytes of the longest command; the kernel takes 128 KiB in one argument."""
 
+_NAME_GOES_ON = re.compile(r"[\w.-]")
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +42,7 @@ class ToolBox:
         self._start_ahead = start_ahead
         self._waiting: Ahead | None = None
         self._timeout_s = bash_timeout_s
-        hosts = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
-        self._host_path = re.compile("(?:" + "|".join(map(re.escape, hosts)) + r")(?![\w.-])")
+        self._host_paths = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
 
     def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
         """Carry out an answer's calls one after the other, each announced to `progress`."""
@@ -62,7 +63,9 @@ class ToolBox:
         except OSError as error:
             _log.warning("%s failed on the host: %s", name, error)
             result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
-        shown = self._host_path.sub(MOUNT, redact.foreign(result.content))
+        shown = redact.foreign(result.content)
+        for path in self._host_paths:
+            shown = _mounted(shown, path)
         return ToolResult(shown or "(no output)", result.is_error)
 
     def prepare(self) -> None:
@@ -130,3 +133,12 @@ class ToolBox:
             return self._runner(command)
         with closing(waiting):
             return waiting(command)
+
+
+def _mounted(text: str, path: str) -> str:
+    """The text with the workspace's path on the host as the one inside the sandbox, where it does not go on as a name.
+
+    No pattern is made of the path: `re` would keep one for each of the last hundreds of workspaces.
+    """
+    first, *others = text.split(path)
+    return first + "".join((path if _NAME_GOES_ON.match(other) else MOUNT) + other for other in others)

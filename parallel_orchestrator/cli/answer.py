@@ -39,6 +39,8 @@ _LABEL = re.compile(r" *(?:\w+: {2,})?")
 _IN_PIECES = re.compile(r"\S {2,}|[│├└]|^(?:/|cd |parallel-orchestrator )")
 """What is not folded: columns, trees, paths, commands."""
 
+_LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
+
 VERSION = 1
 """Of the document; it grows when a field changes its meaning or goes away."""
 
@@ -94,8 +96,9 @@ def answering(function: Callable[..., Answer | None]) -> Callable[..., Answer | 
 def run_app(app: typer.Typer) -> NoReturn:
     """Run the command line and exit: every error becomes one message, or one document, and its exit code."""
     _open_standard_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in _LIKE_CTRL_C:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _interrupt)
     redact.know(*secret_values(os.environ))
     sys.excepthook = _show_traceback
     before, dashes, after = _divided(sys.argv[1:])
@@ -115,6 +118,9 @@ def run_app(app: typer.Typer) -> NoReturn:
     else:
         code = answer.exit_code if isinstance(answer, Answer) else answer if isinstance(answer, int) else 0
         code = shown.answered(answer if isinstance(answer, Answer) else None, code)
+    for number in (signal.SIGINT, *_LIKE_CTRL_C):
+        # All is done and told. A signal while Python takes itself down would end it in place of the code.
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -188,7 +188,8 @@ async def _signalled() -> None:
     """Return when the process is asked to end. Ctrl-C is not for it: the orchestrator gets that too, and decides."""
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     await signalled.wait()
 
 

@@ -86,7 +86,10 @@ class Journal:
         """What the disk refused once."""
 
     def read_new(self) -> list[Record]:
-        """Whole records since the last call. A torn tail is left for the next writer; damage raises DamagedState."""
+        """Whole records since the last call. A torn tail is left for the next writer.
+
+        Damage raises DamagedState; the descriptor is given back then.
+        """
         descriptor = self._open(create=False)
         if descriptor < 0:
             return []
@@ -191,6 +194,7 @@ class Journal:
         return self._descriptor
 
     def _damage(self, found: str) -> DamagedState:
+        self.close()  # whoever was making a reader out of this has none to close
         return DamagedState(
             f"{self.path} is damaged at line {self.next_seq}, byte {self.offset}: expected record {self.next_seq}, "
             f"found {found}. Nothing was changed. {repair_hint(self.path)}"

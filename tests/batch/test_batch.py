@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -182,7 +183,8 @@ def test_a_batch_is_planned_before_it_is_built_and_one_that_cannot_be_stops_no_o
 
 def _kill_everything(folder: Path) -> None:
     for pid in harness.family(folder):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # one dies with another
+            os.kill(pid, signal.SIGKILL)
     harness.wait_until(lambda: harness.family(folder) == set())
 
 

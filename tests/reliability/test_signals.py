@@ -57,8 +57,8 @@ def terminal(*arguments: str, url: str) -> Iterator[Terminal]:
     """The program in a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        # A shell starts what it puts into the background with SIGINT ignored, these tests perhaps.
-        ["env", "--default-signal=INT", "setsid", "--ctty", "--wait", *harness.PROGRAM, *arguments],
+        # A shell starts what it puts into the background with SIGINT ignored, these tests perhaps; nohup, with SIGHUP.
+        ["env", "--default-signal=INT,HUP", "setsid", "--ctty", "--wait", *harness.PROGRAM, *arguments],
         env=harness.environment(url, TERM="dumb"),
         stdin=theirs,
         stdout=theirs,
@@ -165,6 +165,19 @@ def _resume_unread(directory: Path, api: FakeApi) -> None:
     assert "Traceback" not in told, told
     assert "Exception ignored" not in told, told
     assert "error: " not in told, told
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    with _api() as api:
+        with harness.started(REQUIREMENT, "--output-dir", str(directory), url=api.url, prefix=("nohup",)) as process:
+            _in_flight(api, 2)
+            os.killpg(process.pid, signal.SIGHUP)
+            output, _ = process.communicate(timeout=100)
+        assert process.returncode == 0, output
+        _assert_in_order(directory, api)
+        assert api.answered_twice() == []
+    assert "starting it again" not in (directory / "orchestrator.log").read_text()
 
 
 @pytest.mark.thorough

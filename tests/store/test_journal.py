@@ -173,6 +173,10 @@ CHANGES: dict[str, tuple[Change, int, str]] = {
 }
 
 
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_damage_before_the_end_stops_everything_and_is_located(name: str, path: Path) -> None:
     change, line, found = CHANGES[name]
@@ -180,13 +184,13 @@ def test_damage_before_the_end_stops_everything_and_is_located(name: str, path: 
     path.write_bytes(b"".join(changed))
     damaged, offset = path.read_bytes(), sum(map(len, changed[: line - 1]))
     told = rf"damaged at line {line}, byte {offset}: expected record {line}, found {found}\. Nothing was changed"
-    journal = Journal(path)
+    journal, opened = Journal(path), _open_files()
     for attempt in (lambda: read_all(path), journal.read_new, journal.repair_tail):
         with pytest.raises(DamagedState, match=told):
             attempt()
     with pytest.raises(DamagedState, match=told):
         journal.append({"n": 6}, durable=True)
-    journal.close()
+    assert _open_files() == opened  # a constructor that this stops is closed by nobody
     assert path.read_bytes() == damaged
 
 
