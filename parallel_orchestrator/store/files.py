@@ -124,7 +124,7 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def sync_all(paths: Iterable[Path]) -> None:
+def sync_all(paths: Iterable[Path | str]) -> None:
     """Make files and directories durable, all at once: a journalling file system waits for the disk once for many.
 
     Raises CannotGoOn when the disk refuses one of them.
@@ -137,7 +137,7 @@ def sync_all(paths: Iterable[Path]) -> None:
             list(pool.map(_sync, waiting))
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Path | str) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -145,7 +145,7 @@ def _sync(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise disk_error(Path(path), error) from error
 
 
 @contextlib.contextmanager

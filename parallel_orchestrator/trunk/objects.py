@@ -4,6 +4,10 @@ A snapshot is taken before each turn of each executor, so it has to be quick; an
 filter, attribute or link can have a say in it, because there is nothing that asks them.
 Objects are written loose, under their SHA-1, by rename. Loose ones are read without a
 git process, too; whatever is not one, or not as it was written, git is asked for.
+
+Paths are texts here. pathlib interns each part of a path, and names of objects are all
+different: the table of interned texts, which executors share as it was when they were
+forked, would fill up, and each would make its own.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class Objects:
 
     def __init__(self, git: Git) -> None:
         self._git = git
-        self._folder = git.repository / "objects"
+        self._folder = str(git.repository / "objects")
         self.stored = 0
         """Bytes that this process has added to the repository's folder."""
 
@@ -66,23 +70,21 @@ class Objects:
         content = b"%s %d\0" % (kind.encode(), len(data)) + data
         name = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         target = self._target(name)
-        if not target.exists():
-            self._store(target, [zlib.compress(content, _QUICK)])
+        if not os.path.exists(target):
+            self._settle(self._temporary([zlib.compress(content, _QUICK)]), target)
         if durable:
             self.sync([name])
         return name
 
     def sync(self, ids: Iterable[str]) -> None:
         """Wait until these objects are on disk. Snapshots do not wait; what the trunk stands on must."""
-        there = [
-            target for target in map(self._target, ids) if target.exists()
-        ]  # git has packed the others, and waited
-        sync_all({*there, *(target.parent for target in there)})
+        there = list(filter(os.path.exists, map(self._target, ids)))  # git has packed the others, and waited
+        sync_all({*there, *map(os.path.dirname, there)})
 
     def loose(self, name: str) -> tuple[str, bytes] | None:
         """Kind and content of a loose object; None when it is none, or not what its name says: then git is asked."""
         try:
-            with self._target(name).open("rb", buffering=0) as file:
+            with open(self._target(name), "rb", buffering=0) as file:
                 squeezed = file.read(_CHUNK)
             content = zlib.decompressobj().decompress(squeezed, _LARGEST_LOOSE)
         except (OSError, ValueError, zlib.error):
@@ -189,13 +191,10 @@ class Objects:
         written.append(self.write("tree", b"".join(row for _, row in sorted(rows))))
         return written[-1]
 
-    def _target(self, name: str) -> Path:
-        return self._folder / name[:2] / name[2:]
+    def _target(self, name: str) -> str:
+        return f"{self._folder}/{name[:2]}/{name[2:]}"
 
-    def _store(self, target: Path, parts: Iterable[bytes]) -> None:
-        self._settle(self._temporary(parts), target)
-
-    def _temporary(self, parts: Iterable[bytes]) -> Path:
+    def _temporary(self, parts: Iterable[bytes]) -> str:
         path = ""
         try:
             descriptor, path = tempfile.mkstemp(prefix="tmp_obj_", dir=self._folder)
@@ -205,19 +204,21 @@ class Objects:
                 os.fchmod(descriptor, 0o444)
         except (OSError, Unsteady) as error:
             if path:
-                Path(path).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             if isinstance(error, Unsteady):
                 raise
-            raise disk_error(self._folder, error) from error
-        return Path(path)
+            raise disk_error(Path(self._folder), error) from error
+        return path
 
-    def _settle(self, temporary: Path, target: Path) -> None:
+    def _settle(self, temporary: str, target: str) -> None:
         try:
-            target.parent.mkdir(exist_ok=True)
-            self.stored += 0 if target.exists() else temporary.stat().st_size
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(target))
+            self.stored += 0 if os.path.exists(target) else os.stat(temporary).st_size
             os.replace(temporary, target)
         except OSError as error:
-            raise disk_error(target, error) from error
+            raise disk_error(Path(target), error) from error
 
 
 class BlobReader:
