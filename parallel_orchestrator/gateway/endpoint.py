@@ -110,11 +110,9 @@ class LiveEndpoint:
             **(self._credential.headers(ask.headers) if self._credential else ask.headers),
         }
         url = self._url.copy_with(query=ask.query.encode()) if ask.query else self._url
-        # Without the client's own headers, which would ask for compression: an event might wait for others then.
-        request = httpx2.Request("POST", url, content=ask.body, headers=headers)
         async with (
             self._clients.lend() as client,
-            contextlib.aclosing(await client.send(request, stream=True)) as response,
+            client.stream("POST", url, content=ask.body, headers=headers) as response,
         ):
             self._silence.heard()
             if response.status_code != 200:
