@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from parallel_orchestrator.report.summary import RunState, read_state
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue import TaskQueue
+
+NASTY = "a\x1b[2J\x1b]0;title\x07\r\nb\u202e"
+ESCAPED = "a\\x1b[2J\\x1b]0;title\\x07\\r\\nb\\u202e"
+"""The same as it is shown."""
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What may steer a terminal, but for line ends."""
 
 USAGE = {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": None}
 

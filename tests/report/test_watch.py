@@ -7,7 +7,6 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,13 @@ from rich.console import Console
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.report.account import closing_account, plan_account
-from parallel_orchestrator.report.advice import advise
 from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, make_view
 from parallel_orchestrator.report.live import LiveView, table_of
 from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic
 from parallel_orchestrator.report.spending import Spending
-from parallel_orchestrator.report.summary import summarize
 from parallel_orchestrator.report.watch import Watch, reuse, seconds_left
 from tests.records.plans import plan, task
-from tests.report.runs import Story
-
-NASTY = "a\x1b[2J\x1b]0;title\x07\r\nb\u202e"
-ESCAPED = "a\\x1b[2J\\x1b]0;title\\x07\\r\\nb\\u202e"
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+from tests.report.runs import CONTROL, ESCAPED, NASTY, Story
 
 
 @dataclass
@@ -59,13 +51,6 @@ class Heard:
 
     def close(self) -> None:
         pass
-
-
-@pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
-    told = Story(tmp_path, plan(task(1), task(2, (1,)), task(3, (1,)), task(4, (3,), name=NASTY)))
-    yield told
-    told.close()
 
 
 def _watch(story: Story, view: Heard | PlainView | LiveView, cap: float | None = None) -> Watch:
@@ -357,68 +342,3 @@ def test_a_gateway_that_is_slow_to_answer_keeps_nobody_waiting(story: Story) -> 
     while (traffic := watch.look(story.queue.replica, [], gateway).traffic) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert traffic == Traffic(3, 1, 4, 7.5)
-
-
-# Accounts
-
-
-def test_a_plan_is_shown_escaped_as_a_tree(tmp_path: Path) -> None:
-    small = plan(task(1, name=NASTY), task(2, (1,)), task(3), task(4, (2, 3)))
-    shown = plan_account(small, tmp_path, advise(small, 5))
-    assert not CONTROL.search(shown)
-    lines = shown.splitlines()
-    assert lines[0] == "simple: It is small."
-    assert lines[2:6] == [
-        f"task_1 {ESCAPED}  [medium]",
-        "└─ task_2 Part 2  [medium]",
-        "   └─ task_4 Part 4  [medium], also after task_3",
-        "task_3 Part 3  [medium]",
-    ]
-    assert "critical path: task_1 -> task_2 -> task_4" in lines
-    assert str(tmp_path / "execution_plan.json") in lines[-1]
-
-
-def _account(story: Story, directory: Path, **final: object) -> list[str]:
-    tests = {"passed": 3, "failed": 1, "skipped": 0, "facts": ["test_x fails\nTraceback"]}
-    checks = [{"command": "make\x1b[2J", "code": 0}, {"command": "false", "code": 1}]
-    defaults = {"green": True, "tests": tests, "coverage_percent": 87.4, "verify": checks, "lines_of_code": {"src": 9}}
-    shown = closing_account(summarize(story.state(), {**defaults, **final}), directory)
-    assert not CONTROL.search(shown)
-    return shown.splitlines()
-
-
-def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
-    for _ in range(4):
-        story.merge()
-    story.calls.buy("task_1", 1)
-    lines = _account(story, Path("/my out"))
-    assert lines[0] == "done: 4 of 4 tasks merged (100%)"
-    assert "  tests:    3 passed, 1 failed, 0 skipped, 87 % of src covered" in lines
-    assert "            test_x fails" in lines
-    assert "  verify:   ok     make\\x1b[2J" in lines
-    assert "  verify:   FAILED false" in lines
-    assert "  made:     12 files; lines: src 9" in lines
-    assert "  cost:     $0.50; 1 calls, 110 tokens read, 5 written" in lines
-    assert lines[-2:] == [
-        "  where:    /my out",
-        "  next:     cd '/my out' && python -m pytest, and read README.md there",
-    ]
-
-
-def test_the_last_words_name_what_failed_and_how_to_retry(story: Story) -> None:
-    story.merge()
-    story.fail(NASTY)
-    story.merge()
-    lines = _account(story, Path("/out"), tests=None, lines_of_code=None)
-    assert lines[0] == "not all is done: 2 of 4 tasks merged (50%)"
-    assert f"  failed: task_3 Part 3: {ESCAPED}" in lines
-    assert f"  blocked: task_4 {ESCAPED}: task_3 failed" in lines
-    assert lines[-1] == "  next:     parallel-orchestrator retry /out"
-
-
-def test_an_uncertain_cost_is_said_to_be_one(story: Story) -> None:
-    story.merge()
-    story.calls.answered(story.calls.begin("task_1", 1, bound=None), usd=None)
-    story.calls.begin("task_1", 2, bound=3.0)
-    (cost,) = (line for line in _account(story, Path("/out")) if line.startswith("  cost:"))
-    assert "≥ $0.00 (1 turn unpriced), up to $3.00 more for calls of unknown end or price" in cost
