@@ -215,8 +215,7 @@ class Run:
         from parallel_orchestrator.gateway.prices import PriceTable
 
         scenario = self.settled.scenario
-        table = PriceTable.load(Path(scenario.prices) if scenario.prices else None)
-        return table.cost(scenario.executor_model, dict(usage))
+        return PriceTable.of(scenario).cost(scenario.executor_model, dict(usage))
 
     def say(self, text: str) -> None:
         """Tell the person, and the log."""

@@ -53,6 +53,11 @@ class PriceTable:
         self._regions = regions
 
     @classmethod
+    def of(cls, scenario: Scenario) -> PriceTable:
+        """That of a scenario. Raises UsageError."""
+        return cls.load(Path(scenario.prices) if scenario.prices else None)
+
+    @classmethod
     def load(cls, override: Path | None = None) -> PriceTable:
         """The built-in table, with the models of `override` put before it. Raises UsageError."""
         built_in = json.loads(files(__package__).joinpath("prices.json").read_text(encoding="utf-8"))
@@ -153,7 +158,7 @@ def _read_rates(prices: Mapping[str, Any]) -> Rates:
 
 def require_prices(scenario: Scenario) -> None:
     """Refuse a budget that could not be kept. Raises UsageError, also for a price file that is none."""
-    prices = PriceTable.load(Path(scenario.prices) if scenario.prices else None)
+    prices = PriceTable.of(scenario)
     capped = scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None
     if capped and not scenario.replay:
         prices.require([scenario.planner_model, scenario.executor_model])

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.agent.prompt import build_request
@@ -125,8 +124,7 @@ class Rebuilder:
         return [answer] if waiting else [_lost_intent(answer), answer]
 
     def _price(self, usage: dict[str, Any]) -> Record:
-        prices = PriceTable.load(Path(self.scenario.prices) if self.scenario.prices else None)
-        price = prices.cost(self.scenario.executor_model, usage)
+        price = PriceTable.of(self.scenario).cost(self.scenario.executor_model, usage)
         return {"usd": 0.0, "recorded_usd": price} if self.scenario.replay else {"usd": price, "recorded_usd": None}
 
     def _message(self, key: Key, said: Record) -> dict[str, Any]:
