@@ -113,6 +113,8 @@ class Ledger:
         while self._synced < end:
             if self._syncing is None:
                 self._syncing = asyncio.ensure_future(asyncio.to_thread(self._sync))
+                # Those who wait may be gone when it fails, and then nobody takes the exception.
+                self._syncing.add_done_callback(lambda sync: sync.cancelled() or sync.exception())
             syncing = self._syncing
             try:
                 self._synced = max(self._synced, await asyncio.shield(syncing))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import time
@@ -121,3 +122,30 @@ def test_a_ledger_that_is_closed_under_a_sync_waits_for_it(tmp_path: Path, monke
     asyncio.run(closed_under_it())
     assert complaints == []
     assert Ledger(tmp_path / "ledger.jsonl").answers == 1
+
+
+def test_a_sync_that_fails_when_nobody_waits_any_more_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints = list[dict[str, Any]]()
+
+    def refused(descriptor: int) -> None:
+        time.sleep(0.2)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def left_alone() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        ledger.write_intent(ledger.new_call(), ASK, 1, None)
+        monkeypatch.setattr(os, "fdatasync", refused)
+        asker = asyncio.create_task(ledger.on_disk())
+        await asyncio.sleep(0.05)
+        asker.cancel()
+        await asyncio.wait([asker])
+        await asyncio.sleep(0.4)
+        ledger.close()
+        del ledger, asker
+        gc.collect()  # when a future goes whose exception nobody took, the loop is told
+
+    asyncio.run(left_alone())
+    assert complaints == []
