@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -353,9 +352,10 @@ def _told_how_to_go_on(directory: Path) -> Iterator[None]:
         yield
     except (CannotGoOn, KeyboardInterrupt) as stop:
         from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+        from parallel_orchestrator.store.program import command
 
         if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
-            stop.add_note(f"to go on: parallel-orchestrator resume {shlex.quote(str(directory))}")
+            stop.add_note(f"to go on: {command('resume', directory)}")
         raise
 
 

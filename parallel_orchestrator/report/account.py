@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.report.status import next_command
 from parallel_orchestrator.store.plain import one_line
 
 
@@ -53,9 +53,8 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
     lines += [f"  {task['state']}: {task['id']} {task['name']}: {task['reason']}" for task in _unfinished(summary)]
     lines.append(f"  where:    {directory}")
     if summary["status"] == "done":
-        lines.append(f"  next:     cd {_quoted(directory)} && python -m pytest, and read README.md there")
-    elif summary["failed"]:
-        lines.append(f"  next:     parallel-orchestrator retry {_quoted(directory)}")
+        lines.append(f"  read:     {directory / 'README.md'}")
+    lines.append(f"  next:     {next_command(summary['status'], directory, bool(summary['failed']))}")
     return "\n".join(map(one_line, lines))
 
 
@@ -95,10 +94,6 @@ def _cost(summary: dict[str, Any]) -> str:
 
 def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [task for task in summary["tasks"] if task["state"] in ("failed", "blocked")]
-
-
-def _quoted(directory: Path) -> str:
-    return shlex.quote(str(directory))
 
 
 def _origin(recording: Path) -> str:

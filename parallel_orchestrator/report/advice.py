@@ -81,7 +81,7 @@ def advise(plan: Plan, budget: int, price: Price = lambda usage: None) -> Advice
     usd, chosen, width = price(usage), choose_executors(graph, budget), graph.width()
     numbers = sorted({m for m in _STEPS if m <= width} | {min(width, budget), chosen.executors})
     if chosen.executors == 1:
-        reason = "run this sequentially: " + _why_alone(graph, width)
+        reason = "run this sequentially: " + _why_alone(graph, width, budget)
     else:
         reason = f"run it with {chosen.executors} executors: {_why_so_many(chosen.executors, width, budget)}"
     return Advice(
@@ -100,14 +100,17 @@ def _why_so_many(executors: int, width: int, budget: int) -> str:
         return "no more tasks than that can ever run at once"
     if executors == budget:
         return "so many are allowed; --max-executors says otherwise"
-    return "more would end less than 5 % sooner"
+    allowed = f" of the {budget} that are allowed" if budget < width else ""
+    return f"more{allowed} would end less than 5 % sooner"
 
 
-def _why_alone(graph: TaskGraph, width: int) -> str:
+def _why_alone(graph: TaskGraph, width: int, budget: int) -> str:
     if len(graph.nodes) == 1:
         return "it is one task"
     if width == 1:
         return "each task waits for the one before it"
+    if budget == 1:
+        return "one executor is allowed; --max-executors says otherwise"
     return "more executors would end less than 5 % sooner"
 
 

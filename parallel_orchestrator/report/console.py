@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from parallel_orchestrator.report.snapshot import (
@@ -53,13 +53,22 @@ def make_view(quiet: bool = False) -> View:
     """
     if quiet:
         return QuietView()
-    plain = os.environ.get("NO_COLOR", "") != "" or os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
-    if not plain and sys.stderr is not None and sys.stderr.isatty():
+    if not plain_because(os.environ):
         from parallel_orchestrator.report.live import LiveView
 
         return LiveView()
     forced = os.environ.get("FORCE_COLOR", "").lower() not in ("", "0", "false")
     return PlainView(colour=forced and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
+
+
+def plain_because(environment: Mapping[str, str]) -> str:
+    """Why standard error is shown plain lines; empty where there is a live table."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return "standard error is no terminal"
+    if environment.get("NO_COLOR"):
+        return "NO_COLOR is set"
+    kind = environment.get("TERM", "dumb")
+    return f"TERM is {kind or 'empty'}" if kind in ("dumb", "unknown", "") else ""
 
 
 class Changes:

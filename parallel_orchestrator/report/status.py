@@ -18,6 +18,7 @@ from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.journal import decode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.replica import Claim, TaskStatus
 from parallel_orchestrator.store.runlock import Owner, read_owner
 from parallel_orchestrator.store.tail import Tail
@@ -75,12 +76,11 @@ def _word(summary: dict[str, Any] | None, alive: bool, planned: bool, *, begun: 
 
 def next_command(state: str, directory: Path, some_failed: bool) -> str:
     """What to type after a look."""
-    quoted = shlex.quote(str(directory))
     if state in ("running", "planning"):
-        return f"parallel-orchestrator status {quoted} --follow"
+        return f"{command('status', directory)} --follow"
     if state == "done":
-        return f"cd {quoted} && python -m pytest"
-    return f"parallel-orchestrator {'retry' if state == 'failed' and some_failed else 'resume'} {quoted}"
+        return f"cd {shlex.quote(str(directory))} && python -m pytest"
+    return command("retry" if state == "failed" and some_failed else "resume", directory)
 
 
 def _tasks(state: RunState, alive: bool) -> list[dict[str, Any]]:

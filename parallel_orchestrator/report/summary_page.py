@@ -143,7 +143,7 @@ def append_step_summary(text: str) -> None:
     if not target:
         return
     path = Path(target)
-    room = STEP_SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
+    room = STEP_SUMMARY_BYTES - 1 - (path.stat().st_size if path.exists() else 0)
     if len(text.encode()) > room:
         text = text.partition("\n## The plan")[0] + "\n(the rest is in execution_summary.md)\n"
     data = text.encode()

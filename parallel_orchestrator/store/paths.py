@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from parallel_orchestrator.store.program import command
 
 _TRANSCRIPT = re.compile(r"(task_[1-9][0-9]{0,3})(?:\.([1-9][0-9]*))?\.jsonl")
 
@@ -142,7 +143,7 @@ def repair_hint(path: Path) -> str:
 
 def repair_command(root: Path) -> str:
     """What a person types to have the directory of a run or a batch mended."""
-    return f"parallel-orchestrator repair {shlex.quote(str(root))}"
+    return command("repair", root)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ check
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.summary import VERSION, finished_summary
 from parallel_orchestrator.store.paths import RunDirectory, repair_command
 from parallel_orchestrator.store.plan_file import plan_digest
+from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.runlock import is_held
 from parallel_orchestrator.upkeep.findings import Finding, Report
 from parallel_orchestrator.upkeep.ledger import key_of, misfits
@@ -68,7 +68,7 @@ class _Look:
         self._report = report
         self._running = running
         self._repair = repair_command(report.directory)
-        self._resume = f"parallel-orchestrator resume {shlex.quote(str(report.directory))}"
+        self._resume = command("resume", report.directory)
 
     def files(self) -> None:
         """What cannot be read, and torn tails."""

@@ -20,6 +20,7 @@ from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.report.console import plain_because
 from parallel_orchestrator.trunk import git
 
 _LEAST_FREE_MIB, _SCANT_FREE_MIB = 100, 1024
@@ -153,12 +154,10 @@ def terminal(environment: Mapping[str, str]) -> Check:
     encoding = sys.stderr.encoding
     if encoding.upper().replace("-", "") != "UTF8":
         return Check("terminal", "note", f"its encoding is {encoding}", "export LC_ALL=C.UTF-8")
-    if not sys.stderr.isatty():
-        return Check("terminal", "ok", "standard error is no terminal: one line for each change")
-    if environment.get("TERM", "dumb") == "dumb":
-        return Check("terminal", "note", "TERM is dumb: one line for each change", "export TERM=xterm-256color")
-    colour = ", without colours (NO_COLOR)" if environment.get("NO_COLOR") else ""
-    return Check("terminal", "ok", f"{shutil.get_terminal_size().columns} columns, live view{colour}")
+    if why := plain_because(environment):
+        told, wanting = f"{why}: one line for each change", why.startswith("TERM")
+        return Check("terminal", "note" if wanting else "ok", told, "export TERM=xterm-256color" if wanting else "")
+    return Check("terminal", "ok", f"{shutil.get_terminal_size().columns} columns, live view")
 
 
 def _existing(folder: Path) -> Path:

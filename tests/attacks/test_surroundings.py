@@ -187,7 +187,7 @@ def test_an_endpoint_that_is_not_there_ends_the_run_resumable(tmp_path: Path) ->
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 3, output
         assert "error: the endpoint has sent nothing for 3 s" in output
-        assert f"to go on: parallel-orchestrator resume {tmp_path / name}" in output
+        assert f"to go on: {harness.typed('resume', tmp_path / name)}" in output
         assert "Traceback" not in output
         assert harness.family(tmp_path / name) == set()
     logged = {name: (tmp_path / name / "orchestrator.log").read_text() for name in urls}

@@ -122,7 +122,7 @@ def test_what_failed_in_a_batch_is_tried_again_by_its_folder_alone(tmp_path: Pat
     with scenarios.api(build) as api:
         harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "2", api=api, code=1)
         status = json.loads(harness.run("status", str(folder), "--json"))["result"]
-        assert status["next"] == f"parallel-orchestrator retry {folder}"
+        assert status["next"] == harness.typed("retry", folder)
         assert "SCENARIO/TASK" in harness.run("retry", str(folder), "task_1", api=api, code=2)
         assert "did not fail" in harness.run("retry", str(folder), "a/task_1", api=api, code=2)
         before = harness.fingerprint(folder / "a")

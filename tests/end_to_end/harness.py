@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, str(ROOT / "orchestrator.py")]
 
 
+def typed(command: str, directory: Path) -> str:
+    """What this program, as the tests start it, tells a person to type."""
+    return f"{' '.join(PROGRAM)} {command} {directory}"
+
+
 def environment(url: str | None, **extra: str) -> dict[str, str]:
     """The test's environment with this endpoint and no other credential."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC")}

@@ -330,7 +330,7 @@ def test_a_task_that_reached_its_turns_fails_alone_and_is_tried_again(tmp_path: 
     with FakeApi(scripted.model(PLAN, build), task_of=task_of) as api:
         output = harness.run(REQUIREMENT, "--max-turns", "3", "--output-dir", str(directory), api=api, code=1)
         assert "reached its limit of 3 turns" in output
-        assert f"next:     parallel-orchestrator retry {directory}" in output
+        assert f"next:     {harness.typed('retry', directory)}" in output
         assert _states(directory) == {"task_1": "failed", "task_2": "blocked", "task_3": "merged"}
         assert harness.summary(directory)["success_rate"] == pytest.approx(1 / 3)
         assert harness.recount(directory) == []

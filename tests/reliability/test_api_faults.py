@@ -164,7 +164,7 @@ def test_an_endpoint_that_is_away_or_useless_ends_the_run_and_a_resume_goes_on(t
     with _api(2) as api:
         harness.run("plan", REQUIREMENT, "--output-dir", str(directory), api=api)
         nobody = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY}
-    goes_on = f"to go on: parallel-orchestrator resume {directory}"
+    goes_on = f"to go on: {harness.typed('resume', directory)}"
     _set_patience(directory, 1.0)
     gone = harness.run("resume", str(directory), variables=nobody, code=3)
     assert "error: the endpoint has sent nothing for 1 s (the last try: connect, " in gone

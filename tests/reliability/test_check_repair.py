@@ -54,7 +54,7 @@ def test_the_commands(finished: Path, run: Path, tmp_path: Path) -> None:
     assert (document["version"], document["state"], document["clean"]) == (1, "interrupted", False)
     assert document["findings"][0]["file"] == "ledger.jsonl"
     assert re.fullmatch(r"line 4, byte \d+: bytes that are no record", document["findings"][0]["what"])
-    assert document["findings"][0]["fix"] == f"parallel-orchestrator repair {run}"
+    assert document["findings"][0]["fix"] == harness.typed("repair", run)
     told = harness.run("check", str(run), code=1).splitlines()
     assert len(told) == 1 + len(document["findings"])
     planned = tmp_path / "planned"

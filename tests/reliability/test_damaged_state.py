@@ -164,7 +164,7 @@ def test_resume_refuses_a_damaged_journal_and_touches_nothing(kind: int, run: Pa
     before = harness.fingerprint(run)
     output = harness.run("resume", str(run), code=1)
     assert f"error: {path} is damaged at line {line}, byte {offset}: expected record {line}, found " in output
-    assert f"parallel-orchestrator repair {run}" in output
+    assert harness.typed("repair", run) in output
     assert "Traceback" not in output
     assert harness.fingerprint(run) == before
     assert f"{path} is damaged at line {line}" in (run / "orchestrator.log").read_text()
@@ -214,7 +214,7 @@ def test_records_that_fit_nothing_stop_the_run_with_their_line(run: Path) -> Non
         output = harness.run("resume", str(run), code=1)
         assert why in output
         assert f"line {number}" in output
-        assert f"parallel-orchestrator repair {run}" in output
+        assert harness.typed("repair", run) in output
         assert "Traceback" not in output
         assert any(finding.file == str(path.relative_to(run)) for finding in check(run).findings)
         path.write_bytes(pristine[path])

@@ -59,7 +59,7 @@ def test_what_never_ends_is_ended_and_the_run_goes_on(tmp_path: Path) -> None:
     with _api(port=port, faults=lambda number: Fault.DRIP if number % 2 else Fault.HANG) as api:
         output = harness.run("resume", str(directory), api=api, code=3)
         assert "error: the endpoint has given no whole answer for 6 s" in output
-        assert f"to go on: parallel-orchestrator resume {directory}" in output
+        assert f"to go on: {harness.typed('resume', directory)}" in output
     assert harness.family(directory) == set()
     _set_patience(directory, 600.0)
     limit = {"PYTHONPATH": str(syscalls.HOOK), "PYTHONBASHTIMEOUT": str(LIMIT_S)}

@@ -96,7 +96,7 @@ def _assert_in_order(directory: Path, api: FakeApi) -> None:
 
 def test_a_run_that_is_told_to_stop_in_every_way_loses_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "out"
-    goes_on = f"to go on: parallel-orchestrator resume {directory}"
+    goes_on = f"to go on: {harness.typed('resume', directory)}"
     with _api() as api:
         # Ctrl-C once: nothing new begins, what is under way lands.
         with terminal(REQUIREMENT, "--output-dir", str(directory), url=api.url) as shown:

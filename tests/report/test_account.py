@@ -48,10 +48,19 @@ def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
     assert "  verify:   FAILED false" in lines
     assert "  made:     12 files; lines: src 9" in lines
     assert "  cost:     $0.50; 1 calls, 110 tokens read, 5 written" in lines
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "  where:    /my out",
-        "  next:     cd '/my out' && python -m pytest, and read README.md there",
+        "  read:     /my out/README.md",
+        "  next:     cd '/my out' && python -m pytest",
     ]
+
+
+def test_after_tests_that_failed_alone_a_resume_makes_them_again(story: Story) -> None:
+    for _ in range(4):
+        story.merge()
+    lines = _account(story, Path("/out"), green=False)
+    assert lines[0] == "not all is done: 4 of 4 tasks merged (100%)"
+    assert lines[-1] == "  next:     parallel-orchestrator resume /out"
 
 
 def test_the_last_words_name_what_failed_and_how_to_retry(story: Story) -> None:
