@@ -311,6 +311,7 @@ class Run:
         """The run's plan: the one on disk, the one given, or the planner's, which works where the SDK is imported."""
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
+        from parallel_orchestrator.report.console import waiting
         from parallel_orchestrator.store.files import write_whole
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.workers.call import call_apart
@@ -328,7 +329,8 @@ class Run:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
             asked = (owned.scenario, owned.run, ModelClient(gateway.config.socket, token), around)
-            plan = call_apart(plan_run, asked, self.say, preload=PRELOAD, run_lock=owned.lock.descriptor)
+            with waiting(self.view, "planning"):
+                plan = call_apart(plan_run, asked, self.say, preload=PRELOAD, run_lock=owned.lock.descriptor)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
 
@@ -400,6 +402,7 @@ class Run:
     def finish(self, site: Site) -> dict[str, Any]:
         """Test the whole, describe it, sum up. The summary comes last: it is what says that the run is finished."""
         from parallel_orchestrator.agent.sandbox import clear_up
+        from parallel_orchestrator.report.console import waiting
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.report.summary_page import summary_page, write_page
@@ -409,7 +412,8 @@ class Run:
         owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
         clear_up()  # of executors that were killed in this session
         self.say("testing the whole …")
-        final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
+        with waiting(self.view, "testing the whole"):
+            final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)
         summary = summarize(state, final.as_json())
         pages = {

@@ -180,6 +180,9 @@ class PartOfView:
     def show(self, snapshot: Snapshot) -> None:
         """The batch is shown as a whole."""
 
+    def wait(self, what: str, seconds: float) -> None:
+        """So it is while it waits."""
+
     def close(self) -> None:
         """The batch's view stays open."""
 

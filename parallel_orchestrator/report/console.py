@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -19,6 +20,7 @@ from parallel_orchestrator.report.snapshot import (
     Snapshot,
     Standing,
     change_text,
+    clock,
     cost_text,
     counts_text,
     time_text,
@@ -29,6 +31,7 @@ from parallel_orchestrator.store.plain import indented, one_line
 __all__ = ["Changes", "PlainView", "QuietView", "Row", "Snapshot", "View", "make_view"]
 
 HEARTBEAT_S = 10.0
+_TICK_S = 0.25
 _COLOURS = {Standing.DONE: "32", Standing.FAILED: "31", Standing.BLOCKED: "33"}
 """SGR codes."""
 
@@ -42,8 +45,30 @@ class View(Protocol):
     def show(self, snapshot: Snapshot) -> None:
         """The state of things, called several times a second."""
 
+    def wait(self, what: str, seconds: float) -> None:
+        """That something goes on of which there is nothing else to show, for so long by now; empty when it is over."""
+
     def close(self) -> None:
         """Nothing more will be shown."""
+
+
+@contextlib.contextmanager
+def waiting(view: View, what: str) -> Iterator[None]:
+    """Have the view show that `what` goes on, for as long as the block runs."""
+    over, began = threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        while not over.wait(_TICK_S):
+            view.wait(what, time.monotonic() - began)
+
+    ticking = threading.Thread(target=tick, name=what, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        ticking.join()
+        view.wait("", 0.0)
 
 
 def make_view(quiet: bool = False) -> View:
@@ -97,6 +122,9 @@ class QuietView:
     def show(self, snapshot: Snapshot) -> None:
         """Nothing."""
 
+    def wait(self, what: str, seconds: float) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -119,6 +147,11 @@ class PlainView:
             self._print(one_line(change_text(snapshot, key, item)), _COLOURS.get(item.standing, ""))
         if time.monotonic() - self._printed >= HEARTBEAT_S:
             self.say(heartbeat(snapshot))
+
+    def wait(self, what: str, seconds: float) -> None:
+        """After ten seconds without any line, one on how long it has been."""
+        if what and time.monotonic() - self._printed >= HEARTBEAT_S:
+            self.say(f"{what}: {clock(seconds)} so far")
 
     def close(self) -> None:
         """Nothing to end."""

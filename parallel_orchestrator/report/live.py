@@ -56,6 +56,8 @@ class LiveView:
         self._console = Console(stderr=True, highlight=False)
         self._changes = Changes(Standing.RUNNING, Standing.READY, Standing.WAITING)
         self._snapshot: Snapshot | None = None
+        self._waiting = ""
+        """What goes on besides, as a line."""
         self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
         self._size: tuple[int, int] | None = None
         """Of the terminal, when it was drawn on last."""
@@ -79,19 +81,22 @@ class LiveView:
             if said or time.monotonic() - self._drawn >= _DRAW_S:
                 self._draw(said)
 
+    def wait(self, what: str, seconds: float) -> None:
+        """A line below the table, or in its place."""
+        with self._mutex:
+            self._waiting = f"{what} … {clock(seconds)}" if what else ""
+            self._draw([])
+
     def close(self) -> None:
         """Take the table off the screen."""
         with self._mutex:
-            self._snapshot = None
+            self._snapshot, self._waiting = None, ""
             self._draw([])
 
     def _draw(self, said: Sequence[str]) -> None:
         """Over what is there: the lines that stay, and the table below them."""
         width, height = size = self._console.size
-        table = (
-            self._rendered(table_of(self._snapshot, width, height), min(width, _WIDEST) - 1) if self._snapshot else []
-        )
-        table = table[: max(1, height - 1)]
+        table = self._table(width, height)[: max(1, height - 1)]
         self._kept.extend(said)
         resized = self._size not in (None, size) and (self._height or table)
         kept = self._last_kept(width, height - len(table) - 1) if resized else self._folded(said)
@@ -102,6 +107,14 @@ class LiveView:
         with contextlib.suppress(OSError, ValueError):  # whoever looks at it may be gone; the log has it, too
             self._console.file.write(begin + lines + "\x1b[J")
             self._console.file.flush()
+
+    def _table(self, width: int, height: int) -> list[str]:
+        """What is drawn anew each time."""
+        lines = []
+        if self._snapshot:
+            room = height - bool(self._waiting)
+            lines = self._rendered(table_of(self._snapshot, width, room), min(width, _WIDEST) - 1)
+        return [*lines, self._waiting[: width - 1]] if self._waiting else lines
 
     def _folded(self, said: Sequence[str]) -> list[str]:
         """Lines that stay, with their colours; the terminal itself folds them."""

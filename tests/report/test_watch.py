@@ -17,6 +17,7 @@ from rich.console import Console
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.report import console
 from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, make_view
 from parallel_orchestrator.report.live import LiveView, table_of
 from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic
@@ -48,6 +49,9 @@ class Heard:
 
     def show(self, snapshot: Snapshot) -> None:
         self.shown.append(snapshot)
+
+    def wait(self, what: str, seconds: float) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -288,6 +292,35 @@ def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
     assert (list(last.rows), last.done(), last.left_s) == ([], 6, None)
     watch.close()
     story.close()
+
+
+def test_what_goes_on_without_a_table_is_said_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "HEARTBEAT_S", 0.6)
+    view = PlainView()
+    view.say("planning …")
+    with console.waiting(view, "planning"):
+        time.sleep(1.6)
+    silent = capsys.readouterr().err.splitlines()
+    assert silent == ["planning …", "planning: 0:00 so far", "planning: 0:01 so far"]
+
+
+def test_a_live_view_shows_what_goes_on_below_its_table_and_takes_it_off_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    view = LiveView()
+    view.wait("planning", 83)
+    assert capsys.readouterr().err == "\rplanning … 1:23\x1b[K\n\x1b[J"
+    view.wait("", 0)
+    assert capsys.readouterr().err == "\x1b[1A\r\x1b[J"
+    view.show(_snapshot())
+    view.wait("testing the whole", 2)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-2].startswith("testing the whole … 0:02")
+    view.close()
 
 
 def test_another_size_of_the_terminal_has_the_screen_drawn_anew(
