@@ -58,6 +58,8 @@ _READING = re.compile(r"openat\([^|]*O_RDONLY")
 """Met instead: how many openings there are for reading differs from run to run, and a disk refuses none of them so."""
 _LOOKING_AROUND = re.compile(r"openat\([^|]*executor_\d+/task_\d+(\.\d+)?\", O_RDONLY")
 """The opening of a workspace itself, by a tool or a snapshot of the model's work: told to the model, too."""
+_NO_DISK = re.compile(r"\(\d+<(pipe|socket|anon_inode):")
+"""Met instead: which of a process's writes go to a pipe differs from run to run."""
 _FILE = re.compile(r"\d+<([^>]+)>")
 
 
@@ -76,8 +78,8 @@ def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcom
             asked = _await_fault(victim, process)
             output, _ = process.communicate(timeout=200)
         failed = syscalls.failed(folder / "trace")
-        if failed and (_OF_THE_MODEL.search(failed) or _LOOKING_AROUND.search(failed)):
-            return outcome  # met instead; what the scripted model makes of it is not ours
+        if failed and any(met.search(failed) for met in (_OF_THE_MODEL, _LOOKING_AROUND, _NO_DISK)):
+            return outcome  # met instead; what the scripted model makes of it, or a pipe that is a disk, is not ours
         if failed and not _READING.search(failed):
             outcome.kills.append(failed.replace(f"{victim.directory}/", "")[:160])
             new = len(api.requests) - asked
