@@ -6,7 +6,7 @@
 
 The recordings were written by hand; no model is asked and nothing is spent. Times are real: the recorded waiting for
 the model is divided by the speed that is shown, tools and tests take what they take on this machine. A requirement of
-your own needs a key or an endpoint.
+your own needs a key, for Anthropic's API or another endpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import difflib
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import OUR_DOCUMENTS
 from parallel_orchestrator.report.account import closing_account
+from parallel_orchestrator.report.folding import folded
 from parallel_orchestrator.report.summary import succeeded
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
@@ -39,7 +41,10 @@ from parallel_orchestrator.workers.forking import start_process
 CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 SCENARIOS = ("simple", "medium", "complex")
 BAR = 40
-"""Characters of the longest bar."""
+"""Characters of the longest bar, where there is room."""
+WIDE = 120
+LABEL = 17
+"""Characters before what a row says."""
 COMPARE_SPEED = 50.0
 """Of a comparison unless said: at the speed of configs/demo.yaml its six runs would take more than two minutes."""
 USUAL_CAP_USD = 5.0
@@ -49,8 +54,15 @@ What shall be built?
   1  simple    a hello world function: 1 task
   2  medium    a todo list application: 6 tasks
   3  complex   an e-commerce platform: 12 tasks
-  4  custom    your own (needs a key or an endpoint)
+  4  custom    your own (needs a key)
   5  compare   all three, with one executor and in parallel
+"""
+
+
+NEEDED = """\
+no model to ask. For a project of your own one is needed:
+  export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)
+  export ANTHROPIC_BASE_URL=http://…    any endpoint that speaks the Messages API, with a key or a dummy one\
 """
 
 
@@ -93,7 +105,7 @@ def build(options: Options) -> Measured:
     summary = story.go()
     ended = time.monotonic()
     directory = story.settled.directory
-    typer.echo(closing_account(summary, directory))
+    typer.echo(folded(closing_account(summary, directory), sys.stdout))
     moves = [move["mono"] for move in read_all(RunDirectory(directory).queue) if move.get("mono", 0.0) >= started]
     return Measured(summary, ended - started, directory, ended - moves[-1] if moves else 0.0)
 
@@ -184,12 +196,25 @@ def comparison(name: str, one: Measured, many: Measured, speed: float) -> str:
         ("one executor", bar(one.elapsed_s, longest)),
         ("in parallel", bar(many.elapsed_s, longest)),
     ]
-    return f"\n{name}\n" + "\n".join(f"  {label:<14} {value}" for label, value in rows)
+    return f"\n{name}\n" + table(rows)
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Labels and what they say, that folded in its column on a narrow terminal."""
+    room = max(20, columns() - LABEL)
+    told = [(label, textwrap.wrap(value, room, break_long_words=False)) for label, value in rows]
+    return "\n".join(f"  {label:<{LABEL - 2}}" + f"\n{' ' * LABEL}".join(lines) for label, lines in told)
+
+
+def columns() -> int:
+    """Of the terminal, where there is one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
 
 
 def bar(seconds: float, longest: float) -> str:
     """A bar of that many seconds, for a chart whose longest is given."""
-    return "█" * round(BAR * seconds / longest) + f" {seconds:.1f} s"
+    room = max(10, min(BAR, columns() - LABEL - len(" 10000.0 s")))
+    return "█" * round(room * seconds / longest) + f" {seconds:.1f} s"
 
 
 def computed(run: Measured) -> str:
@@ -204,7 +229,7 @@ def computed(run: Measured) -> str:
         ("in parallel", f"{bar(many, longest)}, measured"),
         ("speedup", f"{one / many:.2f}"),
     ]
-    return "\n".join(f"  {label:<14} {value}" for label, value in rows)
+    return table(rows)
 
 
 def same_project(one: Measured, many: Measured) -> bool:
@@ -265,9 +290,12 @@ def choose(speed: float | None) -> bool:
 
 def of_your_own() -> bool:
     """Ask for a requirement and build it with a live model; whether it went well."""
-    paying = credential_from(os.environ)  # says what is needed, before anything is typed
-    requirement = typer.prompt("What shall be built?")
-    cap = typer.prompt("At most how many USD may it cost?", type=float, default=USUAL_CAP_USD)
+    try:
+        paying = credential_from(os.environ)  # before anything is typed
+    except UsageError as error:
+        raise UsageError(NEEDED) from error
+    requirement = typer.prompt("What shall be built")
+    cap = typer.prompt("At most how many USD may it cost", type=float, default=USUAL_CAP_USD)
     typer.echo(f"{paying.describe()} pays.")
     built = build(Options(requirement, settings={"max_cost_usd": cap}))
     typer.echo(computed(built))

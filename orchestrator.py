@@ -402,6 +402,7 @@ class Run:
     def finish(self, site: Site) -> dict[str, Any]:
         """Test the whole, describe it, sum up. The summary comes last: it is what says that the run is finished."""
         from parallel_orchestrator.agent.sandbox import clear_up
+        from parallel_orchestrator.report.account import headline
         from parallel_orchestrator.report.console import waiting
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
@@ -424,6 +425,7 @@ class Run:
         trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
         write_page(owned.run.page, lambda: summary_page(state, summary), in_batch=bool(self.name))
         write_whole(owned.run.summary, summary_text(summary))
+        log.info("%s%s", f"{self.name}: " if self.name else "", headline(summary))
         return summary
 
 

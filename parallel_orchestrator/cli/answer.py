@@ -14,10 +14,8 @@ import functools
 import inspect
 import os
 import re
-import shutil
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,15 +27,11 @@ import typer
 from typer._click.exceptions import ClickException  # typer brings its own click, and names it nowhere else
 
 from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError
+from parallel_orchestrator.report.folding import folded
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import secret_values
 from parallel_orchestrator.store.files import OF_THE_DISK, disk_error
 from parallel_orchestrator.store.plain import indented, json_text, printable
-
-_NARROWEST = 40
-_LABEL = re.compile(r" *(?:\w+: {2,})?")
-_IN_PIECES = re.compile(r"\S {2,}|[│├└]|^(?:/|cd |parallel-orchestrator )")
-"""What is not folded: columns, trees, paths, commands."""
 
 _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 
@@ -172,29 +166,6 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def folded(text: str) -> str:
-    """The text with its long sentences broken between words, where standard output is a terminal.
-
-    Tables stay as they are, and so do paths and commands: they are to be copied.
-    """
-    if not sys.stdout.isatty():
-        return text
-    width = max(_NARROWEST, shutil.get_terminal_size().columns)
-    return "\n".join(_folded(line, width) if len(line) > width else line for line in text.split("\n"))
-
-
-def _folded(line: str, width: int) -> str:
-    found = _LABEL.match(line)
-    label = found[0] if found else ""
-    said = line.removeprefix(label)
-    if _IN_PIECES.search(said):
-        return line
-    indent = " " * len(label)
-    return textwrap.fill(
-        said, width - 1, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-
-
 class _Text:
     """Answers for a person: on standard output, what went wrong on standard error."""
 
@@ -202,7 +173,7 @@ class _Text:
         """Show a command's answer; the exit code."""
         if answer is not None:
             try:
-                print(folded(printable(answer.text)), flush=True)
+                print(folded(printable(answer.text), sys.stdout), flush=True)
             except BrokenPipeError:  # as in `… | head`: nobody reads the rest
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code
@@ -215,7 +186,7 @@ class _Text:
         """Show an error, and how to go on after it."""
         plain = type(error) is Interrupted
         for line in (str(error) if plain else f"error: {error}", *getattr(error, "__notes__", ())):
-            print(indented(line), file=sys.stderr, flush=True)
+            print(folded(indented(line), sys.stderr), file=sys.stderr, flush=True)
 
 
 class _Document:

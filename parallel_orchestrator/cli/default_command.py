@@ -45,4 +45,7 @@ def _first_argument(args: list[str], params: Sequence[Parameter]) -> str | None:
 def _not_a_command(word: str, commands: list[str]) -> str:
     close = difflib.get_close_matches(word, commands, n=1)
     meant = f" Did you mean `{close[0]}`?" if close else ""
-    return f"there is no command {word!r}.{meant} To build a requirement of one word: run {word!r}"
+    return (
+        f"there is no command {word!r}.{meant} To build a requirement, put it in quotes; one of a single word "
+        f"goes after run: run {word!r}"
+    )

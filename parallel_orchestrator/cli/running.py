@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -267,6 +267,7 @@ class Running:
             from parallel_orchestrator.batch.entries import retried
 
             return self._resume_batch(directory, overrides, retried(BatchDirectory(directory.absolute()), tasks or []))
+        _require_failed(directory, tasks or [])
         return self._run(resume_options(directory, overrides), retry=tasks or [])
 
     def _plan(self, options: Options) -> Answer:
@@ -343,6 +344,20 @@ class Running:
         text = closing_account(summary, directory)
         result = {"directory": str(directory), "summary": summary}
         return Answer(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
+
+
+def _require_failed(directory: Path, tasks: Sequence[str]) -> None:
+    """Refuse to try again what did not fail, before anything is changed."""
+    from parallel_orchestrator.store.directory import require_scenario
+    from parallel_orchestrator.store.paths import RunDirectory
+    from parallel_orchestrator.store.plan_file import plan_of
+    from parallel_orchestrator.store.queue import TaskQueue
+
+    run = RunDirectory(directory.absolute())
+    require_scenario(run)
+    if run.plan.exists():
+        with closing(TaskQueue(run, plan_of(run).graph())) as queue:
+            queue.to_retry(tasks)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = 
 
 def closing_account(summary: dict[str, Any], directory: Path) -> str:
     """What was made, where, and what to do next."""
-    lines = [_headline(summary)]
+    lines = [headline(summary)]
     tests, lines_of_code = summary["tests"], summary["lines_of_code"]
     if tests:
         covered = summary["coverage_percent"]
@@ -62,7 +62,8 @@ def _short(command: str) -> str:
     return command if len(command) <= 60 else command[:59] + "…"
 
 
-def _headline(summary: dict[str, Any]) -> str:
+def headline(summary: dict[str, Any]) -> str:
+    """How it ended, in a sentence."""
     rate = f"{summary['success_rate']:.0%}"
     done = f"{summary['completed']} of {summary['total_tasks']} tasks merged ({rate})"
     word = {"done": "done", "failed": "not all is done", "incomplete": "stopped before the end"}[summary["status"]]

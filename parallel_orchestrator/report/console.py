@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from parallel_orchestrator.report.folding import folded
 from parallel_orchestrator.report.snapshot import (
     Item,
     Row,
@@ -160,7 +161,7 @@ class PlainView:
         self._printed = time.monotonic()
         before, after = (f"\x1b[{colour}m", "\x1b[0m") if self._colour and colour else ("", "")
         with contextlib.suppress(OSError, ValueError):  # whoever reads it may be gone; the log has it, too
-            print(before + indented(text) + after, file=sys.stderr, flush=True)
+            print(before + folded(indented(text), sys.stderr) + after, file=sys.stderr, flush=True)
 
 
 def heartbeat(snapshot: Snapshot) -> str:

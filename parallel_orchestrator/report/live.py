@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from parallel_orchestrator.report.console import Changes
+from parallel_orchestrator.report.folding import fold
 from parallel_orchestrator.report.snapshot import (
     Row,
     Snapshot,
@@ -117,10 +118,11 @@ class LiveView:
         return [*lines, self._waiting[: width - 1]] if self._waiting else lines
 
     def _folded(self, said: Sequence[str]) -> list[str]:
-        """Lines that stay, with their colours; the terminal itself folds them."""
+        """Lines that stay, with their colours; what is to be copied the terminal itself folds."""
         from rich.text import Text
 
-        return [line for text in said for line in self._rendered(Text(text, _style_of(text)), None)]
+        width = self._console.size.width
+        return [line for text in said for line in self._rendered(Text(fold(text, width), _style_of(text)), None)]
 
     def _last_kept(self, width: int, room: int) -> list[str]:
         """The last of the lines that stay, as many as so many lines of the screen can hold."""

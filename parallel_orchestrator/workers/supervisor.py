@@ -169,8 +169,10 @@ class Supervisor:
             report: Report = slot.reports.recv()
         except (EOFError, OSError):
             return False
-        slot.task, slot.run, slot.doing, slot.since = report.task, report.run, report.doing, time.monotonic()
-        slot.deadline = None if report.within_s is None else slot.since + report.within_s + HANG_GRACE_S
+        now = time.monotonic()
+        if (slot.task, slot.run, slot.doing) != (report.task, report.run, report.doing):
+            slot.task, slot.run, slot.doing, slot.since = report.task, report.run, report.doing, now
+        slot.deadline = None if report.within_s is None else now + report.within_s + HANG_GRACE_S
         if report.error is not None and self._stops(report):
             self._error = self._error or report.error
         return True

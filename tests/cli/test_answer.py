@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.cli.answer import folded
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -129,19 +127,3 @@ def test_completion_offers_commands_options_and_values(tmp_path: Path) -> None:
         variables = {"_ORCHESTRATOR.PY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
         done = typed(cwd=tmp_path, **variables)
         assert set(done.stdout.split()) == expected
-
-
-def test_sentences_are_broken_between_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    sentence = "  cost:     " + "a word " * 20
-    kept = ["├─ task_1 " + "x " * 60, "  next:     cd /" + "x" * 90 + " && y z", "a  " * 40 + ".", "short"]
-    text = "\n".join([sentence.rstrip(), *kept])
-    assert folded(text) == text
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    for columns in (60, 80, 200):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        first, *more = folded(text).split("\n")
-        assert more[-len(kept) :] == kept
-        broken = more[: -len(kept)]
-        assert bool(broken) == (columns < 200)
-        assert all(len(line) < columns and line.startswith(" " * 12) for line in broken)
-        assert " ".join(" ".join([first, *broken]).split()) == " ".join(sentence.split())

@@ -129,7 +129,7 @@ def test_a_mistyped_command_is_never_a_paid_run(arguments: list[str], word: str,
 
 @pytest.mark.parametrize("arguments", [["Calculator"], ["--max-executors", "5", "Calculator"], [""], ["--", "x"]])
 def test_a_requirement_of_one_word_has_to_be_meant(arguments: list[str], program: Program) -> None:
-    with pytest.raises(UsageError, match=f"To build a requirement of one word: run '{arguments[-1]}'"):
+    with pytest.raises(UsageError, match=f"a single word goes after run: run '{arguments[-1]}'"):
         program.type(*arguments)
     assert program.started == []
     if arguments[-1]:
@@ -269,7 +269,7 @@ def test_foreseen_errors_are_one_message_and_their_exit_code(
     ("arguments", "code", "told"),
     [
         (["resum", "x"], 2, "error: there is no command 'resum'. Did you mean `resume`?"),
-        (["Calculator"], 2, "To build a requirement of one word: run 'Calculator'"),
+        (["Calculator"], 2, "one of a single word goes after run: run 'Calculator'"),
         (["run", ""], 2, "error: the requirement is empty"),
         (["Build a form", "--max-executors", "0"], 2, "Invalid value for '--max-executors'"),
         (["Build a form", "--sandbox", "maybe"], 2, "sandbox: Input should be"),

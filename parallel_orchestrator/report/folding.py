@@ -1,0 +1,48 @@
+"""Breaking long sentences between words, where somebody reads them on a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from typing import TextIO
+
+_NARROWEST = 40
+_LABEL = re.compile(r" *(?:\w+: {2,})?")
+_IN_PIECES = re.compile(r"\S {2,}|[│├└]|^\d* *\||^(?:/|cd |\S*python\S* |parallel-orchestrator )")
+"""What is not folded: columns, trees, lines of a file, paths, commands."""
+
+
+def folded(text: str, stream: TextIO | None) -> str:
+    """The text for that stream: as it is, but on a terminal with its long sentences broken between words.
+
+    Tables stay as they are, and so do paths and commands: they are to be copied.
+    """
+    width = _columns(stream)
+    return fold(text, width) if width else text
+
+
+def fold(text: str, width: int) -> str:
+    """The same for so many columns."""
+    width = max(_NARROWEST, width)
+    return "\n".join(_folded(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
+def _columns(stream: TextIO | None) -> int:
+    """Of the terminal that the stream is; 0 where it is none."""
+    if stream is None or not stream.isatty():
+        return 0
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and int(said) else os.get_terminal_size(stream.fileno()).columns
+
+
+def _folded(line: str, width: int) -> str:
+    found = _LABEL.match(line)
+    label = found[0] if found else ""
+    said = line.removeprefix(label)
+    if _IN_PIECES.search(said):
+        return line
+    indent = " " * len(label)
+    return textwrap.fill(
+        said, width - 1, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
