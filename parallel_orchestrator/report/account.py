@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
 from parallel_orchestrator.report.status import next_command
 from parallel_orchestrator.store.plain import one_line
+
+_LIMITS = {
+    "--max-turns": re.compile(r"reached its limit of (\d+) turns"),
+    "--task-timeout": re.compile(r"reached its limit of ([\d.]+) minutes"),
+}
+"""What a failed task's reason (agent/turns.py) says of a limit, and the option that raises it."""
 
 
 def replay_note(recording: Path, speed: float) -> str:
@@ -54,8 +61,16 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
     lines.append(f"  where:    {directory}")
     if summary["status"] == "done":
         lines.append(f"  read:     {directory / 'README.md'}")
-    lines.append(f"  next:     {next_command(summary['status'], directory, bool(summary['failed']))}")
+    following = next_command(summary["status"], directory, bool(summary["failed"]))
+    lines.append(f"  next:     {following}{_with_more(summary)}")
     return "\n".join(map(one_line, lines))
+
+
+def _with_more(summary: dict[str, Any]) -> str:
+    """Options that give twice as much of what failed tasks ran out of; another attempt would run out of it as well."""
+    reasons = [task["reason"] for task in summary["tasks"] if task["state"] == "failed"]
+    found = {option: [float(m[1]) for why in reasons if (m := limit.search(why))] for option, limit in _LIMITS.items()}
+    return "".join(f" {option} {2 * max(limits):g}" for option, limits in found.items() if limits)
 
 
 def _short(command: str) -> str:

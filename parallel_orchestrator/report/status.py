@@ -48,6 +48,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "owner": {**asdict(owner), "alive": alive} if owner else None,
         "tasks": _numbers(tasks),
         "tests": _tests(state, summary),
+        "verify": [{"command": one["command"], "code": one["code"]} for one in (summary or {}).get("verify") or []],
         **_money(spent),
         "max_cost_usd": scenario.max_cost_usd,
         "elapsed_s": _elapsed(state, working=word == "running"),

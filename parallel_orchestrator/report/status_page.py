@@ -20,6 +20,7 @@ def status_page(status: dict[str, Any], width: int) -> str:
         lines.append(_cut(f"  what:     {' '.join(status['requirements'].split())}", width))
     lines.append(f"  owner:    {owner_text(status['owner'])}" if status["state"] != "done" else "")
     lines += [f"  tasks:    {_progress(status)}", f"  tests:    {_tests(status)}" if status.get("tests") else ""]
+    lines += [f"  verify:   FAILED {check['command']}" for check in status.get("verify", ()) if check["code"]]
     lines += [f"  cost:     {cost_text(status)}"]
     lines.append(f"  time:     {clock(status['elapsed_s'])}" if status.get("elapsed_s") else "")
     lines = [line for line in lines if line]

@@ -141,6 +141,11 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
     now = status(root)
     assert (now["state"], now["tests"]["passed"], now["next"].split()[0]) == ("done", 4, "cd")
     assert "(attempt 2)" in text(root)
+    checks = [{"command": "true", "code": 0}, {"command": "make check", "code": 2}]
+    story.run.summary.write_text(summary_text(summarize(story.state(), {**final, "green": False, "verify": checks})))
+    now = status(root)
+    assert (now["state"], now["verify"], now["next"].split()[1]) == ("failed", checks, "resume")
+    assert "  verify:   FAILED make check" in text(root).splitlines()
 
 
 def test_no_line_of_a_status_but_paths_is_wider_than_the_terminal(

@@ -74,6 +74,11 @@ def test_the_last_words_name_what_failed_and_how_to_retry(story: Story) -> None:
     assert lines[-1] == "  next:     parallel-orchestrator retry /out"
 
 
+def test_after_a_limit_a_retry_is_told_with_a_higher_one(story: Story) -> None:
+    story.fail("reached its limit of 4 turns")
+    assert _account(story, Path("/out"))[-1] == "  next:     parallel-orchestrator retry /out --max-turns 8"
+
+
 def test_an_uncertain_cost_is_said_to_be_one(story: Story) -> None:
     story.merge()
     story.calls.answered(story.calls.begin("task_1", 1, bound=None), usd=None)
