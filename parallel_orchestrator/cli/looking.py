@@ -112,6 +112,8 @@ def _place(directory: Path) -> RunDirectory | BatchDirectory:
         return BatchDirectory(root)
     if RunDirectory(root).scenario.exists():
         return RunDirectory(root)
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {directory}")
     raise UsageError(f"{directory} holds neither a run nor a batch")
 
 
@@ -136,13 +138,15 @@ def _conversation(place: RunDirectory | BatchDirectory, task: str) -> tuple[Path
 
     scenario, slash, name = task.rpartition("/")
     if isinstance(place, BatchDirectory):
-        if not slash or not RunDirectory(place.root / scenario).scenario.exists():
+        if not slash:
             raise UsageError(f"{place.root} is a batch: name the task as SCENARIO/TASK")
+        if not RunDirectory(place.root / scenario).scenario.exists():
+            raise UsageError(f"{place.root} has no run in a folder {scenario}")
         return _conversation(RunDirectory(place.root / scenario), name)
     found = _transcripts(place)
     if task not in found:
         near = difflib.get_close_matches(task, found, 1)
-        meant = f" Did you mean {near[0]}?" if near else f" There are those of {', '.join(found) or 'none'}."
+        meant = f" Did you mean {near[0]}?" if near else f" There are those of {', '.join(found)}." if found else ""
         raise UsageError(f"no conversation of {task!r} has begun in {place.root}.{meant}")
     return found[task], page_lines
 

@@ -105,11 +105,11 @@ class Changes:
         self._unsaid = unsaid
 
     def of(self, snapshot: Snapshot) -> Iterator[tuple[str, Item]]:
-        """The changed ones. One that only waits is news when it was something else before."""
+        """The changed ones. One that only waits, or was done before, is news when it was something else before."""
         for key, item in snapshot.items.items():
             known = self._known.get(key)
             self._known[key] = item.word
-            begins = known is None and item.standing in (Standing.READY, Standing.WAITING)
+            begins = known is None and item.standing in (Standing.READY, Standing.WAITING, Standing.DONE)
             if known != item.word and not begins and item.standing not in self._unsaid:
                 yield key, item
 

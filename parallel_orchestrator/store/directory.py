@@ -19,7 +19,7 @@ from parallel_orchestrator.records.scenario import Scenario, identity_difference
 from parallel_orchestrator.store.files import disk_error, remove_unfinished, write_json
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.logfile import log_to, stop_logging
-from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.runlock import RunLock
 
 log = logging.getLogger(__name__)
@@ -159,9 +159,13 @@ def _require_room(directory: Path) -> None:
 def require_scenario(run: RunDirectory) -> Scenario:
     """The scenario of a run. Raises UsageError where there is none."""
     scenario = read_scenario(run)
-    if scenario is None:
-        raise UsageError(f"{run.root} holds no run (there is no scenario.json in it)")
-    return scenario
+    if scenario is not None:
+        return scenario
+    if not run.root.is_dir():
+        raise UsageError(f"there is no folder {run.root}")
+    if BatchDirectory(run.root).config.exists():
+        raise UsageError(f"{run.root} is a batch: name the folder of one of its runs")
+    raise UsageError(f"{run.root} holds no run (there is no scenario.json in it)")
 
 
 def _require_empty(directory: Path) -> None:

@@ -42,14 +42,14 @@ def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "code", "command", "kind", "told"),
     [
-        (["status", "nowhere", "--json"], 2, "status", "usage", "holds neither a run nor a batch"),
-        (["--json", "logs", "nowhere"], 2, "logs", "usage", "holds neither a run nor a batch"),
+        (["status", "nowhere", "--json"], 2, "status", "usage", "there is no folder nowhere"),
+        (["--json", "logs", "nowhere"], 2, "logs", "usage", "there is no folder nowhere"),
         (["retry", "--bad", "--json"], 2, "retry", "usage", "No such option: --bad"),
         (["batch", "--json", "--max-executors", "none"], 2, "batch", "usage", "--max-executors"),
         (["--json", "resum", "x"], 2, "run", "usage", "Did you mean `resume`?"),
         (["--json"], 2, None, "usage", "a command is missing"),
         (["Build a form", "--json"], 2, "run", "usage", "ANTHROPIC_API_KEY"),
-        (["export", "--json", "nowhere", "--recording", "x"], 2, "export", "usage", "holds no run"),
+        (["export", "--json", "nowhere", "--recording", "x"], 2, "export", "usage", "there is no folder"),
     ],
 )
 def test_a_failure_is_a_document(
