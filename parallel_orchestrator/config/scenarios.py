@@ -40,6 +40,7 @@ Path_ = tuple[str | int, ...]
 
 _LONGEST_LINE = 200
 _LONGEST_KEY = 60
+_SAY = {"requirements": "say what to build", "requirements_file": "name a file that says what to build"}
 
 
 def find_config(name: str) -> Path:
@@ -154,6 +155,15 @@ class _Source:
             if len(given) != 1:
                 what = "'requirements' and 'requirements_file' exclude each other" if given else "a scenario needs"
                 yield Fault(part.place, what if given else f"{what} 'requirements', or 'requirements_file'")
+            yield from self._nothing_said(part, given)
+
+    def _nothing_said(self, part: Node, keys: Sequence[str]) -> Iterator[Fault]:
+        """Of the keys that say what to build: those after which nothing stands, or only blanks."""
+        for key in keys:
+            node = list(find(part, (key,)))[-1]
+            blank = key == "requirements" and str(node.value).isspace()
+            if node.kind == "scalar" and (node.value is None or blank):
+                yield Fault(node.place, f"{key} is empty: {_SAY[key]}")
 
     def _missing_files(self) -> Iterator[Fault]:
         for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):

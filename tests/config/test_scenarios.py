@@ -192,6 +192,15 @@ SOME = "scenarios: [{name: a, requirements: B}]"
             "scenarios: [{name: a, requirements: B, requirements_file: how.txt}]",
             ["1:13: 'requirements' and 'requirements_file' exclude each other"],
         ),
+        # Nothing said of what to build.
+        ("scenarios:\n- name: a\n  requirements:\n", ["3:16: requirements is empty: say what to build"]),
+        ("scenarios: [{name: a, requirements: ~}]", ["1:37: requirements is empty: say what to build"]),
+        ("scenarios: [{name: a, requirements: '   '}]", ["1:37: requirements is empty: say what to build"]),
+        ("scenarios: [{name: a, requirements: ''}]", ["1:37: scenarios.requirements: String should have at least 1"]),
+        (
+            "scenarios: [{name: a, requirements_file: null}]",
+            ["1:42: requirements_file is empty: name a file that says what to build"],
+        ),
         # Keys are never written into a file.
         (
             f"defaults: {{api_key_env: sk-ant-abc}}\n{SOME}",
