@@ -27,6 +27,7 @@ from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.directory import require_scenario
+from parallel_orchestrator.store.named_file import LONGEST_PLAN, LONGEST_RECORDING, Unusable, read_named, require_size
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
 
@@ -135,6 +136,10 @@ def find_recording(name: str) -> Path:
     """The recording file called `name`: a path, or the name of a shipped one. Raises UsageError."""
     path = Path(name)
     if is_file(path):
+        try:
+            require_size(path, LONGEST_RECORDING)
+        except Unusable as error:
+            raise UsageError(f"the recording {path} cannot be used: {error}") from error
         return path.absolute()
     shipped = SHIPPED / f"{name}.yaml"
     if re.fullmatch(r"[a-z_]+", name) and is_file(shipped):
@@ -154,21 +159,23 @@ def is_file(path: Path) -> bool:
 
 def is_shipped(recording: Path) -> bool:
     """Whether the recording is one of ours, byte for byte: only those may run without a sandbox unasked."""
-    ours = {path.read_bytes() for path in SHIPPED.glob("*.yaml")}
-    return recording.read_bytes() in ours
+    size = recording.stat().st_size
+    ours = [path.read_bytes() for path in SHIPPED.glob("*.yaml") if path.stat().st_size == size]
+    return bool(ours) and recording.read_bytes() in ours
 
 
 def recording_identity(recording: Path) -> str:
     """What scenario.json holds as the endpoint of a replay."""
-    return f"recording:{recording.stem}:{hashlib.sha256(recording.read_bytes()).hexdigest()[:16]}"
+    with recording.open("rb") as file:
+        return f"recording:{recording.stem}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def load_plan(path: Path) -> tuple[Plan, str]:
     """A plan file and its hash. Raises UsageError that lists every fault."""
     try:
-        text = path.read_text()
+        text = read_named(path, LONGEST_PLAN)
         plan = Plan.model_validate_json(text)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, Unusable) as error:
         raise UsageError(f"cannot read the plan {path}: {error}") from error
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,14 @@ from parallel_orchestrator.config.yaml_tree import (
 )
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.named_file import Unusable, read_named
 
 Path_ = tuple[str | int, ...]
 
 _LONGEST_LINE = 200
 _LONGEST_KEY = 60
+_MOST_NAMED = 10_000_000
+"""Bytes that all files have together that a scenario file names."""
 _SAY = {"requirements": "say what to build", "requirements_file": "name a file that says what to build"}
 
 
@@ -68,13 +71,13 @@ def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
     """The options of all scenarios by name, or of those named by `only`. Raises UsageError with every fault."""
     text = _read(path)
     tree, faults = read_tree(text)
-    file = None
+    file, named = None, _Named(path.parent)
     if tree is not None or not faults:
-        source = _Source(path, tree or Node(Place(1, 1), [], "mapping"))
+        source = _Source(named, tree or Node(Place(1, 1), [], "mapping"))
         file = source.validate(faults)
     if faults or file is None:
         raise UsageError(_told(path, text, faults))
-    options = {entry.name: _options(file.defaults, entry, path.parent) for entry in file.scenarios}
+    options = {entry.name: _options(file.defaults, entry, named) for entry in file.scenarios}
     unknown = [name for name in only if name not in options]
     if unknown:
         raise UsageError(f"{path} has no scenario {', '.join(unknown)}; it has {', '.join(options)}")
@@ -102,11 +105,42 @@ def _at(path: Path, data: bytes, position: int) -> str:
     return f"{path}:{line}:{position - line_start + 1}"
 
 
+@dataclass
+class _Named:
+    """The text files that a scenario file names. Each is read once, however often it is named."""
+
+    folder: Path
+    _read: dict[str, str | Unusable] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def text(self, name: str) -> str:
+        """What stands in the file. Raises Unusable that says why it cannot be used."""
+        if name not in self._read:
+            self._read[name] = self._look(name)
+        found = self._read[name]
+        if isinstance(found, Unusable):
+            raise found
+        return found
+
+    def _look(self, name: str) -> str | Unusable:
+        shown = self.folder / name[:_LONGEST_LINE]
+        try:
+            text = read_named(self.folder / name)
+        except Unusable as error:
+            return Unusable(f"{shown} cannot be used: {error}")
+        except (OSError, ValueError):
+            return Unusable(f"there is no text file {shown} that can be read")
+        self._bytes += len(text.encode())
+        if self._bytes > _MOST_NAMED:
+            return Unusable(f"with {shown} the files named here have more than {_MOST_NAMED:,} bytes together")
+        return text
+
+
 @dataclass(frozen=True)
 class _Source:
     """A file's tree, and the places in it."""
 
-    path: Path
+    named: _Named
     tree: Node
 
     def validate(self, faults: list[Fault]) -> ScenarioFile | None:
@@ -168,16 +202,18 @@ class _Source:
     def _missing_files(self) -> Iterator[Fault]:
         for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):
             for path in (("planner", "instructions"), ("prices",), ("requirements_file",)):
-                name = _text(part, *path)
-                if name and not _is_readable(self.path.parent / name.value):
-                    shown = self.path.parent / name.value[:_LONGEST_LINE]
-                    yield Fault(name.place, f"there is no text file {shown} that can be read")
-            replay = _text(part, "replay")
-            if replay and not is_file(self.path.parent / replay.value):
-                try:
-                    find_recording(replay.value)
-                except UsageError as error:
-                    yield Fault(replay.place, str(error))
+                if name := _text(part, *path):
+                    yield from _complaint(name.place, self.named.text, name.value)
+            if replay := _text(part, "replay"):
+                beside = self.named.folder / replay.value
+                yield from _complaint(replay.place, find_recording, str(beside) if is_file(beside) else replay.value)
+
+
+def _complaint(place: Place, look: Callable[[str], object], name: str) -> Iterator[Fault]:
+    try:
+        look(name)
+    except (UsageError, Unusable) as error:
+        yield Fault(place, str(error))
 
 
 def _text(node: Node, *path: str) -> Node | None:
@@ -189,14 +225,6 @@ def _text(node: Node, *path: str) -> Node | None:
         if len(nodes) > len(path) and last.kind == "scalar" and isinstance(last.value, str) and last.value
         else None
     )
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 _MODELS: dict[str, type[BaseModel]] = {
@@ -271,7 +299,7 @@ def _excerpt(lines: Sequence[str], place: Place) -> list[str]:
     return [f"{place.line:5} | {shown}", f"      | {caret}"]
 
 
-def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, folder: Path) -> Options:
+def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) -> Options:
     """One scenario with the defaults below it, sections merged key by key."""
 
     def value(name: str, section: str | None = None) -> Any:
@@ -281,11 +309,16 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, folder: Path) -> 
                 return getattr(holder, name)
         return None
 
-    instructions, prices, replay = value("instructions", "planner"), value("prices"), value("replay")
+    folder, instructions, prices, replay = (
+        named.folder,
+        value("instructions", "planner"),
+        value("prices"),
+        value("replay"),
+    )
     settings = {
         "max_executors": value("max_executors"),
         "planner_model": value("model", "planner"),
-        "planner_instructions": (folder / instructions).read_text(encoding="utf-8") if instructions else None,
+        "planner_instructions": named.text(instructions) if instructions else None,
         "planner_backend": value("backend", "planner"),
         "executor_model": value("model", "executor"),
         "backend": value("backend", "executor"),
@@ -300,7 +333,7 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, folder: Path) -> 
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():
         replay = str(folder / replay)
-    requirement = entry.requirements or (folder / str(entry.requirements_file)).read_text(encoding="utf-8")
+    requirement = entry.requirements or named.text(str(entry.requirements_file))
     output_dir = Path(entry.output_dir) if entry.output_dir else Path("outputs") / entry.name
     variables = {"ANTHROPIC_API_KEY": value("api_key_env"), "ANTHROPIC_BASE_URL": value("base_url_env")}
     return Options(requirement, output_dir, None, replay, given, {k: v for k, v in variables.items() if v})

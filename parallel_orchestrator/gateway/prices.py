@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.named_file import Unusable, read_named
 
 if TYPE_CHECKING:
     from parallel_orchestrator.records.scenario import Scenario
@@ -132,10 +133,10 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
     try:
-        return _read_models(json.loads(path.read_text(encoding="utf-8")))
+        return _read_models(json.loads(read_named(path)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"the price file {path} cannot be used: {error!r}. "
+            f"the price file {path} cannot be used: {error if isinstance(error, Unusable) else repr(error)}. "
             'It is JSON of this form, in USD per million tokens: {"models": {"NAME": {"input": 1, "output": 5}}}'
         ) from error
 

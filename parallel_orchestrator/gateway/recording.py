@@ -30,6 +30,7 @@ from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.recording_yaml import BadYaml, dump_yaml, load_yaml
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.journal import Record, read_all
+from parallel_orchestrator.store.named_file import LONGEST_RECORDING, Unusable, read_named
 
 AnswerKey = tuple[str, str, int]
 """Task, phase, turn in the phase."""
@@ -79,8 +80,8 @@ def shipped(name: str) -> Path | None:
 def load(path: Path) -> Recording:
     """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
     try:
-        recording = Recording.model_validate(load_yaml(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, BadYaml) as error:
+        recording = Recording.model_validate(load_yaml(read_named(path, LONGEST_RECORDING)))
+    except (OSError, UnicodeDecodeError, Unusable, BadYaml) as error:
         raise UsageError(f"cannot read the recording {path}: {error}") from error
     except ValidationError as error:
         raise UsageError(f"{path} is not a recording that can be replayed: {_first_fault(error)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -297,7 +298,9 @@ def test_a_plan_file_with_faults_is_refused_with_all_of_them(content: str, told:
 
 def test_a_plan_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    for path in (tmp_path / "none", tmp_path, tmp_path / "bytes"):
+    (tmp_path / "long").write_bytes(b" " * 10_000_001)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (*(tmp_path / name for name in ("none", "", "bytes", "long", "pipe")), Path("/dev/zero")):
         with pytest.raises(UsageError, match="cannot read the plan"):
             load_plan(path)
 

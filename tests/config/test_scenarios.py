@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import resource
 from pathlib import Path
 
@@ -329,6 +331,44 @@ def test_what_is_too_much_is_refused_before_it_grows(content: str, told: str, fo
         load_options(folder / "scenarios.yaml", None)
     assert len(str(caught.value)) < 50_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+NAMING = ("requirements_file: {}", "requirements: B, prices: {}", "requirements: B, planner: {{instructions: {}}}")
+
+
+@pytest.mark.parametrize("naming", NAMING)
+def test_what_has_no_end_or_is_too_long_is_not_read_as_a_text(naming: str, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "long").write_bytes(b"x" * 1_000_001)
+    for name, why in (("/dev/zero", "no regular"), ("pipe", "no regular"), ("long", "more than 1,000,000 bytes")):
+        entry = naming.format(name)
+        (fault,) = _faults(folder, f"scenarios: [{{name: a, {entry}}}]")
+        assert re.fullmatch(rf"1:{22 + entry.index(name) + 1}: .*{name} cannot be used: it .*{why}.*", fault), fault
+
+
+def test_a_recording_that_is_too_long_is_not_read(folder: Path) -> None:
+    with (folder / "long.yaml").open("wb") as file:
+        file.truncate(100_000_001)
+    (fault,) = _faults(folder, "scenarios: [{name: a, requirements: B, replay: long.yaml}]")
+    assert fault.startswith("1:48: the recording ")
+    assert "more than 100,000,000 bytes" in fault
+
+
+def test_a_text_is_read_once_however_many_scenarios_name_it(folder: Path) -> None:
+    (folder / "text").write_text("x" * 1_000_000)
+    entries = "".join(f"- {{name: s{n}, requirements_file: text}}\n" for n in range(50))
+    (folder / "scenarios.yaml").write_text("scenarios:\n" + entries)
+    texts = {id(options.requirements) for options in load_batch(folder / "scenarios.yaml", []).values()}
+    assert len(texts) == 1
+
+
+def test_all_texts_together_are_bounded(folder: Path) -> None:
+    for n in range(12):
+        (folder / f"t{n}").write_text("x" * 900_000)
+    entries = "\n".join(f"- {{name: s{n}, requirements_file: t{n}}}" for n in range(12))
+    (fault,) = _faults(folder, "scenarios:\n" + entries)
+    assert fault.startswith("13:34: with ")
+    assert "more than 10,000,000 bytes together" in fault
 
 
 def test_bombs_are_told_where_each_goes_off_and_hide_nothing(folder: Path) -> None:

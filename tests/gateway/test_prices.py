@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,14 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: str) -> None:
     own.write_text(content)
     with pytest.raises(UsageError, match=r"prices\.json"):
         PriceTable.load(own)
+
+
+def test_a_file_without_an_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_bytes(b" " * 1_000_001)
+    for path in (tmp_path / "pipe", tmp_path / "long", Path("/dev/zero")):
+        with pytest.raises(UsageError, match=f"the price file {path} cannot be used: it (is no|has more)"):
+            PriceTable.load(path)
 
 
 @pytest.mark.parametrize(
