@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from parallel_orchestrator.config.yaml_tree import (
     Fault,
     Node,
     Place,
+    earlier,
     find,
     key_of,
     plain,
@@ -41,6 +43,8 @@ Path_ = tuple[str | int, ...]
 
 _LONGEST_LINE = 200
 _LONGEST_KEY = 60
+_MOST_EARLIER = 1000
+"""Values that are not the last of their key, and are looked at all the same: far more than faults are shown."""
 _MOST_NAMED = 10_000_000
 """Bytes that all files have together that a scenario file names."""
 _SAY = {"requirements": "say what to build", "requirements_file": "name a file that says what to build"}
@@ -73,8 +77,7 @@ def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
     tree, faults = read_tree(text)
     file, named = None, _Named(path.parent)
     if tree is not None or not faults:
-        source = _Source(named, tree or Node(Place(1, 1), [], "mapping"))
-        file = source.validate(faults)
+        file = _validated(named, tree or Node(Place(1, 1), [], "mapping"), faults)
     if faults or file is None:
         raise UsageError(_told(path, text, faults))
     options = {entry.name: _options(file.defaults, entry, named) for entry in file.scenarios}
@@ -136,37 +139,70 @@ class _Named:
         return text
 
 
+def _validated(named: _Named, tree: Node, faults: list[Fault]) -> ScenarioFile | None:
+    """The file's content; what is wrong with it is added to `faults`."""
+    # A value that could not be read has been told of already.
+    unreadable = {fault.place for fault in faults}
+    source = _Source(named, tree)
+    file, wrong = source.validate()
+    faults += source.faults()
+    for within, alone in islice(earlier(tree), _MOST_EARLIER):
+        part = _Source(named, alone, within)
+        wrong += part.validate()[1]
+        faults += part.faults()
+    wrong = sorted((one for one in wrong if one.place not in unreadable), key=lambda one: one.place)
+    # Those after the most that are shown count, and need no words.
+    faults += [Fault(one.place, one.told() if n < MOST_FAULTS else "") for n, one in enumerate(wrong)]
+    return file
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """One of pydantic's errors, and where it is."""
+
+    place: Place
+    error: dict[str, Any]
+
+    def told(self) -> str:
+        """It in our words."""
+        path: Path_ = self.error["loc"]
+        if self.error["type"] == "extra_forbidden":
+            return _unknown_key(path)
+        return f"{path[-1]!r} is missing here" if self.error["type"] == "missing" else _wrong_value(path, self.error)
+
+
 @dataclass(frozen=True)
 class _Source:
     """A file's tree, and the places in it."""
 
     named: _Named
     tree: Node
+    within: Path_ = ()
+    """The one value that is looked at, there being nothing else: an earlier one of a key that stands twice."""
 
-    def validate(self, faults: list[Fault]) -> ScenarioFile | None:
-        """The file's content; what is wrong with it is added to `faults`."""
-        unreadable = {fault.place for fault in faults}
-        faults += [*self._same_names(), *self._requirements(), *self._missing_files()]
+    def validate(self) -> tuple[ScenarioFile | None, list[_Wrong]]:
+        """The file's content, or what is wrong with it by the models."""
         try:
-            return ScenarioFile.model_validate(plain(self.tree))
+            return ScenarioFile.model_validate(plain(self.tree)), []
         except ValidationError as error:
-            found = [self._fault(dict(one)) for one in error.errors(include_url=False)]
-            # A value that could not be read has been told of already.
-            faults += [fault for fault in found if fault and fault.place not in unreadable]
-            return None
+            found: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False)]
+            inside = (one for one in found if one["loc"][: len(self.within)] == self.within)
+            return None, [_Wrong(place, one) for one in inside if (place := self._place(one))]
 
-    def _fault(self, error: dict[str, Any]) -> Fault | None:
-        """One of pydantic's errors, in our words and with its place; None about what was not read at all."""
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong besides."""
+        yield from self._same_names()
+        yield from self._requirements()
+        yield from self._missing_files()
+
+    def _place(self, error: dict[str, Any]) -> Place | None:
+        """Where one of pydantic's errors is; None about what was not read at all."""
         path: Path_ = error["loc"]
         nodes = list(find(self.tree, path))
-        if nodes[-1].kind == "unread" and error["type"] != "extra_forbidden":
-            return None
         if error["type"] == "extra_forbidden":
             key = key_of(nodes[len(path) - 1], str(path[-1])) if len(nodes) >= len(path) else None
-            return Fault(key.place if key else nodes[-1].place, _unknown_key(path))
-        if error["type"] == "missing":
-            return Fault(nodes[-1].place, f"{path[-1]!r} is missing here")
-        return Fault(nodes[-1].place, _wrong_value(path, error))
+            return key.place if key else nodes[-1].place
+        return None if nodes[-1].kind == "unread" else nodes[-1].place
 
     def _parts(self) -> Iterator[Node]:
         """The scenarios, as far as they are mappings."""
@@ -186,7 +222,7 @@ class _Source:
     def _requirements(self) -> Iterator[Fault]:
         for part in self._parts():
             given = [key for key in ("requirements", "requirements_file") if key_of(part, key)]
-            if len(given) != 1:
+            if len(given) != 1 and len(self.within) < 2:
                 what = "'requirements' and 'requirements_file' exclude each other" if given else "a scenario needs"
                 yield Fault(part.place, what if given else f"{what} 'requirements', or 'requirements_file'")
             yield from self._nothing_said(part, given)

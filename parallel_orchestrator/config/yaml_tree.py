@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import yaml
@@ -36,7 +36,7 @@ _TAB = "a tab is no indentation in YAML; use spaces"
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """Where something stands: line and column from 1, and how many characters of its line it takes."""
 
@@ -63,6 +63,15 @@ class Node:
     place: Place
     value: Any
     kind: str = "scalar"
+
+    @cached_property
+    def keys(self) -> dict[str, tuple[Node, Node]]:
+        """Of a mapping that is whole: by name, where the key stands first, and its value, which is the last one."""
+        found: dict[str, tuple[Node, Node]] = {}
+        for key, value in self.value:
+            if isinstance(key.value, str):
+                found[key.value] = (found.get(key.value, (key,))[0], value)
+        return found
 
 
 @dataclass
@@ -233,14 +242,33 @@ def find(node: Node, path: tuple[str | int, ...]) -> Iterator[Node]:
     if node.kind == "sequence" and isinstance(path[0], int) and path[0] < len(node.value):
         yield from find(node.value[path[0]], path[1:])
     elif node.kind == "mapping":
-        below = next((value for key, value in reversed(node.value) if key.value == path[0]), None)
+        _, below = node.keys.get(str(path[0]), (None, None))
         if below is not None:
             yield from find(below, path[1:])
 
 
 def key_of(node: Node, name: str) -> Node | None:
     """The key called `name` of a mapping."""
-    return next((key for key, _ in node.value if key.value == name), None) if node.kind == "mapping" else None
+    return node.keys.get(name, (None,))[0] if node.kind == "mapping" else None
+
+
+def earlier(node: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
+    """Of keys that stand more than once each value but the last: its path, and a tree of nothing but what leads to it.
+
+    In that tree a list has one item, so that indices are 0.
+    """
+    if node.kind == "sequence":
+        for part in node.value:
+            for path, alone in earlier(part):
+                yield (0, *path), Node(node.place, [alone], "sequence")
+    elif node.kind == "mapping":
+        for key, value in node.value:
+            if not isinstance(key.value, str):
+                continue
+            if value is not node.keys[key.value][1]:
+                yield (key.value,), Node(node.place, [(key, value)], "mapping")
+            for path, alone in earlier(value):
+                yield (key.value, *path), Node(node.place, [(key, alone)], "mapping")
 
 
 Reading = tuple[Any, str]
