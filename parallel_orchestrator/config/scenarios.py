@@ -202,7 +202,8 @@ class _Source:
         if error["type"] == "extra_forbidden":
             key = key_of(nodes[len(path) - 1], str(path[-1])) if len(nodes) >= len(path) else None
             return key.place if key else nodes[-1].place
-        return None if nodes[-1].kind == "unread" else nodes[-1].place
+        unknown = not nodes[-1].complete and error["type"] in ("missing", "too_short")
+        return None if nodes[-1].kind == "unread" or unknown else nodes[-1].place
 
     def _parts(self) -> Iterator[Node]:
         """The scenarios, as far as they are mappings."""
@@ -222,7 +223,7 @@ class _Source:
     def _requirements(self) -> Iterator[Fault]:
         for part in self._parts():
             given = [key for key in ("requirements", "requirements_file") if key_of(part, key)]
-            if len(given) != 1 and len(self.within) < 2:
+            if len(given) > 1 or (not given and part.complete and len(self.within) < 2):
                 what = "'requirements' and 'requirements_file' exclude each other" if given else "a scenario needs"
                 yield Fault(part.place, what if given else f"{what} 'requirements', or 'requirements_file'")
             yield from self._nothing_said(part, given)
@@ -311,12 +312,11 @@ def _told(path: Path, text: str, faults: Sequence[Fault]) -> str:
     lines = text.splitlines()
     ordered = sorted(dict.fromkeys(faults), key=lambda fault: (fault.place.line, fault.place.column))
     told = [f"{path}: {len(ordered)} {'fault' if len(ordered) == 1 else 'faults'}; nothing was started"]
-    for fault in ordered[:MOST_FAULTS]:
+    for fault in ordered[:MOST_FAULTS] + [fault for fault in ordered[MOST_FAULTS:] if fault.ends]:
         told.append(f"{path}:{fault.place.line}:{fault.place.column}: {fault.message}")
         told += _excerpt(lines, fault.place)
-    if len(ordered) > MOST_FAULTS:
-        told.append(f"… and {len(ordered) - MOST_FAULTS} more")
-    return "\n".join(told)
+    more = sum(not fault.ends for fault in ordered[MOST_FAULTS:])
+    return "\n".join([*told, f"… and {more} more"] if more else told)
 
 
 _CREDENTIAL = re.compile(r"((?:key|token|secret|passw|credential)\w{0,40}[\"']?\s{0,9}:\s{0,9})\S.*", re.IGNORECASE)

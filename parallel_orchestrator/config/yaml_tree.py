@@ -22,6 +22,8 @@ from parallel_orchestrator.config.yaml_tabs import Untabbed, without_tabs
 LONGEST_TEXT = 1_000_000
 """Bytes. Some thousand scenarios fit; parsing takes a fraction of a second."""
 DEEPEST = 20
+_PASSED = 1000
+"""Levels below the deepest that are passed over, to go on behind them. The parser's time grows with their square."""
 MOST_NODES = 30_000
 MOST_BOMBS = 3
 """Aliases that expand to too much, each of another origin, before the rest of the file is given up."""
@@ -51,18 +53,22 @@ class Fault:
 
     place: Place
     message: str
+    ends: bool = False
+    """Nothing after it was read, so it is shown however many there are."""
 
 
 @dataclass
 class Node:
     """A scalar, a sequence or a mapping. `value` is a plain value, a list of nodes, or a list of (key, value) nodes.
 
-    Of kind "unread" is what stands for an alias that expands to too much.
+    Of kind "unread" is what stands for something that could not be read, and was told of.
     """
 
     place: Place
     value: Any
     kind: str = "scalar"
+    complete: bool = True
+    """Its end was read, too."""
 
     @cached_property
     def keys(self) -> dict[str, tuple[Node, Node]]:
@@ -80,6 +86,8 @@ class _Frame:
 
     node: Node
     anchor: str | None = None
+    flow: bool = False
+    """It is in brackets."""
     key: Node | None = None
     """Of a mapping: the key whose value comes next."""
     seen: dict[str, Place] = field(default_factory=dict)
@@ -104,16 +112,24 @@ class _Builder:
     _bombs: int = 0
     _unread: set[str] = field(default_factory=set)
     """Anchors that expand to too much."""
+    _below: int = 0
+    """How many levels deeper than allowed."""
+    _last: Node | None = None
+    """What came last, if it was a scalar."""
 
     def take(self, event: Any) -> bool:
         """Take in one event; False when the text is given up."""
         place = self._place(event)
+        self._last = None
+        if self._below:
+            return self._skip(event, place)
         if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
             return self._give_up(place, "a second document begins; a scenario file has one")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, place)
         if isinstance(event, yaml.ScalarEvent):
-            return self._add(self._scalar(event, place), place, event.anchor)
+            self._last = self._scalar(event, place)
+            return self._add(self._last, place, event.anchor)
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             return self._begin(event, place)
         if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -121,20 +137,33 @@ class _Builder:
         return True
 
     def _begin(self, event: Any, place: Place) -> bool:
-        if len(self._open) >= DEEPEST:
-            return self._give_up(place, f"nested deeper than {DEEPEST} levels")
         self._check_tag(event, place)
+        if len(self._open) >= DEEPEST:
+            self.faults.append(Fault(place, f"nested deeper than {DEEPEST} levels"))
+            self._below = 1
+            return self._add(_unread(place), place, event.anchor)
         node = Node(place, [], "sequence" if isinstance(event, yaml.SequenceStartEvent) else "mapping")
         going_on = self._add(node, place, event.anchor)
-        self._open.append(_Frame(node, event.anchor))
+        self._open.append(_Frame(node, event.anchor, event.flow_style))
         return going_on
+
+    def _skip(self, event: Any, place: Place) -> bool:
+        """Pass over what is nested too deep."""
+        self._below += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if not isinstance(event, yaml.NodeEvent):
+            return True
+        if not isinstance(event, yaml.AliasEvent):
+            self._check_tag(event, place)
+            if event.anchor:
+                self._anchors[event.anchor] = _unread(place)
+        return self._below <= _PASSED and self._counted(1, place)
 
     def _alias(self, event: Any, place: Place) -> bool:
         target = self._anchors.get(event.anchor)
         if target is None:
-            return self._give_up(place, f"the alias *{event.anchor} names nothing that stands before it")
+            return self._unusable(place, f"the alias *{event.anchor} names nothing that stands before it")
         if any(frame.node is target for frame in self._open):
-            return self._give_up(place, f"the alias *{event.anchor} stands inside what it names")
+            return self._unusable(place, f"the alias *{event.anchor} stands inside what it names")
         if event.anchor not in self._unread and self._count + self._sizes.get(id(target), 1) > MOST_NODES:
             self.faults.append(Fault(place, f"with this alias the file expands to more than {MOST_NODES:,} values"))
             self._bombs += 1
@@ -143,13 +172,15 @@ class _Builder:
         if event.anchor not in self._unread:
             return self._add(target, place)
         self._unread |= {frame.anchor for frame in self._open if frame.anchor}
-        return self._bombs <= MOST_BOMBS and self._add(Node(place, None, "unread"), place)
+        return self._bombs <= MOST_BOMBS and self._add(_unread(place), place)
+
+    def _unusable(self, place: Place, why: str) -> bool:
+        self.faults.append(Fault(place, why))
+        return self._add(_unread(place), place)
 
     def _add(self, node: Node, place: Place, anchor: str | None = None) -> bool:
-        self._count += self._sizes.get(id(node), 1)
-        self._written += 1
-        if self._count > MOST_NODES:
-            return self._give_up(place, f"up to here the file expands to more than {MOST_NODES:,} values")
+        if not self._counted(self._sizes.get(id(node), 1), place):
+            return False
         if anchor:
             self._anchors[anchor] = node
         if not self._open:
@@ -160,12 +191,21 @@ class _Builder:
             self._add_to_mapping(self._open[-1], node, place)
         return True
 
+    def _counted(self, size: int, place: Place) -> bool:
+        self._count += size
+        self._written += 1
+        if self._count > MOST_NODES:
+            return self._give_up(place, f"up to here the file expands to more than {MOST_NODES:,} values")
+        return True
+
     def _add_to_mapping(self, frame: _Frame, node: Node, place: Place) -> None:
         if frame.key is not None:
             frame.node.value.append((frame.key, node))
             frame.key = None
             return
         frame.key = node
+        if node.kind == "unread":
+            return
         if node.kind != "scalar" or not isinstance(node.value, str):
             self.faults.append(Fault(place, "a key has to be a word; put it in quotes"))
         elif (first := frame.seen.setdefault(node.value, place)) != place:
@@ -202,27 +242,45 @@ class _Builder:
         return Place(mark.line + 1, max(0, column) + 1, length)
 
     def _give_up(self, place: Place, why: str) -> bool:
-        self.faults.append(Fault(place, why))
+        self.faults.append(Fault(place, why, ends=True))
         return False
+
+    def broken_off(self, fault: Fault) -> None:
+        """The parser found no sense. What it read last may be more than was meant: up to a quote or a bracket."""
+        self.faults.append(fault)
+        if self._last and not (self._open and self._open[-1].key is self._last):
+            self._last.kind, self._last.value = "unread", None
+        if brackets := next((frame for frame in self._open if frame.flow), None):
+            brackets.node.kind, brackets.node.value = "unread", None
+            brackets.key = None
+
+    def close(self) -> Node | None:
+        """The tree as far as it was read."""
+        for frame in self._open:
+            frame.node.complete = False
+            if frame.key is not None and frame.node.kind == "mapping":
+                frame.node.value.append((frame.key, _unread(frame.key.place)))
+        return self.root
+
+
+def _unread(place: Place) -> Node:
+    return Node(place, None, "unread")
 
 
 def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
-    """The tree of a text and its faults. None when there is no tree, the text being empty or no YAML."""
+    """The tree of a text, as far as it can be read, and its faults. None when there is nothing in it."""
     source = without_tabs(text, _PARSER)
     builder = _Builder(source, [Fault(Place(*place), _TAB) for place in source.tabs])
     try:
-        for event in yaml.parse(source.text, Loader=_PARSER):
-            if not builder.take(event):
-                return None, builder.faults
+        all(map(builder.take, yaml.parse(source.text, Loader=_PARSER)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = builder.placed(mark) if mark else Place(1, 1)
-        builder.faults.append(Fault(place, _told(error, place, source.text)))
-        return None, builder.faults
+        builder.broken_off(Fault(place, _told(error, place, source.text), ends=True))
     except yaml.YAMLError as error:
-        builder.faults.append(Fault(_of_position(text, getattr(error, "position", 0)), str(error).splitlines()[0]))
-        return None, builder.faults
-    return builder.root, builder.faults
+        place = _of_position(text, getattr(error, "position", 0))
+        builder.broken_off(Fault(place, str(error).splitlines()[0], ends=True))
+    return builder.close(), builder.faults
 
 
 def plain(node: Node) -> Any:

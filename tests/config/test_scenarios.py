@@ -244,8 +244,29 @@ SOME = "scenarios: [{name: a, requirements: B}]"
             ["1:25: defaults.api_key_env: name an environment variable"],
         ),
         # No YAML.
-        ("a: [", ["2:1: did not find expected node content"]),
-        ("a: b: c", ["1:5: mapping values are not allowed"]),
+        ("a: [", ["1:1: unknown key 'a'", "2:1: did not find expected node content"]),
+        ("a: b: c", ["1:1: unknown key 'a'", "1:5: mapping values are not allowed"]),
+        (
+            "defaults:\n  limits: {costt: 1}\nscenarios:\n- name: a\n  colour: red\n- verify: [a\n  speed: x\n",
+            [
+                "2:12: unknown key 'costt'",
+                "4:3: a scenario needs 'requirements'",
+                "5:3: unknown key 'colour'",
+                "7:8: did not find expected ',' or ']'",
+            ],
+        ),
+        (
+            'defaults:\n  speed: x\n  sandbox: "off\nscenarios:\n- name: a\n  requirements: "B"\n',
+            ["2:10: defaults.speed: has to be a valid number", "6:18: did not find expected key"],
+        ),
+        (
+            "defaults:\n  limits:\n    costt: 1\n   turns: x\n",
+            ["3:5: unknown key 'costt'", "4:4: did not find expected key"],
+        ),
+        (
+            "scenarios:\n- name: 5\n- name: b\n  requirements: |\n   a\n  - b\n",
+            ["2:3: a", "2:9: scenarios.name", "6:3: "],
+        ),
         ("\t", ["1:1: a tab is no indentation in YAML; use spaces"]),
         (
             "scenarios:\n\t- name: a",
@@ -253,8 +274,36 @@ SOME = "scenarios: [{name: a, requirements: B}]"
         ),
         ("a: \x01", ["1:4: "]),
         (f"{SOME}\n---\n{SOME}", ["2:1: a second document begins"]),
-        ("a: *b", ["1:4: the alias *b names nothing that stands before it"]),
-        ("a: &a [*a]", ["1:8: the alias *a stands inside what it names"]),
+        (
+            "scenarios: [{name: 5, requirements: B}]\n---\na: 1",
+            ["1:20: scenarios.name: ", "2:1: a second document begins"],
+        ),
+        (
+            "defaults: {speed: *b, turns: 1}\nscenarios: [{name: a, requirements: *c, *d : 1}, *e]",
+            [
+                "1:19: the alias *b names nothing that stands before it",
+                "1:23: unknown key 'turns'",
+                "2:37: the alias *c names nothing",
+                "2:41: the alias *d names nothing",
+                "2:50: the alias *e names nothing",
+            ],
+        ),
+        (
+            f"defaults: {{speed: &a [*a], verify: *a, limits: *b}}\n{SOME}",
+            [
+                "1:19: defaults.speed: has to be a valid number",
+                "1:23: the alias *a stands inside what it names",
+                "1:48: the alias *b names nothing",
+            ],
+        ),
+        (
+            f"defaults: {{verify: {'[' * 25}&a {']' * 25}, speed: *a, turns: 1}}\n{SOME}",
+            [
+                "1:21: defaults.verify: has to be a valid string",
+                "1:38: nested deeper than 20 levels",
+                "1:86: unknown key 'turns'",
+            ],
+        ),
         ("? [a]\n: b", ["1:3: a key has to be a word", "1:1: 'scenarios' is missing here"]),
     ],
 )
@@ -332,8 +381,8 @@ scenarios:
 @pytest.mark.parametrize(
     ("content", "places"),
     [
-        # A tab hides nothing that stands after it; an alias that names nothing does.
-        (TABS, ["2:1", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
+        # Neither a tab nor an alias that names nothing hides what stands after it.
+        (TABS, ["2:1", "2:9", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
         (TABS.replace("*b", "b"), ["2:1", "2:9", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
         (BAD[0], ["2:3", "3:18", "3:29", "7:5", "8:13"]),
         (BAD[1], ["1:1", "5:16", "7:16", "8:7", "9:11", "10:19"]),
@@ -351,6 +400,7 @@ def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], 
         ("\n".join(_bomb(6, name) for name in "abcdefgh"), "with this alias the file expands to more than"),
         ("[" * 900_000, "nested deeper than"),
         ("\n".join(f"k{n}: 1" for n in range(80_000)), "up to here the file expands to more than"),
+        ("defaults: {x: " + "{a: " * 29_000, "nested deeper than"),
         ("\n".join(f"k{n}: 1" for n in range(14_900)), "unknown key 'k0'(?s:.*)and 14851 more"),
         ("defaults: {x: 1}\n" * 4_000, "unknown key 'x'"),
         ("x" * 50_000_000, ":1:1000001: a scenario file has at most 1,000,000 bytes"),
@@ -363,6 +413,7 @@ def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], 
         "aliases",
         "more aliases",
         "brackets",
+        "brackets with keys",
         "keys",
         "keys unknown",
         "keys twice",
