@@ -121,6 +121,8 @@ class _Builder:
         """Take in one event; False when the text is given up."""
         place = self._place(event)
         self._last = None
+        if place.line in self.source.guessed and isinstance(event, yaml.NodeEvent):
+            self._tab(place.line)
         if self._below:
             return self._skip(event, place)
         if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
@@ -135,6 +137,12 @@ class _Builder:
         if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             self._measure(self._open.pop().node)
         return True
+
+    def _tab(self, line: int) -> None:
+        """Something begins in a line with a tab before it, of which nobody knows yet whether it is in the way."""
+        column = self.source.guessed.pop(line)
+        if not (self._open and self._open[-1].flow):
+            self.faults.append(Fault(Place(line, column), _TAB))
 
     def _begin(self, event: Any, place: Place) -> bool:
         self._check_tag(event, place)
@@ -276,7 +284,7 @@ def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = builder.placed(mark) if mark else Place(1, 1)
-        builder.broken_off(Fault(place, _told(error, place, source.text), ends=True))
+        builder.broken_off(Fault(place, _told(error, place, source), ends=True))
     except yaml.YAMLError as error:
         place = _of_position(text, getattr(error, "position", 0))
         builder.broken_off(Fault(place, str(error).splitlines()[0], ends=True))
@@ -379,13 +387,14 @@ _READINGS = {"bool": _bool, "null": _null, "int": _int, "float": _float} | dict.
 )
 
 
-def _told(error: yaml.MarkedYAMLError, place: Place, text: str) -> str:
-    lines = text.splitlines()
+def _told(error: yaml.MarkedYAMLError, place: Place, source: Untabbed) -> str:
+    lines = source.text.splitlines()
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[place.column - 1 : place.column] == "\t":
         return _TAB
     context = f" ({error.context})" if error.context else ""
-    return f"{error.problem or 'this is no YAML'}{context}"
+    guessed = f"; the tabs before it were read as {source.width} spaces each" if source.width else ""
+    return f"{error.problem or 'this is no YAML'}{context}{guessed}"
 
 
 def _of_position(text: str, position: int) -> Place:

@@ -393,6 +393,36 @@ def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], 
     assert [":".join(fault.split(":")[:2]) for fault in _faults(folder, content)] == places
 
 
+TABBED = "- name: {0}{1}\n\trequirements: |\n\t\tBuild {1}\n\t\tnow\n\tcolour: red\n\tlimits:\n\t\tturns: x\n"
+
+
+@pytest.mark.parametrize("count", [4, 9, 400])
+@pytest.mark.parametrize("name", ["s", "s" * 150])
+def test_many_tabs_hide_nothing_either(count: int, name: str, folder: Path) -> None:
+    content = "scenarios:\n" + "".join(TABBED.format(name, n) for n in range(count))
+    (folder / "scenarios.yaml").write_text(content)
+    started = time.process_time()
+    with pytest.raises(UsageError) as caught:
+        load_options(folder / "scenarios.yaml", None)
+    assert time.process_time() - started < 2
+    told = str(caught.value)
+    long = count if len(name) > 99 else 0
+    found = re.search(r"(\d+) faults; nothing", told)
+    assert found
+    # In the lines of the texts some are in the way, too, as long as they are found one by one.
+    assert 6 * count + long <= int(found[1]) <= 6 * count + long + 10
+    for line, what in ((3, "a tab"), (6, "a tab"), (6, "unknown key 'colour'"), (8, "scenarios.limits.turns: ")):
+        assert re.search(rf":{line}:\d+: {what}", told)
+    assert "expected" not in told
+
+
+def test_a_tab_that_does_no_harm_stays(folder: Path) -> None:
+    texts = "".join(f"- name: s{n}\n  requirements: |\n    a:\n    \tb {'x' * 200}\n" for n in range(400))
+    (folder / "scenarios.yaml").write_text("scenarios:\n" + texts)
+    options = load_batch(folder / "scenarios.yaml", [])
+    assert {one.requirements for one in options.values()} == {f"a:\n\tb {'x' * 200}\n"}
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
