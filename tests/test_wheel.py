@@ -40,7 +40,8 @@ def test_it_holds_the_program_and_nothing_else(wheel: Path) -> None:
     data = {name for name in _names(wheel) if name.startswith("parallel_orchestrator/")} - package
     assert _names(wheel) == MODULES | package | data
     recordings = {f"parallel_orchestrator/recordings/{name}.yaml" for name in ("demo", "simple", "medium", "complex")}
-    assert recordings | {"parallel_orchestrator/gateway/prices.json"} <= data
+    schema = "parallel_orchestrator/recordings/scenarios.schema.json"  # which the first line of demo.yaml names
+    assert recordings | {schema, "parallel_orchestrator/gateway/prices.json"} <= data
     assert not [name for name in data if name.endswith((".pyc", ".log", ".jsonl", ".tmp"))]
 
 
