@@ -83,12 +83,9 @@ class Looking:
 
         Editors complete and check scenario files by it.
         """
-        import json
+        from parallel_orchestrator.config.scenario_file import json_schema, schema_text
 
-        from parallel_orchestrator.config.scenario_file import json_schema
-
-        schema = json_schema()
-        return Answer(json.dumps(schema, indent=2, ensure_ascii=False), {"schema": schema})
+        return Answer(schema_text().rstrip(), {"schema": json_schema()})
 
     def export(
         self,

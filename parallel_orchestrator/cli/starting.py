@@ -24,22 +24,20 @@ class Starting:
     ) -> Answer:
         """Write a scenario file to begin with.
 
-        It is commented and runs at once, on a recording. Nothing is ever overwritten.
+        It is commented and runs at once, on a recording. Beside it comes scenarios.schema.json, by which editors
+        complete and check it. Nothing is ever overwritten.
         """
+        from parallel_orchestrator.config.scenario_file import SCHEMA_NAME, schema_text
         from parallel_orchestrator.config.template import TEMPLATE
 
         quoted = shlex.quote(str(file))
-        text = TEMPLATE.format(file=quoted)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("x", encoding="utf-8") as new:
-                new.write(text)
-        except FileExistsError as error:
-            raise UsageError(f"{file} is there already: name another file") from error
-        except OSError as error:
-            raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        if not _write_new(file, TEMPLATE.format(file=quoted)):
+            raise UsageError(f"{file} is there already: name another file")
+        schema = file.with_name(SCHEMA_NAME)
+        beside = "is written" if _write_new(schema, schema_text()) else "was there already and stays"
         following = f"parallel-orchestrator run --config {quoted}"
-        return Answer(f"{file} is written\n  next:     {following}", {"file": str(file), "next": following})
+        text = f"{file} is written\n  schema:   {schema} {beside}\n  next:     {following}"
+        return Answer(text, {"file": str(file), "schema": str(schema), "next": following})
 
     def doctor(
         self,
@@ -71,3 +69,16 @@ class Starting:
         faults = [check.name for check in checks if check.level == "fault"]
         result = {"checks": [asdict(check) for check in checks]}
         return Answer(doctor.page(checks), result, 2 if faults else 0, f"not as needed: {', '.join(faults)}")
+
+
+def _write_new(file: Path, text: str) -> bool:
+    """Write a file, and say whether it was not there. Raises UsageError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -107,7 +108,16 @@ class ScenarioFile(Section):
     scenarios: list[ScenarioEntry] = Field(min_length=1)
 
 
+SCHEMA_NAME = "scenarios.schema.json"
+"""The file that the first line of a scenario file names to editors. It lies beside it."""
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of scenario files, for editors."""
     schema = ScenarioFile.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Scenario file", **schema}
+
+
+def schema_text() -> str:
+    """The schema as a file holds it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

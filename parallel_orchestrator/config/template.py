@@ -8,7 +8,8 @@ TEMPLATE = """\
 #
 #     parallel-orchestrator run --config {file}            build it
 #     parallel-orchestrator batch {file}                   build all scenarios of the file at once
-#     parallel-orchestrator schema > scenarios.schema.json     lets an editor complete and check this file
+#
+# By scenarios.schema.json, which lies beside this file, an editor completes and checks it; `schema` prints it anew.
 
 defaults:
   max_executors: 5 # the most agents that work at once; the plan may need fewer

@@ -106,11 +106,23 @@ def test_schema_and_init_succeed_and_init_overwrites_nothing(tmp_path: Path) -> 
     assert document(typed("schema", "--json", cwd=tmp_path))["result"]["schema"] == json.loads(schema.stdout)
     file = tmp_path / "sub" / "my file.yaml"
     found = document(typed("init", str(file), "--json", cwd=tmp_path))["result"]
-    assert found == {"file": str(file), "next": f"parallel-orchestrator run --config '{file}'"}
+    beside = file.parent / "scenarios.schema.json"
+    assert found == {
+        "file": str(file),
+        "schema": str(beside),
+        "next": f"parallel-orchestrator run --config '{file}'",
+    }
     text = file.read_text()
+    assert text.startswith(f"# yaml-language-server: $schema={beside.name}\n")
+    assert beside.read_text() == schema.stdout
+    beside.write_text("mine")
     done = typed("init", str(file), cwd=tmp_path)
     assert (done.returncode, file.read_text()) == (2, text)
     assert "is there already" in done.stderr
+    assert f"{beside} was there already and stays" in typed("init", "sub/other.yaml", cwd=tmp_path).stdout.replace(
+        "sub/", f"{tmp_path}/sub/"
+    )
+    assert beside.read_text() == "mine"
 
 
 def test_help_and_version_may_be_asked_for_as_well(tmp_path: Path) -> None:
