@@ -23,6 +23,9 @@ from parallel_orchestrator.store.runlock import RunLock
 MakeStory = Callable[[str, Options, View, Sequence[str] | None], Story]
 """Makes the run of the scenario of that name; the last is `Story.retry`."""
 
+_NAMED = 5
+"""Scenarios that one message names."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -52,6 +55,7 @@ def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[s
     try:
         entries = [place(batch, name, story) for name, story in stories.items()]
         remember(batch, given.executors, given.max_cost_usd, given.options)
+        _say_what_is_not_used(given.options, view)
         _say_what_is_ahead(entries, view)
         work = Batch(batch, entries, given.executors, tools, view)
         try:
@@ -107,6 +111,15 @@ def _make(batch: BatchDirectory) -> None:
         batch.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {batch.root}: {error.strerror}") from error
+
+
+def _say_what_is_not_used(options: Mapping[str, Options], view: View) -> None:
+    """Which scenarios name a folder of their own: in a batch all lie in its own."""
+    named = [name for name, one in options.items() if one.output_dir not in (None, Path("outputs") / name)]
+    if named:
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        told = ", ".join(named[:_NAMED]) + more
+        view.say(f"output_dir is for `run --config` alone: of {told} it is not used, they lie in the batch's folder")
 
 
 def _say_what_is_ahead(entries: Sequence[Entry], view: View) -> None:

@@ -43,6 +43,7 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
         output = harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "3", api=api)
         assert "3 of 3 scenarios done, 6 of 6 tasks merged" in output
         assert output.count("/3] ✓ ") == 3
+        assert "output_dir is for" not in output
         assert api.answered_twice() == []
         assert len({move["executor"] for name in THREE for move in harness.moves(folder / name)}) == 3
         assert (folder / "batch_summary.md").read_text().count("| done |") == 3
@@ -55,10 +56,12 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
         assert len(api.requests) == asked
 
         scenarios.write_batch(config, {**THREE, "b": "Project b2: 1 layers of 2"})
+        config.write_text(config.read_text().replace("name: c,", "name: c, output_dir: elsewhere,"))
         edited = harness.run("batch", str(config), "--output-dir", str(folder), api=api)
         new = next(one["folder"] for one in _summary(folder)["scenarios"] if one["name"] == "b")
         assert new.startswith("b-")
         assert len(new) == len("b-123456")
+        assert "output_dir is for `run --config` alone: of c it is not used" in edited
         assert f"b differs from what was run before: it runs anew, in {new}" in edited
         assert {request.task.partition("/")[0] for request in api.requests[asked:]} == {"b2"}
         untouched = {path: print_ for path, print_ in before.items() if path.startswith(("a/", "b/", "c/"))}
