@@ -33,7 +33,12 @@ def _columns(stream: TextIO | None) -> int:
     if stream is None or not stream.isatty():
         return 0
     said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isdecimal() and int(said) else os.get_terminal_size(stream.fileno()).columns
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _folded(line: str, width: int) -> str:
