@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from parallel_orchestrator.config.options import Options, Settled
+from parallel_orchestrator.config.options import Options, Settled, is_file
 from parallel_orchestrator.records.errors import DamagedState, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
@@ -120,14 +120,23 @@ def remember(batch: BatchDirectory, executors: int, max_cost_usd: float | None, 
         {
             "name": name,
             "requirements": one.requirements,
-            "replay": one.replay,
-            "settings": one.settings,
+            "replay": _wherever(one.replay) if one.replay else None,
+            "settings": one.settings | {name: _wherever(one.settings[name]) for name in _FILES & one.settings.keys()},
             "variables": one.variables,
         }
         for name, one in options.items()
     ]
     fields = {"version": 1, "max_executors": executors, "max_cost_usd": max_cost_usd, "scenarios": scenarios}
     write_json(batch.config, fields)
+
+
+_FILES = {"prices"}
+"""Settings that name a file."""
+
+
+def _wherever(name: str) -> str:
+    """The name of a file as it is found from every folder. That of a shipped recording stays a name."""
+    return str(Path(name).absolute()) if is_file(Path(name)) else name
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
     faults = []
     for name, one in given.options.items():
         try:
-            stories[name] = make(name, one, PartOfView(view, name), given.retry.get(name))
+            stories[name] = make(name, _in_batch(one, given.executors), PartOfView(view, name), given.retry.get(name))
             stories[name].check()
         except UsageError as error:
             faults.append(f"{name}: {error}")
@@ -84,6 +84,11 @@ def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
         raise UsageError(faults[0] if len(faults) == 1 else "\n".join(["nothing was begun:", *dict.fromkeys(faults)]))
     _require_one_way_to_ask(stories)
     return stories
+
+
+def _in_batch(one: Options, executors: int) -> Options:
+    """The options of a scenario: one that names no `max_executors` may have all that the batch has."""
+    return replace(one, settings={"max_executors": executors, **one.settings})
 
 
 def _require_one_way_to_ask(stories: Mapping[str, Story]) -> None:

@@ -191,6 +191,8 @@ class Running:
         executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
         folder = output_dir or Path("outputs") / config.stem
         if plan_only:
+            for one in options.values():
+                one.settings.setdefault("max_executors", executors)
             return self._plans(options, folder, max_cost)
         return self._batch(Given(options, folder, executors, max_cost))
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from parallel_orchestrator.batch.entries import recall, remember
+from parallel_orchestrator.config.options import SHIPPED, Options
 from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.store.batchlog import BatchLog, ScenarioState
 from parallel_orchestrator.store.journal import read_all
@@ -182,6 +185,36 @@ def test_a_batch_is_planned_before_it_is_built_and_one_that_cannot_be_stops_no_o
         harness.run(*command, api=api)
         assert set(_statuses(folder).values()) == {"done"}
         assert api.answered_twice() == []
+
+
+def test_a_batch_is_gone_on_with_from_every_folder(tmp_path: Path) -> None:
+    (tmp_path / "cfg").mkdir()
+    shutil.copy(SHIPPED / "simple.yaml", tmp_path / "cfg" / "mine.yaml")
+    (tmp_path / "cfg" / "mine.json").write_text('{"models": {}}')
+    (tmp_path / "cfg" / "b.yaml").write_text(
+        "scenarios: [{name: a, requirements: A, replay: mine.yaml, prices: mine.json, speed: 100}]"
+    )
+    harness.run("batch", "cfg/b.yaml", "--output-dir", "out", cwd=tmp_path)
+    told = harness.run("resume", str(tmp_path / "out"), cwd=Path("/"))
+    assert "all 1 scenarios are finished" in told
+
+
+def test_a_shipped_recordings_name_stays_a_name(tmp_path: Path) -> None:
+    batch = BatchDirectory(tmp_path)
+    remember(batch, 2, None, {"a": Options("A", replay="simple")})
+    assert recall(batch).options["a"].replay == "simple"
+
+
+def test_a_scenario_that_names_no_executors_may_have_all_of_them(tmp_path: Path) -> None:
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", {"a": "Project a: 1 layers of 7"}), tmp_path / "out"
+    config.write_text(
+        config.read_text() + "  - {name: b, requirements: 'Project b: 1 layers of 1', max_executors: 2}\n"
+    )
+    with scenarios.api() as api:
+        harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "6", api=api)
+    planned = [record for record in read_all(folder / "batch.jsonl") if record.get("state") == "planned"]
+    assert {record["scenario"]: record["limit"] for record in planned} == {"a": 6, "b": 2}
+    assert "max_executors" not in recall(BatchDirectory(folder)).options["a"].settings
 
 
 def _kill_everything(folder: Path) -> None:
