@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -199,8 +199,3 @@ def require_place(batch: BatchDirectory) -> None:
         raise UsageError(f"{batch.root} holds a single run: choose another --output-dir for the batch")
     if batch.root.exists() and not batch.root.is_dir():
         raise UsageError(f"{batch.root} is not a directory")
-
-
-def spent(entries: Iterable[Entry]) -> float:
-    """USD that finished scenarios have cost."""
-    return float(sum(entry.finished["cost_usd"] for entry in entries if entry.finished))

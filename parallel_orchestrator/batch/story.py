@@ -24,7 +24,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.batch.crew import Crew
-from parallel_orchestrator.batch.entries import Entry, Site, spent
+from parallel_orchestrator.batch.entries import Entry, Site
+from parallel_orchestrator.batch.spent import by_folder, by_run
 from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.records.errors import (
     BatchBudgetReached,
@@ -36,7 +37,6 @@ from parallel_orchestrator.records.errors import (
 )
 from parallel_orchestrator.report.batch_summary import Ending, kept
 from parallel_orchestrator.report.console import View
-from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.store.batchlog import BatchLog, BatchSource
 from parallel_orchestrator.store.directory import cut_torn_tails, own_in
 from parallel_orchestrator.store.logfile import log_to, stop_logging
@@ -83,7 +83,8 @@ class Batch:
         self._log = BatchLog(batch)
         self._todo = [entry for entry in entries if not entry.finished]
         names = {entry.name: entry.scenario.requirements[:60] for entry in self._todo}
-        self._watch = BatchWatch(view, batch, names, spent_before=Spending(usd=spent(entries)))
+        self._spent_before = by_folder(batch)
+        self._watch = BatchWatch(view, batch, names, spent_before=self._spent_before)
         self._by_root = {entry.run(batch).root: entry for entry in self._todo}
         self._waiting = deque(self._todo)
         self._sites: dict[str, Site] = {}
@@ -116,7 +117,11 @@ class Batch:
         self._watch.max_cost_usd = max_cost_usd
         self._log.start_session(self.executors, {entry.name: entry.folder for entry in self._todo})
         paying = next((entry for entry in self._todo if not entry.scenario.replay), self._todo[0])
-        start = replace(paying.story.gateway_config(), max_cost_usd=max_cost_usd, spent_before_usd=spent(self.entries))
+        start = replace(
+            paying.story.gateway_config(),
+            max_cost_usd=max_cost_usd,
+            spent_before_usd=by_run(self.batch, self._spent_before),
+        )
         with self._tools.serving(start, lock.descriptor) as gateway:
             self._gateway = gateway
             self._preparers, self._finishers = Crew(2 * self.executors, "prepare"), Crew(self.executors, "finish")

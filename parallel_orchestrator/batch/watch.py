@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from parallel_orchestrator.batch.spent import add, of_run, take_off
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing, Traffic
@@ -53,7 +53,7 @@ class Slot(Protocol):
 class BatchWatch:
     """Shows a batch in `view`: its scenarios in the place of tasks, and its executors with the tasks they hold.
 
-    `names`: a few words on each scenario. `spent_before`: of scenarios that were finished before this session.
+    `names`: a few words on each scenario. `spent_before`: what the batch's runs have cost before, by folder.
     """
 
     def __init__(
@@ -62,13 +62,17 @@ class BatchWatch:
         batch: BatchDirectory,
         names: Mapping[str, str],
         max_cost_usd: float | None = None,
-        spent_before: Spending | None = None,
+        spent_before: Mapping[str, Spending] | None = None,
     ) -> None:
         self._view = view
         self._batch = batch
         self._names = names
         self.max_cost_usd = max_cost_usd
-        self._ended = spent_before or Spending()
+        self._before = dict(spent_before or {})
+        """Of runs that were not looked at yet; it is in `_ended` till then."""
+        self._ended = Spending()
+        for one in self._before.values():
+            add(self._ended, one)
         self._figures = Figures()
         self._parts: dict[str, Part] = {}
         """Of the scenarios that have a plan and are not closed."""
@@ -124,7 +128,13 @@ class BatchWatch:
     def _opened(self, name: str, status: ScenarioStatus) -> Part:
         run = RunDirectory(self._batch.root / status.folder)
         part = self._parts[name] = Part(run, read_plan(run.plan))
+        self._counts_itself(status.folder)
         return part
+
+    def _counts_itself(self, folder: str) -> None:
+        """From now on what is known of that run counts, in place of what it had cost before."""
+        if before := self._before.pop(folder, None):
+            take_off(self._ended, before)
 
     def _count(self, name: str, status: ScenarioStatus) -> None:
         self._counted.add(name)
@@ -132,15 +142,16 @@ class BatchWatch:
         if part is not None:
             with suppress(OrchestratorError):
                 part.refresh_ledger()
-            _add(self._ended, part.ledger.total())
+            add(self._ended, part.ledger.total())
             part.close()
         else:
-            _add(self._ended, _by_summary(RunDirectory(self._batch.root / status.folder)))
+            self._counts_itself(status.folder)
+            add(self._ended, of_run(RunDirectory(self._batch.root / status.folder)))
 
     def _spent(self) -> Spending:
         spent = Spending()
         for one in (self._ended, *(part.ledger.total() for part in self._parts.values())):
-            _add(spent, one)
+            add(spent, one)
         return spent
 
     def _rows(self, slots: Iterable[Slot], now: float) -> list[Row]:
@@ -192,21 +203,3 @@ def _item(name: str, status: ScenarioStatus) -> Item:
         ending = status.record["ending"]
         return Item(name, _ENDED[ending], ending, status.record["why"])
     return Item(name, _STANDING[status.state], status.state.value)
-
-
-def _add(total: Spending, one: Spending) -> None:
-    for name, value in vars(one).items():
-        setattr(total, name, getattr(total, name) + value)
-
-
-def _by_summary(run: RunDirectory) -> Spending:
-    """What a run cost, by its own summary; nothing where it has none."""
-    try:
-        summary = json.loads(run.summary.read_text())
-        return Spending(
-            usd=float(summary["cost_usd"]),
-            recorded_usd=float(summary["recorded_cost_usd"]),
-            unpriced=int(summary["unpriced_calls"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return Spending()

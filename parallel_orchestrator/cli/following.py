@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_orchestrator.batch.entries import recall
+from parallel_orchestrator.batch.spent import by_folder
 from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.report.console import View, make_view
@@ -77,7 +78,7 @@ def follow_batch(batch: BatchDirectory) -> None:
     with _view() as view, closing(BatchLog(batch)) as log:
         scenarios = log.refresh().scenarios
         names = {name: _about(batch, status.folder) for name, status in scenarios.items()}
-        watch = BatchWatch(view, batch, names, recall(batch).max_cost_usd)
+        watch = BatchWatch(view, batch, names, recall(batch).max_cost_usd, by_folder(batch))
         executors = Executors(Board(BatchSource(batch)))
         with closing(executors.board) as board:
             for _ in looks(batch.run_lock):

@@ -40,8 +40,8 @@ class StartConfig:
     patience_s: float = 600.0
     max_cost_usd: float | None = None
     """Cap over all runs together."""
-    spent_before_usd: float = 0.0
-    """By runs that are under that cap and are not opened again, being finished."""
+    spent_before_usd: dict[str, float] = field(default_factory=dict)
+    """By run: what those under that cap had spent before. It counts until the run is opened and counts itself."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Other values that nothing may be written with."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from parallel_orchestrator.gateway import declined
 from parallel_orchestrator.gateway.run import Purchase, Run
@@ -16,9 +16,10 @@ _OPENING_S = 10.0
 class Runs:
     """All runs by id. A closed one is remembered by what it spent."""
 
-    def __init__(self, patience_s: float, spent_before_usd: float = 0.0) -> None:
+    def __init__(self, patience_s: float, spent_before_usd: Mapping[str, float] | None = None) -> None:
         self.stopping = False
-        self._spent_before_usd = spent_before_usd
+        self._spent_before = dict(spent_before_usd or {})
+        """By runs that were not opened yet."""
         self._patience_s = patience_s
         self._open: dict[str, Run] = {}
         self._spent_by_closed: dict[str, float] = {}
@@ -30,6 +31,7 @@ class Runs:
     def open(self, run: Run) -> None:
         """Take asks for `run` from now on."""
         self._spent_by_closed.pop(run.id, None)
+        self._spent_before.pop(run.id, None)
         self._open[run.id] = run
 
     def is_open(self, run_id: str) -> bool:
@@ -69,7 +71,8 @@ class Runs:
 
     def spent_usd(self) -> float:
         """Of all runs together, closed ones and those of before included."""
-        return self._spent_before_usd + sum(run.spent_usd() for run in self) + sum(self._spent_by_closed.values())
+        earlier = sum(self._spent_before.values()) + sum(self._spent_by_closed.values())
+        return earlier + sum(run.spent_usd() for run in self)
 
     def live_purchases(self) -> list[Purchase]:
         """Calls under way that a live endpoint has to answer."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -44,7 +45,12 @@ class Service:
     """Answers asks for all open runs. `limiter` is the live endpoint's; replays have their own."""
 
     def __init__(
-        self, *, limiter: Limiter, patience_s: float, max_cost_usd: float | None = None, spent_before_usd: float = 0.0
+        self,
+        *,
+        limiter: Limiter,
+        patience_s: float,
+        max_cost_usd: float | None = None,
+        spent_before_usd: Mapping[str, float] | None = None,
     ) -> None:
         self.limiter = limiter
         self.silence = Silence(patience_s, lambda: limiter.held_until)

@@ -106,6 +106,19 @@ def test_a_cap_over_all_scenarios_stops_them_together_and_can_be_raised(tmp_path
         assert api.answered_twice() == []
 
 
+def test_the_cap_counts_what_every_run_of_the_folder_has_spent(tmp_path: Path) -> None:
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
+    command = ("batch", str(config), "--output-dir", str(folder), "--only")
+    with scenarios.api() as api:
+        harness.run(*command, "c", api=api)
+        spent, asked = str(harness.summary(folder / "c")["cost_usd"]), len(api.requests)
+        told = harness.run(*command, "b", "--max-cost", spent, api=api, code=4)
+        assert "all scenarios together have spent" in told
+        scenarios.write_batch(config, {"c": "Project c2: 1 layers of 1"})
+        harness.run(*command, "c", "--max-cost", spent, api=api, code=4)
+        assert len(api.requests) == asked
+
+
 def test_a_run_of_a_batch_at_work_is_not_to_be_had_alone(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     with (

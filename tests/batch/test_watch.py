@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from parallel_orchestrator.batch.spent import by_folder
 from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.cli.following import Slot
 from parallel_orchestrator.records.scenario import Surroundings
@@ -79,3 +80,31 @@ def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.C
     story.close()
     log.close()
     reader.close()
+
+
+def test_what_runs_have_cost_before_counts_once(tmp_path: Path) -> None:
+    batch, view = BatchDirectory(tmp_path), Remembering()
+    log = BatchLog(batch)
+    for name in ("shop", "todo"):
+        (tmp_path / name).mkdir()
+    shop, todo = (Story(tmp_path / name, plan(task(1))) for name in ("shop", "todo"))
+    write_whole(shop.run.plan, plan_text(shop.plan))
+    shop.calls.buy("plan", 1)
+    todo.calls.buy("plan", 1)
+    log.start_session(2, {"shop": "shop"})
+    watch = BatchWatch(view, batch, {}, None, by_folder(batch))
+    watch.look(log.refresh(), [])
+    assert view.shown[-1].spent.usd == 1.0
+    shop.calls.buy("task_1", 1)
+    log.planned("shop", 1.0, 5, Surroundings("off"))
+    for _ in range(2):
+        time.sleep(0.26)
+        watch.look(log.refresh(), [])
+        assert view.shown[-1].spent.usd == 1.5
+        log.closed("shop", "done")
+    todo.run.ledger.write_bytes(b"no record\n")
+    assert by_folder(batch)["todo"].usd == 0.0
+    watch.close()
+    shop.close()
+    todo.close()
+    log.close()

@@ -1,0 +1,67 @@
+"""What the runs in a batch's folder have cost so far: those of earlier texts of a scenario, and of others, as well."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
+from parallel_orchestrator.report.spending import Ledger, Spending
+from parallel_orchestrator.store.directory import read_scenario
+from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+
+
+def by_folder(batch: BatchDirectory) -> dict[str, Spending]:
+    """Of every run there is, by the name of its folder."""
+    runs = [RunDirectory(path.parent) for path in sorted(batch.root.glob("*/ledger.jsonl"))]
+    return {run.root.name: of_run(run) for run in runs}
+
+
+def by_run(batch: BatchDirectory, spent: Mapping[str, Spending]) -> dict[str, float]:
+    """USD that can have been billed at most, by the run's id: as a gateway counts. `spent`: by folder."""
+    return {_run_id(batch, folder): one.usd + one.uncertain_usd for folder, one in spent.items()}
+
+
+def of_run(run: RunDirectory) -> Spending:
+    """By its ledger; by its summary where that is damaged, which is told by whoever goes on with the run."""
+    try:
+        return Ledger(read_all(run.ledger)).total()
+    except DamagedState:
+        return _by_summary(run)
+
+
+def _by_summary(run: RunDirectory) -> Spending:
+    try:
+        summary = json.loads(run.summary.read_text())
+        return Spending(
+            usd=float(summary["cost_usd"]),
+            recorded_usd=float(summary["recorded_cost_usd"]),
+            unpriced=int(summary["unpriced_calls"]),
+            uncertain_usd=float(summary["uncertain_cost_usd"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return Spending()
+
+
+def add(total: Spending, one: Spending) -> None:
+    """Count `one` in."""
+    for name, value in vars(one).items():
+        setattr(total, name, getattr(total, name) + value)
+
+
+def take_off(total: Spending, one: Spending) -> None:
+    """Count `one` out again."""
+    for name, value in vars(one).items():
+        left = getattr(total, name) - value
+        setattr(total, name, left if isinstance(left, Counter) else max(0, left))
+
+
+def _run_id(batch: BatchDirectory, folder: str) -> str:
+    """The folder's name where the id cannot be told: such a run is not opened."""
+    try:
+        scenario = read_scenario(RunDirectory(batch.root / folder))
+    except OrchestratorError:
+        return folder
+    return scenario.run if scenario else folder
