@@ -12,6 +12,7 @@ from parallel_orchestrator.batch.entries import Entry, Story, place, remember, r
 from parallel_orchestrator.batch.story import Batch, Tools
 from parallel_orchestrator.batch.watch import PartOfView
 from parallel_orchestrator.config.options import Options
+from parallel_orchestrator.gateway.prices import require_prices
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text
 from parallel_orchestrator.report.console import View
@@ -78,6 +79,7 @@ def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
         try:
             stories[name] = make(name, _in_batch(one, given.executors), PartOfView(view, name), given.retry.get(name))
             stories[name].check()
+            require_prices(stories[name].settled.scenario, capped=given.max_cost_usd is not None)
         except UsageError as error:
             faults.append(f"{name}: {error}")
     if faults:

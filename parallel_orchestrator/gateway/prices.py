@@ -157,9 +157,12 @@ def _read_rates(prices: Mapping[str, Any]) -> Rates:
     return rates
 
 
-def require_prices(scenario: Scenario) -> None:
-    """Refuse a budget that could not be kept. Raises UsageError, also for a price file that is none."""
+def require_prices(scenario: Scenario, *, capped: bool = False) -> None:
+    """Refuse a budget that could not be kept. Raises UsageError, also for a price file that is none.
+
+    `capped`: there is a cap besides the scenario's own.
+    """
     prices = PriceTable.of(scenario)
-    capped = scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None
+    capped = capped or scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None
     if capped and not scenario.replay:
         prices.require([scenario.planner_model, scenario.executor_model])

@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
 from parallel_orchestrator.gateway.sockets import LONGEST_PATH, new_socket_directory, remove_socket
 from parallel_orchestrator.records import errors
-from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, UsageError
+from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.store.environment import clean_environment
 
 __all__ = ["GatewayProcess", "gateway_environment", "new_socket_directory"]
@@ -56,6 +56,7 @@ class GatewayProcess:
         self._lock_fd = lock_fd
         self._stderr = stderr
         self._runs: dict[str, RunConfig] = {}
+        self._closed: dict[str, RunConfig] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._mutex = threading.RLock()
@@ -94,7 +95,8 @@ class GatewayProcess:
     def close_run(self, run: str) -> None:
         """Have the gateway take no more asks for a run."""
         with self._mutex:
-            self._runs.pop(run, None)
+            if run in self._runs:
+                self._closed[run] = self._runs.pop(run)
             self._tell({"close_run": {"run": run}})
 
     def ensure_alive(self) -> bool:
@@ -107,7 +109,16 @@ class GatewayProcess:
             self.start()
             for run in list(self._runs.values()):
                 self.open_run(run)
+            if self.config.max_cost_usd is not None:
+                self._count_closed()
             return True
+
+    def _count_closed(self) -> None:
+        """Have a gateway that was started again count what closed runs have spent, too."""
+        for run in list(self._closed.values()):
+            with contextlib.suppress(UsageError, DamagedState):  # as when somebody has altered its files meanwhile
+                self.open_run(run)
+                self.close_run(run.run)
 
     @contextlib.contextmanager
     def kept_alive(self, told: Callable[[], None]) -> Iterator[None]:

@@ -18,6 +18,8 @@ from parallel_orchestrator.store.journal import Journal, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
 
+NEARLY_SPENT = 0.8
+"""From this share of a budget on it is said once that most of it is spent."""
 _ASK_S = 1.0
 _ETA_AFTER = 3
 """Tasks that have to be merged before a time to the end is named."""
@@ -123,7 +125,7 @@ class Watch:
             left_s=seconds_left(replica, time.monotonic()),
         )
         self._view.show(snapshot)
-        if self._cap and not self._warned and spent.usd >= 0.8 * self._cap:
+        if self._cap and not self._warned and spent.usd >= NEARLY_SPENT * self._cap:
             self._warned = True
             self._view.say(f"80 % of the budget is spent: ${spent.usd:.2f} of ${self._cap:.2f}")
         return snapshot

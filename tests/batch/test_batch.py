@@ -181,6 +181,15 @@ def test_scenarios_that_one_gateway_cannot_serve_are_refused(tmp_path: Path) -> 
     assert not folder.exists()
 
 
+def test_a_cap_over_models_without_a_price_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
+    with scenarios.api() as api:
+        command = ("batch", str(config), "--output-dir", str(folder), "--model", "llama-9", "--max-cost", "5")
+        assert "the price of llama-9 is unknown" in harness.run(*command, api=api, code=2)
+        assert not folder.exists()
+        assert api.requests == []
+
+
 def test_a_batch_is_planned_before_it_is_built_and_one_that_cannot_be_stops_no_other(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     config.write_text(config.read_text() + "  - {name: poor, requirements: P, limits: {cost: 0.0000001}}\n")

@@ -82,7 +82,9 @@ def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.C
     reader.close()
 
 
-def test_what_runs_have_cost_before_counts_once(tmp_path: Path) -> None:
+def test_what_runs_have_cost_before_counts_once_and_the_cap_is_warned_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     batch, view = BatchDirectory(tmp_path), Remembering()
     log = BatchLog(batch)
     for name in ("shop", "todo"):
@@ -92,9 +94,10 @@ def test_what_runs_have_cost_before_counts_once(tmp_path: Path) -> None:
     shop.calls.buy("plan", 1)
     todo.calls.buy("plan", 1)
     log.start_session(2, {"shop": "shop"})
-    watch = BatchWatch(view, batch, {}, None, by_folder(batch))
+    watch = BatchWatch(view, batch, {}, 1.8, by_folder(batch))
     watch.look(log.refresh(), [])
     assert view.shown[-1].spent.usd == 1.0
+    assert "budget" not in capsys.readouterr().err
     shop.calls.buy("task_1", 1)
     log.planned("shop", 1.0, 5, Surroundings("off"))
     for _ in range(2):
@@ -102,6 +105,7 @@ def test_what_runs_have_cost_before_counts_once(tmp_path: Path) -> None:
         watch.look(log.refresh(), [])
         assert view.shown[-1].spent.usd == 1.5
         log.closed("shop", "done")
+    assert capsys.readouterr().err.count("80 % of the batch's budget is spent: $1.50 of $1.80") == 1
     todo.run.ledger.write_bytes(b"no record\n")
     assert by_folder(batch)["todo"].usd == 0.0
     watch.close()

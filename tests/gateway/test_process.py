@@ -60,6 +60,24 @@ def test_a_killed_gateway_is_started_again_and_its_open_calls_count_at_their_bou
         assert [record["call"] for record in gw.records("intent")] == [1, 2, 3]
 
 
+def test_the_cap_over_all_runs_counts_closed_ones_and_those_of_before(tmp_path: Path) -> None:
+    with FakeApi() as api:
+        with gateway(tmp_path, api, max_cost_usd=1e-9) as gw:
+            gw.open("closed")
+            gw.ask(1, client=gw.client(gw.token(run="closed")))
+            gw.process.close_run("closed")
+            kill(gw)
+            gw.process.ensure_alive()
+            gw.open()
+            assert "all scenarios together have spent" in gw.ask(2).text
+        spent = {RUN: 2.0}
+        with gateway(tmp_path, api, max_cost_usd=1.0, spent_before_usd=spent) as gw:
+            gw.open("other")
+            assert "all scenarios together" in gw.ask(3, client=gw.client(gw.token(run="other"))).text
+            gw.open()  # from here on its ledger counts
+            assert gw.ask(4).status_code == 200
+
+
 def test_a_caller_that_comes_before_its_run_is_open_waits_for_it(tmp_path: Path) -> None:
     with FakeApi() as api, gateway(tmp_path, api) as gw:
         results: list[httpx2.Response] = []
