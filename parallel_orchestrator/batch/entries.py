@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from parallel_orchestrator.config.options import Options, Settled, is_file
-from parallel_orchestrator.records.errors import DamagedState, UsageError
+from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
-from parallel_orchestrator.report.batch_summary import kept
-from parallel_orchestrator.report.summary import finished_summary
+from parallel_orchestrator.report.batch_status import fold
+from parallel_orchestrator.report.batch_summary import Ending, kept
+from parallel_orchestrator.report.summary import finished_summary, last_summary
 from parallel_orchestrator.store.directory import OwnedRun, read_scenario
 from parallel_orchestrator.store.files import write_json
-from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 
 if TYPE_CHECKING:
@@ -186,11 +186,21 @@ def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]
 
 def _last_summaries(batch: BatchDirectory) -> dict[str, dict[str, Any]]:
     """By scenario, the folder of its last run and how many tasks failed there."""
-    folders: dict[str, str] = {}
-    for record in read_all(batch.journal):
-        folders |= record.get("scenarios", {})
+    folders = fold(batch)[0]
     runs = {name: finished_summary(RunDirectory(batch.root / folder)) for name, folder in folders.items()}
     return {name: {"folder": folder, "failed": (runs[name] or {}).get("failed", 0)} for name, folder in folders.items()}
+
+
+def left_alone(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
+    """How scenarios stand that this session is not about."""
+    folders, states = fold(batch)
+    return {name: _ending(batch, name, folders.get(name, name), states.get(name, {})) for name in names}
+
+
+def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> Ending:
+    ending = Ending(name, folder, kept(last_summary(RunDirectory(batch.root / folder))))
+    stopped = ending.status == "stopped" and last.get("why")
+    return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
 
 
 def require_place(batch: BatchDirectory) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.batch.entries import Entry, Story, place, remember, require_place
+from parallel_orchestrator.batch.entries import Entry, Story, left_alone, place, recall, remember, require_place
 from parallel_orchestrator.batch.story import Batch, Tools
 from parallel_orchestrator.batch.watch import PartOfView
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.gateway.prices import require_prices
-from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text
+from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
+from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text, exit_code
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.summary_page import write_page
 from parallel_orchestrator.store.files import write_whole
@@ -40,6 +40,8 @@ class Given:
     """Cap over all scenarios together."""
     retry: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By scenario, the failed tasks to try again; empty: all of them."""
+    among_others: bool = False
+    """These are some of the scenarios. The others that the folder has stay in the batch as they are."""
 
 
 def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[str, Any]:
@@ -55,20 +57,55 @@ def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[s
     lock = RunLock.acquire(batch.run_lock, say=view.say)
     try:
         entries = [place(batch, name, story) for name, story in stories.items()]
-        remember(batch, given.executors, given.max_cost_usd, given.options)
+        options = {**_remembered(batch, given), **given.options}
+        remember(batch, given.executors, given.max_cost_usd, options)
         _say_what_is_not_used(given.options, view)
         _say_what_is_ahead(entries, view)
         work = Batch(batch, entries, given.executors, tools, view)
-        try:
-            work.go(lock, given.max_cost_usd)
-        finally:
-            endings = [work.endings.get(entry.name) or Ending(entry.name, entry.folder, None) for entry in entries]
-            summary = batch_summary(endings, given.executors, time.monotonic() - started)
-            write_whole(batch.summary, batch_text(summary))
-            write_page(batch.page, lambda: batch_page(summary))
-        return summary
+
+        def sum_up(stop: OrchestratorError | None) -> dict[str, Any]:
+            return _summed_up(batch, work, list(options), time.monotonic() - started, stop)
+
+        return _to_its_end(lambda: work.go(lock, given.max_cost_usd), sum_up)
     finally:
         lock.release()
+
+
+def _remembered(batch: BatchDirectory, given: Given) -> Mapping[str, Options]:
+    """The scenarios that the folder has and that stay in the batch."""
+    return recall(batch).options if given.among_others and batch.config.exists() else {}
+
+
+def _to_its_end(
+    work: Callable[[], object], sum_up: Callable[[OrchestratorError | None], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do the work, and sum up whatever comes of it. What stops it has the summary with it."""
+    try:
+        work()
+    except KeyboardInterrupt as error:
+        stop = Interrupted("interrupted")
+        stop.summary = sum_up(stop)
+        raise stop from error
+    except OrchestratorError as error:
+        error.summary = sum_up(error)
+        raise
+    except BaseException as error:
+        sum_up(OrchestratorError(f"unexpected {type(error).__name__}: {error}"))
+        raise
+    return sum_up(None)
+
+
+def _summed_up(
+    batch: BatchDirectory, work: Batch, names: Sequence[str], elapsed_s: float, stop: OrchestratorError | None
+) -> dict[str, Any]:
+    """The summary of all those scenarios, written down. The exit code is that of this session's."""
+    own = {one.name: work.endings.get(one.name) or Ending(one.name, one.folder, None) for one in work.entries}
+    all_ = {**own, **left_alone(batch, [name for name in names if name not in own])}
+    code = stop.exit_code if stop else exit_code(own.values())
+    summary = batch_summary([all_[name] for name in names], work.executors, elapsed_s, code, str(stop or ""))
+    write_whole(batch.summary, batch_text(summary))
+    write_page(batch.page, lambda: batch_page(summary))
+    return summary
 
 
 def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:

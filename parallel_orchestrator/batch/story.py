@@ -217,7 +217,7 @@ class Batch:
         ending = self.endings[entry.name] = Ending(entry.name, entry.folder, kept(summary), error)
         if error:
             log.error("%s: %s", entry.name, error)
-        self._log.closed(entry.name, ending.status, str(error or ""))
+        self._log.closed(entry.name, ending.status, ending.why)
         self._supervisor.wake(self.executors)
 
     def _sum_up_what_is_left(self) -> None:

@@ -4,8 +4,8 @@
     {"version": 1, "command": "resume", "ok": false, "error": {"kind": "usage", "message": "…", "exit_code": 2}}
 
 With --json exactly one of them is on standard output, whatever happens; all else goes to standard error. A command
-that came to its end and has failures to report has both, `result` and `error`. `error.next` says how to go on, where
-that is known.
+that came to its end and has failures to report has both, `result` and `error`, and so has a batch that was stopped.
+`error.next` says how to go on, where that is known.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Answer:
     exit_code: int = 0
     failure: str = ""
     """In a sentence, why the exit code is not 0."""
+    error: OrchestratorError | None = None
+    """What stopped the command, which has this to say all the same."""
 
 
 def answering(function: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
@@ -110,6 +112,8 @@ def run_app(app: typer.Typer) -> NoReturn:
         shown.failed(told)
         code = told.exit_code
     else:
+        if "--debug" in before and isinstance(answer, Answer) and answer.error:
+            _show_traceback(type(answer.error), answer.error, answer.error.__traceback__)
         code = answer.exit_code if isinstance(answer, Answer) else answer if isinstance(answer, int) else 0
         code = shown.answered(answer if isinstance(answer, Answer) else None, code)
     for number in (signal.SIGINT, *_LIKE_CTRL_C):
@@ -176,6 +180,8 @@ class _Text:
                 print(folded(printable(answer.text), sys.stdout), flush=True)
             except BrokenPipeError:  # as in `… | head`: nobody reads the rest
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if answer.error:
+                self.failed(answer.error)
         return code
 
     def misunderstood(self, error: ClickException) -> None:
@@ -202,7 +208,9 @@ class _Document:
     def answered(self, answer: Answer | None, code: int) -> int:
         """Write a command's answer; the exit code."""
         fields: dict[str, Any] = {"result": answer.result} if answer else {}
-        if code:
+        if answer and answer.error:
+            fields["error"] = _error_fields(answer.error)
+        elif code:
             message = answer.failure if answer else f"ended with {code}"
             fields["error"] = {"kind": "unsuccessful", "message": message, "exit_code": code}
         self._write(ok=code == 0, **fields)
@@ -217,16 +225,20 @@ class _Document:
 
     def failed(self, error: OrchestratorError) -> None:
         """Write an error."""
-        fields: dict[str, Any] = {"kind": _kind(error), "message": str(error), "exit_code": error.exit_code}
-        if notes := getattr(error, "__notes__", ()):
-            fields["next"] = list(notes)
-        self._write(ok=False, error=fields)
+        self._write(ok=False, error=_error_fields(error))
 
     def _write(self, **fields: Any) -> None:
         document = {"version": VERSION, "command": self._command, **fields}
         with os.fdopen(self._output, "w", encoding="utf-8", errors="surrogateescape") as file:
             # Not the encoded text: there the n of an escaped newline looks like the beginning of what follows it.
             file.write(json_text(redact.foreign(document)))
+
+
+def _error_fields(error: OrchestratorError) -> dict[str, Any]:
+    fields: dict[str, Any] = {"kind": _kind(error), "message": str(error), "exit_code": error.exit_code}
+    if notes := getattr(error, "__notes__", ()):
+        fields["next"] = list(notes)
+    return fields
 
 
 def _kind(error: OrchestratorError) -> str:

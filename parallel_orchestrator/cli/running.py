@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -14,6 +15,8 @@ from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.records.errors import (
     BudgetReached,
     CannotGoOn,
+    Interrupted,
+    OrchestratorError,
     PlanRefused,
     RecordingExhausted,
     UsageError,
@@ -194,7 +197,7 @@ class Running:
             for one in options.values():
                 one.settings.setdefault("max_executors", executors)
             return self._plans(options, folder, max_cost)
-        return self._batch(Given(options, folder, executors, max_cost))
+        return self._batch(Given(options, folder, executors, max_cost, among_others=bool(names)))
 
     def resume(
         self,
@@ -327,13 +330,13 @@ class Running:
         return self._batch(Given(old.options, directory, executors, cap, retry or {}))
 
     def _batch(self, given: Given) -> Answer:
-        from parallel_orchestrator.report.batch_summary import batch_account, totals
-
-        with _told_how_to_go_on(given.folder):
-            summary = self._start_batch(given)
-        text = f"{batch_account(summary)}\nmore in {given.folder / 'batch_summary.md'}"
-        result = {"directory": str(given.folder.absolute()), "summary": summary}
-        return Answer(text, result, summary["exit_code"], totals(summary))
+        try:
+            with _told_how_to_go_on(given.folder):
+                return _batch_answer(given.folder, self._start_batch(given))
+        except OrchestratorError as error:
+            if error.summary is None:
+                raise
+            return replace(_batch_answer(given.folder, error.summary), error=error)
 
     def _run(self, options: Options, retry: Sequence[str] | None = None) -> Answer:
         from parallel_orchestrator.report.account import closing_account
@@ -362,12 +365,21 @@ def _require_failed(directory: Path, tasks: Sequence[str]) -> None:
             queue.to_retry(tasks)
 
 
+def _batch_answer(folder: Path, summary: dict[str, Any]) -> Answer:
+    from parallel_orchestrator.report.batch_summary import batch_account, totals
+
+    text = f"{batch_account(summary)}\nmore in {folder / 'batch_summary.md'}"
+    return Answer(
+        text, {"directory": str(folder.absolute()), "summary": summary}, summary["exit_code"], totals(summary)
+    )
+
+
 @contextmanager
 def _told_how_to_go_on(directory: Path) -> Iterator[None]:
     """Whatever stops the block and can be gone on with says by which command."""
     try:
         yield
-    except (CannotGoOn, KeyboardInterrupt) as stop:
+    except (CannotGoOn, Interrupted, KeyboardInterrupt) as stop:
         from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
         from parallel_orchestrator.store.program import command
 

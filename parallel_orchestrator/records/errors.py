@@ -11,11 +11,15 @@ unchanged.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class OrchestratorError(Exception):
     """The root: catch this to catch everything that is foreseen."""
 
     exit_code = 1
+    summary: dict[str, Any] | None = None
+    """What became of the batch that it stopped, when it was summed up."""
 
 
 class UsageError(OrchestratorError):

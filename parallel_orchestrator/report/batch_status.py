@@ -13,7 +13,9 @@ from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.runlock import read_owner
 
 _SUMMED = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls", "model_calls")
-_WORDS = {"waiting": "waiting", "planned": "planned", "open": "running", "closed": "stopped"}
+_WORDS = {"waiting": "waiting", "planned": "planned", "open": "running", "closed": "stopped", "left": "interrupted"}
+_LEFT = {"state": "left"}
+"""Of a scenario that the present session is not about, and that did not come to its end before."""
 
 
 def batch_status(batch: BatchDirectory) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def batch_status(batch: BatchDirectory) -> dict[str, Any]:
     owner = read_owner(batch.run_lock)
     alive = bool(owner and owner.alive())
     names = _names(batch)
-    folders, states = _fold(batch)
+    folders, states = fold(batch)
     scenarios = [_scenario(batch, name, folders.get(name, name), states.get(name, {}), alive) for name in names]
     words = [one["state"] for one in scenarios]
     counts = {word: words.count(word) for word in sorted(set(words))}
@@ -55,14 +57,15 @@ def _names(batch: BatchDirectory) -> list[str]:
         raise DamagedState(f"{batch.config} is damaged ({error}); start the batch again from its file") from error
 
 
-def _fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """The folder that each scenario was given last, and what the present session says of it."""
+def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """The folder that each scenario was given last, and what is said of it: by the present session, if it is in it."""
     folders: dict[str, str] = {}
     states: dict[str, dict[str, Any]] = {}
     for record in read_all(batch.journal):
         if "session" in record:
             folders.update(record["scenarios"])
-            states = {name: {"state": "waiting"} for name in record["scenarios"]}
+            states = {name: state if state["state"] == "closed" else _LEFT for name, state in states.items()}
+            states |= {name: {"state": "waiting"} for name in record["scenarios"]}
         else:
             states[record["scenario"]] = record
     return folders, states
@@ -90,6 +93,8 @@ def _scenario(batch: BatchDirectory, name: str, folder: str, record: dict[str, A
         return {**shown, "state": "damaged", "why": str(error)}
     ended = status["state"] in ("done", "failed")
     own = {"state": status["state"]} if ended else {}
+    if ended and record.get("ending") != status["state"]:  # it has gone on alone since
+        shown["why"] = ""
     return {**shown, **{key: status[key] for key in shown if key in status and key != "state"}, **own}
 
 

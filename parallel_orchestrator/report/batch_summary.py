@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from parallel_orchestrator.store.logfile import one_line
 VERSION = 1
 
 _WORST_FIRST = (2, 5, 4, 3, 1)
+_LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Ending:
     def status(self) -> str:
         """`done`, `failed` or `stopped`."""
         return self.summary["status"] if self.summary and not self.error and self._settled() else "stopped"
+
+    @property
+    def why(self) -> str:
+        """What stopped the scenario, or what of it failed; empty where neither happened."""
+        return str(self.error or (self.summary or {}).get("why", ""))
 
     @property
     def exit_code(self) -> int:
@@ -49,11 +55,39 @@ _KEPT = (
 
 def kept(summary: dict[str, Any] | None) -> dict[str, Any] | None:
     """What a batch keeps of a scenario's summary: thousands of whole ones would be a lot to hold."""
-    return None if summary is None else {name: summary[name] for name in _KEPT if name in summary}
+    if summary is None:
+        return None
+    why = "; ".join(_failures(summary)) if summary["status"] == "failed" else ""
+    return {name: summary[name] for name in _KEPT if name in summary} | {"why": why}
 
 
-def batch_summary(endings: Sequence[Ending], executors: int, elapsed_s: float) -> dict[str, Any]:
-    """The summary as a dict. `elapsed_s`: of this session."""
+def _failures(summary: dict[str, Any]) -> Iterator[str]:
+    """Which tasks failed, or else which checks: the first of each kind by name."""
+    tasks = [task for task in summary["tasks"] if task["state"] == "failed"]
+    if tasks:
+        yield f"{tasks[0]['id']} failed: {_short(tasks[0]['reason'])}{_and_more(tasks)}"
+        return  # the checks of a whole that lacks parts tell nothing more
+    facts = (summary["tests"] or {}).get("facts", [])
+    if facts:
+        yield f"the tests of the whole failed: {_short(facts[0])}{_and_more(facts)}"
+    commands = [check["command"] for check in summary["verify"] or [] if check["code"] != 0]
+    if commands:
+        yield f"verify failed: {_short(commands[0])}{_and_more(commands)}"
+
+
+def _and_more(found: Sequence[str]) -> str:
+    return f" and {len(found) - 1} more" if len(found) > 1 else ""
+
+
+def _short(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def batch_summary(
+    endings: Sequence[Ending], executors: int, elapsed_s: float, code: int, why: str = ""
+) -> dict[str, Any]:
+    """The summary as a dict. `elapsed_s`, `code`: of this session. `why`: what stopped all of it."""
     scenarios = [_scenario(ending) for ending in endings]
     statuses = [scenario["status"] for scenario in scenarios]
     return {
@@ -61,7 +95,8 @@ def batch_summary(endings: Sequence[Ending], executors: int, elapsed_s: float) -
         "executors": executors,
         "scenarios_total": len(scenarios),
         **{status: statuses.count(status) for status in ("done", "failed", "stopped")},
-        "exit_code": exit_code(endings),
+        "exit_code": code,
+        "why": why,
         "elapsed_s": round(elapsed_s, 3),
         **{key: round(sum(one[key] for one in scenarios), 6) for key in _SUMMED},
         "scenarios": scenarios,
@@ -71,7 +106,7 @@ def batch_summary(endings: Sequence[Ending], executors: int, elapsed_s: float) -
 _SUMMED = ("total_tasks", "completed", "cost_usd", "recorded_cost_usd", "work_s")
 
 
-def exit_code(endings: Sequence[Ending]) -> int:
+def exit_code(endings: Iterable[Ending]) -> int:
     """The worst of them: usage before held, budget, transient, failed, done."""
     codes = {ending.exit_code for ending in endings}
     return next((code for code in _WORST_FIRST if code in codes), 0)
@@ -84,7 +119,7 @@ def _scenario(ending: Ending) -> dict[str, Any]:
         "name": ending.name,
         "folder": ending.folder,
         "status": ending.status,
-        "why": str(ending.error or ""),
+        "why": ending.why,
         "total_tasks": summary.get("total_tasks", 0),
         "completed": summary.get("completed", 0),
         "success_rate": summary.get("success_rate", 0.0),
@@ -143,7 +178,8 @@ def totals(summary: dict[str, Any]) -> str:
 
 def batch_page(summary: dict[str, Any]) -> str:
     """The summary as Markdown."""
-    lines = ["# Batch", "", totals(summary) + ".", "", _cells(_HEAD), _cells(["---"] * len(_HEAD))]
+    stopped = [f"Stopped: {one_line(summary['why'])}.", ""] if summary["why"] else []
+    lines = ["# Batch", "", totals(summary) + ".", "", *stopped, _cells(_HEAD), _cells(["---"] * len(_HEAD))]
     lines += [_cells(row) for row in rows(summary)]
     whys = [f"- {one['name']}: {one_line(one['why'])}" for one in summary["scenarios"] if one["why"]]
     return "\n".join([*lines, *(["", *whys] if whys else [])]) + "\n"

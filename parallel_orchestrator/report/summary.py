@@ -79,8 +79,8 @@ def incomplete_summary(run: RunDirectory, scenario: Scenario, plan: Plan) -> dic
     return summarize(read_state(run, scenario, plan), None)
 
 
-def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
-    """The summary of a run that has come to its end and has nothing left to do, else None."""
+def last_summary(run: RunDirectory) -> dict[str, Any] | None:
+    """The summary that a run has, else None."""
     try:
         summary: dict[str, Any] = json.loads(run.summary.read_text())
     except FileNotFoundError:
@@ -89,6 +89,14 @@ def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
         return None  # derived: made again from the other files
     if not isinstance(summary, dict) or summary.get("version") != VERSION or not summary.keys() >= _TOLD:
         return None  # altered, or another version's: made again as well
+    return summary
+
+
+def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
+    """The summary of a run that has come to its end and has nothing left to do, else None."""
+    summary = last_summary(run)
+    if summary is None:
+        return None
     if summary.get("status") in ("done", "incomplete"):
         return summary if summary["status"] == "done" else None
     # Stopped before its end, or everything is merged and only the last tests were red: there is something to do.

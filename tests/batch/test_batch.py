@@ -101,6 +101,12 @@ def test_a_cap_over_all_scenarios_stops_them_together_and_can_be_raised(tmp_path
         output = harness.run(*options, "--max-cost", "0.01", api=api, code=4)
         assert "all scenarios together have spent" in output
         assert f"resume {folder}" in output
+        assert "of 3 scenarios done" in output
+        assert f"more in {folder / 'batch_summary.md'}" in output
+        assert _summary(folder)["exit_code"] == 4
+        document = json.loads(harness.quiet("resume", str(folder), "--json", api=api, code=4))
+        assert (document["error"]["kind"], document["result"]["summary"]) == ("batch_budget_reached", _summary(folder))
+        assert document["error"]["next"] == [f"to go on: parallel-orchestrator resume {folder}"]
         harness.run("resume", str(folder), "--max-cost", "5", api=api)
         assert _summary(folder)["done"] == 3
         assert api.answered_twice() == []
@@ -127,6 +133,50 @@ def test_a_run_of_a_batch_at_work_is_not_to_be_had_alone(tmp_path: Path) -> None
     ):
         harness.wait_until((folder / "a" / "scenario.json").exists)
         assert "is in use by another orchestrator" in harness.run("resume", str(folder / "a"), api=api, code=5)
+
+
+def test_an_interrupted_batch_says_how_far_it_is(tmp_path: Path) -> None:
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
+    with (
+        scenarios.api(latency_s=1.0) as api,
+        harness.started("batch", str(config), "--output-dir", str(folder), url=api.url) as process,
+    ):
+        harness.wait_until((folder / "a" / "scenario.json").exists)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == _summary(folder)["exit_code"] == 130
+    assert f"more in {folder / 'batch_summary.md'}" in output
+    assert f"resume {folder}" in output
+
+
+def test_a_session_of_some_leaves_the_others_in_the_batch(tmp_path: Path) -> None:
+    def build(body: Body) -> list[Block]:
+        return [text("Done, all tests pass.")] if "Project lazy" in json.dumps(body) else scripted.build_part(body)
+
+    wanted = {name: f"Project {name}: 1 layers of 1" for name in ("lazy", "a")}
+    config, folder = scenarios.write_batch(tmp_path / "batch.yaml", wanted), tmp_path / "out"
+    config.write_text(
+        config.read_text() + "  - {name: red, requirements: 'Project red: 1 layers of 1', verify: [echo no; false]}\n"
+    )
+    command = ("batch", str(config), "--output-dir", str(folder), "--only")
+    with scenarios.api(build) as api:
+        told = harness.run(*command, "lazy,red", api=api, code=1)
+        assert "red: verify failed: echo no; false" in told
+        harness.run(*command, "a", api=api)
+        before = {one["name"]: (one["status"], one["why"]) for one in _summary(folder)["scenarios"]}
+        assert before.pop("lazy")[1].startswith("task_1 failed: ")
+        assert before == {
+            "red": ("failed", "verify failed: echo no; false"),
+            "a": ("done", ""),
+        }
+        status = json.loads(harness.run("status", str(folder), "--json"))["result"]
+        found = {one["name"]: (one["state"], one["why"]) for one in status["scenario_list"]}
+        assert found.pop("lazy")[1].startswith("task_1 failed: ")
+        assert found == before
+        assert list(recall(BatchDirectory(folder)).options) == ["lazy", "red", "a"]
+        asked = len(api.requests)
+        harness.run("retry", str(folder), "lazy/task_1", api=api, code=1)
+        assert len(api.requests) > asked
 
 
 def test_what_failed_in_a_batch_is_tried_again_by_its_folder_alone(tmp_path: Path) -> None:
