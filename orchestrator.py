@@ -26,6 +26,7 @@ from parallel_orchestrator.records.errors import UsageError
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
+    from parallel_orchestrator.batch.spent import Budget
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
     from parallel_orchestrator.gateway.process import GatewayProcess
@@ -187,7 +188,7 @@ class Run:
         warm_up(PRELOAD)  # importing the SDK takes longest: everything else goes on beside it
         site = None
         try:
-            with self._gateway(owned) as gateway:
+            with self._gateway(owned, self.gateway_config()) as gateway:
                 site = self.prepare(owned, gateway, around)
                 self._build(site, gateway)
             return self.finish(site)
@@ -196,18 +197,21 @@ class Run:
                 self.stopped(site)  # by now the calls in flight have landed, and are counted
             raise
 
-    def only_plan(self) -> Plan:
-        """Until there is a plan, which a later run in the same directory uses."""
+    def only_plan(self, budget: Budget | None = None) -> Plan:
+        """Until there is a plan, which a later run in the same directory uses. `budget`: of the batch it is part of."""
         from parallel_orchestrator.gateway.prices import require_prices
         from parallel_orchestrator.store.process import hide_memory
 
         hide_memory()
         require_prices(self.settled.scenario)
+        start = self.gateway_config()
+        if budget:
+            start = replace(start, max_cost_usd=budget.max_cost_usd, spent_before_usd=budget.spent_usd)
         # Only Claude Code needs a sandbox to plan.
         around = None if self.settled.scenario.planner_backend == "api" else self.check()[0]
         with self._owned() as owned:
             self.say(self.who_pays())
-            with self._gateway(owned) as gateway:
+            with self._gateway(owned, start) as gateway:
                 return self._plan(owned, gateway, around)
 
     def price(self, usage: Mapping[str, int]) -> float | None:
@@ -287,11 +291,11 @@ class Run:
         return trunk
 
     @contextmanager
-    def _gateway(self, owned: OwnedRun) -> Iterator[GatewayProcess]:
+    def _gateway(self, owned: OwnedRun, start: StartConfig) -> Iterator[GatewayProcess]:
         """The gateway, serving this run. At the end it lands the calls in flight."""
         from parallel_orchestrator.gateway.process import serving
 
-        with serving(self.gateway_config(), owned.lock.descriptor, owned.run.log, self.say) as gateway:
+        with serving(start, owned.lock.descriptor, owned.run.log, self.say) as gateway:
             gateway.open_run(self.served(owned))
             yield gateway
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from parallel_orchestrator.gateway.prices import require_prices
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
+from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.report.spending import Ledger, Spending
 from parallel_orchestrator.store.directory import read_scenario
 from parallel_orchestrator.store.journal import read_all
@@ -43,6 +46,29 @@ def _by_summary(run: RunDirectory) -> Spending:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return Spending()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A cap over all runs of a batch together, for who works on one after the other."""
+
+    max_cost_usd: float | None
+    spent_usd: dict[str, float]
+    """By the run's id."""
+
+    @classmethod
+    def of(cls, batch: BatchDirectory, max_cost_usd: float | None) -> Budget:
+        """With what was spent in earlier sessions."""
+        return cls(max_cost_usd, by_run(batch, by_folder(batch)))
+
+    def count(self, run: RunDirectory) -> None:
+        """Count what that run has spent by now."""
+        self.spent_usd.update(by_run(BatchDirectory(run.root.parent), {run.root.name: of_run(run)}))
+
+    def require_prices(self, scenarios: Iterable[Scenario]) -> None:
+        """Refuse a cap that could not be kept. Raises UsageError."""
+        for scenario in scenarios:
+            require_prices(scenario, capped=self.max_cost_usd is not None)
 
 
 def add(total: Spending, one: Spending) -> None:

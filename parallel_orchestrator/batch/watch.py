@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from parallel_orchestrator.batch.outlook import Outlook
 from parallel_orchestrator.batch.spent import add, of_run, take_off
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.console import View
@@ -19,8 +20,6 @@ from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
 
 _SHOW_S = 0.25
-_ETA_AFTER = 3
-"""Scenarios that have to end under our eyes before a time to the end is named."""
 
 _STANDING = {
     ScenarioState.WAITING: Standing.WAITING,
@@ -79,7 +78,7 @@ class BatchWatch:
         self._counted: set[str] = set()
         """Scenarios whose cost is in `_ended`."""
         self._began = time.monotonic()
-        self._closed_at_first: int | None = None
+        self._outlook = Outlook()
         self._shown = 0.0
         self._warned = False
 
@@ -104,7 +103,7 @@ class BatchWatch:
             LABELS,
             Traffic.of(status) if status else None,
             now - self._began,
-            self._left(replica, now),
+            self._outlook.left(replica, self._parts),
         )
         self._view.show(snapshot)
         self._warn(snapshot.spent.usd)
@@ -149,7 +148,8 @@ class BatchWatch:
         part = self._parts.pop(name, None)
         if part is not None:
             with suppress(OrchestratorError):
-                part.refresh_ledger()
+                part.refresh()
+            self._outlook.close(part)
             add(self._ended, part.ledger.total())
             part.close()
         else:
@@ -173,16 +173,6 @@ class BatchWatch:
         if part is None:  # closed under its executor
             return Row(slot.number, f"{folder}/{slot.task}", "", slot.doing, now - slot.since)
         return part.row(part.replica, slot.number, slot.task, slot.doing, f"{folder}/")
-
-    def _left(self, replica: BatchReplica, now: float) -> float | None:
-        """Estimated seconds to the end, by how many scenarios ended since we look."""
-        closed = len(replica.scenarios) - replica.left
-        if self._closed_at_first is None:
-            self._closed_at_first = closed
-        seen = closed - self._closed_at_first
-        if seen < _ETA_AFTER or not replica.left:
-            return None
-        return max(0.0, replica.left * (now - self._began) / seen)
 
 
 class PartOfView:

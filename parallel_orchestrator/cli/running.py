@@ -24,6 +24,7 @@ from parallel_orchestrator.records.errors import (
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
+    from parallel_orchestrator.batch.spent import Budget
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.records.plan import Plan
 
@@ -36,7 +37,7 @@ class Story(Protocol):
     def go(self) -> dict[str, Any]:
         """Run it to its end; the summary."""
 
-    def only_plan(self) -> Plan:
+    def only_plan(self, budget: Budget | None = None) -> Plan:
         """Run it until there is a plan."""
 
     def price(self, usage: Mapping[str, int]) -> float | None:
@@ -275,15 +276,15 @@ class Running:
         _require_failed(directory, tasks or [])
         return self._run(resume_options(directory, overrides), retry=tasks or [])
 
-    def _plan(self, options: Options) -> Answer:
-        """Plan one requirement, and tell what to expect of the plan."""
+    def _plan(self, options: Options, budget: Budget | None = None) -> Answer:
+        """Plan one requirement, and tell what to expect of the plan. `budget`: of the batch it is part of."""
         from parallel_orchestrator.report.account import plan_account
         from parallel_orchestrator.report.advice import advise
 
         story = self._start(options)
         settled = story.settled
         with _told_how_to_go_on(settled.directory):
-            planned = story.only_plan()
+            planned = story.only_plan(budget)
         advice = advise(planned, settled.scenario.max_executors, story.price)
         text = plan_account(planned, settled.directory, advice, spends=settled.recording is None)
         result = {"directory": str(settled.directory), "plan": planned.model_dump(), "advice": advice.as_json()}
@@ -292,19 +293,22 @@ class Running:
     def _plans(self, options: Mapping[str, Options], folder: Path, max_cost: float | None) -> Answer:
         """Plan every scenario where the batch will find its plan, one after the other; what stops one stops no other.
 
-        `max_cost` holds for each of them.
+        `max_cost` holds for all of them together.
         """
         from parallel_orchestrator.batch.entries import folder_of, require_place
-        from parallel_orchestrator.store.paths import BatchDirectory
+        from parallel_orchestrator.batch.spent import Budget
+        from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 
         batch = BatchDirectory(folder.absolute())
         require_place(batch)
+        scenarios = {name: self._start(one).settled.scenario for name, one in options.items()}
+        budget = Budget.of(batch, max_cost)
+        budget.require_prices(scenarios.values())
         texts, results, code = [], {}, 0
         for name, one in options.items():
-            one.settings |= _given(max_cost=max_cost)
-            one.output_dir = batch.root / folder_of(batch, name, self._start(one).settled.scenario)
+            one.output_dir = batch.root / folder_of(batch, name, scenarios[name])
             try:
-                answer = self._plan(one)
+                answer = self._plan(one, budget)
             except (PlanRefused, RecordingExhausted, BudgetReached) as error:
                 code = max(code, error.exit_code)
                 texts.append(f"{name}\n  not planned: {error}")
@@ -312,6 +316,7 @@ class Running:
             else:
                 texts.append(f"{name}\n{answer.text}")
                 results[name] = answer.result
+            budget.count(RunDirectory(one.output_dir))
         failure = f"not planned: {', '.join(name for name, result in results.items() if 'why' in result)}"
         return Answer("\n\n".join(texts), {"scenarios": results}, code, failure if code else "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from parallel_orchestrator.records.errors import CannotGoOn
@@ -165,10 +165,15 @@ def seconds_left(replica: Replica, now: float) -> float | None:
     """
     if replica.count()[TaskState.MERGED] < _ETA_AFTER or not replica.unsettled:
         return None
-    expected = replica.expected()
-    left = {task: _task_left(status, expected[task], now) for task, status in replica.tasks.items()}
+    path, work = path_and_work_left(replica, replica.expected(), now)
     executors = replica.sessions[-1].executors if replica.sessions else 1
-    return max(*replica.graph.remaining(left).values(), sum(left.values()) / max(1, executors), 0.0)
+    return max(path, work / max(1, executors))
+
+
+def path_and_work_left(replica: Replica, expected: Mapping[str, float], now: float) -> tuple[float, float]:
+    """Seconds of the critical path that is left, and of all tasks together. `expected`: of each whole task."""
+    left = {task: _task_left(status, expected[task], now) for task, status in replica.tasks.items()}
+    return max(*replica.graph.remaining(left).values(), 0.0), sum(left.values())
 
 
 def _task_left(status: TaskStatus, expected: float, now: float) -> float:

@@ -55,6 +55,8 @@ class BatchReplica:
     def __init__(self) -> None:
         self.scenarios: dict[str, ScenarioStatus] = {}
         self.begun = False
+        self.executors = 1
+        """Of the present session."""
         self.left = 0
         """Scenarios that are not closed."""
         self.ready = 0
@@ -65,6 +67,7 @@ class BatchReplica:
         if "session" in record:
             self.scenarios = {name: ScenarioStatus(folder) for name, folder in record["scenarios"].items()}
             self.begun, self.left, self.ready = True, len(self.scenarios), 0
+            self.executors = record["executors"]
             return
         status = self.scenarios[record["scenario"]]
         state = ScenarioState(record["state"])

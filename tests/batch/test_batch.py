@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.batch.entries import recall, remember
+from parallel_orchestrator.batch.spent import by_folder
 from parallel_orchestrator.config.options import SHIPPED, Options
 from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.store.batchlog import BatchLog, ScenarioState
@@ -250,6 +251,14 @@ def test_a_batch_is_planned_before_it_is_built_and_one_that_cannot_be_stops_no_o
         assert [plans[name]["advice"]["width"] for name in THREE] == [3, 1, 1]
         assert "spent" in plans["poor"]["why"]
         asked = len(api.requests)
+        scenarios.write_batch(config, {name: f"Project {name}: 1 layers of 1" for name in ("d", "e")})
+        spent = sum(one.usd + one.uncertain_usd for one in by_folder(BatchDirectory(folder)).values())
+        cap = ("--max-cost", str(spent + 1e-9))
+        told = json.loads(harness.quiet(*command, "--plan-only", *cap, "--json", api=api, code=4))
+        assert ["why" in one for one in told["result"]["scenarios"].values()] == [False, True]
+        assert "all scenarios together have spent" in told["result"]["scenarios"]["e"]["why"]
+        asked += 1
+        assert len(api.requests) == asked
         scenarios.write_batch(config, {**THREE, "b": "Project b2: 1 layers of 2"})
         again = json.loads(harness.quiet(*command, "--plan-only", "--json", api=api))["result"]["scenarios"]
         assert Path(again["b"]["directory"]).name.startswith("b-")

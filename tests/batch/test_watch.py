@@ -10,6 +10,8 @@ import pytest
 from parallel_orchestrator.batch.spent import by_folder
 from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.cli.following import Slot
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.report.console import PlainView
 from parallel_orchestrator.report.snapshot import Snapshot, counts_text
@@ -18,7 +20,7 @@ from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.plan_file import plan_text
 from tests.records.plans import plan, task
-from tests.report.runs import Story
+from tests.report.runs import Story, evidence
 
 
 class Remembering(PlainView):
@@ -68,8 +70,7 @@ def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.C
     last = look()
     assert counts_text(last) == "1 done · 0 open · 0 planned · 1 waiting · 1 failed · 1 stopped"
     assert last.spent.usd == 1.0
-    assert last.left_s is not None
-    assert last.left_s >= 0
+    assert last.left_s is None
     assert capsys.readouterr().err.splitlines() == [
         "[0/4] · shop Build a shop: open",
         "[1/4] ✓ shop Build a shop: done",
@@ -112,3 +113,62 @@ def test_what_runs_have_cost_before_counts_once_and_the_cap_is_warned_of_once(
     shop.close()
     todo.close()
     log.close()
+
+
+def test_the_time_to_the_end_is_by_tasks_and_does_not_grow_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    batch, view = BatchDirectory(tmp_path), Remembering()
+    log, reader = BatchLog(batch), BatchLog(batch)
+    stories = {}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        stories[name] = Story(tmp_path / name, plan(*(task(number) for number in range(1, 5))))
+        write_whole(stories[name].run.plan, plan_text(stories[name].plan))
+    log.start_session(2, {"a": "a", "b": "b", "late": "late"})
+    for name in stories:
+        log.planned(name, 1.0, 2, Surroundings("off"))
+    watch = BatchWatch(view, batch, {})
+
+    def left(passed: float) -> float | None:
+        nonlocal now
+        now += passed
+        watch.look(reader.refresh(), [])
+        return view.shown[-1].left_s
+
+    def merge(name: str, seconds: float) -> None:
+        nonlocal now
+        claim = stories[name].queue.claim(1).claim
+        assert claim
+        now += seconds
+        stories[name].queue.finish(claim, Outcome(TaskState.MERGED, evidence=evidence(1)))
+
+    for _ in range(2):
+        merge("a", 10.0)
+        assert left(1.0) is None
+    merge("a", 10.0)
+    # 1 + 4 tasks, and as many as these two have on the average for the one without a plan; two executors.
+    assert left(1.0) == pytest.approx((1 + 4 + 4) * 10.0 / 2)
+    assert left(0.5) == pytest.approx(44.5)
+    merge("a", 10.0)
+    log.closed("a", "done")
+    log.closed("late", "stopped", "no plan came")
+    assert left(1.0) == pytest.approx(4 * 10.0 / 2)
+    for expected in (15.0, 10.0, 10.0):
+        merge("b", 10.0)
+        assert left(1.0) == pytest.approx(expected)
+    claim = stories["b"].queue.claim(1).claim
+    assert claim
+    for _ in range(3):
+        found = left(20.0)
+        assert found is not None
+        assert found >= 0
+    log.closed("b", "done")
+    assert left(1.0) is None
+    watch.close()
+    for story in stories.values():
+        story.close()
+    log.close()
+    reader.close()

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from parallel_orchestrator.batch.session import Given
+from parallel_orchestrator.batch.spent import Budget
 from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.config.options import Options, Settled, settle
 from parallel_orchestrator.records.errors import BudgetReached, Interrupted, OrchestratorError, UsageError
@@ -39,7 +40,7 @@ class Story:
     def price(self, usage: Mapping[str, int]) -> float | None:
         return None
 
-    def only_plan(self) -> Plan:
+    def only_plan(self, budget: Budget | None = None) -> Plan:
         return plan(task(1), task(2, (1,)))
 
 
