@@ -107,7 +107,7 @@ def test_a_cap_over_all_scenarios_stops_them_together_and_can_be_raised(tmp_path
         assert _summary(folder)["exit_code"] == 4
         document = json.loads(harness.quiet("resume", str(folder), "--json", api=api, code=4))
         assert (document["error"]["kind"], document["result"]["summary"]) == ("batch_budget_reached", _summary(folder))
-        assert document["error"]["next"] == [f"to go on: parallel-orchestrator resume {folder}"]
+        assert document["error"]["next"] == [f"to go on: {harness.typed('resume', folder)}"]
         harness.run("resume", str(folder), "--max-cost", "5", api=api)
         assert _summary(folder)["done"] == 3
         assert api.answered_twice() == []
