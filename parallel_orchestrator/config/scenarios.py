@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -227,6 +228,7 @@ class _Source:
                 what = "'requirements' and 'requirements_file' exclude each other" if given else "a scenario needs"
                 yield Fault(part.place, what if given else f"{what} 'requirements', or 'requirements_file'")
             yield from self._nothing_said(part, given)
+            yield from self._empty_file(part)
 
     def _nothing_said(self, part: Node, keys: Sequence[str]) -> Iterator[Fault]:
         """Of the keys that say what to build: those after which nothing stands, or only blanks."""
@@ -235,6 +237,12 @@ class _Source:
             blank = key == "requirements" and str(node.value).isspace()
             if node.kind == "scalar" and (node.value is None or blank):
                 yield Fault(node.place, f"{key} is empty: {_SAY[key]}")
+
+    def _empty_file(self, part: Node) -> Iterator[Fault]:
+        name = _text(part, "requirements_file")
+        with suppress(Unusable):
+            if name and not self.named.text(name.value).strip():
+                yield Fault(name.place, f"{name.value} is empty: say in it what to build")
 
     def _missing_files(self) -> Iterator[Fault]:
         for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):

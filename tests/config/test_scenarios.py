@@ -49,6 +49,7 @@ def _load(folder: Path, content: str, only: str | None = None) -> Options:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "how.txt").write_text("Use no classes.")
+    (tmp_path / "blank.txt").write_text(" \n")
     return tmp_path
 
 
@@ -238,6 +239,7 @@ SOME = "scenarios: [{name: a, requirements: B}]"
             "scenarios: [{name: a, requirements_file: null}]",
             ["1:42: requirements_file is empty: name a file that says what to build"],
         ),
+        ("scenarios: [{name: a, requirements_file: blank.txt}]", ["1:42: blank.txt is empty: say in it what to build"]),
         # Keys are never written into a file.
         (
             f"defaults: {{api_key_env: sk-ant-abc}}\n{SOME}",
