@@ -34,6 +34,7 @@ from typing import Any
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.process import die_with_parent, hide_memory
+from parallel_orchestrator.store.program import CALLED, called
 
 _LONGEST_TEMPORARY = 60
 """Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""
@@ -178,6 +179,7 @@ def _clean_environment() -> Iterator[None]:
     real = dict(os.environ)
     for name in real.keys() - clean_environment(real).keys():
         del os.environ[name]
+    os.environ[CALLED] = called()
     os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
