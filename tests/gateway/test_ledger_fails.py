@@ -1,0 +1,59 @@
+"""A ledger that fails while calls are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.gateway.declined import Declined
+from parallel_orchestrator.gateway.endpoint import LiveEndpoint
+from parallel_orchestrator.gateway.ledger import Ledger
+from parallel_orchestrator.gateway.limiter import Limiter
+from parallel_orchestrator.gateway.messages import Ask, Slot
+from parallel_orchestrator.gateway.prices import PriceTable
+from parallel_orchestrator.gateway.run import Run
+from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.records.credential import Credential
+from tests.fake_api import FakeApi
+from tests.gateway.support import MODEL, RUN, body
+
+
+def _ask(turn: int) -> Ask:
+    return Ask(Slot("task_1", 1, turn), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), f"hash{turn}")
+
+
+def test_no_call_goes_out_after_the_ledger_failed_though_its_intent_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fdatasync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(0.5)
+        real(descriptor)
+
+    def refused(descriptor: int, data: bytes) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def story(api: FakeApi) -> None:
+        service = Service(limiter=Limiter(), patience_s=600)
+        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
+        service.runs.open(Run(RUN, Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
+        monkeypatch.setattr(os, "fdatasync", slow)
+        first = asyncio.create_task(service.ask(RUN, _ask(1)))
+        await asyncio.sleep(0.2)  # its intent is written, and on the way to the disk
+        monkeypatch.setattr("parallel_orchestrator.store.journal.write_all", refused)
+        for ask in (service.ask(RUN, _ask(2)), first):
+            with pytest.raises(Declined, match="Input/output error"):
+                await ask
+        await service.runs.close_all()
+        await endpoint.close()
+
+    with FakeApi() as api:
+        asyncio.run(story(api))
+        assert api.requests == []
