@@ -357,15 +357,17 @@ class Running:
 
 
 def _require_failed(directory: Path, tasks: Sequence[str]) -> None:
-    """Refuse to try again what did not fail, before anything is changed."""
+    """Refuse to try again what did not fail, before anything is changed. Whoever works on the run is told of later."""
     from parallel_orchestrator.store.directory import require_scenario
     from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.plan_file import plan_of
     from parallel_orchestrator.store.queue import TaskQueue
+    from parallel_orchestrator.store.runlock import read_owner
 
     run = RunDirectory(directory.absolute())
     require_scenario(run)
-    if run.plan.exists():
+    owner = read_owner(run.run_lock)
+    if run.plan.exists() and not (owner and owner.alive()):
         with closing(TaskQueue(run, plan_of(run).graph())) as queue:
             queue.to_retry(tasks)
 
