@@ -127,6 +127,10 @@ class Ledger:
         self._journal.sync()
         return end
 
+    def require_trust(self) -> None:
+        """Raise CannotGoOn when the disk has refused a record once."""
+        self._journal.require_trust()
+
     def spending(self) -> Spending:
         """The whole run's."""
         total = Spending()

@@ -156,8 +156,7 @@ class Service:
         purchase.at_endpoint, sent = True, False
         try:
             await run.ledger.on_disk()
-            if run.halted:  # the ledger failed meanwhile: what this would buy could not be written down
-                raise run.halted
+            run.ledger.require_trust()  # if it failed meanwhile, what this would buy could not be written down
             sent = True
             return await run.endpoint.ask(purchase.ask, begun)
         except asyncio.CancelledError:

@@ -133,7 +133,7 @@ class Journal:
         Raises CannotGoOn when the disk refuses. From then on this instance refuses to write: a page that
         failed to reach the disk once may be gone although a second fsync says otherwise.
         """
-        self._require_trust()
+        self.require_trust()
         descriptor = self._open(create=True)
         if os.fstat(descriptor).st_size != self.offset:
             self.repair_tail()
@@ -153,7 +153,7 @@ class Journal:
 
     def sync(self) -> None:
         """Make everything appended so far durable; for writers that sync outside their lock, or in another thread."""
-        self._require_trust()
+        self.require_trust()
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
@@ -166,7 +166,8 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor, self._refused = -1, None
 
-    def _require_trust(self) -> None:
+    def require_trust(self) -> None:
+        """Raise CannotGoOn when the disk has refused something once."""
         if self._failed:
             why = self._failed.strerror or self._failed
             raise disk_error(self.path, OSError(f"an earlier write to it failed: {why}"))

@@ -20,6 +20,7 @@ from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.gateway.run import Run
 from parallel_orchestrator.gateway.service import Service
 from parallel_orchestrator.records.credential import Credential
+from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import FakeApi
 from tests.gateway.support import MODEL, RUN, body
 
@@ -28,23 +29,33 @@ def _ask(turn: int) -> Ask:
     return Ask(Slot("task_1", 1, turn), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), f"hash{turn}")
 
 
-def test_no_call_goes_out_after_the_ledger_failed_though_its_intent_is_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _service(path: Path, api: FakeApi) -> tuple[Service, LiveEndpoint]:
+    service = Service(limiter=Limiter(), patience_s=600)
+    endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
+    service.runs.open(Run(RUN, Ledger(path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
+    return service, endpoint
+
+
+@pytest.fixture
+def _slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fdatasync
 
     def slow(descriptor: int) -> None:
         time.sleep(0.5)
         real(descriptor)
 
+    monkeypatch.setattr(os, "fdatasync", slow)
+
+
+@pytest.mark.usefixtures("_slow_disk")
+def test_no_call_goes_out_after_the_ledger_failed_though_its_intent_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(descriptor: int, data: bytes) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     async def story(api: FakeApi) -> None:
-        service = Service(limiter=Limiter(), patience_s=600)
-        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
-        service.runs.open(Run(RUN, Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
-        monkeypatch.setattr(os, "fdatasync", slow)
+        service, endpoint = _service(tmp_path, api)
         first = asyncio.create_task(service.ask(RUN, _ask(1)))
         await asyncio.sleep(0.2)  # its intent is written, and on the way to the disk
         monkeypatch.setattr("parallel_orchestrator.store.journal.write_all", refused)
@@ -57,3 +68,19 @@ def test_no_call_goes_out_after_the_ledger_failed_though_its_intent_is_on_disk(
     with FakeApi() as api:
         asyncio.run(story(api))
         assert api.requests == []
+
+
+@pytest.mark.usefixtures("_slow_disk")
+def test_a_call_that_is_announced_lands_though_its_run_is_closed_meanwhile(tmp_path: Path) -> None:
+    async def story(api: FakeApi) -> None:
+        service, endpoint = _service(tmp_path, api)
+        first = asyncio.create_task(service.ask(RUN, _ask(1)))
+        await asyncio.sleep(0.2)
+        await service.runs.close_all()
+        assert (await first).message["stop_reason"] == "end_turn"
+        await endpoint.close()
+
+    with FakeApi() as api:
+        asyncio.run(story(api))
+        assert len(api.requests) == 1
+    assert [record["kind"] for record in read_all(tmp_path / "ledger.jsonl")] == ["intent", "answer"]
