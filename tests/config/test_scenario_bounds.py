@@ -1,0 +1,126 @@
+"""However much stands in a scenario file, or in files that it names: it hides nothing and costs little."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from parallel_orchestrator.config.scenarios import load_batch, load_options
+from parallel_orchestrator.records.errors import UsageError
+from tests.config.files import SOME, bomb, faults_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+TABBED = "- name: {0}{1}\n\trequirements: |\n\t\tBuild {1}\n\t\tnow\n\tcolour: red\n\tlimits:\n\t\tturns: x\n"
+
+
+@pytest.mark.parametrize("count", [4, 9, 400])
+@pytest.mark.parametrize("name", ["s", "s" * 150])
+def test_many_tabs_hide_nothing_either(count: int, name: str, folder: Path) -> None:
+    content = "scenarios:\n" + "".join(TABBED.format(name, n) for n in range(count))
+    (folder / "scenarios.yaml").write_text(content)
+    started = time.process_time()
+    with pytest.raises(UsageError) as caught:
+        load_options(folder / "scenarios.yaml", None)
+    assert time.process_time() - started < 2
+    told = str(caught.value)
+    long = count if len(name) > 99 else 0
+    found = re.search(r"(\d+) faults; nothing", told)
+    assert found
+    # In the lines of the texts some are in the way, too, as long as they are found one by one.
+    assert 6 * count + long <= int(found[1]) <= 6 * count + long + 10
+    for line, what in ((3, "a tab"), (6, "a tab"), (6, "unknown key 'colour'"), (8, "scenarios.limits.turns: ")):
+        assert re.search(rf":{line}:\d+: {what}", told)
+    assert "expected" not in told
+
+
+def test_a_tab_that_does_no_harm_stays(folder: Path) -> None:
+    texts = "".join(f"- name: s{n}\n  requirements: |\n    a:\n    \tb {'x' * 200}\n" for n in range(400))
+    (folder / "scenarios.yaml").write_text("scenarios:\n" + texts)
+    options = load_batch(folder / "scenarios.yaml", [])
+    assert {one.requirements for one in options.values()} == {f"a:\n\tb {'x' * 200}\n"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (bomb(9), "with this alias the file expands to more than"),
+        ("\n".join(bomb(6, name) for name in "abcdefgh"), "with this alias the file expands to more than"),
+        ("[" * 900_000, "nested deeper than"),
+        ("\n".join(f"k{n}: 1" for n in range(80_000)), "up to here the file expands to more than"),
+        ("defaults: {x: " + "{a: " * 29_000, "nested deeper than"),
+        ("\n".join(f"k{n}: 1" for n in range(14_900)), "unknown key 'k0'(?s:.*)and 14851 more"),
+        ("defaults: {x: 1}\n" * 4_000, "unknown key 'x'"),
+        ("x" * 50_000_000, ":1:1000001: a scenario file has at most 1,000,000 bytes"),
+        ("a: " + "9" * 900_000, "is read as a number"),
+        (f"{SOME}\n? {'k' * 900_000}\n: 1", r"unknown key 'k{59}…'"),
+        ("defaults: {replay: " + "r" * 900_000 + f"}}\n{SOME}", "there is no recording 'r{99}…'"),
+        ("scenarios: [" + ", ".join(["{nam: a, requirements: 1}"] * 5_000) + "]", "unknown key 'nam'"),
+    ],
+    ids=[
+        "aliases",
+        "more aliases",
+        "brackets",
+        "brackets with keys",
+        "keys",
+        "keys unknown",
+        "keys twice",
+        "50 MB",
+        "digits",
+        "key",
+        "name",
+        "faults",
+    ],
+)
+def test_what_is_too_much_is_refused_before_it_grows(content: str, told: str, folder: Path) -> None:
+    (folder / "scenarios.yaml").write_text(content)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(UsageError, match=told) as caught:
+        load_options(folder / "scenarios.yaml", None)
+    assert len(str(caught.value)) < 50_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    assert time.process_time() - started < 2  # s, of which one would do on a machine with nothing else to do
+
+
+NAMING = ("requirements_file: {}", "requirements: B, prices: {}", "requirements: B, planner: {{instructions: {}}}")
+
+
+@pytest.mark.parametrize("naming", NAMING)
+def test_what_has_no_end_or_is_too_long_is_not_read_as_a_text(naming: str, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "long").write_bytes(b"x" * 1_000_001)
+    for name, why in (("/dev/zero", "no regular"), ("pipe", "no regular"), ("long", "more than 1,000,000 bytes")):
+        entry = naming.format(name)
+        (fault,) = faults_of(folder, f"scenarios: [{{name: a, {entry}}}]")
+        assert re.fullmatch(rf"1:{22 + entry.index(name) + 1}: .*{name} cannot be used: it .*{why}.*", fault), fault
+
+
+def test_a_recording_that_is_too_long_is_not_read(folder: Path) -> None:
+    with (folder / "long.yaml").open("wb") as file:
+        file.truncate(100_000_001)
+    (fault,) = faults_of(folder, "scenarios: [{name: a, requirements: B, replay: long.yaml}]")
+    assert fault.startswith("1:48: the recording ")
+    assert "more than 100,000,000 bytes" in fault
+
+
+def test_a_text_is_read_once_however_many_scenarios_name_it(folder: Path) -> None:
+    (folder / "text").write_text("x" * 1_000_000)
+    entries = "".join(f"- {{name: s{n}, requirements_file: text}}\n" for n in range(50))
+    (folder / "scenarios.yaml").write_text("scenarios:\n" + entries)
+    texts = {id(options.requirements) for options in load_batch(folder / "scenarios.yaml", []).values()}
+    assert len(texts) == 1
+
+
+def test_all_texts_together_are_bounded(folder: Path) -> None:
+    for n in range(12):
+        (folder / f"t{n}").write_text("x" * 900_000)
+    entries = "\n".join(f"- {{name: s{n}, requirements_file: t{n}}}" for n in range(12))
+    (fault,) = faults_of(folder, "scenarios:\n" + entries)
+    assert fault.startswith("13:34: with ")
+    assert "more than 10,000,000 bytes together" in fault

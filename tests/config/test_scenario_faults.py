@@ -1,0 +1,278 @@
+"""Everything that is wrong with a scenario file is told at once, each where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.config.files import SOME, bomb, faults_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("scenarios: [{name: a, requirements: B, colour: red}]", ["1:40: unknown key 'colour'"]),
+        (
+            f"defaults: {{limits: {{costs: 1}}}}\n{SOME}",
+            ["1:21: unknown key 'costs'; did you mean 'cost'?"],
+        ),
+        (f"default: {{}}\n{SOME}", ["1:1: unknown key 'default'; did you mean 'defaults'?"]),
+        ("scenarios:\n- name: a\n  requirements: B\n  cost: 1", ["4:3: unknown key 'cost'; did you mean limits.cost?"]),
+        (f"defaults: {{requirements: B}}\n{SOME}", ["1:12: unknown key 'requirements'"]),
+        ("scenarios: [{name: a}]", ["1:13: a scenario needs 'requirements', or 'requirements_file'"]),
+        ("scenarios: [{requirements: B}]", ["1:13: 'name' is missing here"]),
+        ("scenarios: [{name: ../a, requirements: B}]", ["1:20: scenarios.name: String should match pattern"]),
+        ("scenarios: [{name: a, requirements: B, max_executors: 0}]", ["1:55: scenarios.max_executors: "]),
+        (
+            "scenarios: [{name: a, requirements: B, max_executors: '5'}]",
+            ["1:55: scenarios.max_executors: has to be a valid integer"],
+        ),
+        ("scenarios: [{name: a, requirements: 5}]", ["1:37: scenarios.requirements: has to be a valid string, not 5"]),
+        ("scenarios: [{name: a, requirements: B, verify: make}]", ["1:48: scenarios.verify: has to be a valid list"]),
+        (
+            "scenarios: [{name: a, requirements: B, sandbox: requird}]",
+            ["1:49: scenarios.sandbox: has to be 'auto', 'required' or 'off'; did you mean 'required'?"],
+        ),
+        ("scenarios: []", ["1:12: scenarios: List should have at least 1 item"]),
+        ("scenarios: [a]", ["1:13: scenarios: has to be a mapping of keys to values"]),
+        ("scenarios: {name: a}", ["1:12: scenarios: has to be a valid list"]),
+        (f"defaults: 5\n{SOME}", ["1:11: defaults: has to be a mapping of keys to values"]),
+        ("", ["1:1: 'scenarios' is missing here"]),
+        ("- a\n- b", ["1:1: the file: has to be a mapping of keys to values"]),
+        ("just words", ["1:1: the file: has to be a mapping of keys to values"]),
+        (
+            "scenarios:\n- {name: a, requirements: A}\n- {name: A, requirements: B}",
+            ["3:10: the name 'A' is used twice, first in line 2"],
+        ),
+        # Twice the same key, in the file and nested.
+        (f"{SOME}\n{SOME}", ["2:1: the key 'scenarios' stands here twice, first in line 1"]),
+        (
+            f"defaults:\n  limits:\n    cost: 1\n    cost: 2\n{SOME}",
+            ["4:5: the key 'cost' stands here twice, first in line 3"],
+        ),
+        (
+            f"defaults:\n  limits: {{costt: 1, turns: x}}\n  limits: {{minutes: 0}}\n{SOME}",
+            [
+                "2:12: unknown key 'costt'",
+                "2:29: defaults.limits.turns: has to be a valid integer",
+                "3:3: the key 'limits' stands here twice, first in line 2",
+                "3:21: defaults.limits.minutes: has to be greater than 0",
+            ],
+        ),
+        (
+            "scenarios:\n- name: a\n  colour: red\n  replay: none\n- name: A\n  requirements:\n"
+            "scenarios: [{name: a, requirements: B, speed: x, speed: 1}]",
+            [
+                "2:3: a scenario needs 'requirements'",
+                "3:3: unknown key 'colour'",
+                "4:11: there is no recording 'none'",
+                "5:9: the name 'A' is used twice",
+                "6:16: requirements is empty",
+                "7:1: the key 'scenarios' stands here twice, first in line 1",
+                "7:47: scenarios.speed: has to be a valid number",
+                "7:50: the key 'speed' stands here twice",
+            ],
+        ),
+        (
+            f"defaults:\n  limits: {{turns: x, turns: y, turns: 1}}\n  limits: {{}}\ndefaults: {{}}\n{SOME}",
+            [
+                "2:19: defaults.limits.turns: has to be a valid integer",
+                "2:22: the key 'turns' stands here twice",
+                "2:29: defaults.limits.turns: has to be a valid integer",
+                "2:32: the key 'turns' stands here twice",
+                "3:3: the key 'limits' stands here twice",
+                "4:1: the key 'defaults' stands here twice",
+            ],
+        ),
+        # Tags.
+        (
+            f"defaults: !!python/object/apply:os.system ['true']\n{SOME}",
+            ["1:11: the tag !!python/object/apply:os.system is not allowed"],
+        ),
+        (
+            "scenarios:\n- name: !!python/name:os.system ''\n  requirements: B",
+            ["2:9: the tag !!python/name:os.system is not allowed"],
+        ),
+        # What YAML 1.1 reads otherwise than people do.
+        ("scenarios: [{name: no, requirements: B}]", ["1:20: no means false in YAML"]),
+        (f"defaults:\n  sandbox: off\n{SOME}", ["2:12: off means false in YAML"]),
+        (f"defaults: {{limits: {{turns: 010}}}}\n{SOME}", ["1:28: 010 is read as 8 in YAML"]),
+        (f"defaults: {{max_executors: 1_0}}\n{SOME}", ["1:27: 1_0 is read as 10 in YAML"]),
+        (f"defaults: {{limits: {{minutes: 1:30}}}}\n{SOME}", ["1:30: 1:30 is read as 90 in YAML"]),
+        ("scenarios: [{name: a, requirements: 2026-01-01}]", ["1:37: 2026-01-01 has a meaning of its own"]),
+        (f"defaults: {{speed: .nan}}\n{SOME}", ["1:19: .nan is read as a number"]),
+        # Files that are not there.
+        (f"defaults: {{replay: mediun}}\n{SOME}", ["1:20: there is no recording 'mediun'"]),
+        (f"defaults: {{planner: {{instructions: none.txt}}}}\n{SOME}", ["1:36: there is no text file "]),
+        ("scenarios: [{name: a, requirements_file: none.txt}]", ["1:42: there is no text file "]),
+        (
+            "scenarios: [{name: a, requirements: B, requirements_file: how.txt}]",
+            ["1:13: 'requirements' and 'requirements_file' exclude each other"],
+        ),
+        # Nothing said of what to build.
+        ("scenarios:\n- name: a\n  requirements:\n", ["3:16: requirements is empty: say what to build"]),
+        ("scenarios: [{name: a, requirements: ~}]", ["1:37: requirements is empty: say what to build"]),
+        ("scenarios: [{name: a, requirements: '   '}]", ["1:37: requirements is empty: say what to build"]),
+        ("scenarios: [{name: a, requirements: ''}]", ["1:37: scenarios.requirements: String should have at least 1"]),
+        (
+            "scenarios: [{name: a, requirements_file: null}]",
+            ["1:42: requirements_file is empty: name a file that says what to build"],
+        ),
+        ("scenarios: [{name: a, requirements_file: blank.txt}]", ["1:42: blank.txt is empty: say in it what to build"]),
+        # Keys are never written into a file.
+        (
+            f"defaults: {{api_key_env: sk-ant-abc}}\n{SOME}",
+            ["1:25: defaults.api_key_env: name an environment variable"],
+        ),
+        # No YAML.
+        ("a: [", ["1:1: unknown key 'a'", "2:1: did not find expected node content"]),
+        ("a: b: c", ["1:1: unknown key 'a'", "1:5: mapping values are not allowed"]),
+        (
+            "defaults:\n  limits: {costt: 1}\nscenarios:\n- name: a\n  colour: red\n- verify: [a\n  speed: x\n",
+            [
+                "2:12: unknown key 'costt'",
+                "4:3: a scenario needs 'requirements'",
+                "5:3: unknown key 'colour'",
+                "7:8: did not find expected ',' or ']'",
+            ],
+        ),
+        (
+            'defaults:\n  speed: x\n  sandbox: "off\nscenarios:\n- name: a\n  requirements: "B"\n',
+            ["2:10: defaults.speed: has to be a valid number", "6:18: did not find expected key"],
+        ),
+        (
+            "defaults:\n  limits:\n    costt: 1\n   turns: x\n",
+            ["3:5: unknown key 'costt'", "4:4: did not find expected key"],
+        ),
+        (
+            "scenarios:\n- name: 5\n- name: b\n  requirements: |\n   a\n  - b\n",
+            ["2:3: a", "2:9: scenarios.name", "6:3: "],
+        ),
+        ("\t", ["1:1: a tab is no indentation in YAML; use spaces"]),
+        (
+            "scenarios:\n\t- name: a",
+            ["2:1: a tab is no indentation in YAML; use spaces", "2:4: a scenario needs 'requirements'"],
+        ),
+        ("a: \x01", ["1:4: "]),
+        (f"{SOME}\n---\n{SOME}", ["2:1: a second document begins"]),
+        (
+            "scenarios: [{name: 5, requirements: B}]\n---\na: 1",
+            ["1:20: scenarios.name: ", "2:1: a second document begins"],
+        ),
+        (
+            "defaults: {speed: *b, turns: 1}\nscenarios: [{name: a, requirements: *c, *d : 1}, *e]",
+            [
+                "1:19: the alias *b names nothing that stands before it",
+                "1:23: unknown key 'turns'",
+                "2:37: the alias *c names nothing",
+                "2:41: the alias *d names nothing",
+                "2:50: the alias *e names nothing",
+            ],
+        ),
+        (
+            f"defaults: {{speed: &a [*a], verify: *a, limits: *b}}\n{SOME}",
+            [
+                "1:19: defaults.speed: has to be a valid number",
+                "1:23: the alias *a stands inside what it names",
+                "1:48: the alias *b names nothing",
+            ],
+        ),
+        (
+            f"defaults: {{verify: {'[' * 25}&a {']' * 25}, speed: *a, turns: 1}}\n{SOME}",
+            [
+                "1:21: defaults.verify: has to be a valid string",
+                "1:38: nested deeper than 20 levels",
+                "1:86: unknown key 'turns'",
+            ],
+        ),
+        ("? [a]\n: b", ["1:3: a key has to be a word", "1:1: 'scenarios' is missing here"]),
+    ],
+)
+def test_every_fault_is_told_where_it_stands(content: str, told: list[str], folder: Path) -> None:
+    found = faults_of(folder, content)
+    assert len(found) == len(told), found
+    for fault, start in zip(sorted(found), sorted(told), strict=True):
+        assert fault.startswith(start)
+
+
+BAD = (
+    """defaults:
+  max_executers: 5
+  limits: {cost: no, turns: 010}
+scenarios:
+  - name: a
+    requirements: B
+    name: b
+    replay: mediun
+""",
+    """default: {}
+scenarios:
+  - name: a
+    requirements: B
+    executor: {modell: x}
+    limits:
+      minutes: 0
+      minutes: 3
+  - name: A
+    requirements: !!python/none C
+""",
+    """scenarios:
+  - name: a/b
+    requirements: A
+    sandbox: on
+  - requirements: 5
+    planner:
+      instructions: none.txt
+    max_executors: "3"
+""",
+)
+
+
+TABS = """defaults:
+\tspeed: fast
+  limits:
+\t  cost: no
+scenarios:
+  - name: a
+\trequirements: B
+    limits:
+    \tturns: 010
+    sandbox: auto
+    verify: *b
+"""
+
+BOMBS = f"""defaults:
+  speed: yes
+{bomb(6, "a")}
+{bomb(6, "b")}
+scenarios:
+  - name: a
+    requirements: !!python/none B
+    verify: *b5
+    max_executors: "3"
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        # Neither a tab nor an alias that names nothing hides what stands after it.
+        (TABS, ["2:1", "2:9", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
+        (TABS.replace("*b", "b"), ["2:1", "2:9", "4:1", "4:10", "7:1", "9:5", "9:13", "11:13"]),
+        (BAD[0], ["2:3", "3:18", "3:29", "7:5", "8:13"]),
+        (BAD[1], ["1:1", "5:16", "7:16", "8:7", "9:11", "10:19"]),
+        (BAD[2], ["2:11", "4:14", "5:5", "5:19", "7:21", "8:20"]),
+    ],
+)
+def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], folder: Path) -> None:
+    assert [":".join(fault.split(":")[:2]) for fault in faults_of(folder, content)] == places
+
+
+def test_bombs_are_told_where_each_goes_off_and_hide_nothing(folder: Path) -> None:
+    found = [fault for fault in faults_of(folder, BOMBS) if "unknown key" not in fault]
+    places = [":".join(fault.split(":")[:2]) for fault in found]
+    assert places == ["2:10", "7:15", "13:15", "17:19", "19:20"], found
+    assert [("with this alias" in fault) for fault in found] == [False, True, True, False, False]
