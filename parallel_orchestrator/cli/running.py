@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -12,10 +11,9 @@ import typer
 
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
+from parallel_orchestrator.cli.going_on import require_failed, told_how_to_go_on
 from parallel_orchestrator.records.errors import (
     BudgetReached,
-    CannotGoOn,
-    Interrupted,
     OrchestratorError,
     PlanRefused,
     RecordingExhausted,
@@ -273,7 +271,7 @@ class Running:
             from parallel_orchestrator.batch.entries import retried
 
             return self._resume_batch(directory, overrides, retried(BatchDirectory(directory.absolute()), tasks or []))
-        _require_failed(directory, tasks or [])
+        require_failed(directory, tasks or [])
         return self._run(resume_options(directory, overrides), retry=tasks or [])
 
     def _plan(self, options: Options, budget: Budget | None = None) -> Answer:
@@ -283,7 +281,7 @@ class Running:
 
         story = self._start(options)
         settled = story.settled
-        with _told_how_to_go_on(settled.directory):
+        with told_how_to_go_on(settled.directory):
             planned = story.only_plan(budget)
         advice = advise(planned, settled.scenario.max_executors, story.price)
         text = plan_account(planned, settled.directory, advice, spends=settled.recording is None)
@@ -336,7 +334,7 @@ class Running:
 
     def _batch(self, given: Given) -> Answer:
         try:
-            with _told_how_to_go_on(given.folder):
+            with told_how_to_go_on(given.folder):
                 return _batch_answer(given.folder, self._start_batch(given))
         except OrchestratorError as error:
             if error.summary is None:
@@ -349,27 +347,11 @@ class Running:
 
         story = self._start(options, retry=retry)
         directory = story.settled.directory
-        with _told_how_to_go_on(directory):
+        with told_how_to_go_on(directory):
             summary = story.go()
         text = closing_account(summary, directory)
         result = {"directory": str(directory), "summary": summary}
         return Answer(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
-
-
-def _require_failed(directory: Path, tasks: Sequence[str]) -> None:
-    """Refuse to try again what did not fail, before anything is changed. Whoever works on the run is told of later."""
-    from parallel_orchestrator.store.directory import require_scenario
-    from parallel_orchestrator.store.paths import RunDirectory
-    from parallel_orchestrator.store.plan_file import plan_of
-    from parallel_orchestrator.store.queue import TaskQueue
-    from parallel_orchestrator.store.runlock import read_owner
-
-    run = RunDirectory(directory.absolute())
-    require_scenario(run)
-    owner = read_owner(run.run_lock)
-    if run.plan.exists() and not (owner and owner.alive()):
-        with closing(TaskQueue(run, plan_of(run).graph())) as queue:
-            queue.to_retry(tasks)
 
 
 def _batch_answer(folder: Path, summary: dict[str, Any]) -> Answer:
@@ -379,20 +361,6 @@ def _batch_answer(folder: Path, summary: dict[str, Any]) -> Answer:
     return Answer(
         text, {"directory": str(folder.absolute()), "summary": summary}, summary["exit_code"], totals(summary)
     )
-
-
-@contextmanager
-def _told_how_to_go_on(directory: Path) -> Iterator[None]:
-    """Whatever stops the block and can be gone on with says by which command."""
-    try:
-        yield
-    except (CannotGoOn, Interrupted, KeyboardInterrupt) as stop:
-        from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-        from parallel_orchestrator.store.program import command
-
-        if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
-            stop.add_note(f"to go on: {command('resume', directory)}")
-        raise
 
 
 def _given(

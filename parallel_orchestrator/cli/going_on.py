@@ -1,0 +1,39 @@
+"""Going on with a run: what may be tried again, and by which command a stopped one goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from parallel_orchestrator.records.errors import CannotGoOn, Interrupted
+
+
+def require_failed(directory: Path, tasks: Sequence[str]) -> None:
+    """Refuse to try again what did not fail, before anything is changed. Whoever works on the run is told of later."""
+    from parallel_orchestrator.store.directory import require_scenario
+    from parallel_orchestrator.store.paths import RunDirectory
+    from parallel_orchestrator.store.plan_file import plan_of
+    from parallel_orchestrator.store.queue import TaskQueue
+    from parallel_orchestrator.store.runlock import read_owner
+
+    run = RunDirectory(directory.absolute())
+    require_scenario(run)
+    owner = read_owner(run.run_lock)
+    if run.plan.exists() and not (owner and owner.alive()):
+        with closing(TaskQueue(run, plan_of(run).graph())) as queue:
+            queue.to_retry(tasks)
+
+
+@contextmanager
+def told_how_to_go_on(directory: Path) -> Iterator[None]:
+    """Whatever stops the block and can be gone on with says by which command."""
+    try:
+        yield
+    except (CannotGoOn, Interrupted, KeyboardInterrupt) as stop:
+        from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+        from parallel_orchestrator.store.program import command
+
+        if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
+            stop.add_note(f"to go on: {command('resume', directory)}")
+        raise
