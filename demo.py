@@ -32,7 +32,7 @@ from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import OUR_DOCUMENTS
 from parallel_orchestrator.report.account import closing_account
-from parallel_orchestrator.report.folding import folded
+from parallel_orchestrator.report.folding import folded, output_columns
 from parallel_orchestrator.report.summary import succeeded
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
@@ -42,7 +42,6 @@ CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 SCENARIOS = ("simple", "medium", "complex")
 BAR = 40
 """Characters of the longest bar, where there is room."""
-WIDE = 120
 LABEL = 17
 """Characters before what a row says."""
 COMPARE_SPEED = 50.0
@@ -201,19 +200,14 @@ def comparison(name: str, one: Measured, many: Measured, speed: float) -> str:
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
     """Labels and what they say, that folded in its column on a narrow terminal."""
-    room = max(20, columns() - LABEL)
+    room = max(20, output_columns() - LABEL)
     told = [(label, textwrap.wrap(value, room, break_long_words=False)) for label, value in rows]
     return "\n".join(f"  {label:<{LABEL - 2}}" + f"\n{' ' * LABEL}".join(lines) for label, lines in told)
 
 
-def columns() -> int:
-    """Of the terminal, where there is one."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
-
-
 def bar(seconds: float, longest: float) -> str:
     """A bar of that many seconds, for a chart whose longest is given."""
-    room = max(10, min(BAR, columns() - LABEL - len(" 10000.0 s")))
+    room = max(10, min(BAR, output_columns() - LABEL - len(" 10000.0 s")))
     return "█" * round(room * seconds / longest) + f" {seconds:.1f} s"
 
 

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.watch import Part, path_and_work_left
+from parallel_orchestrator.report.watch import ETA_AFTER, Part, path_and_work_left
 from parallel_orchestrator.store.batchlog import BatchReplica, ScenarioState
 from parallel_orchestrator.store.replica import Replica
 
-_AFTER = 3
-"""Tasks that have to be merged before a time to the end is named."""
 _EVERY_S = 1.0
 
 
@@ -66,7 +64,7 @@ def _estimate(batch: BatchReplica, parts: Mapping[str, Part], closed: Seen, now:
     seen = Seen(**vars(closed))
     for part in parts.values():
         seen.add(part.replica)
-    if seen.merged < _AFTER or not batch.left:
+    if seen.merged < ETA_AFTER or not batch.left:
         return None
     pace = seen.seconds / seen.weight
     bounds = list(_scenarios_left(batch, parts, pace, now))

@@ -14,7 +14,7 @@ from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing, Traffic
 from parallel_orchestrator.report.spending import Spending
-from parallel_orchestrator.report.watch import NEARLY_SPENT, Figures, Gateway, Part
+from parallel_orchestrator.report.watch import BudgetWarning, Figures, Gateway, Part
 from parallel_orchestrator.store.batchlog import BatchReplica, ScenarioState, ScenarioStatus
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
@@ -80,7 +80,7 @@ class BatchWatch:
         self._began = time.monotonic()
         self._outlook = Outlook()
         self._shown = 0.0
-        self._warned = False
+        self._warning = BudgetWarning(view, "the batch's budget")
 
     def of(self, scenario: str) -> PartOfView:
         """The view that one scenario speaks to."""
@@ -106,13 +106,7 @@ class BatchWatch:
             self._outlook.left(replica, self._parts),
         )
         self._view.show(snapshot)
-        self._warn(snapshot.spent.usd)
-
-    def _warn(self, usd: float) -> None:
-        """Say once that most of the budget is spent."""
-        if self.max_cost_usd and not self._warned and usd >= NEARLY_SPENT * self.max_cost_usd:
-            self._warned = True
-            self._view.say(f"80 % of the batch's budget is spent: ${usd:.2f} of ${self.max_cost_usd:.2f}")
+        self._warning.look(snapshot.spent.usd, self.max_cost_usd)
 
     def close(self) -> None:
         """Nothing more will be shown."""

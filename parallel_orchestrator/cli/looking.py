@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +21,6 @@ from parallel_orchestrator.store.tail import Tail
 if TYPE_CHECKING:
     Render = Callable[[bytes], Iterable[str]]
 
-_WIDTH_ELSEWHERE = 120
-"""Columns where standard output is no terminal."""
-
 
 class Looking:
     """One method a command; its docstring is its help."""
@@ -35,6 +30,7 @@ class Looking:
 
         Each task, tests, cost, who works on it, and what to type next: from the files alone, also while it runs.
         """
+        from parallel_orchestrator.report.folding import output_columns
         from parallel_orchestrator.report.status_page import status_page
 
         place = _place(directory)
@@ -44,7 +40,7 @@ class Looking:
             with suppress(KeyboardInterrupt):  # leaving the view is no failure: the run goes on
                 follow_batch(place) if isinstance(place, BatchDirectory) else follow_run(place)
         status = _status(place)
-        return Answer(status_page(status, _width()), status)
+        return Answer(status_page(status, output_columns()), status)
 
     def logs(
         self,
@@ -119,10 +115,6 @@ def _status(place: RunDirectory | BatchDirectory) -> dict[str, Any]:
     from parallel_orchestrator.report.status import run_status
 
     return batch_status(place) if isinstance(place, BatchDirectory) else run_status(place)
-
-
-def _width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_ELSEWHERE
 
 
 def _log_line(line: bytes) -> Iterator[str]:

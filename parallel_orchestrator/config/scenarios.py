@@ -353,12 +353,8 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) ->
                 return getattr(holder, name)
         return None
 
-    folder, instructions, prices, replay = (
-        named.folder,
-        value("instructions", "planner"),
-        value("prices"),
-        value("replay"),
-    )
+    folder = named.folder
+    instructions, prices, replay = value("instructions", "planner"), value("prices"), value("replay")
     settings = {
         "max_executors": value("max_executors"),
         "planner_model": value("model", "planner"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 import textwrap
 from typing import TextIO
 
 _NARROWEST = 40
+_ELSEWHERE = 120
 _LABEL = re.compile(r" *(?:\w+: {2,})?")
 _IN_PIECES = re.compile(r"\S {2,}|[│├└]|^\d* *\||^(?:/|cd |\S*python\S* |parallel-orchestrator )")
 """What is not folded: columns, trees, lines of a file, paths, commands."""
@@ -26,6 +29,11 @@ def fold(text: str, width: int) -> str:
     """The same for so many columns."""
     width = max(_NARROWEST, width)
     return "\n".join(_folded(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
+def output_columns() -> int:
+    """Of the terminal that standard output is, or as many as are used where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ELSEWHERE
 
 
 def _columns(stream: TextIO | None) -> int:

@@ -18,10 +18,8 @@ from parallel_orchestrator.store.journal import Journal, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
 
-NEARLY_SPENT = 0.8
-"""From this share of a budget on it is said once that most of it is spent."""
 _ASK_S = 1.0
-_ETA_AFTER = 3
+ETA_AFTER = 3
 """Tasks that have to be merged before a time to the end is named."""
 _OVERDUE = 0.1
 """A task that takes longer than expected is expected to take so much of its time so far again: never nothing."""
@@ -63,6 +61,21 @@ class Figures:
     def _ask(self, gateway: Gateway) -> None:
         with contextlib.suppress(CannotGoOn):
             self._last = gateway.status()
+
+
+class BudgetWarning:
+    """Says once in `view` that most of a budget is spent. `whose`: what the budget is called."""
+
+    def __init__(self, view: View, whose: str) -> None:
+        self._view = view
+        self._whose = whose
+        self._said = False
+
+    def look(self, usd: float, cap: float | None) -> None:
+        """So much is spent now, of so much; None: without a limit."""
+        if cap and not self._said and usd >= 0.8 * cap:
+            self._said = True
+            self._view.say(f"80 % of {self._whose} is spent: ${usd:.2f} of ${cap:.2f}")
 
 
 class Part:
@@ -108,7 +121,7 @@ class Watch:
         self._cap = max_cost_usd
         self._part = Part(run, plan)
         self._figures = Figures()
-        self._warned = False
+        self._warning = BudgetWarning(view, "the budget")
 
     def look(self, replica: Replica, slots: Iterable[Slot], gateway: Gateway | None = None) -> Snapshot:
         """Show how things stand now."""
@@ -125,9 +138,7 @@ class Watch:
             left_s=seconds_left(replica, time.monotonic()),
         )
         self._view.show(snapshot)
-        if self._cap and not self._warned and spent.usd >= NEARLY_SPENT * self._cap:
-            self._warned = True
-            self._view.say(f"80 % of the budget is spent: ${spent.usd:.2f} of ${self._cap:.2f}")
+        self._warning.look(spent.usd, self._cap)
         return snapshot
 
     def close(self) -> None:
@@ -163,7 +174,7 @@ def seconds_left(replica: Replica, now: float) -> float | None:
 
     From what tasks took so far; None before three are merged. `now`: by the monotonic clock.
     """
-    if replica.count()[TaskState.MERGED] < _ETA_AFTER or not replica.unsettled:
+    if replica.count()[TaskState.MERGED] < ETA_AFTER or not replica.unsettled:
         return None
     path, work = path_and_work_left(replica, replica.expected(), now)
     executors = replica.sessions[-1].executors if replica.sessions else 1

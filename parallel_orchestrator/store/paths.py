@@ -138,12 +138,7 @@ class RunDirectory:
 def repair_hint(path: Path) -> str:
     """What a person does about a damaged state file of a run."""
     root = path.parent.parent if path.parent.name.startswith("executor_") else path.parent
-    return f"To mend what can be mended, with a backup: {repair_command(root)}"
-
-
-def repair_command(root: Path) -> str:
-    """What a person types to have the directory of a run or a batch mended."""
-    return command("repair", root)
+    return f"To mend what can be mended, with a backup: {command('repair', root)}"
 
 
 @dataclass(frozen=True)

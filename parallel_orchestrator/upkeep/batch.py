@@ -13,7 +13,8 @@ from pathlib import Path
 
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import read_all
-from parallel_orchestrator.store.paths import BatchDirectory, repair_command
+from parallel_orchestrator.store.paths import BatchDirectory
+from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.runlock import RunLock, is_held
 from parallel_orchestrator.upkeep.check import check
 from parallel_orchestrator.upkeep.findings import Finding, Report
@@ -45,7 +46,7 @@ def _runs(batch: BatchDirectory, directory: Path) -> list[Path]:
 def _own_files(batch: BatchDirectory, directory: Path) -> Report:
     report = Report(directory, "running" if is_held(batch.run_lock) else "a batch")
     if fault := _journal_fault(batch):
-        report.findings.append(Finding(batch.journal.name, fault, repair_command(directory)))
+        report.findings.append(Finding(batch.journal.name, fault, command("repair", directory)))
     try:
         json.loads(batch.config.read_bytes())
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from parallel_orchestrator.agent.transcript import fold
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.summary import VERSION, finished_summary
-from parallel_orchestrator.store.paths import RunDirectory, repair_command
+from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
 from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.runlock import is_held
@@ -67,7 +67,7 @@ class _Look:
         self.run = reading.run
         self._report = report
         self._running = running
-        self._repair = repair_command(report.directory)
+        self._repair = command("repair", report.directory)
         self._resume = command("resume", report.directory)
 
     def files(self) -> None:

@@ -140,7 +140,10 @@ def test_an_interrupted_batch_says_how_far_it_is(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     with (
         scenarios.api(latency_s=1.0) as api,
-        harness.started("batch", str(config), "--output-dir", str(folder), url=api.url) as process,
+        # A shell starts what it puts into the background with SIGINT ignored, these tests perhaps.
+        harness.started(
+            *("batch", str(config), "--output-dir", str(folder)), url=api.url, prefix=("env", "--default-signal=INT")
+        ) as process,
     ):
         harness.wait_until((folder / "a" / "scenario.json").exists)
         process.send_signal(signal.SIGINT)

@@ -153,7 +153,7 @@ def test_no_line_of_a_status_but_paths_is_wider_than_the_terminal(
 ) -> None:
     planned(story)
     story.fail("a long reason " * 20)
-    monkeypatch.setattr("parallel_orchestrator.cli.looking._width", lambda: 60)
+    monkeypatch.setattr("parallel_orchestrator.report.folding.output_columns", lambda: 60)
     lines = [line for line in text(story.run.root).splitlines() if str(story.run.root) not in line]
     assert len(lines) > 5
     assert max(map(len, lines)) == 60
