@@ -22,7 +22,7 @@ from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
 from parallel_orchestrator.records.scenario import ClaudeSettings
-from tests.agent.conftest import Trees
+from tests.agent.conftest import Trees, wait_for
 from tests.fake_api import Block, text, tool_use
 
 MODEL = "claude-opus-5-5"
@@ -57,6 +57,8 @@ class Bench:
         self.asked: list[tuple[int, Mapping[str, Any]]] = []
         self.dies_at: str | None = None
         """The worker dies as soon as it says that it does this."""
+        self.dies_after: Callable[[], bool] = lambda: True
+        """And not before this holds."""
 
     def run(self, kind: type[Session] = Session) -> Ended:
         """Begin, or go on."""
@@ -102,6 +104,7 @@ class Bench:
     def _progress(self, doing: str) -> None:
         if self.dies_at is not None and self.dies_at in doing:
             self.dies_at = None
+            assert wait_for(self.dies_after)
             raise Killed
 
 
@@ -191,12 +194,16 @@ def test_nothing_in_the_workspace_steers_it(tmp_path: Path) -> None:
     assert bench.results()[1].splitlines()[-1] == "0"
 
 
+_SESSION = "config/projects/*/*.jsonl"
+
+
 def test_a_state_folder_that_is_lost_or_spoilt_costs_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [[_write(1, "x = 1\n")], [_bash(2, "cat src/1.py")], DONE])
     bench.dies_at = "Bash cat"
+    bench.dies_after = lambda: any(bench.state.glob(_SESSION))  # Claude Code writes it some time after it speaks
     with pytest.raises(Killed):
         bench.run()
-    (session,) = bench.state.glob("config/projects/*/*.jsonl")
+    (session,) = bench.state.glob(_SESSION)
     session.write_bytes(b"\0\0 no session\n" + session.read_bytes()[:100])
     assert bench.run().kind is End.FINISHED
     assert bench.results()[1] == "x = 1"
