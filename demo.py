@@ -22,6 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from parallel_orchestrator.store.program import require_packages
+
+if __name__ == "__main__":
+    require_packages()
+
 import typer
 
 from orchestrator import PRELOAD, start

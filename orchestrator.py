@@ -21,6 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallel_orchestrator.store.program import require_packages
+
+if __name__ == "__main__":
+    require_packages()
+
 from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.records.errors import UsageError
 
@@ -168,13 +173,14 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
-        from parallel_orchestrator.report.summary import finished_summary
+        from parallel_orchestrator.report.summary import finished_summary, succeeded
 
         try:
             around, described = self.check()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
-                    self.say(f"{owned.run.root} is finished; nothing to do")
+                    failed = "" if succeeded(finished) else ", though not all of it succeeded"
+                    self.say(f"{owned.run.root} is finished{failed}; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
                 return self._to_its_end(owned, around)

@@ -29,13 +29,14 @@ class Starting:
         """
         from parallel_orchestrator.config.scenario_file import SCHEMA_NAME, schema_text
         from parallel_orchestrator.config.template import TEMPLATE
+        from parallel_orchestrator.store.program import called
 
         quoted = shlex.quote(str(file))
-        if not _write_new(file, TEMPLATE.format(file=quoted)):
+        if not _write_new(file, TEMPLATE.format(program=called(), file=quoted)):
             raise UsageError(f"{file} is there already: name another file")
         schema = file.with_name(SCHEMA_NAME)
         beside = "is written" if _write_new(schema, schema_text()) else "was there already and stays"
-        following = f"parallel-orchestrator run --config {quoted}"
+        following = f"{called()} run --config {quoted}"
         text = f"{file} is written\n  schema:   {schema} {beside}\n  next:     {following}"
         return Answer(text, {"file": str(file), "schema": str(schema), "next": following})
 

@@ -6,8 +6,8 @@ TEMPLATE = """\
 # yaml-language-server: $schema=scenarios.schema.json
 # Scenarios for parallel-orchestrator. This one replays a recording: it needs no key and costs nothing.
 #
-#     parallel-orchestrator run --config {file}            build it
-#     parallel-orchestrator batch {file}                   build all scenarios of the file at once
+#     {program} run --config {file}            build it
+#     {program} batch {file}                   build all scenarios of the file at once
 #
 # By scenarios.schema.json, which lies beside this file, an editor completes and checks it; `schema` prints it anew.
 

@@ -6,12 +6,22 @@ import os
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 NAME = "parallel-orchestrator"
 CALLED = "PARALLEL_ORCHESTRATOR_CALLED"
 """The variable by which gateway and executors know it, who tell such commands as well."""
 _FILES = ("orchestrator.py", "demo.py")
+
+
+def require_packages() -> None:
+    """End a script that was called by a Python without the packages it needs."""
+    if find_spec("typer") is None:
+        raise SystemExit(
+            f"error: {sys.executable} has not the packages that this program needs. "
+            "`make setup` makes a Python that has them: .venv/bin/python"
+        )
 
 
 def command(name: str, root: Path) -> str:
