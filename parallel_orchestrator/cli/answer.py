@@ -178,8 +178,9 @@ class _Text:
         if answer is not None:
             try:
                 print(folded(printable(answer.text), sys.stdout), flush=True)
-            except BrokenPipeError:  # as in `… | head`: nobody reads the rest
+            except OSError as error:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = _not_shown(error, code)
             if answer.error:
                 self.failed(answer.error)
         return code
@@ -213,25 +214,37 @@ class _Document:
         elif code:
             message = answer.failure if answer else f"ended with {code}"
             fields["error"] = {"kind": "unsuccessful", "message": message, "exit_code": code}
-        self._write(ok=code == 0, **fields)
-        return code
+        return self._write(code, **fields)
 
     def misunderstood(self, error: ClickException) -> None:
         """Write what is wrong with the command line."""
         message = error.format_message()
         if message.startswith("Usage: "):  # nothing was typed at all, for which people are shown the help
             message = "a command is missing; --help lists them"
-        self._write(ok=False, error={"kind": "usage", "message": message, "exit_code": error.exit_code})
+        fields = {"kind": "usage", "message": message, "exit_code": error.exit_code}
+        self._write(error.exit_code, error=fields)
 
     def failed(self, error: OrchestratorError) -> None:
         """Write an error."""
-        self._write(ok=False, error=_error_fields(error))
+        self._write(error.exit_code, error=_error_fields(error))
 
-    def _write(self, **fields: Any) -> None:
-        document = {"version": VERSION, "command": self._command, **fields}
-        with os.fdopen(self._output, "w", encoding="utf-8", errors="surrogateescape") as file:
-            # Not the encoded text: there the n of an escaped newline looks like the beginning of what follows it.
-            file.write(json_text(redact.foreign(document)))
+    def _write(self, code: int, **fields: Any) -> int:
+        document = {"version": VERSION, "command": self._command, "ok": code == 0, **fields}
+        try:
+            with os.fdopen(self._output, "w", encoding="utf-8", errors="surrogateescape") as file:
+                # Not the encoded text: there the n of an escaped newline looks like the beginning of what follows it.
+                file.write(json_text(redact.foreign(document)))
+        except OSError as error:
+            return _not_shown(error, code)
+        return code
+
+
+def _not_shown(error: OSError, code: int) -> int:
+    """Say that standard output refused an answer; the exit code, where that would be `code` otherwise."""
+    if isinstance(error, BrokenPipeError):  # as in `… | head`: nobody reads the rest
+        return code
+    _Text().failed(CannotGoOn(f"standard output cannot be written: {error.strerror}. What was done is kept."))
+    return code or CannotGoOn.exit_code
 
 
 def _error_fields(error: OrchestratorError) -> dict[str, Any]:

@@ -62,6 +62,13 @@ def test_a_failure_is_a_document(
     assert "result" not in found
 
 
+@pytest.mark.parametrize(("arguments", "code"), [("schema", 3), ("schema --json", 3), ("status nowhere --json", 2)])
+def test_an_answer_that_cannot_be_shown_is_one_line_and_an_exit_code(arguments: str, code: int, tmp_path: Path) -> None:
+    done = typed(*arguments.split(), cwd=tmp_path, before="import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
+    assert "standard output cannot be written: No space left on device" in done.stderr
+
+
 def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None:
     before = "import parallel_orchestrator.config.template as t\nt.TEMPLATE = '{no_such_field}'"
     done = typed("init", "--json", cwd=tmp_path, before=before)
@@ -110,7 +117,7 @@ def test_schema_and_init_succeed_and_init_overwrites_nothing(tmp_path: Path) -> 
     assert found == {
         "file": str(file),
         "schema": str(beside),
-        "next": f"parallel-orchestrator run --config '{file}'",
+        "next": f"{sys.executable} orchestrator.py run --config '{file}'",
     }
     text = file.read_text()
     assert text.startswith(f"# yaml-language-server: $schema={beside.name}\n")
