@@ -251,7 +251,8 @@ class Running:
     ) -> Answer:
         """Begin another attempt at failed tasks.
 
-        Those that they blocked wait for them again. `resume` never does this.
+        Those that they blocked wait for them again. `resume` never does this. Scenarios of a batch without such tasks
+        are left as they are.
         """
         from parallel_orchestrator.config.options import resume_options
         from parallel_orchestrator.store.paths import BatchDirectory
@@ -267,10 +268,15 @@ class Running:
             speed=speed,
             prices=prices,
         )
-        if BatchDirectory(directory).config.exists():
+        batch = BatchDirectory(directory.absolute())
+        if batch.config.exists():
             from parallel_orchestrator.batch.entries import retried
 
-            return self._resume_batch(directory, overrides, retried(BatchDirectory(directory.absolute()), tasks or []))
+            again = retried(batch, tasks or [])
+            for task in tasks or []:
+                folder, _, name = task.rpartition("/")
+                require_failed(batch.root / folder, [name])
+            return self._resume_batch(directory, overrides, again)
         require_failed(directory, tasks or [])
         return self._run(resume_options(directory, overrides), retry=tasks or [])
 
@@ -321,6 +327,7 @@ class Running:
     def _resume_batch(
         self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None
     ) -> Answer:
+        """Go on with all scenarios of a batch, or with those that have tasks to try again (`Given.retry`)."""
         from parallel_orchestrator.batch.entries import recall
         from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.store.paths import BatchDirectory
@@ -330,7 +337,8 @@ class Running:
         cap = overrides.pop("max_cost_usd", old.max_cost_usd)
         for one in old.options.values():
             one.settings |= overrides
-        return self._batch(Given(old.options, directory, executors, cap, retry or {}))
+        options = {name: one for name, one in old.options.items() if retry is None or name in retry}
+        return self._batch(Given(options, directory, executors, cap, retry or {}, among_others=retry is not None))
 
     def _batch(self, given: Given) -> Answer:
         try:

@@ -54,7 +54,7 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
         before, asked = harness.fingerprint(folder), len(api.requests)
 
         again = harness.run("resume", str(folder), api=api)
-        assert "all 3 scenarios are finished; nothing to do" in again
+        assert "every scenario is finished; nothing to do" in again
         changed = {path for path, print_ in harness.fingerprint(folder).items() if before.get(path) != print_}
         assert changed <= {"batch_summary.json", "batch_summary.md", "batch.json"}
         assert len(api.requests) == asked
@@ -178,9 +178,12 @@ def test_a_session_of_some_leaves_the_others_in_the_batch(tmp_path: Path) -> Non
         assert found.pop("lazy")[1].startswith("task_1 failed: ")
         assert found == before
         assert list(recall(BatchDirectory(folder)).options) == ["lazy", "red", "a"]
+        unfinished = folder / "a" / "execution_summary.json"
+        unfinished.unlink()
         asked = len(api.requests)
         harness.run("retry", str(folder), "lazy/task_1", api=api, code=1)
         assert len(api.requests) > asked
+        assert not unfinished.exists()
 
 
 def test_what_failed_in_a_batch_is_tried_again_by_its_folder_alone(tmp_path: Path) -> None:
@@ -197,7 +200,10 @@ def test_what_failed_in_a_batch_is_tried_again_by_its_folder_alone(tmp_path: Pat
         status = json.loads(harness.run("status", str(folder), "--json"))["result"]
         assert status["next"] == harness.typed("retry", folder)
         assert "SCENARIO/TASK" in harness.run("retry", str(folder), "task_1", api=api, code=2)
-        assert "did not fail" in harness.run("retry", str(folder), "a/task_1", api=api, code=2)
+        before = harness.fingerprint(folder)
+        for wrong in ("a/task_1", "lazy/task_9"):
+            assert "did not fail" in harness.run("retry", str(folder), wrong, api=api, code=2)
+        assert harness.fingerprint(folder) == before
         before = harness.fingerprint(folder / "a")
         again.touch()
         harness.run("retry", str(folder), "--failed", api=api)
@@ -280,7 +286,7 @@ def test_a_batch_is_gone_on_with_from_every_folder(tmp_path: Path) -> None:
     )
     harness.run("batch", "cfg/b.yaml", "--output-dir", "out", cwd=tmp_path)
     told = harness.run("resume", str(tmp_path / "out"), cwd=Path("/"))
-    assert "all 1 scenarios are finished" in told
+    assert "every scenario is finished" in told
 
 
 def test_a_shipped_recordings_name_stays_a_name(tmp_path: Path) -> None:
