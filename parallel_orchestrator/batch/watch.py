@@ -12,7 +12,7 @@ from parallel_orchestrator.batch.outlook import Outlook
 from parallel_orchestrator.batch.spent import add, of_run, take_off
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.console import View
-from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing, Traffic
+from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing
 from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.report.watch import BudgetWarning, Figures, Gateway, Part
 from parallel_orchestrator.store.batchlog import BatchReplica, ScenarioState, ScenarioStatus
@@ -93,7 +93,6 @@ class BatchWatch:
             return
         self._shown = now
         self._follow(replica)
-        status = self._figures.of(gateway) if gateway else None
         snapshot = Snapshot(
             self._rows(slots, now),
             {name: _item(self._names.get(name, ""), status) for name, status in replica.scenarios.items()},
@@ -101,8 +100,8 @@ class BatchWatch:
             self.max_cost_usd,
             "scenarios",
             LABELS,
-            Traffic.of(status) if status else None,
-            now - self._began,
+            self._figures.traffic(gateway, [part.ledger for part in self._parts.values()]),
+            now - (self._began if replica.began is None else replica.began),
             self._outlook.left(replica, self._parts),
         )
         self._view.show(snapshot)

@@ -11,7 +11,7 @@ import yaml
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
 from parallel_orchestrator.report.status import next_command
-from parallel_orchestrator.store.plain import one_line
+from parallel_orchestrator.store.plain import counted, one_line
 
 _LIMITS = {
     "--max-turns": re.compile(r"reached its limit of (\d+) turns"),
@@ -99,13 +99,12 @@ def _cost(summary: dict[str, Any]) -> str:
     read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
     text = f"${summary['cost_usd']:.2f}"
     if summary["unpriced_calls"]:
-        turns = "turn" if summary["unpriced_calls"] == 1 else "turns"
-        text = f"≥ {text} ({summary['unpriced_calls']} {turns} unpriced)"
+        text = f"≥ {text} ({counted(summary['unpriced_calls'], 'turn')} unpriced)"
     if summary["uncertain_cost_usd"]:
         text += f", up to ${summary['uncertain_cost_usd']:.2f} more for calls of unknown end or price"
     if summary["recorded_cost_usd"]:
         text += f" (when recorded: ${summary['recorded_cost_usd']:.2f})"
-    return f"{text}; {summary['model_calls']} calls, {read} tokens read, {tokens['output']} written"
+    return f"{text}; {counted(summary['model_calls'], 'call')}, {read} tokens read, {tokens['output']} written"
 
 
 def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.spending import Spending
+from parallel_orchestrator.report.spending import Ledger, Spending
+from parallel_orchestrator.store.plain import counted
 
 
 class Standing(Enum):
@@ -76,11 +78,20 @@ class Traffic:
     """Calls that may be in flight at once, as the endpoint bears them now."""
     held_s: float = 0.0
     """Seconds for which the endpoint's rate limit holds all calls back."""
+    limited_s: float | None = None
+    """Seconds since the endpoint said that its rate limit is reached, where it has answered nothing since."""
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> Traffic:
         """From what the gateway's status says."""
         return cls(status["in_flight"], status["waiting"], status["limit"], status["held_until_s"])
+
+    @classmethod
+    def told_by(cls, ledgers: Collection[Ledger]) -> Traffic:
+        """From files alone, for who cannot ask the gateway: how long it waits, and how many calls, they do not tell."""
+        limited = [ledger.limited_at for ledger in ledgers if ledger.limited_at is not None]
+        since = max(0.0, time.time() - max(limited)) if limited else None
+        return cls(sum(ledger.in_flight() for ledger in ledgers), limited_s=since)
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def cost_text(snapshot: Snapshot) -> str:
     cap = f" of ${snapshot.max_cost_usd:.2f}" if snapshot.max_cost_usd is not None else ""
     if not spent.unpriced:
         return f"${spent.usd:.2f}{cap}"
-    return f"≥ ${spent.usd:.2f}{cap} ({spent.unpriced} turn{'' if spent.unpriced == 1 else 's'} unpriced)"
+    return f"≥ ${spent.usd:.2f}{cap} ({counted(spent.unpriced, 'turn')} unpriced)"
 
 
 def traffic_text(traffic: Traffic | None) -> str:
@@ -144,9 +155,12 @@ def traffic_text(traffic: Traffic | None) -> str:
         return ""
     if traffic.held_s >= 1:
         return f"rate limit: all calls wait {traffic.held_s:.0f} s"
+    if traffic.limited_s is not None:
+        return f"rate limit: reached {traffic.limited_s:.0f} s ago, no answer since"
+    calls = f"{counted(traffic.in_flight, 'call')} in flight"
     if traffic.waiting:
-        return f"{traffic.in_flight} calls in flight (limit {traffic.limit}), {traffic.waiting} waiting"
-    return f"{traffic.in_flight} calls in flight" if traffic.in_flight else ""
+        return f"{calls} (limit {traffic.limit}), {traffic.waiting} waiting"
+    return calls if traffic.in_flight else ""
 
 
 def time_text(snapshot: Snapshot) -> str:

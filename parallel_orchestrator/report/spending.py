@@ -79,6 +79,8 @@ class Ledger:
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         self.tasks: dict[str, Spending] = {}
+        self.limited_at: float | None = None
+        """Wall clock of the endpoint's last word, where that was that its rate limit is reached."""
         self._answered: Counter[tuple[str, int, int]] = Counter()
         self._open: dict[int, dict[str, Any]] = {}
         """Intents whose outcome has not been seen, by call."""
@@ -99,9 +101,19 @@ class Ledger:
             spending.bought_again += self._answered[key] > 0
             self._answered[key] += 1
             spending.add(record)
+            self.limited_at = None
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["usd"] is None else 0.0
         elif record["kind"] == "fault":
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
+            self.limited_at = record["at"] if record["fault"] == "429" else self.limited_at
+
+    def in_flight(self) -> int:
+        """Turns that a live endpoint was asked for and whose answer is not recorded, while somebody works on the run.
+
+        A call that died with its gateway stays open in the file; it is not counted once its turn was answered.
+        """
+        asked = {(one["task"], one["attempt"], one["turn"]) for one in self._open.values() if one["bound_usd"] != 0}
+        return sum(turn not in self._answered for turn in asked)
 
     def turns(self, task: str, attempt: int) -> int:
         """Turns of one attempt that have an answer."""

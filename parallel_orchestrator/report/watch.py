@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from parallel_orchestrator.records.errors import CannotGoOn
@@ -16,6 +16,7 @@ from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Traffic, 
 from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.store.journal import Journal, read_all
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plain import counted
 from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
 
 _ASK_S = 1.0
@@ -42,21 +43,26 @@ class Gateway(Protocol):
 
 
 class Figures:
-    """A gateway's figures, asked for at most once a second and beside the work: its answer may be long in coming."""
+    """What is under way at the endpoint, as a gateway says; who has none at hand reads it from ledgers.
+
+    A gateway is asked at most once a second, and beside the work: its answer may be long in coming.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, Any] | None = None
         self._asked = 0.0
         self._asking: threading.Thread | None = None
 
-    def of(self, gateway: Gateway) -> dict[str, Any] | None:
-        """The latest there are; None before the first."""
+    def traffic(self, gateway: Gateway | None, ledgers: Collection[Ledger]) -> Traffic | None:
+        """The latest there are; None before a gateway's first."""
+        if gateway is None:
+            return Traffic.told_by(ledgers)
         now = time.monotonic()
         if now - self._asked >= _ASK_S and not (self._asking and self._asking.is_alive()):
             self._asked = now
             self._asking = threading.Thread(target=self._ask, args=(gateway,), name="gateway figures", daemon=True)
             self._asking.start()
-        return self._last
+        return Traffic.of(self._last) if self._last else None
 
     def _ask(self, gateway: Gateway) -> None:
         with contextlib.suppress(CannotGoOn):
@@ -126,14 +132,13 @@ class Watch:
     def look(self, replica: Replica, slots: Iterable[Slot], gateway: Gateway | None = None) -> Snapshot:
         """Show how things stand now."""
         self._part.refresh_ledger()
-        status = self._figures.of(gateway) if gateway else None
         spent = self._part.ledger.total()
         snapshot = Snapshot(
             self._rows(replica, slots),
             task_items(replica, self._part.names),
             spent,
             self._cap,
-            traffic=Traffic.of(status) if status else None,
+            traffic=self._figures.traffic(gateway, [self._part.ledger]),
             elapsed_s=max(0.0, time.monotonic() - replica.sessions[-1].started) if replica.sessions else 0.0,
             left_s=seconds_left(replica, time.monotonic()),
         )
@@ -207,12 +212,12 @@ def reuse(run: RunDirectory, replica: Replica) -> str:
     }
     begun = {task: turns for task, turns in turns_of.items() if turns}
     spent = ledger.total()
-    parts = [_counted(len(done), "task")]
-    parts += [f"{_counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
-    parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{_counted(spent.calls, 'recorded answer')}")
+    parts = [counted(len(done), "task")]
+    parts += [f"{counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
+    parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{counted(spent.calls, 'recorded answer')}")
     going_on = [_going_on(run, task, turns, replica.tasks[task]) for task, turns in begun.items()]
     fresh = [task for task, turns in turns_of.items() if not turns]
-    going_on += [f"{_counted(len(fresh), 'task')} to begin"] if fresh else []
+    going_on += [f"{counted(len(fresh), 'task')} to begin"] if fresh else []
     return f"resuming: reusing {', '.join(parts)}; {'; '.join(going_on) or 'nothing left to do but the last tests'}"
 
 
@@ -225,7 +230,3 @@ def _going_on(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> s
 
 def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,6 +1,6 @@
 """batch.jsonl: how each scenario of a batch stands. Append-only; whoever writes holds batch.lock.
 
-    {"session": "start", "executors": 8, "scenarios": {"todo": "todo", "shop": "shop-1a2b3c"}}    name and folder
+    {"session": "start", "executors": 8, "scenarios": {"todo": "todo", "shop": "shop-1a2b3c"}, "mono": 1.5}   folders
     {"scenario": "todo", "state": "planned", "path": 7.0, "limit": 5, "sandbox": "required"}       may be opened
     {"scenario": "todo", "state": "open"}                                                         may be claimed from
     {"scenario": "todo", "state": "closed", "ending": "done", "why": ""}
@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ class BatchReplica:
         self.begun = False
         self.executors = 1
         """Of the present session."""
+        self.began: float | None = None
+        """When that was, by the machine's monotonic clock; None where the file does not say."""
         self.left = 0
         """Scenarios that are not closed."""
         self.ready = 0
@@ -68,6 +71,7 @@ class BatchReplica:
             self.scenarios = {name: ScenarioStatus(folder) for name, folder in record["scenarios"].items()}
             self.begun, self.left, self.ready = True, len(self.scenarios), 0
             self.executors = record["executors"]
+            self.began = record.get("mono")
             return
         status = self.scenarios[record["scenario"]]
         state = ScenarioState(record["state"])
@@ -107,7 +111,8 @@ class BatchLog:
     def start_session(self, executors: int, scenarios: dict[str, str]) -> None:
         """Begin with these scenarios: name to folder."""
         with self._held():
-            self._append({"session": "start", "executors": executors, "scenarios": scenarios})
+            now = {"mono": round(time.monotonic(), 6)}
+            self._append({"session": "start", "executors": executors, "scenarios": scenarios, **now})
 
     def planned(self, scenario: str, path: float, limit: int, around: Surroundings) -> None:
         """A scenario has a plan whose critical path is `path` long."""

@@ -51,6 +51,11 @@ def escape_json(text: str) -> str:
     return _IN_JSON.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def json_text(value: Any) -> str:
     """`value` as indented JSON that people can read and print."""
     return escape_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"

@@ -77,6 +77,9 @@ def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.C
         "[1/4] – todo: stopped (the budget is spent)",
         "[1/4] ✗ wiki: failed",
     ]
+    follower = Remembering()
+    BatchWatch(follower, batch, {}).look(reader.refresh(), [])
+    assert follower.shown[-1].elapsed_s >= last.elapsed_s  # since the batch began, not since it is looked at
     watch.close()
     story.close()
     log.close()

@@ -44,8 +44,8 @@ class Calls:
         answer = Answered("event: ping\n\n", {}, "m", "end_turn", USAGE, "req", 2.0)
         self.ledger.write_answer(intent, answer, usd, recorded, 0.25)
 
-    def failed(self, intent: Intent, *, ambiguous: bool) -> None:
-        self.ledger.write_fault(intent, Fault("reset", ambiguous, "gone"))
+    def failed(self, intent: Intent, *, ambiguous: bool, kind: str = "reset") -> None:
+        self.ledger.write_fault(intent, Fault(kind, ambiguous, "gone"))
 
     def buy(self, task: str, *turns: int, **options: Any) -> None:
         for turn in turns:

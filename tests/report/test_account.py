@@ -47,7 +47,7 @@ def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
     assert "  verify:   ok     make\\x1b[2J" in lines
     assert "  verify:   FAILED false" in lines
     assert "  made:     12 files; lines: src 9" in lines
-    assert "  cost:     $0.50; 1 calls, 110 tokens read, 5 written" in lines
+    assert "  cost:     $0.50; 1 call, 110 tokens read, 5 written" in lines
     assert lines[-3:] == [
         "  where:    /my out",
         "  read:     /my out/README.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +110,18 @@ def test_a_replay_costs_nothing_and_says_what_it_cost_then(calls: Calls) -> None
     total = _fold(calls).total().as_json()
     assert (total["cost_usd"], total["recorded_cost_usd"]) == (0.0, 0.75)
     assert _agrees(calls)
+
+
+def test_what_goes_on_at_the_endpoint_is_in_the_file(calls: Calls) -> None:
+    calls.begin("task_1", 1)
+    calls.begin("task_3", 1, bound=0.0)  # a replay
+    assert (_fold(calls).in_flight(), _fold(calls).limited_at) == (1, None)
+    calls.reopen()  # its gateway died, and another asks again
+    limited = calls.begin("task_1", 1)
+    other = calls.begin("task_2", 1)
+    calls.failed(limited, ambiguous=False, kind="429")
+    assert time.time() - (_fold(calls).limited_at or 0) < 60
+    calls.answered(other)
+    assert _fold(calls).limited_at is None
+    calls.answered(calls.again(limited, 2))
+    assert _fold(calls).in_flight() == 0

@@ -20,7 +20,7 @@ from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.report import console
 from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, make_view
 from parallel_orchestrator.report.live import LiveView, table_of
-from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic
+from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic, traffic_text
 from parallel_orchestrator.report.spending import Spending
 from parallel_orchestrator.report.watch import Watch, reuse, seconds_left
 from tests.records.plans import plan, task
@@ -77,6 +77,20 @@ def test_a_snapshot_is_what_files_and_workers_say(story: Story) -> None:
     assert (first.done(), first.spent.usd, second.done(), second.spent.usd) == (0, 0.5, 1, 1.0)
     assert second.items["task_1"] == Item("Part 1", Standing.DONE, "merged")
     assert view.said == []
+
+
+def test_a_rate_limit_is_seen_in_the_files_alone(story: Story) -> None:
+    view = Heard()
+    watch = _watch(story, view)
+    call = story.calls.begin("task_1", 1)
+    watch.look(story.queue.replica, [])
+    assert traffic_text(view.shown[-1].traffic) == "1 call in flight"
+    story.calls.failed(call, ambiguous=False, kind="429")
+    watch.look(story.queue.replica, [])
+    assert re.fullmatch(r"rate limit: reached \d+ s ago, no answer since", traffic_text(view.shown[-1].traffic))
+    story.calls.answered(story.calls.again(call, 2))
+    watch.look(story.queue.replica, [])
+    assert traffic_text(view.shown[-1].traffic) == ""
 
 
 def test_the_cap_is_warned_of_once_at_four_fifths(story: Story) -> None:
