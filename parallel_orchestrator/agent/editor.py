@@ -13,6 +13,7 @@ from typing import Any
 
 from parallel_orchestrator.agent.paths import PathRefused, Workspace, split
 from parallel_orchestrator.agent.results import ToolFault
+from parallel_orchestrator.store.plain import counted
 
 READ_LIMIT = 10_000_000
 """Bytes of the largest file that the editor opens."""
@@ -62,7 +63,7 @@ class Editor:
     def _create(self, path: str, arguments: Mapping[str, Any]) -> str:
         text = _text(arguments, "file_text")
         self._write(path, text)
-        return f"Wrote {path} ({_count(len(_lines(text)), 'line')})."
+        return f"Wrote {path} ({counted(len(_lines(text)), 'line')})."
 
     def _replace(self, path: str, arguments: Mapping[str, Any]) -> str:
         old, new = _text(arguments, "old_str"), _text(arguments, "new_str", default="")
@@ -169,7 +170,7 @@ def _range(wanted: Any, count: int) -> tuple[int, int]:
     if last == -1:
         last = count
     if not (1 <= first <= count and first <= last):
-        raise ToolFault(f"view_range {wanted} does not fit: the file has {_count(count, 'line')}")
+        raise ToolFault(f"view_range {wanted} does not fit: the file has {counted(count, 'line')}")
     return first, min(last, count)
 
 
@@ -209,7 +210,3 @@ def _cut(text: str, path: str) -> str:
         return text
     shown = text[:VIEW_LIMIT].rpartition("\n")[0] or text[:VIEW_LIMIT]
     return f"{shown}\n... {path} goes on; only {VIEW_LIMIT:,} characters are shown, use view_range for the rest"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -19,6 +19,7 @@ from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.summary_page import write_page
 from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import BatchDirectory
+from parallel_orchestrator.store.plain import counted
 from parallel_orchestrator.store.runlock import RunLock
 
 MakeStory = Callable[[str, Options, View, Sequence[str] | None], Story]
@@ -170,15 +171,15 @@ def _say_what_is_ahead(entries: Sequence[Entry], view: View) -> None:
     """Who pays, once for all of the same, and which scenarios begin anew."""
     todo = [entry for entry in entries if not entry.finished]
     if not todo:
-        view.say(f"all {len(entries)} scenarios are finished; nothing to do")
+        view.say("every scenario is finished; nothing to do")
         return
     told = sorted({entry.story.who_pays() for entry in todo if not entry.scenario.replay})
     replays = sum(bool(entry.scenario.replay) for entry in todo)
     if replays:
-        told.append(f"{replays} replay recordings: no model is asked for them, they cost nothing")
+        told.append(f"no model is asked for {counted(replays, 'replay')}, which cost nothing")
     sandbox = sorted({entry.story.check()[1] for entry in todo})
-    reused = f", {len(entries) - len(todo)} more are finished and not touched" if len(todo) < len(entries) else ""
-    view.say(f"{len(todo)} scenarios to do{reused}. {'; '.join(told)}. {'; '.join(sandbox)}")
+    reused = f", {len(entries) - len(todo)} more finished and not touched" if len(todo) < len(entries) else ""
+    view.say(f"{counted(len(todo), 'scenario')} to do{reused}. {'; '.join(told)}. {'; '.join(sandbox)}")
     for entry in todo:
         if entry.folder != entry.name:
             view.say(f"{entry.name} differs from what was run before: it runs anew, in {entry.folder}")

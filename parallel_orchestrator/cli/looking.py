@@ -15,7 +15,7 @@ from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-from parallel_orchestrator.store.plain import one_line
+from parallel_orchestrator.store.plain import counted, one_line
 from parallel_orchestrator.store.tail import Tail
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class Looking:
         from parallel_orchestrator.upkeep.export import export_recording
 
         count = export_recording(directory, recording)
-        return Answer(f"{count} answers written to {recording}", {"answers": count, "recording": str(recording)})
+        return Answer(
+            f"{counted(count, 'answer')} written to {recording}", {"answers": count, "recording": str(recording)}
+        )
 
 
 def _place(directory: Path) -> RunDirectory | BatchDirectory:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
+from parallel_orchestrator.store.plain import counted
 
 if TYPE_CHECKING:
     from parallel_orchestrator.upkeep.findings import Report
@@ -35,7 +36,7 @@ class Mending:
         told: list[str] = []
         reports = repair_all(directory, told.append)
         lines = told + [report.as_text() for report in reports if report.findings]
-        return _answer(reports, lines, "are left", done=told)
+        return _answer(reports, lines, "left", done=told)
 
 
 def _answer(reports: Sequence[Report], lines: Sequence[str], still: str = "", **more: Any) -> Answer:
@@ -45,4 +46,4 @@ def _answer(reports: Sequence[Report], lines: Sequence[str], still: str = "", **
     if runs:
         result["runs"] = [report.as_json() for report in runs]
     count = sum(len(report.findings) for report in reports)
-    return Answer("\n".join(lines), result, int(bool(count)), f"{count} findings {still}".rstrip())
+    return Answer("\n".join(lines), result, int(bool(count)), f"{counted(count, 'finding')} {still}".rstrip())

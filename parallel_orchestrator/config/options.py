@@ -119,9 +119,16 @@ def make_scenario(fields: dict[str, Any]) -> Scenario:
         return Scenario(**fields)
     except ValidationError as error:
         named = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
-        faults = [f"  {name}: " + (misplaced(name) or f"{e['msg']} (got {e['input']!r})") for name, e in named]
+        faults = [
+            f"  {name}: " + (misplaced(name) or f"{has_to_be(e['msg'])} (got {e['input']!r})") for name, e in named
+        ]
         # Not `from error`: its text quotes the values, and one may be a credential.
         raise UsageError("bad settings:\n" + "\n".join(faults)) from None
+
+
+def has_to_be(message: str) -> str:
+    """What pydantic says of a value, as a predicate of the value's name."""
+    return re.sub(r"^\w+ should (be|have)\b", r"has to \1", message)
 
 
 def slug(requirement: str) -> str:
@@ -175,7 +182,7 @@ def load_plan(path: Path) -> tuple[Plan, str]:
     try:
         text = read_named(path, LONGEST_PLAN)
         plan = Plan.model_validate_json(text)
-    except (OSError, UnicodeDecodeError, Unusable) as error:
+    except Unusable as error:
         raise UsageError(f"cannot read the plan {path}: {error}") from error
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from parallel_orchestrator.config.credentials import misplaced
-from parallel_orchestrator.config.options import SHIPPED, Options, find_recording, is_file
+from parallel_orchestrator.config.options import SHIPPED, Options, find_recording, has_to_be, is_file
 from parallel_orchestrator.config.scenario_file import (
     ExecutorSection,
     LimitsSection,
@@ -39,6 +39,7 @@ from parallel_orchestrator.config.yaml_tree import (
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.named_file import Unusable, read_named
+from parallel_orchestrator.store.plain import counted
 
 Path_ = tuple[str | int, ...]
 
@@ -64,12 +65,10 @@ def find_config(name: str) -> Path:
 
 def load_options(path: Path, only: str | None) -> Options:
     """The options of one scenario: the one named `only`, or the file's single one. Raises UsageError."""
-    options = load_batch(path, [])
-    if only is None and len(options) == 1:
-        return next(iter(options.values()))
-    if only not in options:
+    options = load_batch(path, [] if only is None else [only])
+    if len(options) > 1:
         raise UsageError(f"{path} has the scenarios {', '.join(options)}: choose one with --only NAME")
-    return options[only]
+    return next(iter(options.values()))
 
 
 def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
@@ -84,7 +83,9 @@ def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
     options = {entry.name: _options(file.defaults, entry, named) for entry in file.scenarios}
     unknown = [name for name in only if name not in options]
     if unknown:
-        raise UsageError(f"{path} has no scenario {', '.join(unknown)}; it has {', '.join(options)}")
+        near = [close for name in unknown for close in difflib.get_close_matches(name, options, 1)]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UsageError(f"{path} has no scenario {', '.join(unknown)}; it has {', '.join(options)}{hint}")
     return {name: one for name, one in options.items() if not only or name in only}
 
 
@@ -132,8 +133,6 @@ class _Named:
             text = read_named(self.folder / name)
         except Unusable as error:
             return Unusable(f"{shown} cannot be used: {error}")
-        except (OSError, ValueError):
-            return Unusable(f"there is no text file {shown} that can be read")
         self._bytes += len(text.encode())
         if self._bytes > _MOST_NAMED:
             return Unusable(f"with {shown} the files named here have more than {_MOST_NAMED:,} bytes together")
@@ -302,7 +301,7 @@ def _not_known(key: str, section: str) -> str:
 
 def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in path if isinstance(part, str)) or "the file"
-    message = str(error["msg"]).replace("Input should be", "has to be").removeprefix("Value error, ")
+    message = has_to_be(str(error["msg"])).removeprefix("Value error, ")
     if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
         message = "has to be a mapping of keys to values"
     got = error.get("input")
@@ -319,7 +318,7 @@ def _told(path: Path, text: str, faults: Sequence[Fault]) -> str:
     """Every fault with its place, its line, and a caret below it."""
     lines = text.splitlines()
     ordered = sorted(dict.fromkeys(faults), key=lambda fault: (fault.place.line, fault.place.column))
-    told = [f"{path}: {len(ordered)} {'fault' if len(ordered) == 1 else 'faults'}; nothing was started"]
+    told = [f"{path}: {counted(len(ordered), 'fault')}; nothing was started"]
     for fault in ordered[:MOST_FAULTS] + [fault for fault in ordered[MOST_FAULTS:] if fault.ends]:
         told.append(f"{path}:{fault.place.line}:{fault.place.column}: {fault.message}")
         told += _excerpt(lines, fault.place)

@@ -134,11 +134,24 @@ def _object(value: Any) -> Mapping[str, Any]:
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
     try:
         return _read_models(json.loads(read_named(path)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"the price file {path} cannot be used: {error if isinstance(error, Unusable) else repr(error)}. "
+            f"the price file {path} cannot be used: {_wrong(error)}. "
             'It is JSON of this form, in USD per million tokens: {"models": {"NAME": {"input": 1, "output": 5}}}'
         ) from error
+
+
+def _wrong(error: Exception) -> str:
+    """What is wrong with a price file, by what reading it stumbled over."""
+    match error:
+        case KeyError():
+            return f"{error} is missing in it"
+        case json.JSONDecodeError():
+            return f"it is no JSON ({error})"
+        case Unusable():
+            return str(error)
+        case _:
+            return f"it has another form ({error})"
 
 
 def _read_models(table: Mapping[str, Any]) -> dict[str, tuple[Rates, ...]]:

@@ -81,7 +81,7 @@ def load(path: Path) -> Recording:
     """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
     try:
         recording = Recording.model_validate(load_yaml(read_named(path, LONGEST_RECORDING)))
-    except (OSError, UnicodeDecodeError, Unusable, BadYaml) as error:
+    except (Unusable, BadYaml) as error:
         raise UsageError(f"cannot read the recording {path}: {error}") from error
     except ValidationError as error:
         raise UsageError(f"{path} is not a recording that can be replayed: {_first_fault(error)}") from error

@@ -13,11 +13,22 @@ LONGEST_RECORDING = 100_000_000
 
 
 class Unusable(ValueError):
-    """The file is there, yet it is not one that is read. The message says why."""
+    """The file cannot be read, or is not one that is. The message says why."""
 
 
 def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
-    """The text of a regular file of at most `most` bytes. Raises Unusable, OSError, or another ValueError."""
+    """The text of a regular file of at most `most` bytes. Raises Unusable."""
+    try:
+        return _read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise Unusable("it is no text in UTF-8") from error
+    except OSError as error:
+        raise Unusable(str(error.strerror)) from error
+
+
+def _read(path: Path, most: int) -> bytes:
+    if "\0" in str(path):
+        raise Unusable("no file has such a name")
     # A pipe that nobody writes to would be waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
@@ -26,7 +37,7 @@ def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
         data = file.read(most + 1)
     if len(data) > most:
         raise Unusable(f"it has more than {most:,} bytes")
-    return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    return data
 
 
 def require_size(path: Path, most: int) -> None:

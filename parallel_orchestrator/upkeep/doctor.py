@@ -21,6 +21,7 @@ from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.report.console import plain_because
+from parallel_orchestrator.store.plain import counted
 from parallel_orchestrator.trunk import git
 
 _LEAST_FREE_MIB, _SCANT_FREE_MIB = 100, 1024
@@ -176,7 +177,7 @@ def page(checks: list[Check]) -> str:
             lines.append(f"{'':17}fix: {check.fix}")
     faults = sum(check.level == "fault" for check in checks)
     if faults:
-        lines.append(f"{faults} {'fault' if faults == 1 else 'faults'}; recordings need neither key nor endpoint")
+        lines.append(f"{counted(faults, 'fault')}; recordings need neither key nor endpoint")
     else:
         lines.append("all that a run needs is there")
     return "\n".join(lines)

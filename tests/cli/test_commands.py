@@ -273,7 +273,7 @@ def test_foreseen_errors_are_one_message_and_their_exit_code(
         (["Calculator"], 2, "one of a single word goes after run: run 'Calculator'"),
         (["run", ""], 2, "error: the requirement is empty"),
         (["Build a form", "--max-executors", "0"], 2, "Invalid value for '--max-executors'"),
-        (["Build a form", "--sandbox", "maybe"], 2, "sandbox: Input should be"),
+        (["Build a form", "--sandbox", "maybe"], 2, "sandbox: has to be"),
         (["Build a form", "--no-such-option"], 2, "No such option: --no-such-option"),
     ],
 )

@@ -73,8 +73,13 @@ def test_what_a_scenario_says_goes_before_them_key_by_key(folder: Path) -> None:
 
 
 def test_one_of_several_is_chosen_by_name(folder: Path) -> None:
-    for only in (None, "three"):
-        with pytest.raises(UsageError, match="has the scenarios one, two: choose one with --only NAME"):
+    told = {
+        None: "has the scenarios one, two: choose one with --only NAME",
+        "three": r"has no scenario three; it has one, two$",
+        "onw": r"has no scenario onw; it has one, two; did you mean one\?",
+    }
+    for only, match in told.items():
+        with pytest.raises(UsageError, match=match):
             load(folder, FILE, only)
 
 
