@@ -238,6 +238,7 @@ class Run:
         from parallel_orchestrator.agent.sandbox import choose
         from parallel_orchestrator.config.options import is_shipped
         from parallel_orchestrator.gateway.prices import require_prices
+        from parallel_orchestrator.gateway.recording import require_recording
         from parallel_orchestrator.store.process import hide_memory
 
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
@@ -245,6 +246,8 @@ class Run:
         require_prices(scenario)
         claude_code = acting(scenario)
         ours = recording is not None and is_shipped(recording)
+        if recording and not ours:
+            require_recording(recording)
         around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
         return around, f"{told}. {claude_code}" if claude_code else told
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -89,6 +90,12 @@ def load(path: Path) -> Recording:
     if fault:
         raise UsageError(f"{path} is not a recording that can be replayed: {fault}")
     return recording
+
+
+@cache
+def require_recording(path: Path) -> None:
+    """Raise UsageError as `load` does. Each file is looked at once, however many scenarios replay it."""
+    load(path)
 
 
 def dump(recording: Recording, comment: str = "") -> str:

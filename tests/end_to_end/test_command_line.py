@@ -205,6 +205,13 @@ def test_without_a_key_the_three_ways_are_named_and_nothing_is_left(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recording_that_is_none_is_refused_before_a_directory_is_made(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("recording: 1\nname: mine\n")
+    output = harness.run(REQUIREMENT, "--replay", "mine.yaml", cwd=tmp_path, code=2)
+    assert "mine.yaml is not a recording that can be replayed: " in output
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "mine.yaml"]
+
+
 # At once, and stopped
 
 
