@@ -15,7 +15,7 @@ from benchmarks.rounds import folder, interleaved, markdown, middle, spread
 from benchmarks.shapes import Shape, shapes
 
 NAME = "scheduling"
-WIDE = "wide"
+CHAIN, WIDE = "chain", "wide"
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Contestant:
     python: Path = OWN
     wide: bool = False
     """Whether it is asked for 64 executors, too: with 64 interpreters or servers two cores measure their start."""
+    only: str = ""
+    """The one shape that it is asked for; empty: all."""
 
 
 OURS = {"exact": "ours, durations known", "coarse": "ours, low/medium/high known"}
@@ -41,6 +43,7 @@ OTHERS = (
     Contestant("luigi_tasks", "Luigi, priorities known", PEERS),
     Contestant("prefect_flow", "Prefect", PEERS),
     Contestant("process_pool_ranked", "(our order on a ProcessPoolExecutor, durations known)", wide=True),
+    Contestant("synced_naps", "(one process that sleeps, and syncs a line for each task)", only=CHAIN),
 )
 
 
@@ -63,9 +66,13 @@ def _ours(kind: str, plans: list[Shape]) -> Any:
 
 
 def _other(other: Contestant, plans: list[Shape]) -> Any:
-    asked = [plan.as_json() for plan in plans if other.wide or plan.name != WIDE]
+    asked = [plan.as_json() for plan in plans if _is_asked(other, plan.name)]
     with folder() as place:
         return ask(other.module, {"folder": str(place), "shapes": asked}, python=other.python)
+
+
+def _is_asked(other: Contestant, shape: str) -> bool:
+    return shape == other.only if other.only else other.wide or shape != WIDE
 
 
 def table(results: dict[str, Any]) -> str:
@@ -81,7 +88,7 @@ def table(results: dict[str, Any]) -> str:
         mean = _mean(ratios)
         start = middle([plan["start"] for sample in samples for plan in sample.values()])
         cells = [spread(found, ".3f") if found else "-" for found in ratios.values()]
-        rows.append((mean, [contestant, *cells, f"{mean:.3f}", f"{start:.2f} s"]))
+        rows.append((mean or 0.0, [contestant, *cells, f"{mean:.3f}" if mean else "-", f"{start:.2f} s"]))
     head = ["", *titles, "geometric mean without wide", "start of the pool"]
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: row[0])])
 
@@ -90,7 +97,7 @@ def plot(results: dict[str, Any]) -> str:
     """The mean over the shapes of everybody who was measured, the best first."""
     measured = {name: found for name, found in results["samples"].items() if "not measured" not in found}
     means = {name: _mean(_ratios(results["limits"], found)) for name, found in measured.items()}
-    ordered = dict(sorted(means.items(), key=lambda pair: pair[1]))
+    ordered = dict(sorted(((name, mean) for name, mean in means.items() if mean), key=lambda pair: pair[1]))
     return bars("Makespan over the perfect schedule, geometric mean of five shapes (less is better)", ordered, ".3f")
 
 
@@ -102,5 +109,7 @@ def _ratios(limits: dict[str, Any], samples: list[Any]) -> dict[str, list[float]
     }
 
 
-def _mean(ratios: dict[str, list[float]]) -> float:
-    return statistics.geometric_mean([middle(found) for name, found in ratios.items() if found and name != WIDE])
+def _mean(ratios: dict[str, list[float]]) -> float | None:
+    """Over all shapes but the wide one; None for who was not asked for all of these."""
+    found = [ratios[name] for name in ratios if name != WIDE]
+    return statistics.geometric_mean(map(middle, found)) if all(found) else None
