@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from parallel_orchestrator.records.plan import Plan
     from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.console import View
+    from parallel_orchestrator.report.summary import RunState
     from parallel_orchestrator.store.directory import OwnedRun
+    from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.runlock import RunLock
     from parallel_orchestrator.trunk import Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
@@ -205,11 +207,7 @@ class Run:
 
     def only_plan(self, budget: Budget | None = None) -> Plan:
         """Until there is a plan, which a later run in the same directory uses. `budget`: of the batch it is part of."""
-        from parallel_orchestrator.gateway.prices import require_prices
-        from parallel_orchestrator.store.process import hide_memory
-
-        hide_memory()
-        require_prices(self.settled.scenario)
+        self.check_files()
         start = self.gateway_config()
         if budget:
             start = replace(start, max_cost_usd=budget.max_cost_usd, spent_before_usd=budget.spent_usd)
@@ -229,27 +227,33 @@ class Run:
 
     def say(self, text: str) -> None:
         """Tell the person, and the log."""
-        log.info("%s%s", f"{self.name}: " if self.name else "", text)
+        self._log(text)
         self.view.say(text)
 
     def check(self) -> tuple[Surroundings, str]:
         """What can be found wrong before a directory is touched; where commands will run, and a line on it."""
         from parallel_orchestrator.agent.claude_code.program import acting
         from parallel_orchestrator.agent.sandbox import choose
+
+        ours, scenario = self.check_files(), self.settled.scenario
+        claude_code = acting(scenario)
+        around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        return around, f"{told}. {claude_code}" if claude_code else told
+
+    def check_files(self) -> bool:
+        """Refuse prices and recordings that cannot be used. Whether what is replayed is a recording of ours."""
         from parallel_orchestrator.config.options import is_shipped
         from parallel_orchestrator.gateway.prices import require_prices
         from parallel_orchestrator.gateway.recording import require_recording
         from parallel_orchestrator.store.process import hide_memory
 
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
-        scenario, recording = self.settled.scenario, self.settled.recording
-        require_prices(scenario)
-        claude_code = acting(scenario)
-        ours = recording is not None and is_shipped(recording)
-        if recording and not ours:
-            require_recording(recording)
-        around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
-        return around, f"{told}. {claude_code}" if claude_code else told
+        require_prices(self.settled.scenario)
+        recording = self.settled.recording
+        if recording is None or is_shipped(recording):
+            return recording is not None
+        require_recording(recording)
+        return False
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
@@ -400,27 +404,20 @@ class Run:
 
     def stopped(self, site: Site) -> dict[str, Any]:
         """Sum up a run that stops before its end; the summary."""
-        from parallel_orchestrator.report.summary import incomplete_summary, read_state, summary_text
-        from parallel_orchestrator.report.summary_page import summary_page, write_page
-        from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.report.summary import incomplete_summary, read_state
 
         run, scenario = site.owned.run, site.owned.scenario
         summary = incomplete_summary(run, scenario, site.plan)
-        write_page(
-            run.page, lambda: summary_page(read_state(run, scenario, site.plan), summary), in_batch=bool(self.name)
-        )
-        write_whole(run.summary, summary_text(summary))
+        self._write_down(run, summary, lambda: read_state(run, scenario, site.plan))
         return summary
 
     def finish(self, site: Site) -> dict[str, Any]:
-        """Test the whole, describe it, sum up. The summary comes last: it is what says that the run is finished."""
+        """Test the whole, describe it, sum up."""
         from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.report.account import headline
         from parallel_orchestrator.report.console import waiting
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
-        from parallel_orchestrator.report.summary_page import summary_page, write_page
-        from parallel_orchestrator.store.files import write_whole
         from parallel_orchestrator.store.plan_file import plan_of
 
         owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
@@ -436,10 +433,21 @@ class Run:
             "docs/execution_summary.json": summary_text(summary),
         }
         trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
-        write_page(owned.run.page, lambda: summary_page(state, summary), in_batch=bool(self.name))
-        write_whole(owned.run.summary, summary_text(summary))
-        log.info("%s%s", f"{self.name}: " if self.name else "", headline(summary))
+        self._write_down(owned.run, summary, lambda: state)
+        self._log(headline(summary))
         return summary
+
+    def _write_down(self, run: RunDirectory, summary: dict[str, Any], read: Callable[[], RunState]) -> None:
+        """The page, then the summary: that comes last, as it is what says that the run is finished."""
+        from parallel_orchestrator.report.summary import summary_text
+        from parallel_orchestrator.report.summary_page import summary_page, write_page
+        from parallel_orchestrator.store.files import write_whole
+
+        write_page(run.page, lambda: summary_page(read(), summary), in_batch=bool(self.name))
+        write_whole(run.summary, summary_text(summary))
+
+    def _log(self, text: str) -> None:
+        log.info("%s%s", f"{self.name}: " if self.name else "", text)
 
 
 app = make_app(start, start_batch)

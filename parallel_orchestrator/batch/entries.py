@@ -170,7 +170,8 @@ def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]
 
     Raises UsageError for what is not named so, and where nothing failed.
     """
-    folders = {record["folder"]: name for name, record in _last_summaries(batch).items()}
+    scenarios = recall(batch).options
+    folders = {folder: name for name, folder in fold(batch)[0].items() if name in scenarios}
     found: dict[str, list[str]] = {}
     for task in tasks:
         folder, _, name = task.rpartition("/")
@@ -178,17 +179,15 @@ def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]
             raise UsageError(f"{batch.root} is a batch: name the task as SCENARIO/TASK, not {task!r}")
         found.setdefault(folders[folder], []).append(name)
     if not tasks:
-        found = {name: [] for name, record in _last_summaries(batch).items() if record["failed"]}
+        found = {name: [] for folder, name in folders.items() if _some_failed(RunDirectory(batch.root / folder))}
     if not found:
         raise UsageError(f"no task failed in {batch.root}, so there is nothing to retry")
     return found
 
 
-def _last_summaries(batch: BatchDirectory) -> dict[str, dict[str, Any]]:
-    """By scenario, the folder of its last run and how many tasks failed there."""
-    folders = fold(batch)[0]
-    runs = {name: finished_summary(RunDirectory(batch.root / folder)) for name, folder in folders.items()}
-    return {name: {"folder": folder, "failed": (runs[name] or {}).get("failed", 0)} for name, folder in folders.items()}
+def _some_failed(run: RunDirectory) -> bool:
+    """Whether tasks had failed when the run ended or was stopped."""
+    return bool((last_summary(run) or {}).get("failed"))
 
 
 def left_alone(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:

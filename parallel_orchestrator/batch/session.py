@@ -171,12 +171,13 @@ def _say_what_is_ahead(entries: Sequence[Entry], view: View) -> None:
     """Who pays, once for all of the same, and which scenarios begin anew."""
     todo = [entry for entry in entries if not entry.finished]
     if not todo:
-        view.say("every scenario is finished; nothing to do")
+        failed = any(entry.finished and entry.finished["status"] != "done" for entry in entries)
+        view.say(f"every scenario is finished{', though not all succeeded' if failed else ''}; nothing to do")
         return
     told = sorted({entry.story.who_pays() for entry in todo if not entry.scenario.replay})
     replays = sum(bool(entry.scenario.replay) for entry in todo)
     if replays:
-        told.append(f"no model is asked for {counted(replays, 'replay')}, which cost nothing")
+        told.append(f"{counted(replays, 'replay')}, without a model and at no cost")
     sandbox = sorted({entry.story.check()[1] for entry in todo})
     reused = f", {len(entries) - len(todo)} more finished and not touched" if len(todo) < len(entries) else ""
     view.say(f"{counted(len(todo), 'scenario')} to do{reused}. {'; '.join(told)}. {'; '.join(sandbox)}")

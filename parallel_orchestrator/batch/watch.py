@@ -77,7 +77,6 @@ class BatchWatch:
         """Of the scenarios that have a plan and are not closed."""
         self._counted: set[str] = set()
         """Scenarios whose cost is in `_ended`."""
-        self._began = time.monotonic()
         self._outlook = Outlook()
         self._shown = 0.0
         self._warning = BudgetWarning(view, "the batch's budget")
@@ -101,7 +100,7 @@ class BatchWatch:
             "scenarios",
             LABELS,
             self._figures.traffic(gateway, [part.ledger for part in self._parts.values()]),
-            now - (self._began if replica.began is None else replica.began),
+            max(0.0, now - replica.began),
             self._outlook.left(replica, self._parts),
         )
         self._view.show(snapshot)

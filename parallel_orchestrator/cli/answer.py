@@ -240,7 +240,7 @@ class _Document:
 
 
 def _not_shown(error: OSError, code: int) -> int:
-    """Say that standard output refused an answer; the exit code, where that would be `code` otherwise."""
+    """Say that standard output refused an answer; the exit code: `code`, or in place of 0 another."""
     if isinstance(error, BrokenPipeError):  # as in `… | head`: nobody reads the rest
         return code
     _Text().failed(CannotGoOn(f"standard output cannot be written: {error.strerror}. What was done is kept."))

@@ -23,21 +23,15 @@ from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
 from parallel_orchestrator.store.replica import Claim
-from parallel_orchestrator.store.runlock import read_owner
+from parallel_orchestrator.store.runlock import is_held
 from parallel_orchestrator.store.tail import Tail
 
 _LOOK_S = 0.5
 
 
-def is_worked_on(lock: Path) -> bool:
-    """Whether the process that a run.lock names is alive."""
-    owner = read_owner(lock)
-    return bool(owner and owner.alive())
-
-
 def looks(lock: Path, *finished: Path) -> Iterator[None]:
     """Some times a second until the run has ended or one of `finished` is there, and once more after that."""
-    while is_worked_on(lock) and not any(path.exists() for path in finished):
+    while is_held(lock) and not any(path.exists() for path in finished):
         yield
         time.sleep(_LOOK_S)
     yield
@@ -53,7 +47,7 @@ def follow_file(path: Path, lock: Path, count: int | None, *finished: Path) -> I
 def follow_run(run: RunDirectory) -> None:
     """Show a run until it ends."""
     with _view() as view:
-        if not run.plan.exists() and is_worked_on(run.run_lock):
+        if not run.plan.exists() and is_held(run.run_lock):
             view.say("planning …")
         for _ in looks(run.run_lock, run.summary):
             if run.plan.exists():

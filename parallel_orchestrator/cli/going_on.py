@@ -10,17 +10,19 @@ from parallel_orchestrator.records.errors import CannotGoOn, Interrupted
 
 
 def require_failed(directory: Path, tasks: Sequence[str]) -> None:
-    """Refuse to try again what did not fail, before anything is changed. Whoever works on the run is told of later."""
+    """Refuse to try again what did not fail, before anything is changed.
+
+    A run that somebody works on is not looked at: its lock refuses that later.
+    """
     from parallel_orchestrator.store.directory import require_scenario
     from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.plan_file import plan_of
     from parallel_orchestrator.store.queue import TaskQueue
-    from parallel_orchestrator.store.runlock import read_owner
+    from parallel_orchestrator.store.runlock import is_held
 
     run = RunDirectory(directory.absolute())
     require_scenario(run)
-    owner = read_owner(run.run_lock)
-    if run.plan.exists() and not (owner and owner.alive()):
+    if run.plan.exists() and not is_held(run.run_lock):
         with closing(TaskQueue(run, plan_of(run).graph())) as queue:
             queue.to_retry(tasks)
 

@@ -35,6 +35,9 @@ class Story(Protocol):
     def go(self) -> dict[str, Any]:
         """Run it to its end; the summary."""
 
+    def check_files(self) -> bool:
+        """Refuse prices and recordings that cannot be used."""
+
     def only_plan(self, budget: Budget | None = None) -> Plan:
         """Run it until there is a plan."""
 
@@ -268,17 +271,17 @@ class Running:
             speed=speed,
             prices=prices,
         )
-        batch = BatchDirectory(directory.absolute())
+        wanted, batch = tasks or [], BatchDirectory(directory.absolute())
         if batch.config.exists():
             from parallel_orchestrator.batch.entries import retried
 
-            again = retried(batch, tasks or [])
-            for task in tasks or []:
+            again = retried(batch, wanted)
+            for task in wanted:
                 folder, _, name = task.rpartition("/")
                 require_failed(batch.root / folder, [name])
             return self._resume_batch(directory, overrides, again)
-        require_failed(directory, tasks or [])
-        return self._run(resume_options(directory, overrides), retry=tasks or [])
+        require_failed(directory, wanted)
+        return self._run(resume_options(directory, overrides), retry=wanted)
 
     def _plan(self, options: Options, budget: Budget | None = None) -> Answer:
         """Plan one requirement, and tell what to expect of the plan. `budget`: of the batch it is part of."""
@@ -305,7 +308,10 @@ class Running:
 
         batch = BatchDirectory(folder.absolute())
         require_place(batch)
-        scenarios = {name: self._start(one).settled.scenario for name, one in options.items()}
+        stories = {name: self._start(one) for name, one in options.items()}
+        for story in stories.values():
+            story.check_files()
+        scenarios = {name: story.settled.scenario for name, story in stories.items()}
         budget = Budget.of(batch, max_cost)
         budget.require_prices(scenarios.values())
         texts, results, code = [], {}, 0
@@ -322,7 +328,7 @@ class Running:
                 results[name] = answer.result
             budget.count(RunDirectory(one.output_dir))
         failure = f"not planned: {', '.join(name for name, result in results.items() if 'why' in result)}"
-        return Answer("\n\n".join(texts), {"scenarios": results}, code, failure if code else "")
+        return Answer("\n\n".join(texts), {"scenarios": results}, code, failure)
 
     def _resume_batch(
         self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None

@@ -128,7 +128,7 @@ def make_scenario(fields: dict[str, Any]) -> Scenario:
 
 def has_to_be(message: str) -> str:
     """What pydantic says of a value, as a predicate of the value's name."""
-    return re.sub(r"^\w+ should (be|have)\b", r"has to \1", message)
+    return re.sub(r"^\w+ should ", "has to ", message)
 
 
 def slug(requirement: str) -> str:
@@ -185,7 +185,7 @@ def load_plan(path: Path) -> tuple[Plan, str]:
     except Unusable as error:
         raise UsageError(f"cannot read the plan {path}: {error}") from error
     except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {has_to_be(e['msg'])}" for e in error.errors()]
         raise UsageError(f"{path} is not a plan:\n" + "\n".join(shortened(faults))) from error
     if faults := plan_faults(plan):
         raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in shortened(faults)))

@@ -266,7 +266,7 @@ class _Builder:
         """The tree as far as it was read."""
         for frame in self._open:
             frame.node.complete = False
-            if frame.key is not None and frame.node.kind == "mapping":
+            if frame.key is not None:
                 frame.node.value.append((frame.key, _unread(frame.key.place)))
         return self.root
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -134,40 +134,34 @@ def _object(value: Any) -> Mapping[str, Any]:
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
     try:
         return _read_models(json.loads(read_named(path)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
+        why = error if isinstance(error, Unusable) else f"it is not JSON ({error})"
         raise UsageError(
-            f"the price file {path} cannot be used: {_wrong(error)}. "
+            f"the price file {path} cannot be used: {why}. "
             'It is JSON of this form, in USD per million tokens: {"models": {"NAME": {"input": 1, "output": 5}}}'
         ) from error
 
 
-def _wrong(error: Exception) -> str:
-    """What is wrong with a price file, by what reading it stumbled over."""
-    match error:
-        case KeyError():
-            return f"{error} is missing in it"
-        case json.JSONDecodeError():
-            return f"it is no JSON ({error})"
-        case Unusable():
-            return str(error)
-        case _:
-            return f"it has another form ({error})"
-
-
-def _read_models(table: Mapping[str, Any]) -> dict[str, tuple[Rates, ...]]:
+def _read_models(table: Any) -> dict[str, tuple[Rates, ...]]:
+    """The models of a table. Raises Unusable that says what is wrong with it."""
+    if not isinstance(models := _object(table).get("models"), Mapping):
+        raise Unusable("'models' is missing in it, or is no object")
     return {
-        name: tuple(_read_rates(tier) for tier in (prices if isinstance(prices, list) else [prices]))
-        for name, prices in table["models"].items()
+        name: tuple(_read_rates(name, tier) for tier in (prices if isinstance(prices, list) else [prices]))
+        for name, prices in models.items()
     }
 
 
-def _read_rates(prices: Mapping[str, Any]) -> Rates:
-    base = float(prices["input"])
-    caches = dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h"), base)
-    rates = Rates(**{**caches, **{name: float(value) for name, value in prices.items()}})
-    if min(rates.input, rates.output, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h) < 0:
-        raise ValueError("a price is negative")
-    return rates
+def _read_rates(model: str, prices: Any) -> Rates:
+    known = [field.name for field in fields(Rates)]
+    if not isinstance(prices, Mapping) or not {"input", "output"} <= prices.keys() <= set(known):
+        raise Unusable(f"{model} needs input and output, and may have {', '.join(known[2:])}")
+    for name, price in prices.items():
+        # Not a number would be no less than any cap, and so lift it; of a tier without an end nobody has to say it.
+        if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price < float("inf"):
+            raise Unusable(f"{name} of {model} is no number from 0")
+    caches = dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h"), prices["input"])
+    return Rates(**{name: float(price) for name, price in {**caches, **prices}.items()})
 
 
 def require_prices(scenario: Scenario, *, capped: bool = False) -> None:

@@ -92,10 +92,19 @@ def load(path: Path) -> Recording:
     return recording
 
 
-@cache
 def require_recording(path: Path) -> None:
     """Raise UsageError as `load` does. Each file is looked at once, however many scenarios replay it."""
-    load(path)
+    if fault := _fault_of(path):
+        raise UsageError(fault)
+
+
+@cache
+def _fault_of(path: Path) -> str:
+    try:
+        load(path)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def dump(recording: Recording, comment: str = "") -> str:

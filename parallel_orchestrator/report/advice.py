@@ -30,7 +30,7 @@ TIME_RANGE, COST_RANGE = (0.6, 1.6), (0.5, 1.6)
 """By how much single tasks of the recordings lie below and above the mean."""
 
 _STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
-"""Told up to what is allowed, and up to what the plan could use."""
+"""Told as far as the plan has width; how many are allowed is told besides."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def advise(plan: Plan, budget: int, price: Price = lambda usage: None) -> Advice
     units = sum(node.weight for node in graph.nodes.values())
     usage = {kind: round(count * units) for kind, count in USAGE_PER_EFFORT.items()}
     usd, chosen, width = price(usage), choose_executors(graph, budget), graph.width()
-    numbers = sorted({m for m in _STEPS if m <= max(width, budget)} | {min(width, budget), chosen.executors})
+    numbers = sorted({m for m in _STEPS if m <= width} | {min(width, budget), budget, chosen.executors})
     if chosen.executors == 1:
         reason = "run this sequentially: " + _why_alone(graph, width, budget)
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.store.logfile import one_line
+from parallel_orchestrator.store.plain import one_line
 
 VERSION = 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import textwrap
 from typing import TextIO
@@ -32,8 +31,8 @@ def fold(text: str, width: int) -> str:
 
 
 def output_columns() -> int:
-    """Of the terminal that standard output is, or as many as are used where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ELSEWHERE
+    """Of the terminal that standard output is; where it is none, a width that suits files."""
+    return _columns(sys.stdout) or _ELSEWHERE
 
 
 def _columns(stream: TextIO | None) -> int:

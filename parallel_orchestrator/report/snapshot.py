@@ -13,6 +13,9 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.spending import Ledger, Spending
 from parallel_orchestrator.store.plain import counted
 
+_LONGEST_HOLD_S = 120.0
+"""After a rate limit something goes out again by then (gateway/limiter.py): what is older is of a run that ended."""
+
 
 class Standing(Enum):
     """How a task, or a scenario of a batch, stands. In the order in which the counts are shown."""
@@ -79,7 +82,7 @@ class Traffic:
     held_s: float = 0.0
     """Seconds for which the endpoint's rate limit holds all calls back."""
     limited_s: float | None = None
-    """Seconds since the endpoint said that its rate limit is reached, where it has answered nothing since."""
+    """Seconds since the endpoint said that its rate limit is reached, where no call was let through since."""
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> Traffic:
@@ -89,9 +92,10 @@ class Traffic:
     @classmethod
     def told_by(cls, ledgers: Collection[Ledger]) -> Traffic:
         """From files alone, for who cannot ask the gateway: how long it waits, and how many calls, they do not tell."""
-        limited = [ledger.limited_at for ledger in ledgers if ledger.limited_at is not None]
-        since = max(0.0, time.time() - max(limited)) if limited else None
-        return cls(sum(ledger.in_flight() for ledger in ledgers), limited_s=since)
+        now = time.time()
+        since = [max(0.0, now - ledger.limited_at) for ledger in ledgers if ledger.limited_at is not None]
+        limited_s = min((one for one in since if one < _LONGEST_HOLD_S), default=None)
+        return cls(sum(ledger.in_flight() for ledger in ledgers), limited_s=limited_s)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def traffic_text(traffic: Traffic | None) -> str:
     if traffic.held_s >= 1:
         return f"rate limit: all calls wait {traffic.held_s:.0f} s"
     if traffic.limited_s is not None:
-        return f"rate limit: reached {traffic.limited_s:.0f} s ago, no answer since"
+        return f"rate limit: reached {traffic.limited_s:.0f} s ago"
     calls = f"{counted(traffic.in_flight, 'call')} in flight"
     if traffic.waiting:
         return f"{calls} (limit {traffic.limit}), {traffic.waiting} waiting"

@@ -80,7 +80,7 @@ class Ledger:
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         self.tasks: dict[str, Spending] = {}
         self.limited_at: float | None = None
-        """Wall clock of the endpoint's last word, where that was that its rate limit is reached."""
+        """Wall clock at which the endpoint said that its rate limit is reached, as long as no call was let through."""
         self._answered: Counter[tuple[str, int, int]] = Counter()
         self._open: dict[int, dict[str, Any]] = {}
         """Intents whose outcome has not been seen, by call."""
@@ -94,6 +94,7 @@ class Ledger:
             spending.changed += bool(record["changed"]) and record["try"] == 1
             spending.retries += record["try"] > 1
             self._open[record["call"]] = record
+            self.limited_at = None
             return
         intent = self._open.pop(record["call"], {})
         if record["kind"] == "answer":
@@ -101,19 +102,19 @@ class Ledger:
             spending.bought_again += self._answered[key] > 0
             self._answered[key] += 1
             spending.add(record)
-            self.limited_at = None
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["usd"] is None else 0.0
         elif record["kind"] == "fault":
             spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
             self.limited_at = record["at"] if record["fault"] == "429" else self.limited_at
 
     def in_flight(self) -> int:
-        """Turns that a live endpoint was asked for and whose answer is not recorded, while somebody works on the run.
+        """Tasks that wait for an answer, while somebody works on the run: each asks for one at a time.
 
-        A call that died with its gateway stays open in the file; it is not counted once its turn was answered.
+        A call that died with its gateway stays open in the file, and counts until its turn is answered or its task
+        asks for another.
         """
-        asked = {(one["task"], one["attempt"], one["turn"]) for one in self._open.values() if one["bound_usd"] != 0}
-        return sum(turn not in self._answered for turn in asked)
+        last = {one["task"]: (one["task"], one["attempt"], one["turn"]) for one in self._open.values()}
+        return sum(turn not in self._answered for turn in last.values())
 
     def turns(self, task: str, attempt: int) -> int:
         """Turns of one attempt that have an answer."""

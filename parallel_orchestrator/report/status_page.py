@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from parallel_orchestrator.report.status import owner_text
-from parallel_orchestrator.store.plain import one_line
+from parallel_orchestrator.store.plain import counted, one_line
 
 _NARROWEST = 40
 
@@ -58,10 +58,10 @@ def cost_text(money: dict[str, Any]) -> str:
     if money["uncertain_cost_usd"]:
         text += f", up to ${money['uncertain_cost_usd']:.2f} more for calls whose end is unknown"
     if money["unpriced_calls"]:
-        text = f"at least {text} ({money['unpriced_calls']:.0f} calls have no known price)"
+        text = f"at least {text} ({counted(int(money['unpriced_calls']), 'call')} without a known price)"
     if money["recorded_cost_usd"]:
         text += f" (when recorded: ${money['recorded_cost_usd']:.2f})"
-    return f"{text}; {money['model_calls']:.0f} calls"
+    return f"{text}; {counted(int(money['model_calls']), 'call')}"
 
 
 def clock(seconds: float) -> str:

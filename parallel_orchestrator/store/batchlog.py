@@ -1,6 +1,6 @@
 """batch.jsonl: how each scenario of a batch stands. Append-only; whoever writes holds batch.lock.
 
-    {"session": "start", "executors": 8, "scenarios": {"todo": "todo", "shop": "shop-1a2b3c"}, "mono": 1.5}   folders
+    {"session": "start", "executors": 8, "scenarios": {NAME: FOLDER, "shop": "shop-1a2b3c"}, "mono": 1.5}
     {"scenario": "todo", "state": "planned", "path": 7.0, "limit": 5, "sandbox": "required"}       may be opened
     {"scenario": "todo", "state": "open"}                                                         may be claimed from
     {"scenario": "todo", "state": "closed", "ending": "done", "why": ""}
@@ -58,8 +58,8 @@ class BatchReplica:
         self.begun = False
         self.executors = 1
         """Of the present session."""
-        self.began: float | None = None
-        """When that was, by the machine's monotonic clock; None where the file does not say."""
+        self.began = time.monotonic()
+        """When the present session began, by the machine's monotonic clock."""
         self.left = 0
         """Scenarios that are not closed."""
         self.ready = 0
@@ -71,7 +71,7 @@ class BatchReplica:
             self.scenarios = {name: ScenarioStatus(folder) for name, folder in record["scenarios"].items()}
             self.begun, self.left, self.ready = True, len(self.scenarios), 0
             self.executors = record["executors"]
-            self.began = record.get("mono")
+            self.began = record.get("mono", self.began)
             return
         status = self.scenarios[record["scenario"]]
         state = ScenarioState(record["state"])

@@ -13,7 +13,7 @@ LONGEST_RECORDING = 100_000_000
 
 
 class Unusable(ValueError):
-    """The file cannot be read, or is not one that is. The message says why."""
+    """The file cannot be read, or is of a kind that is not read. The message says why."""
 
 
 def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
@@ -21,16 +21,17 @@ def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
     try:
         return _read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise Unusable("it is no text in UTF-8") from error
+        raise Unusable("it is not text in UTF-8") from error
     except OSError as error:
         raise Unusable(str(error.strerror)) from error
 
 
 def _read(path: Path, most: int) -> bytes:
-    if "\0" in str(path):
-        raise Unusable("no file has such a name")
-    # A pipe that nobody writes to would be waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        # A pipe that nobody writes to would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except ValueError as error:
+        raise Unusable("no file has such a name") from error
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unusable("it is no regular file")

@@ -19,8 +19,8 @@ def require_packages() -> None:
     """End a script that was called by a Python without the packages it needs."""
     if find_spec("typer") is None:
         raise SystemExit(
-            f"error: {sys.executable} has not the packages that this program needs. "
-            "`make setup` makes a Python that has them: .venv/bin/python"
+            f"error: {sys.executable} lacks packages that this program needs. "
+            "`make setup` makes .venv/bin/python, which has them"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.store.logfile import one_line
+from parallel_orchestrator.store.plain import counted, one_line
 
 VERSION = 1
 
@@ -51,5 +51,5 @@ class Report:
         lines = [str(finding) for finding in self.findings]
         lines += [f"(no fault) {note.file}: {one_line(note.what)}" for note in self.notes]
         count = len(self.findings)
-        end = "clean" if not count else f"{count} finding{'s' if count > 1 else ''}"
+        end = "clean" if not count else counted(count, "finding")
         return "\n".join([*lines, f"{self.directory} ({self.state}): {end}"])

@@ -40,6 +40,9 @@ class Story:
     def price(self, usage: Mapping[str, int]) -> float | None:
         return None
 
+    def check_files(self) -> bool:
+        return False
+
     def only_plan(self, budget: Budget | None = None) -> Plan:
         return plan(task(1), task(2, (1,)))
 

@@ -65,4 +65,4 @@ def test_looking_at_things_imports_no_sdk(command: str, run: Path) -> None:
 def test_a_python_without_the_packages_is_told_of_in_one_line(script: str) -> None:
     done = subprocess.run([sys.executable, "-S", ROOT / script, "--help"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert "`make setup` makes a Python that has them" in done.stderr
+    assert "`make setup` makes .venv/bin/python, which has them" in done.stderr

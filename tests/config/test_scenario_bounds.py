@@ -14,9 +14,6 @@ from parallel_orchestrator.config.scenarios import load_batch, load_options
 from parallel_orchestrator.records.errors import UsageError
 from tests.config.files import SOME, bomb, faults_of
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
 TABBED = "- name: {0}{1}\n\trequirements: |\n\t\tBuild {1}\n\t\tnow\n\tcolour: red\n\tlimits:\n\t\tturns: x\n"
 
 

@@ -119,12 +119,20 @@ def test_the_users_file_goes_first(tmp_path: Path) -> None:
         '{"models": {"a": {"input": 1}}}',
         '{"models": {"a": {"input": -1, "output": 1}}}',
         '{"models": {"a": 3}}',
+        '{"models": {"a": {"input": NaN, "output": 1}}}',
+        '{"models": {"a": {"input": 1, "output": Infinity}}}',
+        '{"models": {"a": {"input": 1, "output": "1"}}}',
+        '{"models": {"a": {"input": 1, "output": 1, "cache": 1}}}',
+        '{"models": []}',
+        "[" * 100_000,
     ],
 )
 def test_an_unusable_file_is_named(tmp_path: Path, content: str) -> None:
     own = tmp_path / "prices.json"
     own.write_text(content)
-    with pytest.raises(UsageError, match=r"prices\.json"):
+    with pytest.raises(
+        UsageError, match=r"prices\.json cannot be used: (it is not JSON|'models' is|a needs|\w+ of a is)"
+    ):
         PriceTable.load(own)
 
 

@@ -114,7 +114,6 @@ def test_a_replay_costs_nothing_and_says_what_it_cost_then(calls: Calls) -> None
 
 def test_what_goes_on_at_the_endpoint_is_in_the_file(calls: Calls) -> None:
     calls.begin("task_1", 1)
-    calls.begin("task_3", 1, bound=0.0)  # a replay
     assert (_fold(calls).in_flight(), _fold(calls).limited_at) == (1, None)
     calls.reopen()  # its gateway died, and another asks again
     limited = calls.begin("task_1", 1)
@@ -122,6 +121,11 @@ def test_what_goes_on_at_the_endpoint_is_in_the_file(calls: Calls) -> None:
     calls.failed(limited, ambiguous=False, kind="429")
     assert time.time() - (_fold(calls).limited_at or 0) < 60
     calls.answered(other)
+    assert _fold(calls).limited_at
+    again = calls.again(limited, 2)  # the gate let it through
     assert _fold(calls).limited_at is None
-    calls.answered(calls.again(limited, 2))
+    calls.answered(again)
     assert _fold(calls).in_flight() == 0
+    calls.begin("task_1", 2)
+    calls.begin("task_1", 1, attempt=2)
+    assert _fold(calls).in_flight() == 1

@@ -87,7 +87,7 @@ def test_a_rate_limit_is_seen_in_the_files_alone(story: Story) -> None:
     assert traffic_text(view.shown[-1].traffic) == "1 call in flight"
     story.calls.failed(call, ambiguous=False, kind="429")
     watch.look(story.queue.replica, [])
-    assert re.fullmatch(r"rate limit: reached \d+ s ago, no answer since", traffic_text(view.shown[-1].traffic))
+    assert re.fullmatch(r"rate limit: reached \d+ s ago", traffic_text(view.shown[-1].traffic))
     story.calls.answered(story.calls.again(call, 2))
     watch.look(story.queue.replica, [])
     assert traffic_text(view.shown[-1].traffic) == ""
