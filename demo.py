@@ -66,7 +66,7 @@ What shall be built?
 NEEDED = """\
 no model to ask. For a project of your own one is needed:
   export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)
-  export ANTHROPIC_BASE_URL=http://…    any endpoint that speaks the Messages API, with a key or a dummy one\
+  export ANTHROPIC_BASE_URL=http://…    any endpoint with the Messages API, and its key if it wants one\
 """
 
 
@@ -295,7 +295,8 @@ def of_your_own() -> bool:
         raise UsageError(NEEDED) from error
     requirement = typer.prompt("What shall be built")
     cap = typer.prompt("At most how many USD may it cost", type=float, default=USUAL_CAP_USD)
-    typer.echo(f"{paying.describe()} pays.")
+    if paying:
+        typer.echo(f"{paying.describe()} pays.")
     built = build(Options(requirement, settings={"max_cost_usd": cap}))
     typer.echo(computed(built))
     return succeeded(built.summary)

@@ -263,9 +263,11 @@ class Run:
         settled = self.settled
         if settled.recording:
             return replay_note(settled.recording, settled.scenario.speed)
-        paid_by = settled.credential
-        told = f"paid by {paid_by.describe() if paid_by else '?'} at {settled.scenario.endpoint}"
-        return f"{told}. {LOGIN_BREAKS}" if paid_by and paid_by.kind == "login" else told
+        paid_by, endpoint = settled.credential, settled.scenario.endpoint
+        if paid_by is None:
+            return f"no key is set, so {endpoint} is asked without one"
+        told = f"paid by {paid_by.describe()} at {endpoint}"
+        return f"{told}. {LOGIN_BREAKS}" if paid_by.kind == "login" else told
 
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:

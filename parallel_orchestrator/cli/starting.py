@@ -51,14 +51,13 @@ class Starting:
 
         Each fault comes with its fix. Asks no model and costs nothing. Exit code 0, or 2 when something is missing.
         """
-        from parallel_orchestrator.config.credentials import LOGIN_BREAKS, credential_from, endpoint_from, holds_key
+        from parallel_orchestrator.config.credentials import LOGIN_BREAKS, endpoint_from
         from parallel_orchestrator.records.scenario import DEFAULT_MODEL
         from parallel_orchestrator.upkeep import doctor
 
         checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code(os.environ)]
         try:
-            credential = credential_from(os.environ).describe() if holds_key(os.environ) else None
-            checks.append(doctor.key(os.environ, credential, LOGIN_BREAKS))
+            checks.append(doctor.key(os.environ, _paying(), LOGIN_BREAKS))
         except UsageError as error:
             checks.append(doctor.Check("key", "fault", str(error), "set it again, or unset it; recordings need none"))
         try:
@@ -83,3 +82,13 @@ def _write_new(file: Path, text: str) -> bool:
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
     return True
+
+
+def _paying() -> str | None:
+    """Who would pay for a run; None where nobody can. Raises UsageError."""
+    from parallel_orchestrator.config.credentials import credential_from, endpoint_from, holds_key, is_anthropics
+
+    if not holds_key(os.environ) and is_anthropics(endpoint_from(os.environ)):
+        return None
+    credential = credential_from(os.environ)
+    return f"{credential.describe()} would pay" if credential else "none is set: the endpoint is asked without one"

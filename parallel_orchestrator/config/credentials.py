@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
@@ -35,6 +36,12 @@ def endpoint_from(environment: Mapping[str, str]) -> str:
     return url.removesuffix("/v1")
 
 
+def is_anthropics(endpoint: str) -> bool:
+    """Whether the endpoint is Anthropic's own, which answers nobody without a credential."""
+    host = urlsplit(endpoint).hostname or ""
+    return host == "anthropic.com" or host.endswith(".anthropic.com")
+
+
 def misplaced(name: str) -> str | None:
     """What to say of a setting that would hold a credential or the endpoint; None for any other name.
 
@@ -60,18 +67,24 @@ def holds_key(environment: Mapping[str, str]) -> bool:
     return any(environment.get(name, "").strip() for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"))
 
 
-def credential_from(environment: Mapping[str, str]) -> Credential:
-    """The credential that will pay; the key goes before the token, as in the SDK. UsageError when there is none."""
+def credential_from(environment: Mapping[str, str]) -> Credential | None:
+    """The credential that will pay; the key goes before the token, as in the SDK.
+
+    None for an endpoint that is not Anthropic's and for which none is set: a server of one's own may want none.
+    Raises UsageError when nothing can be asked.
+    """
     for kind, name in (("api_key", "ANTHROPIC_API_KEY"), ("auth_token", "ANTHROPIC_AUTH_TOKEN")):
         value = environment.get(name, "").strip()
         if value:
             if not value.isascii() or any(character.isspace() for character in value):
                 raise UsageError(f"{name} holds white space or characters that no credential has; set it again")
             return Credential("api_key" if kind == "api_key" else "auth_token", value, source=name)
+    if not is_anthropics(endpoint_from(environment)):
+        return None
     raise UsageError(
         "no model to ask. Choose one:\n"
         "  export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)\n"
-        "  export ANTHROPIC_BASE_URL=http://…    any endpoint that speaks the Messages API, with a key or a dummy one\n"
+        "  export ANTHROPIC_BASE_URL=http://…    any endpoint with the Messages API, and its key if it wants one\n"
         "  --replay simple|medium|complex|FILE   a recording: costs nothing, needs no key\n"
         "  --backend claude-code                 Claude Code, logged in by `claude /login`, as planner and executors"
     )

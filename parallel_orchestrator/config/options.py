@@ -18,6 +18,7 @@ from parallel_orchestrator.config.credentials import (
     credential_from,
     endpoint_from,
     holds_key,
+    is_anthropics,
     misplaced,
     refuse_secrets,
 )
@@ -81,9 +82,10 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
         environment = _with_variables(environment, options.variables)
         fields["endpoint"] = endpoint_from(environment)
         credential = _credential(fields, environment, lend)
-        redact.know(credential.value)  # under whatever name it came
-        official = "anthropic.com" in fields["endpoint"]
-        fields.setdefault("endpoint_profile", "anthropic" if official else "compatible")
+        if credential:
+            redact.know(credential.value)  # under whatever name it came
+        own = is_anthropics(fields["endpoint"])
+        fields.setdefault("endpoint_profile", "anthropic" if own else "compatible")
     if fields.get("prices"):
         fields["prices"] = str(Path(fields["prices"]).absolute())  # a resume may be typed in another folder
     plan = None
@@ -97,8 +99,11 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
     return Settled(scenario, directory, credential, recording, plan)
 
 
-def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend: Lend) -> Credential:
-    """What will pay: a key, or without one a login, which pays for what Claude Code does and nothing else."""
+def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend: Lend) -> Credential | None:
+    """What will pay: a key, or without one a login, which pays for what Claude Code does and nothing else.
+
+    None where the endpoint is asked without any.
+    """
     roles = (fields.get("planner_backend"), fields.get("backend"))
     if not holds_key(environment) and set(roles) == {"claude-code"} and (login := lend(environment)):
         return login

@@ -84,11 +84,11 @@ def claude_code(environment: Mapping[str, str]) -> Check:
     return Check("claude", "ok", told)
 
 
-def key(environment: Mapping[str, str], credential: str | None, login_breaks: str) -> Check:
-    """What would pay: the credential, described, or without one the login of Claude Code, and what that breaks."""
+def key(environment: Mapping[str, str], paying: str | None, login_breaks: str) -> Check:
+    """What would pay, told by `paying`; where nothing does, the login of Claude Code, and what that breaks."""
     fix = "export ANTHROPIC_API_KEY=…; recordings need none"
-    if credential:
-        return Check("key", "ok", f"{credential} would pay")
+    if paying:
+        return Check("key", "ok", paying)
     if (how := find_login(environment)) and claude_code(environment).level == "ok":
         told = f"no key: only --backend claude-code can run, paid by Claude Code's login from {how}. {login_breaks}"
         return Check("key", "note", told, fix)

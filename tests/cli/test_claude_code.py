@@ -51,7 +51,7 @@ def test_doctor_names_it_its_version_and_the_login(tmp_path: Path) -> None:
     home = tmp_path / "config"
     home.mkdir()
     (home / ".credentials.json").write_text(json.dumps({"claudeAiOauth": {"accessToken": "hidden-1"}}))
-    around = {"PATH": path, "CLAUDE_CONFIG_DIR": str(home), "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
+    around = {"PATH": path, "CLAUDE_CONFIG_DIR": str(home), "HTTPS_PROXY": "http://127.0.0.1:9"}
     done = typed("doctor", "--json", cwd=tmp_path, before=WITHOUT_EXTRA, **around)
     checks = {check["name"]: check for check in json.loads(done.stdout)["result"]["checks"]}
     assert checks["claude"]["told"].startswith("cat from the PATH")

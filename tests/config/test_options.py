@@ -100,7 +100,17 @@ def test_a_login_does_not_pay_for_anything_else(settings: dict[str, Any]) -> Non
 )
 def test_the_key_pays_before_the_token(environment: dict[str, str], kind: str, source: str) -> None:
     found = credential_from(environment)
+    assert found
     assert (found.kind, found.source, found.value) == (kind, source, environment[source].strip())
+
+
+def test_an_endpoint_of_ones_own_may_want_no_key() -> None:
+    for url in ("http://localhost:8080", "https://models.example.org/v1"):
+        settled = settle(Options("Build it"), {"ANTHROPIC_BASE_URL": url})
+        assert (settled.credential, settled.scenario.endpoint_profile) == (None, "compatible")
+    for url in ("https://api.anthropic.com", ""):
+        with pytest.raises(UsageError, match="no model to ask"):
+            settle(Options("Build it"), {"ANTHROPIC_BASE_URL": url})
 
 
 @pytest.mark.parametrize("value", ["two words", "línea", "a\nb", "“quoted”"])

@@ -205,6 +205,16 @@ def test_without_a_key_the_three_ways_are_named_and_nothing_is_left(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_endpoint_that_wants_no_key_is_asked_without_one(tmp_path: Path) -> None:
+    with _api() as api:
+        api.key = ""
+        variables = {"ANTHROPIC_BASE_URL": api.url}
+        output = harness.run("plan", REQUIREMENT, "--output-dir", str(tmp_path / "out"), variables=variables)
+        assert f"no key is set, so {api.url} is asked without one" in output
+        (request,) = api.requests
+        assert not {"authorization", "x-api-key"} & request.headers.keys()
+
+
 def test_a_recording_that_is_none_is_refused_before_a_directory_is_made(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("recording: 1\nname: mine\n")
     output = harness.run(REQUIREMENT, "--replay", "mine.yaml", cwd=tmp_path, code=2)
