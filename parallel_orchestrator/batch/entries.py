@@ -91,6 +91,10 @@ class Entry:
         return RunDirectory(batch.root / self.folder)
 
 
+_HASH = "[0-9a-f]" * 6
+"""What stands in such a folder's name, for a search."""
+
+
 def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
     """The scenario as the batch has it. It is not finished when its failed tasks are to be tried again."""
     folder = folder_of(batch, name, story.settled.scenario)
@@ -99,8 +103,26 @@ def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
 
 
 def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
-    """The scenario's folder: NAME, or NAME-HASH6 where NAME holds the run of an earlier text of it."""
-    return name if _may_use(batch.root / name, scenario) else f"{name}-{_identity_hash(scenario)}"
+    """The scenario's folder: NAME, or NAME-HASH6 where NAME holds the run of an earlier text of it.
+
+    Raises UsageError when it would run anew for no other reason than that another endpoint is asked now.
+    """
+    if _may_use(batch.root / name, scenario):
+        return name
+    own = f"{name}-{_identity_hash(scenario)}"
+    if not (batch.root / own).exists() and not scenario.replay:
+        _require_same_endpoint([batch.root / name, *batch.root.glob(f"{name}-{_HASH}")], scenario)
+    return own
+
+
+def _require_same_endpoint(directories: Iterable[Path], scenario: Scenario) -> None:
+    for directory in directories:
+        old = read_scenario(RunDirectory(directory))
+        if old and identity_difference(old, {**scenario.model_dump(), "endpoint": old.endpoint}) is None:
+            raise UsageError(
+                f"{directory} was begun at {old.endpoint}, and now {scenario.endpoint} is asked: all of it would be "
+                "bought again. Set ANTHROPIC_BASE_URL as it was, or choose another --output-dir"
+            )
 
 
 def _may_use(directory: Path, scenario: Scenario) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from parallel_orchestrator.records.errors import CannotGoOn, Interrupted
+from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn, Interrupted
 
 
 def require_failed(directory: Path, tasks: Sequence[str]) -> None:
@@ -37,5 +37,19 @@ def told_how_to_go_on(directory: Path) -> Iterator[None]:
         from parallel_orchestrator.store.program import command
 
         if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
-            stop.add_note(f"to go on: {command('resume', directory)}")
+            more = f" --max-cost {_more(directory):g}" if isinstance(stop, BudgetReached) else ""
+            stop.add_note(f"to go on: {command('resume', directory)}{more}")
         raise
+
+
+def _more(directory: Path) -> float:
+    """USD that a run or a batch may go on with which has reached its cap: twice as much."""
+    from parallel_orchestrator.batch.entries import recall
+    from parallel_orchestrator.store.directory import require_scenario
+    from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+
+    batch = BatchDirectory(directory)
+    cap = (
+        recall(batch).max_cost_usd if batch.config.exists() else require_scenario(RunDirectory(directory)).max_cost_usd
+    )
+    return 2 * (cap or 0.5)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from parallel_orchestrator.batch.entries import remember
 from parallel_orchestrator.batch.session import Given
 from parallel_orchestrator.batch.spent import Budget
 from parallel_orchestrator.cli.app import make_app, run_app
@@ -20,7 +21,7 @@ from parallel_orchestrator.config.options import Options, Settled, settle
 from parallel_orchestrator.records.errors import BudgetReached, Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.store.files import write_json
-from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from tests.records.plans import plan, task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +206,7 @@ def test_resume_and_retry_go_on_under_the_runs_own_options(program: Program, dir
     assert [retry for _, retry in program.started] == [None, [], [], ["task_2", "task_3"]]
     with pytest.raises(UsageError, match="--failed means all"):
         program.type("retry", str(directory), "task_2", "--failed")
-    (directory / "batch.json").touch()
+    remember(BatchDirectory(directory), 2, None, {})
     with pytest.raises(UsageError, match="no task failed in"):
         program.type("retry", str(directory))
 
@@ -216,7 +217,8 @@ def test_what_stops_a_run_is_followed_by_how_to_go_on(program: Program, director
         program.error = error
         with pytest.raises(kind) as caught:
             program.type("resume", str(directory))
-        assert caught.value.__notes__ == [f"to go on: parallel-orchestrator resume {directory}"]
+        more = " --max-cost 1" if kind is BudgetReached else ""
+        assert caught.value.__notes__ == [f"to go on: parallel-orchestrator resume {directory}{more}"]
 
 
 def test_a_batchs_options_go_before_its_file(program: Program, tmp_path: Path) -> None:
