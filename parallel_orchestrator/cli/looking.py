@@ -60,7 +60,7 @@ class Looking:
         The conversation is what the model of one task said, which tools it called, and what came back, long parts cut.
         """
         place = _place(directory)
-        path, render = (place.log, _log_line) if task is None else _conversation(place, task)
+        path, render = (_log_of(place), _log_line) if task is None else _conversation(place, task)
         if not path.exists():
             raise UsageError(f"{path} is not there: nothing has happened yet")
         count = tail or None
@@ -117,6 +117,12 @@ def _status(place: RunDirectory | BatchDirectory) -> dict[str, Any]:
     from parallel_orchestrator.report.status import run_status
 
     return batch_status(place) if isinstance(place, BatchDirectory) else run_status(place)
+
+
+def _log_of(place: RunDirectory | BatchDirectory) -> Path:
+    """Where is written what happened: to a run of a batch, in the batch's log until it has gone on alone."""
+    in_batch = isinstance(place, RunDirectory) and place.batch and not place.log.exists()
+    return place.root.parent / place.log.name if in_batch else place.log
 
 
 def _log_line(line: bytes) -> Iterator[str]:

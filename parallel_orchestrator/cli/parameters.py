@@ -11,7 +11,7 @@ Requirement = Annotated[str, typer.Argument(help="What to build, in a sentence o
 Directory = Annotated[Path, typer.Argument(help="The run's output directory.", metavar="DIR")]
 RunOrBatch = Annotated[Path, typer.Argument(help="The directory of a run, or of a batch.", metavar="DIR")]
 MaxExecutors = Annotated[
-    int | None, typer.Option(min=1, help="The most executors at once; the plan may need fewer. [5]")
+    int | None, typer.Option(min=1, max=500, help="The most executors at once; the plan may need fewer. [5]")
 ]
 OutputDir = Annotated[Path | None, typer.Option(help="Where the project goes. [outputs/<words of the requirement>]")]
 Model = Annotated[str | None, typer.Option(help="Model of planner and executors. [claude-opus-5-5]")]

@@ -50,8 +50,8 @@ class Scenario(BaseModel):
     """A replay's latencies are divided by this."""
     planner_instructions: str | None = None
     max_executors: int = Field(default=5, ge=1, le=500)
-    max_cost_usd: float | None = Field(default=None, ge=0)
-    task_max_cost_usd: float | None = Field(default=None, ge=0)
+    max_cost_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    task_max_cost_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     max_turns: int = Field(default=60, ge=1)
     """Model answers per attempt."""
     task_timeout_min: float = Field(default=30.0, gt=0)

@@ -189,6 +189,11 @@ def test_a_batch(tmp_path: Path, story: Story) -> None:
         answer("logs", str(tmp_path), "task_1")
     conversation(story, says(1, {"type": "text", "text": "hello"}))
     assert "    hello" in answer("logs", str(tmp_path), "run dir/task_1").text
+    BatchDirectory(tmp_path).log.write_text("of the batch\n")
+    for place in (tmp_path, story.run.root):
+        assert answer("logs", str(place)).text == "of the batch"
+    story.run.log.write_text("gone on alone\n")
+    assert answer("logs", str(story.run.root)).text == "gone on alone"
     log.close()
 
 
