@@ -31,6 +31,7 @@ import typer
 
 from orchestrator import PRELOAD, start
 from parallel_orchestrator.cli.app import run_app
+from parallel_orchestrator.cli.going_on import told_how_to_go_on
 from parallel_orchestrator.config.credentials import credential_from
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.scenarios import load_options
@@ -105,10 +106,10 @@ class Measured:
 def build(options: Options) -> Measured:
     """Run to the end and give an account of it."""
     story = start(options)
-    started = time.monotonic()
-    summary = story.go()
+    directory, started = story.settled.directory, time.monotonic()
+    with told_how_to_go_on(directory):
+        summary = story.go()
     ended = time.monotonic()
-    directory = story.settled.directory
     typer.echo(folded(closing_account(summary, directory), sys.stdout))
     moves = [move["mono"] for move in read_all(RunDirectory(directory).queue) if move.get("mono", 0.0) >= started]
     return Measured(summary, ended - started, directory, ended - moves[-1] if moves else 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,21 @@ def test_a_requirement_of_ones_own_needs_a_model_and_says_so_before_it_asks(tmp_
     assert code == 2
     assert "export ANTHROPIC_API_KEY" in shown
     assert "What shall be built?\n" not in shown.partition("5  compare")[2]
+
+
+def test_a_demonstration_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, str(harness.ROOT / "demo.py"), "--scenario", "simple", "--speed", "1"]
+    directory = tmp_path / "outputs" / "demo-simple"
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=harness.environment(None),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        harness.wait_until((directory / "queue.jsonl").exists)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert told.splitlines()[-1] == f"to go on: {harness.typed('resume', directory)}"

@@ -71,10 +71,7 @@ def answering(function: Callable[..., Answer | None]) -> Callable[..., Answer | 
         try:
             return function(**own)
         except KeyboardInterrupt as error:
-            stopped = Interrupted("interrupted")
-            for note in getattr(error, "__notes__", ()):
-                stopped.add_note(note)
-            raise stopped from error
+            raise Interrupted("interrupted") from error
 
     signature = inspect.signature(function, eval_str=True)
     hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}

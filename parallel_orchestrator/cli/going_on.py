@@ -29,17 +29,18 @@ def require_failed(directory: Path, tasks: Sequence[str]) -> None:
 
 @contextmanager
 def told_how_to_go_on(directory: Path) -> Iterator[None]:
-    """Whatever stops the block and can be gone on with says by which command."""
+    """Whatever stops the block and can be gone on with says by which command. Ctrl-C becomes an error like others."""
     try:
         yield
-    except (CannotGoOn, Interrupted, KeyboardInterrupt) as stop:
+    except (CannotGoOn, Interrupted, KeyboardInterrupt) as error:
         from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
         from parallel_orchestrator.store.program import command
 
+        stop = Interrupted("interrupted") if isinstance(error, KeyboardInterrupt) else error
         if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
             more = f" --max-cost {_more(directory):g}" if isinstance(stop, BudgetReached) else ""
             stop.add_note(f"to go on: {command('resume', directory)}{more}")
-        raise
+        raise stop from error.__cause__
 
 
 def _more(directory: Path) -> float:
