@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from parallel_orchestrator.batch.spent import of_run
 from parallel_orchestrator.config.options import Options, Settled, is_file
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
 from parallel_orchestrator.report.batch_status import fold
 from parallel_orchestrator.report.batch_summary import Ending, kept
-from parallel_orchestrator.report.summary import finished_summary, last_summary
-from parallel_orchestrator.store.directory import OwnedRun, read_scenario
+from parallel_orchestrator.report.summary import finished_summary, incomplete_summary, last_summary
+from parallel_orchestrator.store.directory import OwnedRun, read_scenario, require_scenario
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+from parallel_orchestrator.store.plan_file import plan_of
 
 if TYPE_CHECKING:
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
@@ -99,7 +101,7 @@ def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
     """The scenario as the batch has it. It is not finished when its failed tasks are to be tried again."""
     folder = folder_of(batch, name, story.settled.scenario)
     finished = finished_summary(RunDirectory(batch.root / folder)) if story.retry is None else None
-    return Entry(name, story, folder, kept(finished))
+    return Entry(name, story, folder, kept(finished) if finished else None)
 
 
 def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
@@ -219,9 +221,19 @@ def left_alone(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]
 
 
 def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> Ending:
-    ending = Ending(name, folder, kept(last_summary(RunDirectory(batch.root / folder))))
+    ending = Ending(name, folder, standing(RunDirectory(batch.root / folder)))
     stopped = ending.status == "stopped" and last.get("why")
     return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
+
+
+def standing(run: RunDirectory) -> dict[str, Any]:
+    """What a batch keeps of how that run stands: by its summary, or by its other files where it has none."""
+    try:
+        if (summary := last_summary(run)) is None:
+            summary = {**incomplete_summary(run, require_scenario(run), plan_of(run)), "status": "incomplete"}
+        return kept(summary)
+    except Exception:  # noqa: BLE001 - it has no plan yet; or they cannot be read, which who goes on with it tells
+        return kept({**of_run(run).as_json(), "status": "incomplete"})
 
 
 def require_place(batch: BatchDirectory) -> None:

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.batch.entries import Entry, Story, left_alone, place, recall, remember, require_place
+from parallel_orchestrator.batch.entries import (
+    Entry,
+    Story,
+    left_alone,
+    place,
+    recall,
+    remember,
+    require_place,
+    standing,
+)
 from parallel_orchestrator.batch.story import Batch, Tools
 from parallel_orchestrator.batch.watch import PartOfView
 from parallel_orchestrator.config.options import Options
@@ -100,13 +109,18 @@ def _summed_up(
     batch: BatchDirectory, work: Batch, names: Sequence[str], elapsed_s: float, stop: OrchestratorError | None
 ) -> dict[str, Any]:
     """The summary of all those scenarios, written down. The exit code is that of this session's."""
-    own = {one.name: work.endings.get(one.name) or Ending(one.name, one.folder, None) for one in work.entries}
+    own = {one.name: work.endings.get(one.name) or _not_ended(batch, one) for one in work.entries}
     all_ = {**own, **left_alone(batch, [name for name in names if name not in own])}
     code = stop.exit_code if stop else exit_code(own.values())
     summary = batch_summary([all_[name] for name in names], work.executors, elapsed_s, code, str(stop or ""))
     write_whole(batch.summary, batch_text(summary))
     write_page(batch.page, lambda: batch_page(summary))
     return summary
+
+
+def _not_ended(batch: BatchDirectory, entry: Entry) -> Ending:
+    """Of a scenario that everything stopped before: how it stands."""
+    return Ending(entry.name, entry.folder, standing(entry.run(batch)))
 
 
 def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:

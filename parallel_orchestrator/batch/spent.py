@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from parallel_orchestrator.gateway.prices import require_prices
-from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
+from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.report.spending import Ledger, Spending
 from parallel_orchestrator.store.directory import read_scenario
@@ -28,10 +28,10 @@ def by_run(batch: BatchDirectory, spent: Mapping[str, Spending]) -> dict[str, fl
 
 
 def of_run(run: RunDirectory) -> Spending:
-    """By its ledger; by its summary where that is damaged, which is told by whoever goes on with the run."""
+    """By its ledger; by its summary where that cannot be read, which is told by whoever goes on with the run."""
     try:
         return Ledger(read_all(run.ledger)).total()
-    except DamagedState:
+    except (OSError, OrchestratorError):
         return _by_summary(run)
 
 

@@ -24,12 +24,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.batch.crew import Crew
-from parallel_orchestrator.batch.entries import Entry, Site
+from parallel_orchestrator.batch.entries import Entry, Site, standing
 from parallel_orchestrator.batch.spent import by_folder, by_run
 from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.records.errors import (
     BatchBudgetReached,
-    CannotGoOn,
     EndpointUnavailable,
     KeyRefused,
     OrchestratorError,
@@ -180,41 +179,52 @@ class Batch:
             path = max(site.plan.graph().remaining().values())
             self._log.planned(entry.name, path, entry.scenario.max_executors, site.around)
         except Exception as error:  # noqa: BLE001 - one scenario's trouble, whatever it is, stops no other
-            self._end(entry, None, _foreseen(error))
+            self._end(entry, standing(entry.run(self.batch)), _foreseen(error))
         finally:
             self._preparing -= 1
             self._supervisor.wake(self.executors)
 
     def _finish(self, entry: Entry) -> None:
         """Test and sum up a scenario whose tasks are settled."""
+        site = self._sites[entry.name]
         try:
-            site = self._sites[entry.name]
-            summary = entry.story.finish(site)
-            self._gateway.close_run(site.owned.scenario.run)
-            self._end(entry, summary)
-            del self._sites[entry.name]
+            summary, stop = kept(entry.story.finish(site)), None
         except Exception as error:  # noqa: BLE001 - as in _prepare
-            self._end(entry, None, _foreseen(error))
+            summary, stop = self._so_far(entry), _foreseen(error)
+        self._close_at_gateway(site)
+        self._end(entry, summary, stop)
+        del self._sites[entry.name]
 
     def _stop(self, entry: Entry, error: OrchestratorError) -> None:
         """Close a scenario that cannot go on, under the executors that still work on it."""
         self._end(entry, None, error)
         site = self._sites[entry.name]
-        with suppress(CannotGoOn):
-            self._gateway.close_run(site.owned.scenario.run)  # whoever asks for it now lets go
+        self._close_at_gateway(site)  # whoever asks for it now lets go
         deadline = time.monotonic() + _LAST_HOLD_S
         with closing(TaskQueue(site.owned.run, site.plan.graph())) as queue:
             while queue.refresh().held and time.monotonic() < deadline:
                 time.sleep(0.1)
-        self.endings[entry.name] = replace(self.endings[entry.name], summary=kept(entry.story.stopped(site)))
+        self.endings[entry.name] = replace(self.endings[entry.name], summary=self._so_far(entry))
         del self._sites[entry.name]
+
+    def _close_at_gateway(self, site: Site) -> None:
+        with suppress(OrchestratorError):  # it has died: one that is started in its place does not know the run
+            self._gateway.close_run(site.owned.scenario.run)
+
+    def _so_far(self, entry: Entry) -> dict[str, Any]:
+        """What is kept of a scenario that stops before its end."""
+        try:
+            return kept(entry.story.stopped(self._sites[entry.name]))
+        except Exception as error:  # noqa: BLE001 - a full disk, which stopped it perhaps
+            log.error("%s: cannot be summed up: %s", entry.name, error)
+            return standing(entry.run(self.batch))
 
     def _end(self, entry: Entry, summary: dict[str, Any] | None, error: OrchestratorError | None = None) -> None:
         """Record what became of a scenario; an error that concerns all is kept for the next tick."""
         if isinstance(error, STOPS_EVERYTHING):
             self._fatal = error
             return
-        ending = self.endings[entry.name] = Ending(entry.name, entry.folder, kept(summary), error)
+        ending = self.endings[entry.name] = Ending(entry.name, entry.folder, summary, error)
         if error:
             log.error("%s: %s", entry.name, error)
         self._log.closed(entry.name, ending.status, ending.why)
@@ -224,9 +234,7 @@ class Batch:
         """Everything stops: say in each begun scenario's own summary how far it is."""
         for entry in self._todo:
             if entry.name in self._sites and entry.name not in self.endings:
-                with suppress(OrchestratorError):
-                    summary = kept(entry.story.stopped(self._sites[entry.name]))
-                    self.endings[entry.name] = Ending(entry.name, entry.folder, summary)
+                self.endings[entry.name] = Ending(entry.name, entry.folder, self._so_far(entry))
 
 
 def _foreseen(error: Exception) -> OrchestratorError:

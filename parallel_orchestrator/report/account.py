@@ -10,6 +10,7 @@ import yaml
 
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.report.spending import spent_text
 from parallel_orchestrator.report.status import next_command
 from parallel_orchestrator.store.plain import counted, one_line
 
@@ -97,11 +98,7 @@ def _time(summary: dict[str, Any]) -> str:
 def _cost(summary: dict[str, Any]) -> str:
     tokens = summary["tokens"]
     read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
-    text = f"${summary['cost_usd']:.2f}"
-    if summary["unpriced_calls"]:
-        text = f"≥ {text} ({counted(summary['unpriced_calls'], 'turn')} unpriced)"
-    if summary["uncertain_cost_usd"]:
-        text += f", up to ${summary['uncertain_cost_usd']:.2f} more for calls of unknown end or price"
+    text = spent_text(summary)
     if summary["recorded_cost_usd"]:
         text += f" (when recorded: ${summary['recorded_cost_usd']:.2f})"
     return f"{text}; {counted(summary['model_calls'], 'call')}, {read} tokens read, {tokens['output']} written"

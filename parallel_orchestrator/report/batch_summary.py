@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.report.spending import least_text, spent_text
 from parallel_orchestrator.store.plain import one_line
 
 VERSION = 1
@@ -23,7 +24,7 @@ class Ending:
     name: str
     folder: str
     summary: dict[str, Any] | None
-    """None where it did not come to have a plan."""
+    """What is kept of its summary (`kept`); None where nothing is known."""
     error: OrchestratorError | None = None
 
     @property
@@ -47,16 +48,15 @@ class Ending:
         return self.summary is not None and self.summary["status"] in ("done", "failed")
 
 
+_MONEY = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls")
 _KEPT = (
-    *("status", "failed", "blocked", "total_tasks", "completed", "success_rate", "tests", "cost_usd"),
-    *("recorded_cost_usd", "makespan_s", "work_s", "critical_path_s", "speedup"),
+    *("status", "failed", "blocked", "total_tasks", "completed", "success_rate", "tests", *_MONEY),
+    *("makespan_s", "work_s", "critical_path_s", "speedup"),
 )
 
 
-def kept(summary: dict[str, Any] | None) -> dict[str, Any] | None:
+def kept(summary: dict[str, Any]) -> dict[str, Any]:
     """What a batch keeps of a scenario's summary: thousands of whole ones would be a lot to hold."""
-    if summary is None:
-        return None
     why = "; ".join(_failures(summary)) if summary["status"] == "failed" else ""
     return {name: summary[name] for name in _KEPT if name in summary} | {"why": why}
 
@@ -103,7 +103,7 @@ def batch_summary(
     }
 
 
-_SUMMED = ("total_tasks", "completed", "cost_usd", "recorded_cost_usd", "work_s")
+_SUMMED = ("total_tasks", "completed", *_MONEY, "work_s")
 
 
 def exit_code(endings: Iterable[Ending]) -> int:
@@ -125,8 +125,7 @@ def _scenario(ending: Ending) -> dict[str, Any]:
         "success_rate": summary.get("success_rate", 0.0),
         "tests_passed": tests.get("passed", 0),
         "tests_failed": tests.get("failed", 0),
-        "cost_usd": summary.get("cost_usd", 0.0),
-        "recorded_cost_usd": summary.get("recorded_cost_usd", 0.0),
+        **{key: summary.get(key, 0) for key in _MONEY},
         "makespan_s": summary.get("makespan_s", 0.0),
         "work_s": summary.get("work_s", 0.0),
         "critical_path_s": summary.get("critical_path_s", 0.0),
@@ -150,7 +149,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             one["status"],
             f"{one['completed']}/{one['total_tasks']}",
             f"{one['tests_passed']}" + (f" ({one['tests_failed']} failed)" if one["tests_failed"] else ""),
-            f"${one['cost_usd']:.2f}",
+            least_text(one),
             f"{one['makespan_s']:.1f} s",
             f"{one['speedup']:.2f}" if one["speedup"] else "–",
         )
@@ -171,7 +170,7 @@ def totals(summary: dict[str, Any]) -> str:
     """The batch in one line."""
     return (
         f"{summary['done']} of {summary['scenarios_total']} scenarios done, "
-        f"{summary['completed']} of {summary['total_tasks']} tasks merged, ${summary['cost_usd']:.2f}; "
+        f"{summary['completed']} of {summary['total_tasks']} tasks merged, {spent_text(summary)}; "
         f"this session took {summary['elapsed_s']:.1f} s with {summary['executors']} executors"
     )
 

@@ -1,11 +1,13 @@
-"""What the ledger says was bought: a fold over ledger.jsonl."""
+"""What the ledger says was bought: a fold over ledger.jsonl, and its sums in words."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from parallel_orchestrator.store.plain import counted
 
 TOKEN_KINDS = {
     "input": "input_tokens",
@@ -67,6 +69,22 @@ class Spending:
             "changed_bodies": self.changed,
             "open_calls": self.open_calls,
         }
+
+
+def spent_text(money: Mapping[str, Any]) -> str:
+    """What a summary says was spent: at least so much, where answers have no price, and up to how much more."""
+    text = least_text(money)
+    if money["uncertain_cost_usd"]:
+        text += f", up to ${money['uncertain_cost_usd']:.2f} more for calls of unknown end or price"
+    return text
+
+
+def least_text(money: Mapping[str, Any]) -> str:
+    """The lower bound alone."""
+    text = f"${money['cost_usd']:.2f}"
+    if money["unpriced_calls"]:
+        text = f"≥ {text} ({counted(money['unpriced_calls'], 'turn')} unpriced)"
+    return text
 
 
 def _count(tokens: object) -> int:
