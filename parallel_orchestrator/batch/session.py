@@ -23,7 +23,7 @@ from parallel_orchestrator.batch.watch import PartOfView
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.gateway.prices import require_prices
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
-from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text, exit_code
+from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text, worst
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.summary_page import write_page
 from parallel_orchestrator.store.files import write_whole
@@ -111,7 +111,7 @@ def _summed_up(
     """The summary of all those scenarios, written down. The exit code is that of this session's."""
     own = {one.name: work.endings.get(one.name) or _not_ended(batch, one) for one in work.entries}
     all_ = {**own, **left_alone(batch, [name for name in names if name not in own])}
-    code = stop.exit_code if stop else exit_code(own.values())
+    code = stop.exit_code if stop else worst(ending.exit_code for ending in own.values())
     summary = batch_summary([all_[name] for name in names], work.executors, elapsed_s, code, str(stop or ""))
     write_whole(batch.summary, batch_text(summary))
     write_page(batch.page, lambda: batch_page(summary))

@@ -12,13 +12,7 @@ import typer
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.cli.going_on import require_failed, told_how_to_go_on
-from parallel_orchestrator.records.errors import (
-    BudgetReached,
-    OrchestratorError,
-    PlanRefused,
-    RecordingExhausted,
-    UsageError,
-)
+from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
@@ -132,6 +126,7 @@ class Running:
         prices: p.Prices = None,
     ) -> Answer:
         """Plan a requirement and show the plan; build nothing."""
+        from parallel_orchestrator.cli.planning import plan_one
         from parallel_orchestrator.config.options import Options
 
         settings = _given(
@@ -144,7 +139,7 @@ class Running:
             speed=speed,
             prices=prices,
         )
-        return self._plan(Options(requirement, output_dir, None, replay, settings))
+        return plan_one(self._start, Options(requirement, output_dir, None, replay, settings))
 
     def batch(
         self,
@@ -196,9 +191,11 @@ class Running:
         executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
         folder = output_dir or Path("outputs") / config.stem
         if plan_only:
+            from parallel_orchestrator.cli.planning import plan_all
+
             for one in options.values():
                 one.settings.setdefault("max_executors", executors)
-            return self._plans(options, folder, max_cost)
+            return plan_all(self._start, options, folder, executors, max_cost)
         return self._batch(Given(options, folder, executors, max_cost, among_others=bool(names)))
 
     def resume(
@@ -282,53 +279,6 @@ class Running:
             return self._resume_batch(directory, overrides, again)
         require_failed(directory, wanted)
         return self._run(resume_options(directory, overrides), retry=wanted)
-
-    def _plan(self, options: Options, budget: Budget | None = None) -> Answer:
-        """Plan one requirement, and tell what to expect of the plan. `budget`: of the batch it is part of."""
-        from parallel_orchestrator.report.account import plan_account
-        from parallel_orchestrator.report.advice import advise
-
-        story = self._start(options)
-        settled = story.settled
-        with told_how_to_go_on(settled.directory):
-            planned = story.only_plan(budget)
-        advice = advise(planned, settled.scenario.max_executors, story.price)
-        text = plan_account(planned, settled.directory, advice, spends=settled.recording is None)
-        result = {"directory": str(settled.directory), "plan": planned.model_dump(), "advice": advice.as_json()}
-        return Answer(text, result)
-
-    def _plans(self, options: Mapping[str, Options], folder: Path, max_cost: float | None) -> Answer:
-        """Plan every scenario where the batch will find its plan, one after the other; what stops one stops no other.
-
-        `max_cost` holds for all of them together.
-        """
-        from parallel_orchestrator.batch.entries import folder_of, require_place
-        from parallel_orchestrator.batch.spent import Budget
-        from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-
-        batch = BatchDirectory(folder.absolute())
-        require_place(batch)
-        stories = {name: self._start(one) for name, one in options.items()}
-        for story in stories.values():
-            story.check_files()
-        scenarios = {name: story.settled.scenario for name, story in stories.items()}
-        budget = Budget.of(batch, max_cost)
-        budget.require_prices(scenarios.values())
-        texts, results, code = [], {}, 0
-        for name, one in options.items():
-            one.output_dir = batch.root / folder_of(batch, name, scenarios[name])
-            try:
-                answer = self._plan(one, budget)
-            except (PlanRefused, RecordingExhausted, BudgetReached) as error:
-                code = max(code, error.exit_code)
-                texts.append(f"{name}\n  not planned: {error}")
-                results[name] = {"directory": str(one.output_dir), "why": str(error)}
-            else:
-                texts.append(f"{name}\n{answer.text}")
-                results[name] = answer.result
-            budget.count(RunDirectory(one.output_dir))
-        failure = f"not planned: {', '.join(name for name, result in results.items() if 'why' in result)}"
-        return Answer("\n\n".join(texts), {"scenarios": results}, code, failure)
 
     def _resume_batch(
         self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None

@@ -106,10 +106,10 @@ def batch_summary(
 _SUMMED = ("total_tasks", "completed", *_MONEY, "work_s")
 
 
-def exit_code(endings: Iterable[Ending]) -> int:
-    """The worst of them: usage before held, budget, transient, failed, done."""
-    codes = {ending.exit_code for ending in endings}
-    return next((code for code in _WORST_FIRST if code in codes), 0)
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of many scenarios: usage before held, budget, transient, failed, done."""
+    found = set(codes)
+    return next((code for code in _WORST_FIRST if code in found), 0)
 
 
 def _scenario(ending: Ending) -> dict[str, Any]:
