@@ -70,7 +70,7 @@ def run_batch(given: Given, make: MakeStory, tools: Tools, view: View) -> dict[s
         options = {**_remembered(batch, given), **given.options}
         remember(batch, given.executors, given.max_cost_usd, options)
         _say_what_is_not_used(given.options, view)
-        _say_what_is_ahead(entries, view)
+        _say_what_is_ahead(batch, entries, view)
         work = Batch(batch, entries, given.executors, tools, view)
 
         def sum_up(stop: OrchestratorError | None) -> dict[str, Any]:
@@ -181,8 +181,8 @@ def _say_what_is_not_used(options: Mapping[str, Options], view: View) -> None:
         view.say(f"output_dir is for `run --config` alone: of {told} it is not used, they lie in the batch's folder")
 
 
-def _say_what_is_ahead(entries: Sequence[Entry], view: View) -> None:
-    """Who pays, once for all of the same, and which scenarios begin anew."""
+def _say_what_is_ahead(batch: BatchDirectory, entries: Sequence[Entry], view: View) -> None:
+    """Who pays, once for all of the same, and which scenarios have a folder of their present text."""
     todo = [entry for entry in entries if not entry.finished]
     if not todo:
         failed = any(entry.finished and entry.finished["status"] != "done" for entry in entries)
@@ -197,4 +197,5 @@ def _say_what_is_ahead(entries: Sequence[Entry], view: View) -> None:
     view.say(f"{counted(len(todo), 'scenario')} to do{reused}. {'; '.join(told)}. {'; '.join(sandbox)}")
     for entry in todo:
         if entry.folder != entry.name:
-            view.say(f"{entry.name} differs from what was run before: it runs anew, in {entry.folder}")
+            how = "goes on" if entry.run(batch).scenario.exists() else "runs anew,"
+            view.say(f"{entry.name} differs from what was run before: it {how} in {entry.folder}")
