@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from parallel_orchestrator.batch.spent import of_run
 from parallel_orchestrator.config.options import Options, Settled, is_file
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
+from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
 from parallel_orchestrator.report.batch_status import fold
@@ -21,6 +23,7 @@ from parallel_orchestrator.store.directory import OwnedRun, read_scenario, requi
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
+from parallel_orchestrator.store.queue import TaskQueue
 
 if TYPE_CHECKING:
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
@@ -210,8 +213,14 @@ def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]
 
 
 def _some_failed(run: RunDirectory) -> bool:
-    """Whether tasks had failed when the run ended or was stopped."""
-    return bool((last_summary(run) or {}).get("failed"))
+    """Whether tasks have failed, by its queue: a session that was killed has left no summary."""
+    try:
+        with closing(TaskQueue(run, plan_of(run).graph())) as queue:
+            return any(status.state is TaskState.FAILED for status in queue.refresh().tasks.values())
+    except FileNotFoundError:  # it has no plan
+        return False
+    except OrchestratorError:  # it is damaged, which stops no retry of another
+        return bool((last_summary(run) or {}).get("failed"))
 
 
 def left_alone(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
