@@ -1,22 +1,19 @@
 """YAML text as a tree whose every node knows its place, and all that is wrong with the text on the way.
 
 Built from the parser's events, never by constructing objects: a tag cannot run anything, and an alias is a second
-name for one node, so that what a text expands to is counted and not made. Of what YAML 1.1 reads otherwise than
-people mean it (`no` as false, 010 as 8, 1:30 as 90), nothing is guessed: it is a fault that says what to write.
+name for one node, so that what a text expands to is counted and not made.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import yaml
-from yaml.resolver import Resolver
 
+from parallel_orchestrator.config.yaml_scalars import PREFIX, read_scalar
 from parallel_orchestrator.config.yaml_tabs import Untabbed, without_tabs
 
 LONGEST_TEXT = 1_000_000
@@ -30,12 +27,9 @@ MOST_BOMBS = 3
 MOST_FAULTS = 50
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_RESOLVER: Any = Resolver()
-_PREFIX = "tag:yaml.org,2002:"
-_PLAIN_TAGS = frozenset(_PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
-_LONGEST_NUMBER = 40
+_PLAIN_TAGS = frozenset(PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+_LONGEST_KEY = 40
 _TAB = "a tab is no indentation in YAML; use spaces"
-_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, order=True)
@@ -217,7 +211,7 @@ class _Builder:
         if node.kind != "scalar" or not isinstance(node.value, str):
             self.faults.append(Fault(place, "a key has to be a word; put it in quotes"))
         elif (first := frame.seen.setdefault(node.value, place)) != place:
-            shown = repr(node.value[:_LONGEST_NUMBER])
+            shown = repr(node.value[:_LONGEST_KEY])
             self.faults.append(Fault(place, f"the key {shown} stands here twice, first in line {first.line}"))
 
     def _measure(self, node: Node) -> None:
@@ -228,15 +222,14 @@ class _Builder:
         self._check_tag(event, place)
         if not event.implicit[0]:
             return Node(place, event.value)
-        tag: str = _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False))
-        value, complaint = _READINGS.get(tag.removeprefix(_PREFIX), _text)(event.value)
+        value, complaint = read_scalar(event.value)
         if complaint:
             self.faults.append(Fault(place, complaint))
         return Node(place, value)
 
     def _check_tag(self, event: Any, place: Place) -> None:
         if event.tag and event.tag not in _PLAIN_TAGS and event.tag != "!":
-            shown = "!!" + event.tag.removeprefix(_PREFIX) if event.tag.startswith(_PREFIX) else event.tag
+            shown = "!!" + event.tag.removeprefix(PREFIX) if event.tag.startswith(PREFIX) else event.tag
             self.faults.append(Fault(place, f"the tag {shown} is not allowed; a scenario file holds plain values only"))
 
     def _place(self, event: Any) -> Place:
@@ -335,56 +328,6 @@ def earlier(node: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
                 yield (key.value,), Node(node.place, [(key, value)], "mapping")
             for path, alone in earlier(value):
                 yield (key.value, *path), Node(node.place, [(key, alone)], "mapping")
-
-
-Reading = tuple[Any, str]
-"""A value as YAML 1.1 reads it, and a complaint where that is not what people mean."""
-
-
-def _text(text: str) -> Reading:
-    return text, ""
-
-
-def _null(_: str) -> Reading:
-    return None, ""
-
-
-def _bool(text: str) -> Reading:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true", ""
-    meant = "true" if text.lower() in ("yes", "on", "y") else "false"
-    return text, f'{text} means {meant} in YAML: write {meant}, or "{text}" in quotes'
-
-
-def _int(text: str) -> Reading:
-    if _NUMBER.fullmatch(text) and len(text) < _LONGEST_NUMBER:
-        return int(text), ""
-    read = _read_as(text) if len(text) < _LONGEST_NUMBER else "as a number"
-    return 0, f'{text[:_LONGEST_NUMBER]} is read {read} in YAML: write that number, or "…" in quotes'
-
-
-@cache
-def _read_as(text: str) -> str:
-    return f"as {yaml.safe_load(text)}"
-
-
-def _float(text: str) -> Reading:
-    try:
-        number = float(text)
-    except ValueError:
-        return 0.0, f'{text} is read as a number in YAML: write "{text}" in quotes, or the plain number'
-    if not math.isfinite(number):
-        return 0.0, f"{text} is no number that can be used here"
-    return number, ""
-
-
-def _special(text: str) -> Reading:
-    return text, f'{text} has a meaning of its own in YAML: write "{text}" in quotes'
-
-
-_READINGS = {"bool": _bool, "null": _null, "int": _int, "float": _float} | dict.fromkeys(
-    ("timestamp", "merge", "value"), _special
-)
 
 
 def _told(error: yaml.MarkedYAMLError, place: Place, source: Untabbed) -> str:
