@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from parallel_orchestrator.config.credentials import misplaced
+from parallel_orchestrator.config.faults_page import LONGEST_LINE, faults_page
 from parallel_orchestrator.config.options import SHIPPED, Options, find_recording, has_to_be, is_file
 from parallel_orchestrator.config.scenario_file import (
     ExecutorSection,
@@ -37,13 +37,10 @@ from parallel_orchestrator.config.yaml_tree import (
     read_tree,
 )
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.named_file import Unusable, read_named
-from parallel_orchestrator.store.plain import counted
 
 Path_ = tuple[str | int, ...]
 
-_LONGEST_LINE = 200
 _LONGEST_KEY = 60
 _MOST_EARLIER = 1000
 """Values that are not the last of their key, and are looked at all the same: far more than faults are shown."""
@@ -79,7 +76,7 @@ def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
     if tree is not None or not faults:
         file = _validated(named, tree or Node(Place(1, 1), [], "mapping"), faults)
     if faults or file is None:
-        raise UsageError(_told(path, text, faults))
+        raise UsageError(faults_page(path, text, faults))
     options = {entry.name: _options(file.defaults, entry, named) for entry in file.scenarios}
     unknown = [name for name in only if name not in options]
     if unknown:
@@ -128,7 +125,7 @@ class _Named:
         return found
 
     def _look(self, name: str) -> str | Unusable:
-        shown = self.folder / name[:_LONGEST_LINE]
+        shown = self.folder / name[:LONGEST_LINE]
         try:
             text = read_named(self.folder / name)
         except Unusable as error:
@@ -312,34 +309,6 @@ def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
         near = difflib.get_close_matches(got, allowed, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{name}: {message}{shown}{hint}"
-
-
-def _told(path: Path, text: str, faults: Sequence[Fault]) -> str:
-    """Every fault with its place, its line, and a caret below it."""
-    lines = text.splitlines()
-    ordered = sorted(dict.fromkeys(faults), key=lambda fault: (fault.place.line, fault.place.column))
-    told = [f"{path}: {counted(len(ordered), 'fault')}; nothing was started"]
-    for fault in ordered[:MOST_FAULTS] + [fault for fault in ordered[MOST_FAULTS:] if fault.ends]:
-        told.append(f"{path}:{fault.place.line}:{fault.place.column}: {fault.message}")
-        told += _excerpt(lines, fault.place)
-    more = sum(not fault.ends for fault in ordered[MOST_FAULTS:])
-    return "\n".join([*told, f"… and {more} more"] if more else told)
-
-
-_CREDENTIAL = re.compile(r"((?:key|token|secret|passw|credential)\w{0,40}[\"']?\s{0,9}:\s{0,9})\S.*", re.IGNORECASE)
-"""A value that may be a credential of whatever form: the name says so."""
-
-
-def _excerpt(lines: Sequence[str], place: Place) -> list[str]:
-    if place.line > len(lines):
-        return []
-    from_ = max(0, place.column - 1 - _LONGEST_LINE // 2)
-    # Before it is cut to what is shown: half a key is found by nobody. Not all of it: a line may be the whole file.
-    line = lines[place.line - 1][: from_ + 10 * _LONGEST_LINE].replace("\t", " ")
-    line = _CREDENTIAL.sub(r"\1…", redact.foreign(line))
-    shown = line[from_ : from_ + _LONGEST_LINE]
-    caret = " " * (place.column - 1 - from_) + "^" * min(place.length, max(1, len(shown) - (place.column - 1 - from_)))
-    return [f"{place.line:5} | {shown}", f"      | {caret}"]
 
 
 def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) -> Options:

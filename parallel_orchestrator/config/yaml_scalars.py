@@ -18,6 +18,7 @@ PREFIX = "tag:yaml.org,2002:"
 """Of the tags that YAML itself knows."""
 _RESOLVER: Any = Resolver()
 _LONGEST = 40
+"""Characters of a word that are shown."""
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 Reading = tuple[Any, str]
@@ -43,7 +44,7 @@ def _int(text: str) -> Reading:
     if _NUMBER.fullmatch(text) and len(text) < _LONGEST:
         return int(text), ""
     read = _read_as(text) if len(text) < _LONGEST else "as a number"
-    return 0, f'{text[:_LONGEST]} is read {read} in YAML: write that number, or "…" in quotes'
+    return 0, f'{_shown(text)} is read {read} in YAML: write that number, or "…" in quotes'
 
 
 @cache
@@ -55,14 +56,14 @@ def _float(text: str) -> Reading:
     try:
         number = float(text)
     except ValueError:
-        return 0.0, f'{text} is read as a number in YAML: write "{text}" in quotes, or the plain number'
+        return 0.0, f'{_shown(text)} is read as a number in YAML: write "{_shown(text)}" in quotes, or the plain number'
     if not math.isfinite(number):
-        return 0.0, f"{text} is no number that can be used here"
+        return 0.0, f"{_shown(text)} is no number that can be used here"
     return number, ""
 
 
 def _special(text: str) -> Reading:
-    return text, f'{text} has a meaning of its own in YAML: write "{text}" in quotes'
+    return text, f'{_shown(text)} has a meaning of its own in YAML: write "{_shown(text)}" in quotes'
 
 
 _READINGS = {"bool": _bool, "null": _null, "int": _int, "float": _float} | dict.fromkeys(
@@ -74,3 +75,7 @@ def read_scalar(text: str) -> Reading:
     """The value of a word that stands without quotes and without a tag."""
     tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
     return _READINGS.get(tag.removeprefix(PREFIX), _text)(text)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

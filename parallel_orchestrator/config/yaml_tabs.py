@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -14,9 +15,15 @@ _LONGEST_TEXT = 50_000
 """Characters. In a longer text no place is sought for each tab: that takes some more passes of the parser."""
 _MOST_TABS = 10
 """For which a place is sought one by one. All others are read as so many spaces as suit the text best."""
+_MOST_PLACES = 20
+"""That are tried for one line, and as many of those at which items of one line begin: no more levels are read."""
 _WIDTHS = (2, 4, 8)
 _MOST_EVENTS = 70_000
-"""More than a text has that is not too long for other reasons."""
+"""Of one parsing: more than a text has that is not too long for other reasons."""
+_MOST_SOUGHT = 100_000
+"""Events of all parsing after which no place is sought any more: some tenths of a second."""
+_DEEPEST = 1020
+"""Levels after which a text is parsed no further: the parser's time grows with their square."""
 _LINES_BEFORE = 20
 _BLANK = " \t"
 _OPENS = re.compile(r"(:|[|>][-+]?)\s*$")
@@ -38,45 +45,82 @@ class Untabbed:
     """The lines as they were."""
     width: int = 0
     """Of a tab in those lines."""
+    reached: int = 0
+    """The line, from 0, in which the parser stumbles now; `_Parser.END` where it does in none."""
+
+
+@dataclass
+class _Parser:
+    """Tells how far a text makes sense, and what telling it has cost."""
+
+    END: ClassVar = sys.maxsize
+
+    loader: Any
+    events: int = 0
+    """That it has gone through for all texts together."""
+
+    @property
+    def tired(self) -> bool:
+        """It has done all that a search is worth."""
+        return self.events >= _MOST_SOUGHT
+
+    def stumbles_in(self, text: str) -> int:
+        """The line, from 0, in which it finds no sense; END where it does everywhere."""
+        depth = 0
+        try:
+            for event in islice(yaml.parse(text, Loader=self.loader), _MOST_EVENTS):
+                self.events += 1
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > _DEEPEST:
+                    break
+        except yaml.MarkedYAMLError as error:
+            if error.problem_mark:
+                return int(error.problem_mark.line)
+        except yaml.YAMLError:
+            return 0
+        return self.END
 
 
 def without_tabs(text: str, loader: Any) -> Untabbed:
     """The text with a likely indentation in place of each tab that is in the way."""
-    lines = text.splitlines(keepends=True)
-    first = _stumbles_in(text, loader) if "\t" in text else len(lines)
+    lines, parser = text.splitlines(keepends=True), _Parser(loader)
+    first = parser.stumbles_in(text) if "\t" in text else _Parser.END
     if not _is_tabbed(lines, first):
         return Untabbed(text)
     if len(text) > _LONGEST_TEXT:
-        return _guessed(Untabbed(text), lines, first, loader)
-    ways = (_sought(text, loader), _guessed(Untabbed(text), lines, first, loader))
-    return max(ways, key=lambda way: _stumbles_in(way.text, loader))
+        return _guessed(Untabbed(text), lines, first, parser)
+    ways = (_sought(Untabbed(text, reached=first), parser), _guessed(Untabbed(text), lines, first, parser))
+    return max(ways, key=lambda way: way.reached)
 
 
 def _is_tabbed(lines: Sequence[str], number: int) -> bool:
     return number < len(lines) and "\t" in _lead(lines[number])
 
 
-def _sought(text: str, loader: Any) -> Untabbed:
+def _sought(found: Untabbed, parser: _Parser) -> Untabbed:
     """A place for one tabbed line after the other; for those after too many, spaces."""
-    lines = text.splitlines(keepends=True)
-    found = Untabbed(text, given=tuple(lines))
-    while _is_tabbed(lines, number := _stumbles_in(found.text, loader)):
-        if len(found.tabs) == _MOST_TABS:
-            return _guessed(found, lines, number, loader)
-        _seek(found, lines, number, loader)
+    lines = found.text.splitlines(keepends=True)
+    found.given = tuple(lines)
+    while _is_tabbed(lines, found.reached):
+        if len(found.tabs) == _MOST_TABS or parser.tired:
+            return _guessed(found, lines, found.reached, parser)
+        _seek(found, lines, parser)
         found.text = "".join(lines)
     return found
 
 
-def _seek(found: Untabbed, lines: list[str], number: int, loader: Any) -> None:
-    """Give one line the indentation with which the parser comes furthest."""
+def _seek(found: Untabbed, lines: list[str], parser: _Parser) -> None:
+    """Give the line that was reached the indentation with which the parser comes furthest."""
+    number = found.reached
     lead, content = _lead(lines[number]), lines[number].lstrip(_BLANK)
-
-    def reached(by: int) -> int:
-        return _stumbles_in("".join([*lines[:number], " " * by, content, *lines[number + 1 :]]), loader)
-
-    ways = sorted(_likely(lines[:number]), key=_unlike_before(lead, found.given[:number], lines))
-    best = max(ways, key=reached)
+    ways = sorted(_likely(lines[:number]), key=_unlike_before(lead, found.given[:number], lines))[:_MOST_PLACES]
+    best = ways[0]
+    for by in ways:
+        reached = parser.stumbles_in("".join([*lines[:number], " " * by, content, *lines[number + 1 :]]))
+        if by == ways[0] or reached > found.reached:
+            best, found.reached = by, reached
+        if reached == parser.END or parser.tired:
+            break
     lines[number] = " " * best + content
     found.tabs.append((number + 1, lead.index("\t") + 1))
     found.longer[number + 1] = best - len(lead)
@@ -93,7 +137,7 @@ def _unlike_before(lead: str, given: Sequence[str], lines: Sequence[str]) -> Cal
     return lambda by: by >= at and its.startswith(lead)
 
 
-def _guessed(found: Untabbed, lines: Sequence[str], first: int, loader: Any) -> Untabbed:
+def _guessed(found: Untabbed, lines: Sequence[str], first: int, parser: _Parser) -> Untabbed:
     """All lines from `first` on with spaces for tabs, so many for each that the parser comes furthest."""
     leads = {number: lead for number in range(first, len(lines)) if "\t" in (lead := _lead(lines[number]))}
 
@@ -103,25 +147,13 @@ def _guessed(found: Untabbed, lines: Sequence[str], first: int, loader: Any) -> 
             for number, line in enumerate(lines)
         )
 
-    found.width = max(_WIDTHS, key=lambda width: _stumbles_in(spaced(width)[:_LONGEST_TEXT], loader))
-    found.text = spaced(found.width)
+    tried = {width: parser.stumbles_in(spaced(width)[:_LONGEST_TEXT]) for width in _WIDTHS}
+    found.width = max(_WIDTHS, key=lambda width: tried[width])
+    found.text, found.reached = spaced(found.width), tried[found.width]
     for number, lead in leads.items():
         found.guessed[number + 1] = lead.index("\t") + 1
         found.longer[number + 1] = lead.count("\t") * (found.width - 1)
     return found
-
-
-def _stumbles_in(text: str, loader: Any) -> int:
-    """The line, from 0, in which the parser finds no sense; that after the last where it does everywhere."""
-    try:
-        for _ in islice(yaml.parse(text, Loader=loader), _MOST_EVENTS):
-            pass
-    except yaml.MarkedYAMLError as error:
-        if error.problem_mark:
-            return int(error.problem_mark.line)
-    except yaml.YAMLError:
-        return 0
-    return text.count("\n") + 1
 
 
 def _likely(before: Sequence[str]) -> list[int]:
@@ -140,7 +172,9 @@ def _beginnings(line: str) -> Iterator[int]:
     """Columns, from 0, where the line's content and that of its list items begin."""
     at = len(_lead(line))
     yield at
-    while line[at : at + 2] == "- ":
+    for _ in range(_MOST_PLACES):
+        if line[at : at + 2] != "- ":
+            break
         at += 2
         yield at
 

@@ -6,9 +6,11 @@ name for one node, so that what a text expands to is counted and not made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -22,6 +24,10 @@ DEEPEST = 20
 _PASSED = 1000
 """Levels below the deepest that are passed over, to go on behind them. The parser's time grows with their square."""
 MOST_NODES = 30_000
+MOST_CHARACTERS = 2_000_000
+"""Of a text together with what its aliases stand for."""
+MOST_DIRECTIVES = 100
+"""%TAG, of which a scenario file needs none. The parser's time grows with their square."""
 MOST_BOMBS = 3
 """Aliases that expand to too much, each of another origin, before the rest of the file is given up."""
 MOST_FAULTS = 50
@@ -29,6 +35,7 @@ MOST_FAULTS = 50
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = frozenset(PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _LONGEST_KEY = 40
+_DIRECTIVE = re.compile(r"(?<![^\n\r\x85\u2028\u2029])%TAG")
 _TAB = "a tab is no indentation in YAML; use spaces"
 
 
@@ -99,6 +106,10 @@ class _Builder:
     _anchors: dict[str, Node] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
     """By a node's id: how many nodes it expands to, itself included."""
+    _lengths: dict[int, int] = field(default_factory=dict)
+    """By a node's id, if it has parts: how many characters they expand to."""
+    _aliased: int = 0
+    """Characters that aliases stood for so far."""
     _count: int = 0
     """Values so far, what aliases stand for included."""
     _written: int = 0
@@ -166,15 +177,27 @@ class _Builder:
             return self._unusable(place, f"the alias *{event.anchor} names nothing that stands before it")
         if any(frame.node is target for frame in self._open):
             return self._unusable(place, f"the alias *{event.anchor} stands inside what it names")
-        if event.anchor not in self._unread and self._count + self._sizes.get(id(target), 1) > MOST_NODES:
-            self.faults.append(Fault(place, f"with this alias the file expands to more than {MOST_NODES:,} values"))
+        if event.anchor not in self._unread and (bound := self._bound_passed(target)):
+            self.faults.append(Fault(place, f"with this alias the file expands to more than {bound}"))
             self._bombs += 1
-            self._count = self._written  # as if it had not been there, so that another one is found where it stands
+            # As if none had been there, so that another one is found where it stands.
+            self._count, self._aliased = self._written, 0
             self._unread.add(event.anchor)
         if event.anchor not in self._unread:
+            self._aliased += self._length(target)
             return self._add(target, place)
         self._unread |= {frame.anchor for frame in self._open if frame.anchor}
         return self._bombs <= MOST_BOMBS and self._add(_unread(place), place)
+
+    def _bound_passed(self, target: Node) -> str:
+        """Which bound is broken when one more alias stands for that; empty when none is."""
+        if self._count + self._sizes.get(id(target), 1) > MOST_NODES:
+            return f"{MOST_NODES:,} values"
+        passed = len(self.source.text) + self._aliased + self._length(target) > MOST_CHARACTERS
+        return f"{MOST_CHARACTERS:,} characters" if passed else ""
+
+    def _length(self, node: Node) -> int:
+        return self._lengths.get(id(node), len(node.value) if isinstance(node.value, str) else 0)
 
     def _unusable(self, place: Place, why: str) -> bool:
         self.faults.append(Fault(place, why))
@@ -217,6 +240,7 @@ class _Builder:
     def _measure(self, node: Node) -> None:
         below = node.value if node.kind == "sequence" else [part for pair in node.value for part in pair]
         self._sizes[id(node)] = 1 + sum(self._sizes.get(id(part), 1) for part in below)
+        self._lengths[id(node)] = sum(map(self._length, below))
 
     def _scalar(self, event: Any, place: Place) -> Node:
         self._check_tag(event, place)
@@ -270,6 +294,9 @@ def _unread(place: Place) -> Node:
 
 def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
     """The tree of a text, as far as it can be read, and its faults. None when there is nothing in it."""
+    if one_more := next(islice(_DIRECTIVE.finditer(text), MOST_DIRECTIVES, None), None):
+        told = f"up to here there are more than {MOST_DIRECTIVES} %TAG directives; a scenario file needs none"
+        return None, [Fault(_of_position(text, one_more.start()), told, ends=True)]
     source = without_tabs(text, _PARSER)
     builder = _Builder(source, [Fault(Place(*place), _TAB) for place in source.tabs])
     try:

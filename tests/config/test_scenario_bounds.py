@@ -14,6 +14,8 @@ from parallel_orchestrator.config.scenarios import load_batch, load_options
 from parallel_orchestrator.records.errors import UsageError
 from tests.config.files import SOME, bomb, faults_of
 
+LONG = "x: &a '{0}'\nscenarios: [" + "{1}, " * 2_000 + "]"
+"""A scenario file with a long text and many aliases of it."""
 TABBED = "- name: {0}{1}\n\trequirements: |\n\t\tBuild {1}\n\t\tnow\n\tcolour: red\n\tlimits:\n\t\tturns: x\n"
 
 
@@ -59,6 +61,33 @@ def test_a_tab_that_does_no_harm_stays(folder: Path) -> None:
         (f"{SOME}\n? {'k' * 900_000}\n: 1", r"unknown key 'k{59}…'"),
         ("defaults: {replay: " + "r" * 900_000 + f"}}\n{SOME}", "there is no recording 'r{99}…'"),
         ("scenarios: [" + ", ".join(["{nam: a, requirements: 1}"] * 5_000) + "]", "unknown key 'nam'"),
+        # Tabs, for which places are sought.
+        ("- " * 3_200 + "a\n\tb: 1\n", "nested deeper than"),
+        ("- " * 900 + "a\n\tb: 1\n", "a tab is no indentation"),
+        ("- " * 24_000 + "a\n\tb: 1\n", "nested deeper than"),
+        (("- " * 19 + "a\n") * 1_200 + "\tb: 1\n" * 20, "a tab is no indentation"),
+        ("[" * 49_000 + "\n\ta: 1\n", "nested deeper than"),
+        ("- [" + "[" * 900 + "{}," * 15_000 + "]" * 901 + "\n\tb: 1\n\tc\n", "a tab is no indentation"),
+        ("a:\n  b:\n    - - - [" + "[]," * 15_000 + "]\n" + "\tb:\n\t- c\n" * 20, "a tab is no indentation"),
+        ("a:\n" + "\tb:\n" * 11_000, "a tab is no indentation"),
+        ("a:\r" + "\tb: 1\r" * 7_000, "a tab is no indentation"),
+        ("".join(f"k{n}: &a{n} x\n" for n in range(3_500)) + "\tb: 1\n", "unknown key 'k0'"),
+        # What the parser itself takes long for.
+        ("".join(f"%TAG !a{n}! tag:x\n" for n in range(50_000)) + "---\na: 1", ":101:1: .* more than 100 %TAG"),
+        ("a: 1\n...\n" + "".join(f"%TAG !a{n}! tag:x\n" for n in range(50_000)) + "---\n", ":103:1: .*100 %TAG"),
+        # Long texts that many aliases stand for.
+        (LONG.format(" " * 900_000, "{name: b, requirements: *a}"), "expands to more than 2,000,000 characters"),
+        (LONG.format("y" * 900_000, "{name: *a, requirements: b}"), "expands to more than 2,000,000 characters"),
+        (LONG.format("y" * 900_000, "{*a : 1}"), "expands to more than 2,000,000 characters"),
+        (LONG.format("y" * 900_000, "{name: b, sandbox: *a}"), "expands to more than 2,000,000 characters"),
+        (LONG.format("y/" * 450_000, "{name: b, replay: *a}"), "expands to more than 2,000,000 characters"),
+        (LONG.format("y" * 900_000, "{name: b, verify: [*a]}"), "expands to more than 2,000,000 characters"),
+        # Many faults at the end of a long line, and much to say of one.
+        ("scenarios: [{requirements: '" + "x" * 900_000 + "'}, " + "{nam: b}, " * 1_000 + "]", "unknown key 'nam'"),
+        ("a: 1" + ":20" * 300_000 + ".5", r":1:4: 1(:20){12}:2… is read as a number in YAML: write \"1(:20)+:2…\""),
+        ("a: *" + "b" * 900_000, "the alias \\*b{900,1000}…\n"),
+        (f"a: !{'b' * 900_000} c", "the tag !b{900,1000}…\n"),
+        (f"scenarios: [{', '.join(['{name: ' + 'b' * 400_000 + '}'] * 2)}]", "the name 'b{900,1000}…\n"),
     ],
     ids=[
         "aliases",
@@ -73,6 +102,29 @@ def test_a_tab_that_does_no_harm_stays(folder: Path) -> None:
         "key",
         "name",
         "faults",
+        "tab after list items",
+        "tab after fewer list items",
+        "tab after many list items",
+        "tabs after lines of list items",
+        "tab after brackets",
+        "tab after brackets side by side",
+        "tabs after a list in brackets",
+        "tabs in all lines",
+        "tabs and carriage returns",
+        "tab after anchors",
+        "directives",
+        "directives behind a document",
+        "blanks by aliases",
+        "names by aliases",
+        "keys by aliases",
+        "words by aliases",
+        "paths by aliases",
+        "commands by aliases",
+        "end of a line",
+        "long number",
+        "long alias",
+        "long tag",
+        "long name",
     ],
 )
 def test_what_is_too_much_is_refused_before_it_grows(content: str, told: str, folder: Path) -> None:
@@ -83,6 +135,13 @@ def test_what_is_too_much_is_refused_before_it_grows(content: str, told: str, fo
     assert len(str(caught.value)) < 50_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
     assert time.process_time() - started < 2  # s, of which one would do on a machine with nothing else to do
+
+
+def test_aliases_may_stand_for_long_texts(folder: Path) -> None:
+    entries = "".join(f"- {{name: s{n}, requirements: *a}}\n" for n in range(1, 50))
+    content = f"scenarios:\n- {{name: s0, requirements: &a '{'x' * 20_000}'}}\n{entries}"
+    (folder / "scenarios.yaml").write_text(content)
+    assert {one.requirements for one in load_batch(folder / "scenarios.yaml", []).values()} == {"x" * 20_000}
 
 
 NAMING = ("requirements_file: {}", "requirements: B, prices: {}", "requirements: B, planner: {{instructions: {}}}")
