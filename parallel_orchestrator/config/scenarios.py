@@ -24,6 +24,7 @@ from parallel_orchestrator.config.scenario_file import (
     ScenarioEntry,
     ScenarioFile,
 )
+from parallel_orchestrator.config.yaml_marks import mark_at
 from parallel_orchestrator.config.yaml_tree import (
     LONGEST_TEXT,
     MOST_FAULTS,
@@ -94,17 +95,20 @@ def _read(path: Path) -> str:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LONGEST_TEXT:
         told = f"a scenario file has at most {LONGEST_TEXT:,} bytes, and here they end; divide it into several files"
-        raise UsageError(f"{_at(path, data, LONGEST_TEXT)}: {told}")
+        raise UsageError(f"{_at(path, data[:LONGEST_TEXT])}: {told}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{_at(path, data, error.start)}: this is not UTF-8; save the file as UTF-8") from error
+        raise UsageError(
+            f"{_at(path, error.object[: error.start])}: this is not UTF-8; save the file as UTF-8"
+        ) from error
 
 
-def _at(path: Path, data: bytes, position: int) -> str:
-    """file:line:column of a byte."""
-    line, line_start = data.count(b"\n", 0, position) + 1, data.rfind(b"\n", 0, position) + 1
-    return f"{path}:{line}:{position - line_start + 1}"
+def _at(path: Path, before: bytes) -> str:
+    """file:line:column of what follows those bytes."""
+    text = before.decode("utf-8-sig", errors="ignore")
+    mark = mark_at(text, len(text))
+    return f"{path}:{mark.line + 1}:{mark.column + 1}"
 
 
 @dataclass

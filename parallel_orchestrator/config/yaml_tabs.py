@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from parallel_orchestrator.config.yaml_marks import mark_of
+
 _LONGEST_TEXT = 50_000
 """Characters. In a longer text no place is sought for each tab: that takes some more passes of the parser."""
 _MOST_TABS = 10
@@ -73,11 +75,8 @@ class _Parser:
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if depth > _DEEPEST:
                     break
-        except yaml.MarkedYAMLError as error:
-            if error.problem_mark:
-                return int(error.problem_mark.line)
-        except yaml.YAMLError:
-            return 0
+        except yaml.YAMLError as error:
+            return int(mark_of(error, text).line)
         return self.END
 
 

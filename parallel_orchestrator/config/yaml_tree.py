@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from parallel_orchestrator.config.yaml_marks import mark_at, mark_of
 from parallel_orchestrator.config.yaml_scalars import PREFIX, read_scalar
 from parallel_orchestrator.config.yaml_tabs import Untabbed, without_tabs
 
@@ -296,18 +297,15 @@ def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
     """The tree of a text, as far as it can be read, and its faults. None when there is nothing in it."""
     if one_more := next(islice(_DIRECTIVE.finditer(text), MOST_DIRECTIVES, None), None):
         told = f"up to here there are more than {MOST_DIRECTIVES} %TAG directives; a scenario file needs none"
-        return None, [Fault(_of_position(text, one_more.start()), told, ends=True)]
+        mark = mark_at(text, one_more.start())
+        return None, [Fault(Place(mark.line + 1, mark.column + 1), told, ends=True)]
     source = without_tabs(text, _PARSER)
     builder = _Builder(source, [Fault(Place(*place), _TAB) for place in source.tabs])
     try:
         all(map(builder.take, yaml.parse(source.text, Loader=_PARSER)))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = builder.placed(mark) if mark else Place(1, 1)
-        builder.broken_off(Fault(place, _told(error, place, source), ends=True))
     except yaml.YAMLError as error:
-        place = _of_position(text, getattr(error, "position", 0))
-        builder.broken_off(Fault(place, str(error).splitlines()[0], ends=True))
+        place = builder.placed(mark_of(error, source.text))
+        builder.broken_off(Fault(place, _told(error, place, source), ends=True))
     return builder.close(), builder.faults
 
 
@@ -357,7 +355,9 @@ def earlier(node: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
                 yield (key.value, *path), Node(node.place, [(key, alone)], "mapping")
 
 
-def _told(error: yaml.MarkedYAMLError, place: Place, source: Untabbed) -> str:
+def _told(error: yaml.YAMLError, place: Place, source: Untabbed) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error).splitlines()[0]
     lines = source.text.splitlines()
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[place.column - 1 : place.column] == "\t":
@@ -365,8 +365,3 @@ def _told(error: yaml.MarkedYAMLError, place: Place, source: Untabbed) -> str:
     context = f" ({error.context})" if error.context else ""
     guessed = f"; the tabs before it were read as {source.width} spaces each" if source.width else ""
     return f"{error.problem or 'this is no YAML'}{context}{guessed}"
-
-
-def _of_position(text: str, position: int) -> Place:
-    before = text[:position]
-    return Place(before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)

@@ -34,7 +34,7 @@ def faults_of(folder: Path, content: str) -> list[str]:
         if told and " | " in told[0]:
             excerpt, caret = told.pop(0), told.pop(0)
             number, column, _ = line.split(":", 2)
-            shown = content.split("\n")[int(number) - 1].replace("\t", " ")
+            shown = content.splitlines()[int(number) - 1].replace("\t", " ")
             assert excerpt.startswith(f"{number:>5} | {shown}"[:20])
             assert caret.index("^") - len("      | ") == int(column) - 1
     assert head == f"{path}: {len(found)} {'fault' if len(found) == 1 else 'faults'}; nothing was started"

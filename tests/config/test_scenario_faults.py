@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from parallel_orchestrator.config.scenarios import load_options
+from parallel_orchestrator.records.errors import UsageError
 from tests.config.files import SOME, bomb, faults_of
 
 
@@ -155,6 +157,18 @@ from tests.config.files import SOME, bomb, faults_of
             ["2:1: a tab is no indentation in YAML; use spaces", "2:4: a scenario needs 'requirements'"],
         ),
         ("a: \x01", ["1:4: "]),
+        # Places are told in characters, and lines end as YAML's do.
+        ('# ééé\nscenarios: [{name: a, requirements: "x\x01"}]', ["2:39: unacceptable character #x0001"]),
+        ('# é\r# é\x85# é\r\nscenarios: [{name: é, requirements: "x\x01"}]', ["4:39: unacceptable character"]),
+        ("# é\rscenarios: [{name: a, requirements: B, colour: red}]", ["2:40: unknown key 'colour'"]),
+        (
+            f"# é\ndefaults:\n\tspeed: 1\n{'# é' * 20_000}\na: é\x01",
+            ["3:1: a tab is no indentation", "5:5: unacceptable character"],
+        ),
+        (
+            f"# é\ndefaults:\n\tspeed: 1\n{'# é' * 10_000}\na: é\x01",
+            ["3:1: a tab is no indentation", "5:5: unacceptable character"],
+        ),
         (f"{SOME}\n---\n{SOME}", ["2:1: a second document begins"]),
         (
             "scenarios: [{name: 5, requirements: B}]\n---\na: 1",
@@ -267,6 +281,22 @@ scenarios:
 )
 def test_all_faults_of_a_file_are_told_at_once(content: str, places: list[str], folder: Path) -> None:
     assert [":".join(fault.split(":")[:2]) for fault in faults_of(folder, content)] == places
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"# \xc3\xa9\ra: \xc3\xa9\xff", "2:5: this is not UTF-8"),
+        (b"\xef\xbb\xbfa: \xff", "1:4: this is not UTF-8"),
+        (b"# \xc3\xa9\n" + b"\xc3\xa9" * 500_000, "2:499998: a scenario file has at most 1,000,000 bytes"),
+    ],
+)
+def test_bytes_that_cannot_be_read_are_told_by_line_and_character(content: bytes, told: str, folder: Path) -> None:
+    path = folder / "scenarios.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        load_options(path, None)
+    assert str(caught.value).startswith(f"{path}:{told}")
 
 
 def test_bombs_are_told_where_each_goes_off_and_hide_nothing(folder: Path) -> None:
