@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn, Interrupted
 
@@ -41,6 +42,20 @@ def told_how_to_go_on(directory: Path) -> Iterator[None]:
             more = f" --max-cost {_more(directory):g}" if isinstance(stop, BudgetReached) else ""
             stop.add_note(f"to go on: {command('resume', directory)}{more}")
         raise stop from error.__cause__
+
+
+def next_in_batch(folder: Path, summary: Mapping[str, Any]) -> list[str]:
+    """What to type after a batch that came to its end, where not all of it is done."""
+    from parallel_orchestrator.store.program import command
+
+    lines, whole = [], set()
+    for one in summary["scenarios"]:
+        if one["exit_code"] == BudgetReached.exit_code:  # its own cap, which the batch's options do not raise
+            own = folder / one["folder"]
+            lines.append(f"{command('resume', own)} --max-cost {_more(own):g}")
+        elif one["exit_code"]:
+            whole.add("retry" if one["failed"] else "resume")
+    return lines + [command(name, folder) for name in sorted(whole)]
 
 
 def _more(directory: Path) -> float:

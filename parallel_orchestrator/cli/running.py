@@ -11,7 +11,7 @@ import typer
 
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
-from parallel_orchestrator.cli.going_on import require_failed, told_how_to_go_on
+from parallel_orchestrator.cli.going_on import next_in_batch, require_failed, told_how_to_go_on
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
@@ -299,7 +299,8 @@ class Running:
     def _batch(self, given: Given) -> Answer:
         try:
             with told_how_to_go_on(given.folder):
-                return _batch_answer(given.folder, self._start_batch(given))
+                summary = self._start_batch(given)
+            return _batch_answer(given.folder, summary, next_in_batch(given.folder, summary))
         except OrchestratorError as error:
             if error.summary is None:
                 raise
@@ -318,13 +319,12 @@ class Running:
         return Answer(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
 
 
-def _batch_answer(folder: Path, summary: dict[str, Any]) -> Answer:
+def _batch_answer(folder: Path, summary: dict[str, Any], following: Sequence[str] = ()) -> Answer:
     from parallel_orchestrator.report.batch_summary import batch_account, totals
 
-    text = f"{batch_account(summary)}\nmore in {folder / 'batch_summary.md'}"
-    return Answer(
-        text, {"directory": str(folder.absolute()), "summary": summary}, summary["exit_code"], totals(summary)
-    )
+    lines = [batch_account(summary), f"more in {folder / 'batch_summary.md'}", *(f"next:  {one}" for one in following)]
+    result = {"directory": str(folder.absolute()), "summary": summary, "next": list(following)}
+    return Answer("\n".join(lines), result, summary["exit_code"], totals(summary))
 
 
 def _given(

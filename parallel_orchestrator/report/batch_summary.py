@@ -120,6 +120,8 @@ def _scenario(ending: Ending) -> dict[str, Any]:
         "folder": ending.folder,
         "status": ending.status,
         "why": ending.why,
+        "exit_code": ending.exit_code,
+        "failed": summary.get("failed", 0),
         "total_tasks": summary.get("total_tasks", 0),
         "completed": summary.get("completed", 0),
         "success_rate": summary.get("success_rate", 0.0),

@@ -86,6 +86,8 @@ def test_what_stops_or_fails_one_scenario_stops_no_other(tmp_path: Path) -> None
         output = harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "3", api=api, code=4)
         assert _statuses(folder) == {**dict.fromkeys(THREE, "done"), "lazy": "failed", "poor": "stopped"}
         assert "poor: $" in output
+        poor = f"next:  {harness.typed('resume', folder / 'poor')} --max-cost 2e-06"
+        assert output.splitlines()[-2:] == [poor, f"next:  {harness.typed('retry', folder)}"]
         assert "Traceback" not in output
         # Each is a run of its own, and goes on alone.
         harness.run("resume", str(folder / "poor"), "--max-cost", "5", api=api)
@@ -107,7 +109,7 @@ def test_a_cap_over_all_scenarios_stops_them_together_and_can_be_raised(tmp_path
         assert _summary(folder)["exit_code"] == 4
         document = json.loads(harness.quiet("resume", str(folder), "--json", api=api, code=4))
         assert (document["error"]["kind"], document["result"]["summary"]) == ("batch_budget_reached", _summary(folder))
-        assert document["error"]["next"] == [f"to go on: {harness.typed('resume', folder)}"]
+        assert document["error"]["next"] == [f"to go on: {harness.typed('resume', folder)} --max-cost 0.02"]
         harness.run("resume", str(folder), "--max-cost", "5", api=api)
         assert _summary(folder)["done"] == 3
         assert api.answered_twice() == []
