@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,11 +162,16 @@ def test_a_plan_file_that_cannot_be_run_is_refused_before_anything_is_paid_or_ma
         for name in ("truncated", "cycle", "10,000 tasks"):
             file.write_text(FAULTY[name][0])
             output = stage.run(api, "--plan", str(file), code=2)
-            assert FAULTY[name][1].removeprefix("answer: ") in output
+            assert _of_a_file(FAULTY[name][1]) in output
         file.unlink()
         assert "cannot read the plan" in stage.run(api, "--plan", str(file), code=2)
         assert api.requests == []
     assert not stage.out.exists()
+
+
+def _of_a_file(told: str) -> str:
+    """What is told of a file where the model is told that."""
+    return re.sub(r": \w+ should ", ": has to ", told.removeprefix("answer: "))
 
 
 @pytest.mark.parametrize("name", FAULTY)
@@ -177,7 +183,7 @@ def test_each_fault_of_a_plan_file_is_told_and_found_quickly(name: str, tmp_path
     file.write_text(faulty)
     with pytest.raises(UsageError) as caught:
         load_plan(file)
-    assert told.removeprefix("answer: ") in str(caught.value)
+    assert _of_a_file(told) in str(caught.value)
     assert str(caught.value).count("\n") <= MAX_FAULTS_TOLD + 1
     # A good plan of 100 tasks takes 3 ms where nothing else runs: this much is below a second there.
     assert min(_seconds(file) for _ in range(3)) < 300 * good + _reading(faulty)

@@ -125,7 +125,7 @@ def _bad_places(tmp: Path) -> Iterator[Place]:
     required = ("--sandbox", "required")
     yield Place("though it is required", ("does not work on this machine", *ways), before=nobody, arguments=required)
     keyless = ("ANTHROPIC_API_KEY=…", "ANTHROPIC_BASE_URL=", "--replay")
-    yield Place("no key", keyless, left_out=("ANTHROPIC_API_KEY",))
+    yield Place("no key", keyless, left_out=("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"))
     broken = {"ANTHROPIC_API_KEY": "sk-ant-two words"}
     yield Place("a key with a space", ("ANTHROPIC_API_KEY holds white space", "set it again"), variables=broken)
     yield Place("no URL", ("ANTHROPIC_BASE_URL is 'nonsense'",), variables={"ANTHROPIC_BASE_URL": "nonsense"})
