@@ -101,9 +101,13 @@ _HASH = "[0-9a-f]" * 6
 
 
 def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
-    """The scenario as the batch has it. It is not finished when its failed tasks are to be tried again."""
+    """The scenario as the batch has it.
+
+    It is not finished when its failed tasks are to be tried again, nor where its run is damaged: who opens that tells.
+    """
     folder = folder_of(batch, name, story.settled.scenario)
-    finished = finished_summary(RunDirectory(batch.root / folder)) if story.retry is None else None
+    run = RunDirectory(batch.root / folder)
+    finished = finished_summary(run) if story.retry is None and not _is_damaged(run) else None
     return Entry(name, story, folder, kept(finished) if finished else None)
 
 
@@ -112,22 +116,33 @@ def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
 
     Raises UsageError when it would run anew for no other reason than that another endpoint is asked now.
     """
+    own = f"{name}-{_identity_hash(scenario)}"
+    if _is_damaged(RunDirectory(batch.root / name)):
+        return own if (batch.root / own).exists() else name
     if _may_use(batch.root / name, scenario):
         return name
-    own = f"{name}-{_identity_hash(scenario)}"
     if not (batch.root / own).exists() and not scenario.replay:
         _require_same_endpoint([batch.root / name, *batch.root.glob(f"{name}-{_HASH}")], scenario)
     return own
 
 
 def _require_same_endpoint(directories: Iterable[Path], scenario: Scenario) -> None:
-    for directory in directories:
-        old = read_scenario(RunDirectory(directory))
+    for run in map(RunDirectory, directories):
+        old = None if _is_damaged(run) else read_scenario(run)
         if old and identity_difference(old, {**scenario.model_dump(), "endpoint": old.endpoint}) is None:
             raise UsageError(
-                f"{directory} was begun at {old.endpoint}, and now {scenario.endpoint} is asked: all of it would be "
+                f"{run.root} was begun at {old.endpoint}, and now {scenario.endpoint} is asked: all of it would be "
                 "bought again. Set ANTHROPIC_BASE_URL as it was, or choose another --output-dir"
             )
+
+
+def _is_damaged(run: RunDirectory) -> bool:
+    """Whether nobody can tell any more which run it is."""
+    try:
+        read_scenario(run)
+    except DamagedState:
+        return True
+    return False
 
 
 def _may_use(directory: Path, scenario: Scenario) -> bool:

@@ -13,7 +13,7 @@ from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text
 
 def test_whatever_keeps_one_scenario_from_its_plan_the_others_are_planned(tmp_path: Path) -> None:
     config, folder = tmp_path / "batch.yaml", tmp_path / "out"
-    names = ("gone", "spoilt", "held", "poor", "foreign", "a")
+    names = ("gone", "spoilt", "damaged", "held", "poor", "foreign", "a")
     more = {"gone": ", planner: {model: no-model}", "poor": ", limits: {cost: 0.0000001}"}
     lines = [f"  - {{name: {n}, requirements: 'Project {n}: 1 layers of 1'{more.get(n, '')}}}" for n in names]
     config.write_text("\n".join(["scenarios:", *lines]) + "\n")
@@ -26,7 +26,9 @@ def test_whatever_keeps_one_scenario_from_its_plan_the_others_are_planned(tmp_pa
         command = ("batch", str(config), "--output-dir", str(folder), "--plan-only", "--json")
         harness.quiet(*command, "--only", "spoilt,held", api=api)
         (folder / "spoilt" / "execution_plan.json").write_text("{}")
-        (folder / "foreign").mkdir()
+        for name in ("damaged", "foreign"):
+            (folder / name).mkdir()
+        (folder / "damaged" / "scenario.json").write_text("x\n")
         (folder / "foreign" / "letter.txt").touch()
         lock = RunLock.acquire(folder / "held" / "run.lock", say=print)
         document = json.loads(harness.quiet(*command, api=api, code=2))
@@ -36,6 +38,7 @@ def test_whatever_keeps_one_scenario_from_its_plan_the_others_are_planned(tmp_pa
     assert list(whys) == list(names)
     assert "no-model" in whys["gone"]
     assert "is no plan any more" in whys["spoilt"]
+    assert "scenario.json is damaged" in whys["damaged"]
     assert "is in use by another orchestrator" in whys["held"]
     assert "spent" in whys["poor"]
     assert "holds files that no run made" in whys["foreign"]
