@@ -158,7 +158,9 @@ class Batch:
             return True
         entry = self._by_root[report.run]
         if report.error is not None and self._leaves(entry):
-            self._finishers.do(partial(self._stop, entry, report.error))
+            # Closed at once: whoever met the error waits for that, and last tests may go on for long.
+            self._end(entry, None, report.error)
+            self._finishers.do(partial(self._stop, entry))
         return False
 
     def _leaves(self, entry: Entry) -> bool:
@@ -195,16 +197,15 @@ class Batch:
         self._end(entry, summary, stop)
         del self._sites[entry.name]
 
-    def _stop(self, entry: Entry, error: OrchestratorError) -> None:
-        """Close a scenario that cannot go on, under the executors that still work on it."""
-        self._end(entry, None, error)
+    def _stop(self, entry: Entry) -> None:
+        """Sum up a scenario that was closed under the executors that work on it, when they have let go."""
         site = self._sites[entry.name]
         self._close_at_gateway(site)  # whoever asks for it now lets go
         deadline = time.monotonic() + _LAST_HOLD_S
-        with closing(TaskQueue(site.owned.run, site.plan.graph())) as queue:
+        with suppress(OrchestratorError), closing(TaskQueue(site.owned.run, site.plan.graph())) as queue:
             while queue.refresh().held and time.monotonic() < deadline:
                 time.sleep(0.1)
-        self.endings[entry.name] = replace(self.endings[entry.name], summary=self._so_far(entry))
+        self._sum_up(entry)
         del self._sites[entry.name]
 
     def _close_at_gateway(self, site: Site) -> None:
@@ -219,6 +220,12 @@ class Batch:
             log.error("%s: cannot be summed up: %s", entry.name, error)
             return standing(entry.run(self.batch))
 
+    def _sum_up(self, entry: Entry) -> None:
+        """Say in a begun scenario's own summary, too, how far it is, unless it has come to its end."""
+        ending = self.endings.get(entry.name) or Ending(entry.name, entry.folder, None)
+        if ending.summary is None:
+            self.endings[entry.name] = replace(ending, summary=self._so_far(entry))
+
     def _end(self, entry: Entry, summary: dict[str, Any] | None, error: OrchestratorError | None = None) -> None:
         """Record what became of a scenario; an error that concerns all is kept for the next tick."""
         if isinstance(error, STOPS_EVERYTHING):
@@ -227,14 +234,17 @@ class Batch:
         ending = self.endings[entry.name] = Ending(entry.name, entry.folder, summary, error)
         if error:
             log.error("%s: %s", entry.name, error)
-        self._log.closed(entry.name, ending.status, ending.why)
+        try:
+            self._log.closed(entry.name, ending.status, ending.why)
+        except OrchestratorError as broken:  # the batch's own journal: nobody would hear of anything any more
+            self._fatal = broken
         self._supervisor.wake(self.executors)
 
     def _sum_up_what_is_left(self) -> None:
-        """Everything stops: say in each begun scenario's own summary how far it is."""
+        """Everything stops: sum up each scenario that was begun."""
         for entry in self._todo:
-            if entry.name in self._sites and entry.name not in self.endings:
-                self.endings[entry.name] = Ending(entry.name, entry.folder, self._so_far(entry))
+            if entry.name in self._sites:
+                self._sum_up(entry)
 
 
 def _foreseen(error: Exception) -> OrchestratorError:

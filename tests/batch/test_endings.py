@@ -1,4 +1,4 @@
-"""What became of a scenario that stopped early: its tasks and its money are told as its own files have them."""
+"""Scenarios that stop early: what is told of them is what their files have, and nobody waits for their end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.store.journal import read_all
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text
@@ -78,3 +79,30 @@ def test_what_a_call_of_unknown_end_may_have_cost_is_in_the_total(tmp_path: Path
     uncertain = harness.summary(folder / "a")["uncertain_cost_usd"]
     assert _scenarios(folder)["a"]["uncertain_cost_usd"] == uncertain > 0
     assert f", up to ${uncertain:.2f} more for calls of unknown end or price; this session" in told
+
+
+def test_a_scenario_at_its_cap_is_closed_beside_last_tests_that_take_long(tmp_path: Path) -> None:
+    def script(body: Body) -> Answer | list[Block]:
+        late = scenarios.of_scenario(body) == "poor/plan"  # so that a is begun first
+        answer = scenarios.model(body)
+        return Answer(answer, latency_s=1.0) if late and isinstance(answer, list) else answer
+
+    config, folder = tmp_path / "batch.yaml", tmp_path / "out"
+    config.write_text(
+        "scenarios:\n  - {name: a, requirements: 'Project a: 2 layers of 1', verify: [sleep 8]}\n"
+        "  - {name: poor, requirements: 'Project poor: 1 layers of 1', limits: {cost: 0.000001}}\n"
+        "  - {name: c, requirements: 'Project c: 1 layers of 1'}\n"
+    )
+    with FakeApi(script, task_of=scenarios.of_scenario) as api:
+        # One executor, so that one thread makes last tests: those of a.
+        command = ("batch", str(config), "--output-dir", str(folder), "--max-executors", "1")
+        harness.run(*command, api=api, code=4)
+    closed = [record["scenario"] for record in read_all(folder / "batch.jsonl") if record.get("state") == "closed"]
+    assert closed == ["poor", "a", "c"]
+    found = _scenarios(folder)
+    assert {name: (one["status"], one["total_tasks"]) for name, one in found.items()} == {
+        "a": ("done", 2),
+        "poor": ("stopped", 1),
+        "c": ("done", 1),
+    }
+    assert found["poor"]["cost_usd"] == harness.summary(folder / "poor")["cost_usd"] > 0
