@@ -34,6 +34,8 @@ from parallel_orchestrator.store.plan_file import plan_digest
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
 """Recordings and configuration that come with the package."""
+SHIPPED_SCENARIOS = frozenset({"demo.yaml"})
+"""Of them, the scenario files. All others that end so are recordings."""
 _LONGEST_NAME = 100
 
 
@@ -153,10 +155,10 @@ def find_recording(name: str) -> Path:
         except Unusable as error:
             raise UsageError(f"the recording {path} cannot be used: {error}") from error
         return path.absolute()
-    shipped = SHIPPED / f"{name}.yaml"
-    if re.fullmatch(r"[a-z_]+", name) and is_file(shipped):
-        return shipped
-    known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml") if p.stem != "demo"))
+    recordings = {p.stem: p for p in SHIPPED.glob("*.yaml") if p.name not in SHIPPED_SCENARIOS}
+    if name in recordings:
+        return recordings[name]
+    known = ", ".join(sorted(recordings))
     shown = repr(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…")
     raise UsageError(f"there is no recording {shown}: neither a file, nor one of the shipped ones ({known})")
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from parallel_orchestrator.config.credentials import misplaced
 from parallel_orchestrator.config.faults_page import LONGEST_LINE, faults_page
-from parallel_orchestrator.config.options import SHIPPED, Options, find_recording, has_to_be, is_file
+from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, has_to_be, is_file
 from parallel_orchestrator.config.scenario_file import (
     ExecutorSection,
     LimitsSection,
@@ -53,11 +53,10 @@ _SAY = {"requirements": "say what to build", "requirements_file": "name a file t
 def find_config(name: str) -> Path:
     """The scenario file called `name`: a path, or the one that comes with the package."""
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
-    shipped = SHIPPED / path.name
-    if path.name == name and shipped.suffix == ".yaml" and shipped.is_file():
-        return shipped
+    if name in SHIPPED_SCENARIOS and is_file(SHIPPED / name):
+        return SHIPPED / name
     raise UsageError(f"there is no scenario file {name}")
 
 

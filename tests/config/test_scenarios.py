@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.config.options import settle
+from parallel_orchestrator.config.options import find_recording, settle
 from parallel_orchestrator.config.scenario_file import json_schema
 from parallel_orchestrator.config.scenarios import find_config, load_batch, load_options
 from parallel_orchestrator.records.errors import UsageError
@@ -128,6 +128,26 @@ def test_files_that_are_not_there_are_told(folder: Path) -> None:
         find_config("none.yaml")
     with pytest.raises(UsageError, match="cannot read"):
         load_options(folder, None)
+
+
+def test_only_a_scenario_file_that_comes_with_the_package_is_found_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("medium.yaml", "simple.yaml", "demo", "recordings/demo.yaml", "n" * 300, "n\0"):
+        with pytest.raises(UsageError, match=f"^there is no scenario file {name}$"):
+            find_config(name)
+    installed = folder / "installed"
+    installed.mkdir()
+    for name in ("demo.yaml", "medium.yaml"):
+        (installed / name).touch()
+    for module in ("scenarios", "options"):
+        monkeypatch.setattr(f"parallel_orchestrator.config.{module}.SHIPPED", installed)
+    assert find_config("demo.yaml") == installed / "demo.yaml"
+    with pytest.raises(UsageError, match=r"there is no scenario file medium\.yaml"):
+        find_config("medium.yaml")
+    assert find_recording("medium") == installed / "medium.yaml"
+    with pytest.raises(UsageError, match=r"there is no recording 'demo': .* shipped ones \(medium\)"):
+        find_recording("demo")
 
 
 @pytest.mark.parametrize("name", ["simple", "medium", "complex"])
