@@ -21,7 +21,7 @@ class DefaultRun(typer.core.TyperGroup):
         if args and args[0] not in self.commands and args[0] not in _OF_THE_GROUP:
             word = _first_argument(args, self.commands["run"].params)
             if word is not None and " " not in word.strip():
-                raise UsageError(_not_a_command(word, list(self.commands)))
+                raise UsageError(_not_a_run(word, args[: args.index(word)], list(self.commands)))
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -42,10 +42,13 @@ def _first_argument(args: list[str], params: Sequence[Parameter]) -> str | None:
     return None
 
 
-def _not_a_command(word: str, commands: list[str]) -> str:
-    close = difflib.get_close_matches(word, commands, n=1)
-    meant = f" Did you mean `{close[0]}`?" if close else ""
-    return (
-        f"there is no command {word!r}.{meant} To build a requirement, put it in quotes; one of a single word "
-        f"goes after run: run {word!r}"
-    )
+def _not_a_run(word: str, before: list[str], commands: list[str]) -> str:
+    """Why what was typed is no run: `word` is its first argument, with nothing but options before it."""
+    build = f"To build a requirement, put it in quotes; one of a single word goes after run: run {word!r}"
+    if word not in commands:
+        close = difflib.get_close_matches(word, commands, n=1)
+        meant = f" Did you mean `{close[0]}`?" if close else ""
+        return f"there is no command {word!r}.{meant} {build}"
+    if "--" in before:
+        return f"{word!r} after -- is a requirement, not the command. {build}"
+    return f"options stand after the command's name: begin with `{word}`. {build}"

@@ -141,6 +141,25 @@ def test_a_requirement_of_one_word_has_to_be_meant(arguments: list[str], program
         assert program.options("run", arguments[-1]).requirements == arguments[-1]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--max-cost", "5", "status", "x"], ["--max-cost=5", "status"], ["--follow", "status", "x"], ["-f", "status"]],
+)
+def test_options_before_a_commands_name_are_told_to_stand_after_it(arguments: list[str], program: Program) -> None:
+    with pytest.raises(
+        UsageError, match=r"^options stand after the command's name: begin with `status`\. To build"
+    ) as it:
+        program.type(*arguments)
+    assert "there is no command" not in str(it.value)
+    assert program.started == []
+
+
+def test_a_requirement_that_is_called_as_a_command_is_goes_after_run(program: Program) -> None:
+    with pytest.raises(UsageError, match=r"^'status' after -- is a requirement, not the command\. .*: run 'status'$"):
+        program.type("--max-turns", "5", "--", "status")
+    assert program.options("run", "--max-turns", "5", "--", "status").requirements == "status"
+
+
 def test_options_that_mean_the_group_are_its_own(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
     program.type("--help")
     shown = capsys.readouterr().out
@@ -275,6 +294,7 @@ def test_foreseen_errors_are_one_message_and_their_exit_code(
     ("arguments", "code", "told"),
     [
         (["resum", "x"], 2, "error: there is no command 'resum'. Did you mean `resume`?"),
+        (["--max-cost", "5", "status", "x"], 2, "error: options stand after the command's name: begin with `status`."),
         (["Calculator"], 2, "one of a single word goes after run: run 'Calculator'"),
         (["run", ""], 2, "error: the requirement is empty"),
         (["Build a form", "--max-executors", "0"], 2, "Invalid value for '--max-executors'"),
