@@ -10,6 +10,7 @@ that came to its end and has failures to report has both, `result` and `error`, 
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import os
@@ -26,7 +27,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer._click.exceptions import ClickException  # typer brings its own click, and names it nowhere else
 
-from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError
+from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.report.folding import folded
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import secret_values
@@ -34,6 +35,9 @@ from parallel_orchestrator.store.files import OF_THE_DISK, disk_error
 from parallel_orchestrator.store.plain import indented, json_text, printable
 
 _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
+
+_LONGEST_NAME = 1000
+"""Characters of a name that no file can have which are shown."""
 
 VERSION = 1
 """Of the document; it grows when a field changes its meaning or goes away."""
@@ -139,6 +143,11 @@ def _foreseen(error: BaseException) -> OrchestratorError:
         return error
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Interrupted("interrupted")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # of what is ours, nothing has such a name
+        name = str(error.filename)
+        return UsageError(
+            f"no file can have this name, which is too long: {name[:_LONGEST_NAME]}{name[_LONGEST_NAME:] and '…'}"
+        )
     what = f"{type(error).__name__}: {error}. What was recorded is kept; --debug shows where it happened."
     if isinstance(error, OSError) and error.errno in OF_THE_DISK:
         if isinstance(error.filename, str):

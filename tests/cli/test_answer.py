@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG = "n" * 300
+"""A name that no file can have."""
 
 
 def typed(*arguments: str, cwd: Path, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +69,41 @@ def test_an_answer_that_cannot_be_shown_is_one_line_and_an_exit_code(arguments: 
     done = typed(*arguments.split(), cwd=tmp_path, before="import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
     assert "standard output cannot be written: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", LONG],
+        ["resume", LONG],
+        ["retry", LONG],
+        ["logs", LONG],
+        ["check", LONG],
+        ["repair", LONG],
+        ["export", LONG, "--recording", "x"],
+        ["run", "Build a form", "--replay", "simple", "--output-dir", LONG],
+        ["run", "--config", LONG],
+        ["run", "--config", "a/" + LONG],
+        ["batch", LONG],
+        ["batch", "two.yaml", "--output-dir", LONG],
+        ["init", LONG],
+        ["doctor", "--output-dir", LONG],
+        ["run", "Build a form", "--replay", LONG],
+        ["run", "Build a form", "--replay", "simple", "--plan", LONG],
+        ["run", "Build a form", "--replay", "simple", "--prices", LONG],
+    ],
+    ids=lambda arguments: " ".join(word for word in arguments if word != LONG),
+)
+def test_a_name_that_no_file_can_have_is_a_mistake_in_what_was_typed(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text("scenarios: [{name: a, requirements: Build a form, replay: simple}]")
+    done = typed(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "n" * 90 in done.stderr
+    assert "unexpected" not in done.stderr
+    assert "recorded" not in done.stderr
+    assert document(typed(*arguments, "--json", cwd=tmp_path))["error"]["kind"] == "usage"
+    assert [path.name for path in tmp_path.iterdir()] == ["two.yaml"]
 
 
 def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None:
