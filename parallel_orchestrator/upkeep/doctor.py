@@ -116,7 +116,11 @@ def endpoint(url: str) -> Check:
 
 def price(model: str, prices: Path | None) -> Check:
     """Whether a budget can hold for this model."""
-    if PriceTable.load(prices).knows(model):
+    try:
+        table = PriceTable.load(prices)
+    except UsageError as error:
+        return Check("model", "fault", str(error), "mend that file, or leave --prices out")
+    if table.knows(model):
         return Check("model", "ok", f"{model} has a known price")
     fix = f'name its price in a file for --prices: {{"models": {{"{model}": {{"input": 1, "output": 5}}}}}}'
     return Check("model", "note", f"{model} has no known price, so --max-cost is refused for it", fix)

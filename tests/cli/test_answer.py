@@ -138,11 +138,25 @@ def test_what_others_print_does_not_get_into_the_document(tmp_path: Path) -> Non
         "locks",
         "terminal",
     }
+    # An endpoint of one's own may want no key.
     assert (levels["key"], levels["endpoint"], levels["locks"], levels["git"]) == ("ok", "fault", "ok", "ok")
     assert all(check["fix"] for check in found["result"]["checks"] if check["level"] != "ok")
     assert found["error"]["kind"] == "unsuccessful"
     assert found["error"]["message"] == "not as needed: endpoint"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file or directory"), ("{", "it is not JSON")])
+def test_a_price_file_that_cannot_be_used_hides_no_other_check(content: str | None, why: str, tmp_path: Path) -> None:
+    if content:
+        (tmp_path / "p.json").write_text(content)
+    done = typed("doctor", "--prices", "p.json", "--json", cwd=tmp_path, ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    found = document(done)
+    (model,) = (check for check in found["result"]["checks"] if check["name"] == "model")
+    assert model["told"].startswith(f"the price file p.json cannot be used: {why}")
+    assert (model["level"], model["fix"]) == ("fault", "mend that file, or leave --prices out")
+    assert (done.returncode, found["error"]["message"]) == (2, "not as needed: endpoint, model")
+    assert len(found["result"]["checks"]) == 10
 
 
 def test_schema_and_init_succeed_and_init_overwrites_nothing(tmp_path: Path) -> None:
