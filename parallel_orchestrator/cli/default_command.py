@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Sequence
 
 import typer.core
@@ -44,7 +45,7 @@ def _first_argument(args: list[str], params: Sequence[Parameter]) -> str | None:
 
 def _not_a_run(word: str, before: list[str], commands: list[str]) -> str:
     """Why what was typed is no run: `word` is its first argument, with nothing but options before it."""
-    build = f"To build a requirement, put it in quotes; one of a single word goes after run: run {word!r}"
+    build = f"To build a requirement, put it in quotes; one of a single word goes after run: run {shlex.quote(word)}"
     if word not in commands:
         close = difflib.get_close_matches(word, commands, n=1)
         meant = f" Did you mean `{close[0]}`?" if close else ""

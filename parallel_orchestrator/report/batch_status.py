@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -45,7 +46,9 @@ def _next(batch: BatchDirectory, word: str, scenarios: list[dict[str, Any]]) -> 
     failed = any(one["tasks"]["failed"] for one in scenarios if one["state"] == "failed")
     if word == "failed":
         return next_command(word, batch.root, some_failed=failed)
-    return f"cat {batch.page}" if word == "done" else next_command(word, batch.root, some_failed=False)
+    if word == "done":
+        return f"cat {shlex.quote(str(batch.page))}"
+    return next_command(word, batch.root, some_failed=False)
 
 
 def _names(batch: BatchDirectory) -> list[str]:

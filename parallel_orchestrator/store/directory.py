@@ -20,6 +20,7 @@ from parallel_orchestrator.store.files import disk_error, remove_unfinished, wri
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.logfile import log_to, stop_logging
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.runlock import RunLock
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,8 @@ def _same_run(run: RunDirectory, old: Scenario, new: Scenario, say: Callable[[st
         source = " (ANTHROPIC_BASE_URL, or the recording and what is in it)" if field == "endpoint" else ""
         raise UsageError(
             f"{run.root} belongs to another run: its {field} is {_short(getattr(old, field))}, "
-            f"not {_short(getattr(new, field))}{source}. Choose another --output-dir, or `resume {run.root}` as it is."
+            f"not {_short(getattr(new, field))}{source}. Choose another --output-dir, or go on as it is: "
+            f"{command('resume', run.root)}"
         )
     effective = new.model_copy(update={"run": old.run})
     for name, value in effective.model_dump().items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -132,9 +134,9 @@ def test_a_mistyped_command_is_never_a_paid_run(arguments: list[str], word: str,
     assert program.started == []
 
 
-@pytest.mark.parametrize("arguments", [["Calculator"], ["--max-executors", "5", "Calculator"], [""], ["--", "x"]])
+@pytest.mark.parametrize("arguments", [["Calculator"], ["--max-executors", "5", "Calculator"], [""], ["--", "it's"]])
 def test_a_requirement_of_one_word_has_to_be_meant(arguments: list[str], program: Program) -> None:
-    with pytest.raises(UsageError, match=f"a single word goes after run: run '{arguments[-1]}'"):
+    with pytest.raises(UsageError, match=f"a single word goes after run: run {re.escape(shlex.quote(arguments[-1]))}$"):
         program.type(*arguments)
     assert program.started == []
     if arguments[-1]:
@@ -155,7 +157,7 @@ def test_options_before_a_commands_name_are_told_to_stand_after_it(arguments: li
 
 
 def test_a_requirement_that_is_called_as_a_command_is_goes_after_run(program: Program) -> None:
-    with pytest.raises(UsageError, match=r"^'status' after -- is a requirement, not the command\. .*: run 'status'$"):
+    with pytest.raises(UsageError, match=r"^'status' after -- is a requirement, not the command\. .*: run status$"):
         program.type("--max-turns", "5", "--", "status")
     assert program.options("run", "--max-turns", "5", "--", "status").requirements == "status"
 
@@ -295,7 +297,7 @@ def test_foreseen_errors_are_one_message_and_their_exit_code(
     [
         (["resum", "x"], 2, "error: there is no command 'resum'. Did you mean `resume`?"),
         (["--max-cost", "5", "status", "x"], 2, "error: options stand after the command's name: begin with `status`."),
-        (["Calculator"], 2, "one of a single word goes after run: run 'Calculator'"),
+        (["Calculator"], 2, "one of a single word goes after run: run Calculator\n"),
         (["run", ""], 2, "error: the requirement is empty"),
         (["Build a form", "--max-executors", "0"], 2, "Invalid value for '--max-executors'"),
         (["Build a form", "--sandbox", "maybe"], 2, "sandbox: has to be"),

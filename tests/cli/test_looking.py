@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,6 +196,18 @@ def test_a_batch(tmp_path: Path, story: Story) -> None:
     story.run.log.write_text("gone on alone\n")
     assert answer("logs", str(story.run.root)).text == "gone on alone"
     log.close()
+
+
+def test_a_finished_batch_says_how_its_page_is_shown(tmp_path: Path) -> None:
+    batch = BatchDirectory(tmp_path / "it's a batch")
+    (batch.root / "a").mkdir(parents=True)
+    story = Story(batch.root / "a", PLAN)
+    remember(batch, 3, None, {"a": Options("Build a")})
+    write_json(story.run.scenario, story.scenario.model_dump())
+    write_json(story.run.summary, {"status": "done"})
+    story.close()
+    now = status(batch.root)
+    assert (now["state"], shlex.split(now["next"])) == ("done", ["cat", str(batch.page)])
 
 
 def test_a_conversation_is_shown_without_what_steers_a_terminal_and_cut(story: Story) -> None:

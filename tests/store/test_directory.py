@@ -61,16 +61,16 @@ def test_the_same_run_again_keeps_its_id_and_says_what_changed(tmp_path: Path) -
     ],
 )
 def test_another_run_is_refused_and_the_field_named(field: str, value: Any, tmp_path: Path) -> None:
-    owned = _own(tmp_path / "out")
+    owned = _own(tmp_path / "my out")
     owned.run.queue.touch()  # work has begun: until then the plan may be replaced
     before = owned.run.scenario.read_bytes()
     with pytest.raises(UsageError) as caught:
-        _own(tmp_path / "out", **{field: value})
+        _own(tmp_path / "my out", **{field: value})
     told = str(caught.value)
     assert f"its {field} is {getattr(_scenario(), field)!r}, not {value!r}" in told
-    assert f"resume {tmp_path / 'out'}" in told
+    assert told.endswith(f"or go on as it is: parallel-orchestrator resume '{tmp_path}/my out'")
     assert owned.run.scenario.read_bytes() == before
-    _own(tmp_path / "out")  # and the lock is free again
+    _own(tmp_path / "my out")  # and the lock is free again
 
 
 def test_files_that_no_run_made_are_refused_and_not_touched(tmp_path: Path) -> None:
