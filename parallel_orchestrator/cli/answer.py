@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import io
 import os
 import re
 import signal
@@ -161,7 +162,10 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def _open_standard_streams() -> None:
-    """Fill in closed ones: a file of ours under such a number would be written into by whoever prints."""
+    """Fill in closed ones, and let what their encoding lacks be escaped.
+
+    A file of ours under such a number would be written into by whoever prints.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -170,6 +174,8 @@ def _open_standard_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole life of the process
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(_number: int, _frame: object) -> None:

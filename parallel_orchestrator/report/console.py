@@ -33,6 +33,7 @@ __all__ = ["Changes", "PlainView", "QuietView", "Row", "Snapshot", "View", "make
 
 HEARTBEAT_S = 10.0
 _TICK_S = 0.25
+_SIGNS = "✓…·━"
 _COLOURS = {Standing.DONE: "32", Standing.FAILED: "31", Standing.BLOCKED: "33"}
 """SGR codes."""
 
@@ -94,7 +95,18 @@ def plain_because(environment: Mapping[str, str]) -> str:
     if environment.get("NO_COLOR"):
         return "NO_COLOR is set"
     kind = environment.get("TERM", "dumb")
-    return f"TERM is {kind or 'empty'}" if kind in ("dumb", "unknown", "") else ""
+    if kind in ("dumb", "unknown", ""):
+        return f"TERM is {kind or 'empty'}"
+    return "" if holds_signs(sys.stderr.encoding) else f"its encoding is {sys.stderr.encoding}"
+
+
+def holds_signs(encoding: str) -> bool:
+    """Whether the signs of a live table have that encoding; escaped, each would be wider than its place."""
+    try:
+        _SIGNS.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Changes:

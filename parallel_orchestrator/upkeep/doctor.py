@@ -20,7 +20,7 @@ from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.report.console import plain_because
+from parallel_orchestrator.report.console import holds_signs, plain_because
 from parallel_orchestrator.store.plain import counted
 from parallel_orchestrator.trunk import git
 
@@ -156,9 +156,9 @@ def locks(folder: Path) -> Check:
 
 def terminal(environment: Mapping[str, str]) -> Check:
     """How a run will be shown."""
-    encoding = sys.stderr.encoding
-    if encoding.upper().replace("-", "") != "UTF8":
-        return Check("terminal", "note", f"its encoding is {encoding}", "export LC_ALL=C.UTF-8")
+    if not holds_signs(encoding := sys.stderr.encoding):
+        told = f"its encoding is {encoding}: one line for each change, signs that it lacks escaped"
+        return Check("terminal", "note", told, "export LC_ALL=C.UTF-8")
     if why := plain_because(environment):
         told, wanting = f"{why}: one line for each change", why.startswith("TERM")
         return Check("terminal", "note" if wanting else "ok", told, "export TERM=xterm-256color" if wanting else "")

@@ -16,8 +16,12 @@ LONG = "n" * 300
 """A name that no file can have."""
 
 
-def typed(*arguments: str, cwd: Path, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """A command line, run to its end. `before`: Python that is executed first."""
+def typed(
+    *arguments: str, cwd: Path, before: str = "", encoding: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """A command line, run to its end. `before`: Python that is executed first; `encoding`: of what it prints."""
+    if encoding:
+        variables["PYTHONIOENCODING"] = encoding
     code = f"import sys; sys.argv[0] = 'orchestrator.py'; import orchestrator as o\n{before}\no.main()"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC")}
     return subprocess.run(
@@ -25,7 +29,7 @@ def typed(*arguments: str, cwd: Path, before: str = "", **variables: str) -> sub
         cwd=cwd,
         env={**kept, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
-        text=True,
+        encoding=encoding or "utf-8",
         check=False,
     )
 
@@ -104,6 +108,34 @@ def test_a_name_that_no_file_can_have_is_a_mistake_in_what_was_typed(arguments: 
     assert "recorded" not in done.stderr
     assert document(typed(*arguments, "--json", cwd=tmp_path))["error"]["kind"] == "usage"
     assert [path.name for path in tmp_path.iterdir()] == ["two.yaml"]
+
+
+def test_what_an_encoding_lacks_is_escaped_and_stops_nothing(tmp_path: Path) -> None:
+    said = {}
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        options = ("--replay", "simple", "--speed", "1000", "--sandbox", "off", "--output-dir", encoding)
+        run = typed("run", "Create a hello world function", *options, cwd=tmp_path, encoding=encoding)
+        assert run.returncode == 0, run.stderr
+        logs = typed("logs", encoding, "task_1", cwd=tmp_path, encoding=encoding)
+        followed = typed("logs", encoding, "task_1", "--follow", cwd=tmp_path, encoding=encoding)
+        assert (logs.returncode, followed.returncode, logs.stderr, followed.stderr) == (0, 0, "", "")
+        assert logs.stdout == followed.stdout.removesuffix("\n")
+        (head,) = (line for line in logs.stdout.splitlines() if "task_1, attempt 1" in line)
+        (merged,) = (line for line in run.stderr.splitlines() if "[1/1]" in line)
+        said[encoding] = (head[:12], merged.partition(" task_1")[0])
+    assert said == {
+        "ascii": ("\\u2500\\u2500", "[1/1] \\u2713"),
+        "latin-1": ("\\u2500\\u2500", "[1/1] \\u2713"),
+        "utf-8": ("── task_1, a", "[1/1] ✓"),
+    }
+    helped = typed("batch", "--help", cwd=tmp_path, encoding="latin-1")
+    assert (helped.returncode, "NAME,NAME,\\u2026" in helped.stdout) == (0, True)
+    # A closed stream that was filled in has an encoding of its own.
+    nothing = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    closed = typed(
+        "logs", "ascii", "task_1", cwd=tmp_path, before="import os; os.close(1); sys.stdout = None", **nothing
+    )
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
 
 
 def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None:

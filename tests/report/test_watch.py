@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
 import sys
 import threading
@@ -18,7 +20,7 @@ from rich.console import Console
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.report import console
-from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, make_view
+from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, View, make_view
 from parallel_orchestrator.report.live import LiveView, table_of
 from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic, traffic_text
 from parallel_orchestrator.report.spending import Spending
@@ -165,6 +167,26 @@ def test_without_a_terminal_there_is_one_line_a_change(story: Story, capsys: pyt
 def test_what_is_said_keeps_its_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     PlainView().say("one\ntwo \x1b[31m\x9b2J")
     assert capsys.readouterr().err == "one\n  two \\x1b[31m\\x9b2J\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind"), [("utf-8", LiveView), ("ascii", PlainView), ("latin-1", PlainView), ("gb18030", LiveView)]
+)
+def test_a_terminal_that_lacks_the_signs_of_a_table_gets_lines(
+    encoding: str, kind: type[View], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with os.fdopen(theirs, "w", encoding=encoding, errors="backslashreplace") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        view = make_view()
+        assert type(view) is kind
+        if kind is PlainView:
+            view.say("planning …")
+            assert os.read(ours, 100) == b"planning \\u2026\r\n"
+        view.close()
+    os.close(ours)
 
 
 def test_a_quiet_view_shows_nothing(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
