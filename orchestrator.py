@@ -431,7 +431,7 @@ class Run:
         summary = summarize(state, final.as_json())
         pages = {
             "README.md": build_readme(state, read_documents(owned.run.root)),
-            "docs/execution_plan.json": owned.run.plan.read_text(),
+            "docs/execution_plan.json": owned.run.plan.read_text(encoding="utf-8"),
             "docs/execution_summary.json": summary_text(summary),
         }
         trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")

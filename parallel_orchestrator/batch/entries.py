@@ -193,7 +193,7 @@ class Remembered:
 def recall(batch: BatchDirectory) -> Remembered:
     """The inverse of `remember`. Raises UsageError where no batch is, DamagedState where the file is none any more."""
     try:
-        fields = json.loads(batch.config.read_text())
+        fields = json.loads(batch.config.read_bytes())
         options = {
             one["name"]: Options(
                 one["requirements"], None, None, one["replay"], one["settings"], one.get("variables", {})

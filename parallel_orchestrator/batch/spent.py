@@ -37,7 +37,7 @@ def of_run(run: RunDirectory) -> Spending:
 
 def _by_summary(run: RunDirectory) -> Spending:
     try:
-        summary = json.loads(run.summary.read_text())
+        summary = json.loads(run.summary.read_bytes())
         return Spending(
             usd=float(summary["cost_usd"]),
             recorded_usd=float(summary["recorded_cost_usd"]),

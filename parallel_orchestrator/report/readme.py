@@ -81,7 +81,7 @@ def _from_root(path: str, text: str) -> str:
 def read_documents(root: Path) -> dict[str, str]:
     """The Markdown files under docs/ of a project, by path; no link is followed."""
     pages = sorted(page for page in files_below(root / "docs") if page.suffix == ".md")
-    return {page.relative_to(root).as_posix(): page.read_text(errors="replace") for page in pages}
+    return {page.relative_to(root).as_posix(): page.read_text(encoding="utf-8", errors="replace") for page in pages}
 
 
 def build_readme(state: RunState, documents: Mapping[str, str]) -> str:

@@ -82,7 +82,7 @@ def incomplete_summary(run: RunDirectory, scenario: Scenario, plan: Plan) -> dic
 def last_summary(run: RunDirectory) -> dict[str, Any] | None:
     """The summary that a run has, else None."""
     try:
-        summary: dict[str, Any] = json.loads(run.summary.read_text())
+        summary: dict[str, Any] = json.loads(run.summary.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:

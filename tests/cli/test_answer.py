@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
+from parallel_orchestrator.batch.entries import remember
+from parallel_orchestrator.config.options import Options
+from parallel_orchestrator.store.paths import BatchDirectory
+
 ROOT = Path(__file__).resolve().parents[2]
 LONG = "n" * 300
 """A name that no file can have."""
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A locale in which a file that names no encoding is not UTF-8."""
 
 
 def typed(
@@ -131,11 +137,19 @@ def test_what_an_encoding_lacks_is_escaped_and_stops_nothing(tmp_path: Path) -> 
     helped = typed("batch", "--help", cwd=tmp_path, encoding="latin-1")
     assert (helped.returncode, "NAME,NAME,\\u2026" in helped.stdout) == (0, True)
     # A closed stream that was filled in has an encoding of its own.
-    nothing = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    closed = typed(
-        "logs", "ascii", "task_1", cwd=tmp_path, before="import os; os.close(1); sys.stdout = None", **nothing
-    )
+    closed = typed("logs", "ascii", "task_1", cwd=tmp_path, before="import os; os.close(1); sys.stdout = None", **ASCII)
     assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
+
+
+def test_files_are_read_as_utf_8_in_every_locale(tmp_path: Path) -> None:
+    remember(BatchDirectory(tmp_path), 1, None, {"größe": Options("Zähle", replay="gone.yaml")})
+    done = typed("resume", ".", cwd=tmp_path, **ASCII)
+    assert (done.returncode, "there is no recording 'gone.yaml'" in done.stderr) == (2, True), done.stderr
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# Größe")
+    show = "from pathlib import Path\nfrom parallel_orchestrator.report.readme import read_documents\n"
+    read = typed(cwd=tmp_path, before=f"{show}print(ascii(read_documents(Path('.')))); sys.exit()", **ASCII)
+    assert read.stdout == "{'docs/a.md': '# Gr\\xf6\\xdfe'}\n"
 
 
 def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None:
