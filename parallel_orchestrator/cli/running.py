@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,10 +145,11 @@ class Running:
     def batch(
         self,
         config: Annotated[Path, typer.Argument(help="A YAML file of scenarios.", metavar="FILE")],
+        more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="--only NAME")] = None,
         *,
         max_executors: p.MaxExecutors = None,
         only: Annotated[
-            list[str] | None, typer.Option(help="Only this scenario; may be repeated, or be NAME,NAME,…")
+            list[str] | None, typer.Option(help="Only these: NAME NAME …, or NAME,NAME,…; may be repeated.")
         ] = None,
         output_dir: Annotated[
             Path | None, typer.Option(help="The batch's folder, a run in it for each scenario. [outputs/<FILE's name>]")
@@ -173,7 +175,12 @@ class Running:
         from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.config.scenarios import find_config, load_batch
 
-        names = [name for words in only or [] for name in words.split(",") if name]
+        if more and not only:
+            raise UsageError(
+                f"a batch is of one file: what is {shlex.join(more)} after {config}? To build only some of its "
+                "scenarios, name them after --only"
+            )
+        names = [name for words in [*(only or []), *(more or [])] for name in words.split(",") if name]
         options = load_batch(find_config(str(config)), names)
         for one in options.values():
             one.settings |= _given(

@@ -242,6 +242,42 @@ def test_what_stops_a_run_is_followed_by_how_to_go_on(program: Program, director
         assert caught.value.__notes__ == [f"to go on: parallel-orchestrator resume {directory}{more}"]
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["FILE", "--only", "a", "c"], ["a", "c"]),
+        (["FILE", "--only", "c", "a", "--max-cost", "4", "b"], ["a", "b", "c"]),
+        (["--only", "c", "FILE", "a"], ["a", "c"]),
+        (["FILE", "--only", "a,b", "c"], ["a", "b", "c"]),
+        (["FILE", "--only", "a,", "c"], ["a", "c"]),
+        (["FILE", "--only", "a", "--only", "b"], ["a", "b"]),
+        (["FILE", "--only=b", "--", "c"], ["b", "c"]),
+        (["FILE"], ["a", "b", "c"]),
+    ],
+)
+def test_scenarios_of_a_batch_are_named_after_only(
+    words: list[str], names: list[str], program: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"scenarios: [{', '.join(f'{{name: {n}, requirements: Build {n}}}' for n in 'abc')}]")
+    with pytest.raises(OrchestratorError, match="it went"):
+        program.type("batch", *(str(file) if word == "FILE" else word for word in words))
+    assert list(program.batches[0].options) == names
+
+
+def test_words_that_are_no_names_of_scenarios_begin_no_batch(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("scenarios: [{name: a, requirements: Build a}]")
+    told = {
+        ("a", "b c"): rf"^a batch is of one file: what is a 'b c' after {file}\? To build .* name them after --only$",
+        ("--only", "a", "b", "c"): r"has no scenario b, c; it has a$",
+    }
+    for words, match in told.items():
+        with pytest.raises(UsageError, match=match):
+            program.type("batch", str(file), *words)
+    assert program.batches == []
+
+
 def test_a_batchs_options_go_before_its_file(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     names = ("a", "b", "c")
