@@ -91,8 +91,9 @@ def processes_watched() -> Iterator[set[str]]:
 
 def _look(process: Path, seen: set[str]) -> None:
     with contextlib.suppress(OSError):
+        environment = (process / "environ").read_bytes()  # first: between both it may become another program
         command = (process / "cmdline").read_bytes()
         if found_in(command):
             seen.add(f"command line {command!r}")
-        if CANARY.encode() in (process / "environ").read_bytes():
+        if CANARY.encode() in environment:
             seen.add(f"environment of {command.replace(bytes(1), b' ').decode(errors='replace')}")
