@@ -96,10 +96,6 @@ class Entry:
         return RunDirectory(batch.root / self.folder)
 
 
-_HASH = "[0-9a-f]" * 6
-"""What stands in such a folder's name, for a search."""
-
-
 def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
     """The scenario as the batch has it.
 
@@ -149,6 +145,10 @@ def _may_use(directory: Path, scenario: Scenario) -> bool:
     """Whether that directory is free, or holds this very run."""
     old = read_scenario(RunDirectory(directory))
     return old is None or identity_difference(old, scenario.model_dump()) is None
+
+
+_HASH = "[0-9a-f]" * 6
+"""What any `_identity_hash` looks like, for a search."""
 
 
 def _identity_hash(scenario: Scenario) -> str:

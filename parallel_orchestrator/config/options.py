@@ -86,8 +86,8 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
         credential = _credential(fields, environment, lend)
         if credential:
             redact.know(credential.value)  # under whatever name it came
-        own = is_anthropics(fields["endpoint"])
-        fields.setdefault("endpoint_profile", "anthropic" if own else "compatible")
+        profile = "anthropic" if is_anthropics(fields["endpoint"]) else "compatible"
+        fields.setdefault("endpoint_profile", profile)
     if fields.get("prices"):
         fields["prices"] = str(Path(fields["prices"]).absolute())  # a resume may be typed in another folder
     plan = None
