@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,3 +15,13 @@ def pit(tmp_path: Path) -> Iterator[Path]:
     """A temporary folder for what may be bottomless: left so, pytest itself would stop at it when it clears away."""
     yield tmp_path
     subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """The command line, run within a test, takes signals over: a process that is started later would ignore Ctrl-C."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
