@@ -73,7 +73,7 @@ def layered(layers: int, width: int) -> dict[str, Any]:
 
 
 def build_part(body: Body, turn: int | None = None) -> list[Block]:
-    """The next turn of building a part: module and test, document, test run, report. `turn` counts from 1."""
+    """The next turn of building a part: module and test, document, a try, report. `turn` counts from 1."""
     name = task_of(body)
     number = int(name.removeprefix("task_"))
     turn = turn or answers_before(body) + 1
@@ -90,8 +90,10 @@ def build_part(body: Body, turn: int | None = None) -> list[Block]:
         page = f"# Part {number}\n\nReturns {number}.\n"
         return [tool_use(f"toolu_{name}_3", EDITOR, **create, path=f"docs/part_{number}.md", file_text=page)]
     if turn == 3:
-        return [tool_use(f"toolu_{name}_4", "bash", command=f"python -m pytest -q tests/test_part_{number}.py")]
-    return [text(f"Part {number} returns {number}; its test passes.")]
+        # The test itself runs when it is handed in: hundreds of parts are built, and pytest takes ten times as long.
+        tried = f"PYTHONPATH=src python -c 'import part_{number}; print(part_{number}.value())'"
+        return [tool_use(f"toolu_{name}_4", "bash", command=tried)]
+    return [text(f"Part {number} returns {number}.")]
 
 
 def model(

@@ -8,8 +8,6 @@ no negative time. A failure prints the steps that lead to it.
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,30 +30,14 @@ from parallel_orchestrator.upkeep.queue import Begun, Landed, Rebuilt
 from tests.reliability.runs import flipped, lines
 from tests.store.test_queue_stateful import QueueMachine
 
-DAY = 86400.0
-
-
-class Clock:
-    """What the queue takes for `time`."""
-
-    def __init__(self) -> None:
-        self.wall, self.mono = 1e9, 5e6
-
-    def time(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono
-
 
 class Simulation(QueueMachine):
     """`begun` is kept by hand: the transcripts there would be, with their last record."""
 
+    timed = (queue_module, rebuilding)
+
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
-        for module in (queue_module, rebuilding):
-            setattr(module, "time", self.clock)  # noqa: B010 - it is no export
         self.ledger = Ledger(self.run.ledger)
         self.spent = 0.0
         self.turn = 0
@@ -74,11 +56,6 @@ class Simulation(QueueMachine):
     def _same(self, found: dict[str, Begun], record: dict[str, object]) -> bool:
         task = str(record["task"])
         return task in found and found[task].attempt == record["attempt"]
-
-    @rule(seconds=st.floats(0, 5000), jump=st.sampled_from([0.0, 0.0, DAY, -DAY]))
-    def time_passes(self, seconds: float, jump: float) -> None:
-        self.clock.mono += seconds
-        self.clock.wall += seconds + jump
 
     @rule(up=st.floats(0, 1e7))
     def boot(self, up: float) -> None:
@@ -179,12 +156,8 @@ class Simulation(QueueMachine):
 
     def teardown(self) -> None:
         """Whatever happened, the rest can be done."""
-        try:
-            self.ledger.close()
-            super().teardown()
-        finally:
-            for module in (queue_module, rebuilding):
-                setattr(module, "time", time)  # noqa: B010
+        self.ledger.close()
+        super().teardown()
 
 
 class LongSimulation(Simulation):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,7 @@ from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.store import queue as queue_module
 from parallel_orchestrator.store.journal import encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue import TaskQueue
@@ -21,13 +24,33 @@ from parallel_orchestrator.store.replica import MAX_DEATHS, Claim, Replica
 from tests.records.test_graph import graphs
 
 executors = st.integers(1, 3)
+DAY = 86400.0
+
+
+class Clock:
+    """What modules take for `time`: which task is claimed next depends on how long others took."""
+
+    def __init__(self) -> None:
+        self.wall, self.mono = 1e9, 5e6
+
+    def time(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.mono
 
 
 class QueueMachine(RuleBasedStateMachine):
     """Executors 1 to 3 with a handle each. `held` and `merged` are kept by hand, apart from the queue's own fold."""
 
+    timed: tuple[ModuleType, ...] = (queue_module,)
+    """The modules whose `time` is the clock."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.clock = Clock()
+        for module in self.timed:
+            setattr(module, "time", self.clock)  # noqa: B010 - it is no export
         self.folder = tempfile.TemporaryDirectory()
         self.run = RunDirectory(Path(self.folder.name))
         self.handles: dict[int, TaskQueue] = {}
@@ -52,6 +75,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(self.graph.nodes[claim.task].dependencies) <= set(self.merged)
         self.held[executor] = claim
         self.torn = False
+
+    @rule(seconds=st.floats(0, 5000), jump=st.sampled_from([0.0, 0.0, DAY, -DAY]))
+    def time_passes(self, seconds: float, jump: float) -> None:
+        """Wall clocks jump, the monotonic one does not."""
+        self.clock.mono += seconds
+        self.clock.wall += seconds + jump
 
     @rule(executor=executors)
     def claim(self, executor: int) -> None:
@@ -176,15 +205,22 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened, the rest can be done: no task is lost."""
-        if self.handles:
-            for executor, claim in self.held.items():
-                self.handles[executor].finish(claim, Outcome(TaskState.MERGED))
-            while claim_ := self.watcher.claim(1).claim:
-                self.watcher.finish(claim_, Outcome(TaskState.MERGED))
-            assert self.watcher.refresh().unsettled == 0
-            for handle in [*self.handles.values(), self.watcher]:
-                handle.close()
-        self.folder.cleanup()
+        try:
+            if self.handles:
+                self._finish_all()
+        finally:
+            self.folder.cleanup()
+            for module in self.timed:
+                setattr(module, "time", time)  # noqa: B010
+
+    def _finish_all(self) -> None:
+        for executor, claim in self.held.items():
+            self.handles[executor].finish(claim, Outcome(TaskState.MERGED))
+        while claim_ := self.watcher.claim(1).claim:
+            self.watcher.finish(claim_, Outcome(TaskState.MERGED))
+        assert self.watcher.refresh().unsettled == 0
+        for handle in [*self.handles.values(), self.watcher]:
+            handle.close()
 
 
 TestQueueMachine = QueueMachine.TestCase
