@@ -189,9 +189,9 @@ class Supervisor:
                 self._mourn(slot, code)
 
     def _mourn(self, slot: Slot, code: int) -> None:
-        """Take back what a dead worker held and fill its slot again."""
+        """Take back what a dead worker held and fill its slot again. One that has done its share holds nothing."""
         why = f"executor {slot.number} (pid {slot.process.pid}) {how_it_died(code)}"
-        log.warning("%s; starting another", why)
+        log.log(logging.WARNING if code else logging.INFO, "%s; starting another", why)
         barren = slot.barren_deaths + 1 if self.board.moves == slot.moves_at_start else 0
         if barren >= MAX_BARREN_DEATHS:
             raise OrchestratorError(f"{why}, the {barren}th time without claiming a task; see {self._source.log}")

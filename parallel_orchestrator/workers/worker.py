@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 IDLE_LOOK_S = 1.0
 """An idle worker looks at the queue this often even when no wake-up arrives: wake-ups are only hints."""
 
+MAX_TASKS_PER_PROCESS = 100
+"""After so many a worker ends, and another takes its place: it shares the fork server's memory, of which this one has
+come to have more and more pages for itself."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -109,10 +113,11 @@ class Worker:
         self._work = work
         self._pipes = pipes
         self._next: Hold | None = None
+        self._tasks_left = MAX_TASKS_PER_PROCESS
 
     def run(self) -> None:
-        """Work until every task is settled or the run is to stop."""
-        while not self.stopping():
+        """Work until every task is settled, the run is to stop, or this process has done its share."""
+        while self._tasks_left and not self.stopping():
             if self._next is None:
                 self._next = self.board.claim(self.executor)
             if self._next is not None:
@@ -129,6 +134,7 @@ class Worker:
     def step(self, hold: Hold) -> None:
         """Do the claimed task and record how it ended."""
         self._next = None
+        self._tasks_left -= 1
         job = Job(self, hold)
         try:
             job.report("starting")
@@ -155,7 +161,7 @@ class Worker:
 
     def finish(self, hold: Hold, outcome: Outcome) -> None:
         """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
-        next_for = None if self.stopping() else self.executor
+        next_for = self.executor if self._tasks_left and not self.stopping() else None
         self._next, ready = self.board.finish(hold, outcome, next_for)
         log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
         self._wake(ready or not self.board.look())
