@@ -1,6 +1,6 @@
 """The way through, over the live path: real command line, real SDK, real gateway, a fake API server.
 
-Most of it is thorough: `tests/reliability` kills the same program at more places, with a smaller project, in every run.
+It is thorough: `tests/reliability` kills the same program at more places, with a smaller project, in every run.
 """
 
 from __future__ import annotations
@@ -134,27 +134,6 @@ def _is_doing(what: str, directory: Path, api: FakeApi) -> bool:
         return api.in_work > 0 and len(api.requests) > 2
     last = [read_all(path)[-1:] for path in directory.glob("executor_*/task_*.jsonl")]
     return any(records and records[0]["kind"] == "tree" for records in last)
-
-
-def test_interrupts_do_not_count_as_deaths(tmp_path: Path) -> None:
-    directory = tmp_path / "out"
-    with _api(tasks=4, latency_s=0.2) as api:
-        for command in ([REQUIREMENT, "--output-dir"], ["resume"], ["resume"]):
-            asked = len(api.requests)
-            with harness.started(*command, str(directory), url=api.url) as process:
-                harness.wait_until(partial(_asked_more, api, asked + 2))
-                os.kill(process.pid, signal.SIGINT)
-                output, _ = process.communicate(timeout=60)
-            assert process.returncode == 130, output
-            assert "resume" in output
-        harness.run("resume", str(directory), api=api)
-        assert api.answered_twice() == []
-    _assert_done(directory, 4)
-    assert sum(task["deaths"] for task in harness.summary(directory)["tasks"]) == 0
-
-
-def _asked_more(api: FakeApi, count: int) -> bool:
-    return len(api.requests) >= count
 
 
 @pytest.mark.thorough

@@ -65,6 +65,8 @@ def test_a_cap_holds_over_kills_and_resumes_and_a_higher_one_goes_on(tmp_path: P
         assert price * spent <= cap + (EXECUTORS + summary["open_calls"]) * price
         assert price * (spent - 1 - summary["open_calls"]) <= summary["cost_usd"]  # the plan costs less
         assert cap <= summary["cost_usd"] + summary["uncertain_cost_usd"]
+        assert (summary["status"], summary["failed"], summary["blocked"]) == ("incomplete", 0, 0)
+        assert harness.recount(directory) == []
         # As it stands, it buys nothing more.
         again = harness.run("resume", str(directory), api=api, code=4)
         assert "raise --max-cost" in again
@@ -72,6 +74,7 @@ def test_a_cap_holds_over_kills_and_resumes_and_a_higher_one_goes_on(tmp_path: P
         assert "failed" not in {move["state"] for move in harness.moves(directory)}
         done = harness.run("resume", str(directory), "--max-cost", "1000", api=api)
         assert WARNED not in done
+        assert f"max_cost_usd: {cap} -> 1000.0" in done
         # Only what was in flight at a kill can have been answered to nobody.
         assert len(api.answered_twice()) <= harness.summary(directory)["open_calls"] <= 2 * EXECUTORS
     found = harness.summary(directory)

@@ -39,9 +39,11 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace i
 @pytest.mark.parametrize("role", ROLES)
 def test_one_process_killed_at_a_syscall_and_at_random_instants(role: str, sound: Sound) -> None:
     golden = undisturbed(role)
-    at_syscall = sweep([golden.points[SEED * 37 % len(golden.points)]])
-    at_random = random_kills(SEED, 2, golden, role, shortest=2, longest=2)
-    account = campaign(f"{role} killed at a syscall, and twice at random", at_syscall + at_random, golden)
+    (at_syscall,) = sweep([golden.points[SEED * 37 % len(golden.points)]])
+    (at_random,) = random_kills(SEED, 2, golden, role, shortest=2, longest=2)
+    # One chain is one run less to finish, but three deaths of its executors would fail a task.
+    plans = [at_syscall, at_random] if role == WORKER else [at_syscall + at_random]
+    account = campaign(f"{role} killed at a syscall, and twice at random", plans, golden)
     sound(account)
     assert account.kills > 0
     _assert_nothing_bought_again(account, role)
@@ -56,7 +58,7 @@ def test_everything_killed_at_24_random_instants(sound: Sound) -> None:
 def test_a_writer_that_rewrites_in_place_does_not_stand_the_same_sweep() -> None:
     golden = undisturbed(ORCHESTRATOR, IN_PLACE)
     writes = [point for point in golden.points if point.kind == "write"]
-    account = campaign("in place, killed at writes", sweep(writes[:2]), golden, variables=IN_PLACE)
+    account = campaign("in place, killed at writes", sweep(writes[:1]), golden, variables=IN_PLACE)
     assert account.kills
     assert account.faults
 
