@@ -37,6 +37,7 @@ def test_a_damaged_run_stops_its_own_scenario_alone(finished: bool, tmp_path: Pa
         assert harness.fingerprint(folder / "b") == before
 
 
+@pytest.mark.thorough
 def test_a_damaged_run_of_an_earlier_text_keeps_nobody_from_the_present_one(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", TWO), tmp_path / "out"
     command = ("batch", str(config), "--output-dir", str(folder), "--only", "b")

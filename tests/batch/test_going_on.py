@@ -6,11 +6,14 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Block, Body, text
 
 
+@pytest.mark.thorough
 def test_an_edited_scenario_that_is_gone_on_with_does_not_run_anew(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", {"b": "Project b: 1 layers of 1"}), tmp_path / "out"
     command = ("batch", str(config), "--output-dir", str(folder))
