@@ -35,7 +35,7 @@ attacks: setup ## play every attack, the long ones too, then remove each guard: 
 
 faults: setup ## inject every fault, the long ones too: kills, full disks, damaged files
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability tests/batch
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "thorough and not alone" tests/end_to_end tests/claude_code
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "thorough and not alone" tests/end_to_end tests/claude_code tests/test_demo.py
 	$(BIN)/python -m pytest -m alone
 
 .venv-bench/.ready: pyproject.toml

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import demo
 from tests.end_to_end import harness
 
@@ -82,6 +84,7 @@ def test_a_requirement_of_ones_own_needs_a_model_and_says_so_before_it_asks(tmp_
     assert "What shall be built?\n" not in shown.partition("5  compare")[2]
 
 
+@pytest.mark.thorough
 def test_a_demonstration_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, str(harness.ROOT / "demo.py"), "--scenario", "simple", "--speed", "1"]
     directory = tmp_path / "outputs" / "demo-simple"

@@ -115,6 +115,7 @@ def test_a_cap_over_all_scenarios_stops_them_together_and_can_be_raised(tmp_path
         assert api.answered_twice() == []
 
 
+@pytest.mark.thorough
 def test_the_cap_counts_what_every_run_of_the_folder_has_spent(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     command = ("batch", str(config), "--output-dir", str(folder), "--only")
@@ -155,6 +156,7 @@ def test_an_interrupted_batch_says_how_far_it_is(tmp_path: Path) -> None:
     assert f"resume {folder}" in output
 
 
+@pytest.mark.thorough
 def test_a_session_of_some_leaves_the_others_in_the_batch(tmp_path: Path) -> None:
     def build(body: Body) -> list[Block]:
         return [text("Done, all tests pass.")] if "Project lazy" in json.dumps(body) else scripted.build_part(body)
@@ -252,6 +254,7 @@ def test_a_cap_over_models_without_a_price_is_refused_before_anything_begins(tmp
         assert api.requests == []
 
 
+@pytest.mark.thorough
 def test_a_batch_is_planned_before_it_is_built_and_one_that_cannot_be_stops_no_other(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     config.write_text(config.read_text() + "  - {name: poor, requirements: P, limits: {cost: 0.0000001}}\n")

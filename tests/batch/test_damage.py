@@ -19,7 +19,7 @@ def _scenarios(folder: Path) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in json.loads((folder / "batch_summary.json").read_text())["scenarios"]}
 
 
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("finished", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_damaged_run_stops_its_own_scenario_alone(finished: bool, tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", TWO), tmp_path / "out"
     command = ("batch", str(config), "--output-dir", str(folder))

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from parallel_orchestrator.store.journal import read_all
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
@@ -81,6 +83,7 @@ def test_what_a_call_of_unknown_end_may_have_cost_is_in_the_total(tmp_path: Path
     assert f", up to ${uncertain:.2f} more for calls of unknown end or price; this session" in told
 
 
+@pytest.mark.thorough
 def test_a_scenario_at_its_cap_is_closed_beside_last_tests_that_take_long(tmp_path: Path) -> None:
     def script(body: Body) -> Answer | list[Block]:
         late = scenarios.of_scenario(body) == "poor/plan"  # so that a is begun first
