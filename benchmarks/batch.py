@@ -39,6 +39,7 @@ SPEED = 2.5
 SHAPES = [(1, 8), (1, 6), (2, 4), (3, 2), (4, 1), (1, 10), (2, 3), (2, 5), (1, 4), (3, 3)]
 """Layers and tasks in each: what `spread` builds, each twice."""
 
+FORK_SERVER = b"multiprocessing.forkserver"
 REAPER = b"reaper.py"
 """What starts each command of an agent's in its sandbox."""
 _MARKS = (100, 200, 500, 1000)
@@ -203,7 +204,7 @@ class _Watch:
 
 def _ours(root: int) -> list[int]:
     """The process and all that descend from it, without what runs agents' commands and tests."""
-    parents: dict[int, int] = {}
+    processes: dict[int, tuple[int, bytes]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -212,11 +213,24 @@ def _ours(root: int) -> list[int]:
             except OSError:
                 continue
             if head.partition("(")[2].startswith("python") and REAPER not in command:
-                parents[int(entry.name)] = int(rest.split()[1])
+                processes[int(entry.name)] = int(rest.split()[1]), command
     found = [root]
     for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
+        found += [
+            child for child, (parent, _) in processes.items() if parent == pid and not _starting(child, processes)
+        ]
     return found
+
+
+def _starting(pid: int, processes: dict[int, tuple[int, bytes]]) -> bool:
+    """Whether it is about to become another program: until then it has its parent's memory, not one of its own.
+
+    What the fork server forks has its command line, too, and stays what it is.
+    """
+    parent, command = processes[pid]
+    before, its_command = processes.get(parent, (0, b""))
+    is_server = processes.get(before, (0, b""))[1] != its_command
+    return command == its_command and not (is_server and FORK_SERVER in command)
 
 
 def _memory_mb(pid: int) -> float:
