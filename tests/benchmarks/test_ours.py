@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import processes, queue, scheduling
+from benchmarks import processes, queue, queue_parts, scheduling
 from benchmarks.__main__ import benchmarks
 from benchmarks.contestants import NotMeasured
 from benchmarks.rounds import interleaved, markdown
@@ -91,3 +91,11 @@ def test_every_benchmark_is_found_and_has_its_parts() -> None:
 
 def test_a_table_is_markdown() -> None:
     assert markdown(["", "M=2"], [["ours", "1"]]) == "|  | M=2 |\n| --- | ---: |\n| ours | 1 |"
+
+
+def test_the_parts_of_a_pair_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(queue_parts, "TASKS", 50)
+    queue_parts.main()
+    *parts, whole = capsys.readouterr().out.splitlines()[2:]
+    assert len(parts) == 12
+    assert whole.startswith("| an own pair | 1 | ")

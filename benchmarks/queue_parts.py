@@ -1,0 +1,98 @@
+"""What one pair of claim and completion spends its processor time on, part by part.
+
+    python -m benchmarks.queue_parts
+
+One process, not synced, 10,000 tasks. Each part is the queue's own function, timed by itself in a loop; the rest is
+what the pair as a whole takes beyond them. Processor time, so that a busy machine changes little.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.outcome import Outcome
+from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.files import write_all
+from parallel_orchestrator.store.journal import Journal, decode, encode, read_all
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.replica import Replica
+
+TASKS = 10_000
+REPEAT = 20_000
+Part = tuple[str, int, Callable[[], object]]
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    graph = TaskGraph(TaskNode(f"task_{number}", (), 1.0) for number in range(1, TASKS + 1))
+    with tempfile.TemporaryDirectory(prefix="queue-parts-") as folder:
+        run = RunDirectory(Path(folder))
+        whole = _pair_us(run, graph)
+        parts = [(name, times, times * _us(call)) for name, times, call in _parts(run, graph)]
+    own = [us for name, _, us in parts if not name.startswith("another's")]
+    print("| part | times in a pair | processor µs |\n| --- | ---: | ---: |")
+    for name, times, us in [
+        *parts,
+        ("the rest: calls between these, objects, caches that are colder", 1, whole - sum(own)),
+        ("an own pair", 1, whole),
+    ]:
+        print(f"| {name} | {times} | {us:.1f} |")
+
+
+def _pair_us(run: RunDirectory, graph: TaskGraph) -> float:
+    """Processor µs of a pair in a queue that nobody else uses."""
+    queue = TaskQueue(run, graph)
+    queue._journal.sync = lambda: None  # type: ignore[method-assign]  # not synced, as in `queue`
+    claim, began = queue.claim(1).claim, time.process_time()
+    while claim:
+        claim = queue.finish(claim, Outcome(TaskState.MERGED), next_for=1).claim
+    queue.close()
+    return (time.process_time() - began) / TASKS * 1e6
+
+
+def _parts(run: RunDirectory, graph: TaskGraph) -> Iterator[Part]:
+    records = read_all(run.queue)
+    bodies = [{key: value for key, value in record.items() if key not in ("seq", "sum")} for record in records]
+    lines = run.queue.read_bytes().split(b"\n")
+    lock = os.open(run.queue_lock, os.O_RDWR)
+    journal, replica, picked = Journal(run.queue), Replica(graph), Replica(graph)
+    journal.read_new()
+    scratch = os.open(run.root / "scratch", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    numbers, told, taken = iter(range(10**9)), iter(records * 2), iter(lines * 2)
+    yield "taking and leaving the lock", 1, lambda: _take_and_leave(lock)
+    yield "looking for news, none there", 2, journal.read_new
+    yield "choosing a task", 1, picked.pick
+    yield "looking at the clocks", 2, lambda: (round(time.time(), 3), round(time.monotonic(), 6))
+    yield "looking whether a tail is torn", 2, lambda: os.fstat(scratch)
+    yield "looking for secrets", 2, lambda: redact.known(bodies[1])
+    yield "making the line, checksum in it", 2, lambda: encode(next(numbers), bodies[1])
+    yield "appending it", 2, lambda: write_all(scratch, lines[1])
+    yield "taking the move in", 2, lambda: replica.apply(next(told))
+    yield "another's line, read and checked", 2, lambda: decode(next(taken))
+    again, heard = Replica(graph), iter(records)
+    yield "another's move, taken in", 2, lambda: again.apply(next(heard))
+
+
+def _take_and_leave(lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _us(call: Callable[[], object]) -> float:
+    repeat = min(REPEAT, 2 * TASKS - 2)
+    began = time.process_time()
+    for _ in range(repeat):
+        call()
+    return (time.process_time() - began) / repeat * 1e6
+
+
+if __name__ == "__main__":
+    main()
