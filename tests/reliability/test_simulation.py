@@ -156,8 +156,10 @@ class Simulation(QueueMachine):
 
     def teardown(self) -> None:
         """Whatever happened, the rest can be done."""
-        self.ledger.close()
-        super().teardown()
+        try:
+            self.ledger.close()
+        finally:
+            super().teardown()
 
 
 class LongSimulation(Simulation):
