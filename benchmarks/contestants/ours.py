@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.store.board import Alone, Member
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.queue import TaskQueue
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 
@@ -40,11 +42,13 @@ def supervise(folder: Path, graph: TaskGraph, executors: int, seconds: dict[str,
     sleeping = Sleeping(seconds, folder, min(executors, len(graph.nodes)))
     force = Workforce(executors, WorkSource(sleeper, sleeping), WITH_WORKS, lock)
     run = RunDirectory(folder)
+    with closing(TaskQueue(run, graph)) as queue:
+        queue.start_session(executors)
     begun = time.monotonic()
     Supervisor(Alone(Member(run, graph, Surroundings("off"))), force, lambda _: None).supervise()
     ended = time.monotonic()
     os.close(lock)
-    records = read_all(run.queue)
+    records = [record for record in read_all(run.queue) if "task" in record]
     if sum(record["state"] == TaskState.MERGED.value for record in records) != len(graph.nodes):
         raise SystemExit("not every task was merged")
     first, last = records[0]["mono"], records[-1]["mono"]

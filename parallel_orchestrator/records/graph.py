@@ -65,8 +65,24 @@ class TaskGraph:
         longest: dict[str, float] = {}
         for task in reversed(self.order):
             own = weights[task] if weights else self.nodes[task].weight
-            longest[task] = own + max((longest[s] for s in self.successors[task]), default=0.0)
+            after = self.successors[task]
+            longest[task] = own + max([longest[s] for s in after]) if after else own
         return longest
+
+    def places(self, remaining: Mapping[str, float]) -> dict[str, int]:
+        """Each task's place in the order of preference: the longest path first, then the plan's priority and order."""
+        first = sorted(self.nodes, key=lambda task: (-remaining[task], self.nodes[task].priority))
+        return {task: place for place, task in enumerate(first)}
+
+    @cached_property
+    def planned(self) -> dict[str, float]:
+        """`remaining` by the plan's own weights. A graph that goes to another process takes it along, as the next."""
+        return self.remaining()
+
+    @cached_property
+    def planned_places(self) -> dict[str, int]:
+        """`places` by the plan's own weights."""
+        return self.places(self.planned)
 
     def critical_path(self, weights: Mapping[str, float] | None = None) -> list[str]:
         """The tasks of a longest path, first to last."""

@@ -18,7 +18,6 @@ Writers of one journal must exclude each other (queue.lock, or being its only wr
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import zlib
@@ -35,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SUM = b',"sum":"%08x"}'
 _SUM_LENGTH = len(_SUM % 0)
 _CHUNK = 65536
@@ -44,7 +42,7 @@ _CHUNK = 65536
 
 def encode(seq: int, fields: Record) -> bytes:
     """One record as its line, newline included."""
-    body = escape_json(_to_json({"seq": seq, **fields})[:-1]).encode()
+    body = escape_json(quick_json.text({"seq": seq, **fields})[:-1]).encode()
     return body + _SUM % zlib.crc32(body) + b"\n"
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_exactly = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def loads(data: bytes | str) -> Any:
@@ -29,6 +30,18 @@ def strict(data: bytes | str) -> Any:
         return _decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None
+
+
+def text(value: Any) -> str:
+    """Compact JSON in which lone surrogates, NaN and infinity are kept as `json.dumps` writes them.
+
+    Raises RecursionError.
+    """
+    try:
+        told = _encode(value)
+    except UnicodeEncodeError:
+        return _exactly(value)
+    return _exactly(value) if b"null" in told else told.decode()  # NaN and infinity are null by now
 
 
 def dumps(value: Any) -> bytes:

@@ -65,6 +65,8 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     return tuple(map(re.compile, _PATTERNS))
 
 
+_LIKE_A_KEY = re.compile(r"[A-Za-z0-9+/_-]{20}|PRIVATE KEY")
+"""Somewhere in whatever a pattern finds, in base64 as well: most lines have nothing of the kind."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n=")
 
@@ -116,6 +118,8 @@ def known_secrets() -> tuple[str, ...]:
 
 
 def _without_patterns(text: str) -> str:
+    if not _LIKE_A_KEY.search(text):
+        return text
     # Base64 first: a key that stands right before it would take its first line along, and hide what the rest is.
     text = _ENCODED.sub(_if_clean, text)
     for pattern in _patterns():

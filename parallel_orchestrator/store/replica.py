@@ -6,10 +6,11 @@ Holds ids, edges and states, never texts. No I/O and no clock: times come with t
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
@@ -29,8 +30,7 @@ _LITTLE = 1.1
 """A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One executor's hold on a task. `number` only grows and is the fencing token."""
 
     task: str
@@ -45,6 +45,9 @@ class Claim:
 class TaskStatus:
     """Where one task stands."""
 
+    weight: float
+    dependents: list[str]
+    """Direct ones. These two are the graph's, at hand: `apply` looks a task up once."""
     state: TaskState = QUEUED
     attempt: int = 1
     folder: int = 0
@@ -75,20 +78,23 @@ class Replica:
 
     def __init__(self, graph: TaskGraph) -> None:
         self.graph = graph
-        self.tasks = {task: TaskStatus(waiting_for=len(node.dependencies)) for task, node in graph.nodes.items()}
+        self.tasks = {
+            task: TaskStatus(node.weight, graph.successors[task], waiting_for=len(node.dependencies))
+            for task, node in graph.nodes.items()
+        }
         self.sessions: list[Session] = []
         self.unsettled = len(self.tasks)
         self.held = 0
         """Tasks that are claimed now."""
         self._last_mono = 0.0
-        self._order = {task: place for place, task in enumerate(graph.nodes)}
         self._observed: dict[float, tuple[int, float]] = {}
         """Of each weight: how many of its tasks were merged, and their seconds together."""
         self._merged = 0
         self._rank_is_old = False
-        self._ranked_by = {node.weight: node.weight for node in graph.nodes.values()}
+        self._weights = Counter(node.weight for node in graph.nodes.values())
+        self._ranked_by = {weight: weight for weight in self._weights}
         """What the present ranking takes tasks of each weight to last."""
-        self._planned = self._remaining = graph.remaining()
+        self._places = graph.planned_places
         self._ready = [self._entry(task) for task, status in self.tasks.items() if not status.waiting_for]
         heapq.heapify(self._ready)
 
@@ -132,7 +138,7 @@ class Replica:
         status.claim = None
         status.deaths += record.get("died", False)
         if status.state is MERGED:
-            return self._release_dependents(task, status.busy)
+            return self._release_dependents(status)
         if status.state is QUEUED and record["attempt"] != status.attempt:
             status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
             status.repairing = False
@@ -142,13 +148,12 @@ class Replica:
             return 1
         return 0
 
-    def _release_dependents(self, task: str, seconds: float) -> int:
-        weight = self.graph.nodes[task].weight
-        count, total = self._observed.get(weight, (0, 0.0))
-        self._observed[weight] = (count + 1, total + seconds)
+    def _release_dependents(self, merged: TaskStatus) -> int:
+        count, total = self._observed.get(merged.weight, (0, 0.0))
+        self._observed[merged.weight] = (count + 1, total + merged.busy)
         self._merged += 1
         ready = 0
-        for successor in self.graph.successors[task]:
+        for successor in merged.dependents:
             status = self.tasks[successor]
             status.waiting_for -= 1
             if not status.waiting_for and status.state is QUEUED:
@@ -171,26 +176,27 @@ class Replica:
         means = {weight: seconds / count for weight, (count, seconds) in self._observed.items()}
         return {weight: means.get(weight, weight * per_weight) for weight in self._ranked_by}
 
-    def _rank_anew(self) -> None:
+    def rank(self) -> None:
         """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed."""
+        if not self._rank_is_old:
+            return
         self._rank_is_old = False
         by_weight = self._expected_by_weight()
-        changes = [seconds / (self._ranked_by[weight] or 1.0) for weight, seconds in by_weight.items()]
-        if max(changes) <= min(changes) * _LITTLE:
+        left = [weight for weight, tasks in self._weights.items() if self._observed.get(weight, (0, 0.0))[0] < tasks]
+        changes = [by_weight[weight] / (self._ranked_by[weight] or 1.0) for weight in left]
+        if not changes or max(changes) <= min(changes) * _LITTLE:
             return
         self._ranked_by = by_weight
-        self._remaining = self.graph.remaining(self.expected())
+        self._places = self.graph.places(self.graph.remaining(self.expected()))
         self._ready = [self._entry(task) for *_, task in self._ready if self._is_ready(task)]
         heapq.heapify(self._ready)
 
     def _push(self, task: str) -> None:
         heapq.heappush(self._ready, self._entry(task))
 
-    def _entry(self, task: str) -> tuple[bool, float, int, int, str]:
-        # Repairs first: their work is nearly done and others may wait for it. Then the longest remaining
-        # path, the plan's priority, the plan's order.
-        node = self.graph.nodes[task]
-        return (not self.tasks[task].repairing, -self._remaining[task], node.priority, self._order[task], task)
+    def _entry(self, task: str) -> tuple[bool, int, str]:
+        # Repairs first: their work is nearly done and others may wait for it.
+        return (not self.tasks[task].repairing, self._places[task], task)
 
     def _is_ready(self, task: str) -> bool:
         status = self.tasks[task]
@@ -198,8 +204,7 @@ class Replica:
 
     def pick(self) -> str | None:
         """The ready task to claim next, or None. Asking does not take it."""
-        if self._rank_is_old:
-            self._rank_anew()
+        self.rank()
         while self._ready:
             task = self._ready[0][-1]
             if self._is_ready(task):
@@ -213,7 +218,7 @@ class Replica:
         By the plan's own weights, so that the tasks of different runs can be compared.
         """
         task = self.pick()
-        return None if task is None else (not self.tasks[task].repairing, -self._planned[task])
+        return None if task is None else (not self.tasks[task].repairing, -self.graph.planned[task])
 
     def dependents(self, task: str) -> Iterator[str]:
         """Every task that depends on `task`, direct or not, once each."""

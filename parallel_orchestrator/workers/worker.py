@@ -163,8 +163,8 @@ class Worker:
         """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
         next_for = self.executor if self._tasks_left and not self.stopping() else None
         self._next, ready = self.board.finish(hold, outcome, next_for)
+        self._wake(ready or (self._next is None and not self.board.look()))
         log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
-        self._wake(ready or not self.board.look())
 
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
         """Tell the supervisor."""

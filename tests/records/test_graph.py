@@ -39,6 +39,12 @@ def test_the_critical_path_goes_first_to_last() -> None:
     assert g.critical_path({"a": 1, "b": 1, "c": 9, "d": 1, "e": 5}) == ["a", "c", "e"]
 
 
+def test_the_longest_path_comes_first_then_priority_then_the_order_of_the_plan() -> None:
+    g = graph("a", "b!0", "c*2", "d<a", "e")
+    assert list(g.places(g.planned)) == ["a", "c", "b", "d", "e"]
+    assert g.places({**g.planned, "e": 9.0}) == {"e": 0, "a": 1, "c": 2, "b": 3, "d": 4}
+
+
 @pytest.mark.parametrize(
     ("edges", "width"),
     [(("a", "b<a", "c<b"), 1), (("a", "b", "c"), 3), (("a", "b<a", "c<a", "d<b,c"), 2), (("a", "b", "c<a", "d<a"), 3)],

@@ -35,6 +35,19 @@ def test_what_it_writes_is_read_as_the_same(value: Any) -> None:
         assert json.loads(told) == _finite(value)
 
 
+@given(values)
+def test_what_it_writes_as_text_is_read_as_the_same(value: Any) -> None:
+    told = quick_json.text(value)
+    assert json.loads(told) == value
+    assert "\n" not in told
+
+
+def test_texts_keep_what_is_no_number() -> None:
+    told = json.loads(quick_json.text({"a": [math.nan], "b": -math.inf, "c": None}))
+    assert math.isnan(told["a"][0])
+    assert (told["b"], told["c"]) == (-math.inf, None)
+
+
 @pytest.mark.parametrize("told", ["", "{", "[1,]", "{'a': 1}", '"\t"', "1 2", "\ufeff1", b"\xff", b'"\xff"'])
 def test_what_is_no_json_is_a_value_error(told: bytes | str) -> None:
     for loads in (json.loads, quick_json.loads):
