@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue import TaskQueue
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
-from parallel_orchestrator.workers.worker import WorkSource
+from parallel_orchestrator.workers.worker import Work, WorkSource
 
 WITH_WORKS = (*PRELOAD, "benchmarks.work")
 """What the fork server imports: all that it does for real executors, and the works of benchmarks."""
@@ -36,11 +37,17 @@ def warm_up(folder: Path) -> None:
     supervise(place, TaskGraph([TaskNode("task_1", (), 1.0)]), 1, {"task_1": 0.0})
 
 
-def supervise(folder: Path, graph: TaskGraph, executors: int, seconds: dict[str, float]) -> dict[str, float]:
+def supervise(
+    folder: Path,
+    graph: TaskGraph,
+    executors: int,
+    seconds: dict[str, float],
+    work: Callable[[Sleeping], Work] = sleeper,
+) -> dict[str, float]:
     """Have the plan done; seconds until the first claim, from there to the last merge, and all in all."""
     lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
     sleeping = Sleeping(seconds, folder, min(executors, len(graph.nodes)))
-    force = Workforce(executors, WorkSource(sleeper, sleeping), WITH_WORKS, lock)
+    force = Workforce(executors, WorkSource(work, sleeping), WITH_WORKS, lock)
     run = RunDirectory(folder)
     with closing(TaskQueue(run, graph)) as queue:
         queue.start_session(executors)

@@ -181,10 +181,12 @@ class Replica:
         if not self._rank_is_old:
             return
         self._rank_is_old = False
+        left = {weight for weight, tasks in self._weights.items() if self._observed.get(weight, (0, 0.0))[0] < tasks}
+        if left.isdisjoint(self._observed):  # all that is left is expected in the proportions of the plan
+            return
         by_weight = self._expected_by_weight()
-        left = [weight for weight, tasks in self._weights.items() if self._observed.get(weight, (0, 0.0))[0] < tasks]
         changes = [by_weight[weight] / (self._ranked_by[weight] or 1.0) for weight in left]
-        if not changes or max(changes) <= min(changes) * _LITTLE:
+        if max(changes) <= min(changes) * _LITTLE:
             return
         self._ranked_by = by_weight
         self._places = self.graph.places(self.graph.remaining(self.expected()))

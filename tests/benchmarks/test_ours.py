@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import processes, queue, queue_parts, scheduling
+from benchmarks import hand_over, processes, queue, queue_parts, scheduling
 from benchmarks.__main__ import benchmarks
 from benchmarks.contestants import NotMeasured
 from benchmarks.rounds import interleaved, markdown
@@ -99,3 +99,13 @@ def test_the_parts_of_a_pair_are_measured(monkeypatch: pytest.MonkeyPatch, capsy
     *parts, whole = capsys.readouterr().out.splitlines()[2:]
     assert len(parts) == 12
     assert whole.startswith("| an own pair | 1 | ")
+
+
+def test_the_parts_of_a_hand_over_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    hand_over.main(scale=0.01)
+    cells = [row.split("|") for row in capsys.readouterr().out.splitlines()[4:]]
+    rows = {title.strip(): float(chain.replace(",", "")) for _, title, chain, *_ in cells}
+    *parts, whole = rows.values()
+    assert len(parts) == 11
+    assert sum(parts) == pytest.approx(whole, abs=len(parts))
+    assert rows["the sync"] > 0
