@@ -2,9 +2,9 @@
 
     python -m benchmarks.hand_over
 
-`chain` is one task after the other on an idle machine, so its parts are the time that passes; `wide` has 64 executors
-on few cores, so its parts are processor time. The parts are the program's own functions with a clock around each,
-which makes a run a little longer than the benchmark's.
+`chain` is one task after the other, by one executor while the others are idle: its parts are the time that passes for
+that one. `wide` has 64 executors on few cores, so its parts are processor time, of all. The parts are the program's own
+functions with a clock around each, which makes a run a little longer than the benchmark's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import wraps
+from functools import partial
 from multiprocessing.util import Finalize
-from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import ours
@@ -32,6 +31,7 @@ from parallel_orchestrator.workers import worker
 from parallel_orchestrator.workers.worker import Work, Worker
 
 CLOCKS: dict[str, Callable[[], float]] = {"chain": time.monotonic, "wide": time.process_time}
+FINISH, SLEEP, WHOLE = "recording an end and claiming the next", "sleep", "all"
 IN_FINISH: dict[str, tuple[Any, str]] = {
     "taking and leaving the lock": (fcntl, "flock"),
     "reading and checking what others wrote": (Journal, "read_new"),
@@ -40,14 +40,13 @@ IN_FINISH: dict[str, tuple[Any, str]] = {
     "making and appending the two lines": (Journal, "append"),
     "the sync": (Journal, "sync"),
 }
-FINISH, WORK, WHOLE = "finish", "work", "whole"
+"""What `Board.finish` calls. None calls another, and each counts only while `Board.finish` runs."""
 OTHERS: dict[str, tuple[Any, str]] = {
+    FINISH: (Board, "finish"),
+    SLEEP: (time, "sleep"),
     "the log's line": (worker.log, "info"),
     "telling the supervisor": (Worker, "report"),
-    FINISH: (Board, "finish"),
-    WORK: (time, "sleep"),
 }
-"""None of the functions in these two calls another, but `Board.finish` those of `IN_FINISH`."""
 
 
 def main(scale: float = 1.0) -> None:
@@ -61,59 +60,70 @@ def main(scale: float = 1.0) -> None:
 
 def _parts(plan: Shape) -> dict[str, float]:
     """µs of each part, for each task."""
-    spent = _run(plan)
-    of = {title: spent[title] / len(plan.tasks) * 1e6 for title in (*IN_FINISH, *OTHERS, WHOLE)}
-    finish, whole = of.pop(FINISH), of.pop(WHOLE)
-    late = {"the sleep, beyond its length": of.pop(WORK)}
-    rest = {"the rest of recording an end and claiming the next": finish - sum(of[title] for title in IN_FINISH)}
-    parts = late | of | rest
-    return parts | {"the rest": whole - sum(parts.values()), "all": whole}
+    us = {title: seconds / len(plan.tasks) * 1e6 for title, seconds in _run(plan).items()}
+    parts = {"the sleep itself, beyond its length": us[SLEEP]}
+    parts |= {title: us[title] for title in IN_FINISH}
+    parts[f"the rest of {FINISH}"] = us[FINISH] - sum(us[title] for title in IN_FINISH)
+    parts |= {title: us[title] for title in OTHERS if title not in (FINISH, SLEEP)}
+    return parts | {"the rest": us[WHOLE] - sum(parts.values()), WHOLE: us[WHOLE]}
 
 
 def _run(plan: Shape) -> dict[str, float]:
-    """Seconds of each part in all executors together, sleeps without their length."""
-    seconds = {task.id: task.seconds for task in plan.tasks}
-    total: dict[str, float] = defaultdict(float)
+    """Seconds of each part, sleeps without their length, in all executors that ended a task."""
+    lengths = {task.id: task.seconds for task in plan.tasks}
     with folder() as place:
         ours.warm_up(place)
-        told = ours.supervise(place, plan.exact(), plan.executors, seconds, timed)
-        for file in place.glob("spent.*"):
-            for title, taken in json.loads(file.read_text()).items():
-                total[title] += taken
+        told = ours.supervise(place, plan.exact(), plan.executors, lengths, partial(timed, plan.name))
+        found = [json.loads(file.read_text()) for file in place.glob("spent.*")]
     print(f"{plan.name}: {told['makespan'] / plan.perfect():.3f} of the perfect schedule")
+    spent = {title: sum(one.get(title, 0.0) for one in found) for title in (*IN_FINISH, *OTHERS, WHOLE)}
     if plan.name == "chain":
-        total[WORK] -= sum(seconds.values())
-        total[WHOLE] = told["makespan"] - sum(seconds.values())
-    return total
+        spent[SLEEP] -= sum(lengths.values())
+        spent[WHOLE] = told["makespan"] - sum(lengths.values())
+    return spent
 
 
-def timed(sleeping: Sleeping) -> Work:
+def timed(name: str, sleeping: Sleeping) -> Work:
     """The benchmark's work in a process in which each part is timed, from when all are up."""
-    clock = CLOCKS["chain" if len(set(sleeping.seconds.values())) == 1 else "wide"]
-    spent: dict[str, float] = defaultdict(float)
-    for title, (place, name) in (IN_FINISH | OTHERS).items():
-        setattr(place, name, _clocked(getattr(place, name), spent, title, clock))
+    clocked = Clocked(CLOCKS[name])
+    for title, (place, function) in (IN_FINISH | OTHERS).items():
+        setattr(place, function, clocked.around(getattr(place, function), title))
     work = sleeper(sleeping)
-    begun = clock()
-    Finalize(None, lambda: _write(sleeping.folder, {**spent, WHOLE: clock() - begun}), exitpriority=1)
-    spent.clear()
+    clocked.spent.clear()  # of it, the waiting for the others
+    begun = clocked.clock()
+
+    def write() -> None:
+        if FINISH in clocked.spent:
+            told = {**clocked.spent, WHOLE: clocked.clock() - begun}
+            (sleeping.folder / f"spent.{os.getpid()}").write_text(json.dumps(told))
+
+    Finalize(None, write, exitpriority=1)
     return work
 
 
-def _clocked(function: Callable[..., Any], spent: dict[str, float], title: str, clock: Callable[[], float]) -> Any:
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        begun = clock()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            spent[title] += clock() - begun
+class Clocked:
+    """Functions of one process with a clock around each."""
 
-    return call
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.spent: dict[str, float] = defaultdict(float)
+        self._finishing = False
 
+    def around(self, function: Callable[..., Any], title: str) -> Callable[..., Any]:
+        """The function, its time added to that of `title`."""
 
-def _write(place: Path, spent: dict[str, float]) -> None:
-    (place / f"spent.{os.getpid()}").write_text(json.dumps(spent))
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if title in IN_FINISH and not self._finishing:
+                return function(*args, **kwargs)
+            self._finishing = self._finishing or title == FINISH
+            begun = self.clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.spent[title] += self.clock() - begun
+                self._finishing = self._finishing and title != FINISH
+
+        return call
 
 
 if __name__ == "__main__":

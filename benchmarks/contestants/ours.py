@@ -49,9 +49,9 @@ def supervise(
     sleeping = Sleeping(seconds, folder, min(executors, len(graph.nodes)))
     force = Workforce(executors, WorkSource(work, sleeping), WITH_WORKS, lock)
     run = RunDirectory(folder)
-    with closing(TaskQueue(run, graph)) as queue:
-        queue.start_session(executors)
     begun = time.monotonic()
+    with closing(TaskQueue(run, TaskGraph(graph.nodes.values()))) as queue:
+        queue.start_session(executors)  # as a run does: else the first claim would make the journal, under the lock
     Supervisor(Alone(Member(run, graph, Surroundings("off"))), force, lambda _: None).supervise()
     ended = time.monotonic()
     os.close(lock)

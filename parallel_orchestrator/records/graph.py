@@ -71,17 +71,21 @@ class TaskGraph:
 
     def places(self, remaining: Mapping[str, float]) -> dict[str, int]:
         """Each task's place in the order of preference: the longest path first, then the plan's priority and order."""
-        first = sorted(self.nodes, key=lambda task: (-remaining[task], self.nodes[task].priority))
+        first = sorted(self._by_priority, key=remaining.__getitem__, reverse=True)  # equal ones stay as they stand
         return {task: place for place, task in enumerate(first)}
 
     @cached_property
+    def _by_priority(self) -> list[str]:
+        return sorted(self.nodes, key=lambda task: self.nodes[task].priority)
+
+    @cached_property
     def planned(self) -> dict[str, float]:
-        """`remaining` by the plan's own weights. A graph that goes to another process takes it along, as the next."""
+        """`remaining` by the plan's own weights. Kept with the graph, also when that is sent to another process."""
         return self.remaining()
 
     @cached_property
     def planned_places(self) -> dict[str, int]:
-        """`places` by the plan's own weights."""
+        """`places` by the plan's own weights, kept in the same way."""
         return self.places(self.planned)
 
     def critical_path(self, weights: Mapping[str, float] | None = None) -> list[str]:

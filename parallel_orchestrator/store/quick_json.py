@@ -1,4 +1,4 @@
-"""JSON where it is read thousands of times: by msgspec, and by the standard library what that does not take.
+"""JSON that is read or written thousands of times: by msgspec, and by the standard library what that does not take.
 
 Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; events of an endpoint and files of ours may
 hold them. Integers stay exact at any size in both.
@@ -33,13 +33,13 @@ def strict(data: bytes | str) -> Any:
 
 
 def text(value: Any) -> str:
-    """Compact JSON in which lone surrogates, NaN and infinity are kept as `json.dumps` writes them.
+    """What `json.dumps` gives of a JSON value, compact and not in ASCII alone: NaN and lone surrogates are kept.
 
     Raises RecursionError.
     """
     try:
         told = _encode(value)
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, TypeError):
         return _exactly(value)
     return _exactly(value) if b"null" in told else told.decode()  # NaN and infinity are null by now
 

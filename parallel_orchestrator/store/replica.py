@@ -26,12 +26,17 @@ MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
 
 _CLAIMABLE = frozenset({QUEUED, REPAIR})
+_PAUSE_S = 1e-4
+"""Seconds between two rankings for each task of the plan. A ranking takes 1 to 4 µs for each: little of that time."""
 _LITTLE = 1.1
 """A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
 
 class Claim(NamedTuple):
-    """One executor's hold on a task. `number` only grows and is the fencing token."""
+    """One executor's hold on a task. `number` only grows and is the fencing token.
+
+    A tuple, as one is made for every claim that is read.
+    """
 
     task: str
     number: int
@@ -46,8 +51,8 @@ class TaskStatus:
     """Where one task stands."""
 
     weight: float
-    dependents: list[str]
-    """Direct ones. These two are the graph's, at hand: `apply` looks a task up once."""
+    successors: list[str]
+    """These two are the graph's. Here as well, so that `apply` looks a task up once."""
     state: TaskState = QUEUED
     attempt: int = 1
     folder: int = 0
@@ -91,6 +96,7 @@ class Replica:
         """Of each weight: how many of its tasks were merged, and their seconds together."""
         self._merged = 0
         self._rank_is_old = False
+        self._ranked_at = 0.0
         self._weights = Counter(node.weight for node in graph.nodes.values())
         self._ranked_by = {weight: weight for weight in self._weights}
         """What the present ranking takes tasks of each weight to last."""
@@ -153,16 +159,15 @@ class Replica:
         self._observed[merged.weight] = (count + 1, total + merged.busy)
         self._merged += 1
         ready = 0
-        for successor in merged.dependents:
+        for successor in merged.successors:
             status = self.tasks[successor]
             status.waiting_for -= 1
             if not status.waiting_for and status.state is QUEUED:
                 self._push(successor)
                 ready += 1
-        # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, and seldom
-        # enough that looking costs nothing.
+        # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, seldom later.
         if self._merged > 1 and self._merged & (self._merged - 1) == 0:
-            self._rank_is_old = True  # for `pick`: whoever reads a long history ranks once, at its end
+            self._rank_is_old = True  # for `rank`: whoever reads a long history ranks once, at its end
         return ready
 
     def expected(self) -> dict[str, float]:
@@ -177,13 +182,16 @@ class Replica:
         return {weight: means.get(weight, weight * per_weight) for weight in self._ranked_by}
 
     def rank(self) -> None:
-        """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed."""
-        if not self._rank_is_old:
+        """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed.
+
+        Never under the queue's lock: a choice by the ranking before is as good as any.
+        """
+        if not self._rank_is_old or 0 <= self._last_mono - self._ranked_at < _PAUSE_S * len(self.tasks):
             return
-        self._rank_is_old = False
+        self._rank_is_old, self._ranked_at = False, self._last_mono
         left = {weight for weight, tasks in self._weights.items() if self._observed.get(weight, (0, 0.0))[0] < tasks}
-        if left.isdisjoint(self._observed):  # all that is left is expected in the proportions of the plan
-            return
+        if left.isdisjoint(self._observed):
+            return  # what is left was scaled alike in every ranking: its order is the plan's
         by_weight = self._expected_by_weight()
         changes = [by_weight[weight] / (self._ranked_by[weight] or 1.0) for weight in left]
         if max(changes) <= min(changes) * _LITTLE:
@@ -206,7 +214,6 @@ class Replica:
 
     def pick(self) -> str | None:
         """The ready task to claim next, or None. Asking does not take it."""
-        self.rank()
         while self._ready:
             task = self._ready[0][-1]
             if self._is_ready(task):

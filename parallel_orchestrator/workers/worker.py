@@ -160,10 +160,11 @@ class Worker:
                 self.finish(hold, outcome)
 
     def finish(self, hold: Hold, outcome: Outcome) -> None:
-        """Record an outcome, claim the next task in the same hold, wake idle fellows for what became ready."""
+        """Record an outcome and, in the same hold, claim the next task; wake others for what is ready, or to end."""
         next_for = self.executor if self._tasks_left and not self.stopping() else None
         self._next, ready = self.board.finish(hold, outcome, next_for)
-        self._wake(ready or (self._next is None and not self.board.look()))
+        over = not ready and self._next is None and not self.board.look()
+        self._wake(1 if over else ready)
         log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
 
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:

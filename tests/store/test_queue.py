@@ -222,17 +222,36 @@ def test_a_merge_found_on_the_trunk_is_adopted_whatever_was_lost(before: str, be
     assert bench.run.queue.stat().st_size == length
 
 
+def _merge(replica: Replica, task: str, begun: float, seconds: float) -> None:
+    for state, mono in (("claimed", begun), ("merged", begun + seconds)):
+        replica.apply({"seq": 1, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": mono})
+
+
 def test_observed_times_rank_anew(bench: Bench) -> None:
     """By estimate the path behind a heavy task is the longest; what was merged shows that light ones take longer."""
     edges = ("light1", "light2", "heavy1*4", "heavy2*4", "x*4!2", "y")
-    order = [(task, 1.0 if task.startswith("heavy") else 60.0) for task in ("heavy1", "heavy2", "light1", "light2")]
-    replica, seq, now = Replica(graph(*edges)), 0, 100.0
+    replica, now = Replica(graph(*edges)), 100.0
     assert replica.pick() == "heavy1"
-    for task, seconds in order:
-        for state, passed in (("claimed", 0.0), ("merged", seconds)):
-            seq, now = seq + 1, now + passed
-            replica.apply({"seq": seq, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": now})
+    for task in ("heavy1", "heavy2", "light1", "light2"):
+        seconds = 1.0 if task.startswith("heavy") else 60.0
+        _merge(replica, task, now, seconds)
+        now += seconds
     assert replica.expected() == dict(zip(_names(edges), (60.0, 60.0, 1.0, 1.0, 1.0, 60.0), strict=True))
+    assert replica.pick() == "x"  # choosing happens under the lock, and ranking does not
+    replica.rank()
+    assert replica.pick() == "y"
+
+
+def test_ranking_anew_takes_a_small_part_of_the_time_that_passes() -> None:
+    replica = Replica(graph("light1", "light2", "heavy1*4", "heavy2*4", "x*4", "y"))
+    for tasks, seconds in ((("heavy1", "heavy2"), 0.0004), (("light1", "light2"), 0.0005)):
+        for task in tasks:
+            _merge(replica, task, 100.0, seconds)
+        replica.rank()
+    assert replica.pick() == "x"
+    for state in ("claimed", "queued"):
+        replica.apply({"seq": 1, "task": "x", "state": state, "attempt": 1, "executor": 1, "mono": 100.01})
+    replica.rank()
     assert replica.pick() == "y"
 
 
