@@ -94,6 +94,8 @@ class Replica:
         self._last_mono = 0.0
         self._observed: dict[float, tuple[int, float]] = {}
         """Of each weight: how many of its tasks were merged, and their seconds together."""
+        self._telling: set[float] = set()
+        """Weights of which some tasks were merged and others not."""
         self._merged = 0
         self._rank_is_old = False
         self._ranked_at = 0.0
@@ -101,8 +103,8 @@ class Replica:
         self._ranked_by = {weight: weight for weight in self._weights}
         """What the present ranking takes tasks of each weight to last."""
         self._places = graph.planned_places
-        self._ready = [self._entry(task) for task, status in self.tasks.items() if not status.waiting_for]
-        heapq.heapify(self._ready)
+        self._ready = [(True, place, task) for task, place in self._places.items() if self._is_ready(task)]
+        """A heap, as what is sorted is one."""
 
     def apply(self, record: dict[str, Any]) -> int:
         """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
@@ -157,6 +159,10 @@ class Replica:
     def _release_dependents(self, merged: TaskStatus) -> int:
         count, total = self._observed.get(merged.weight, (0, 0.0))
         self._observed[merged.weight] = (count + 1, total + merged.busy)
+        if count + 1 < self._weights[merged.weight]:
+            self._telling.add(merged.weight)
+        else:
+            self._telling.discard(merged.weight)
         self._merged += 1
         ready = 0
         for successor in merged.successors:
@@ -184,16 +190,17 @@ class Replica:
     def rank(self) -> None:
         """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed.
 
-        Never under the queue's lock: a choice by the ranking before is as good as any.
+        Never under the queue's lock: a choice by the ranking before is good enough.
         """
         if not self._rank_is_old or 0 <= self._last_mono - self._ranked_at < _PAUSE_S * len(self.tasks):
             return
         self._rank_is_old, self._ranked_at = False, self._last_mono
-        left = {weight for weight, tasks in self._weights.items() if self._observed.get(weight, (0, 0.0))[0] < tasks}
-        if left.isdisjoint(self._observed):
+        if not self._telling:
             return  # what is left was scaled alike in every ranking: its order is the plan's
-        by_weight = self._expected_by_weight()
-        changes = [by_weight[weight] / (self._ranked_by[weight] or 1.0) for weight in left]
+        by_weight, done = self._expected_by_weight(), self._observed.keys() - self._telling
+        changes = [
+            seconds / (self._ranked_by[weight] or 1.0) for weight, seconds in by_weight.items() if weight not in done
+        ]
         if max(changes) <= min(changes) * _LITTLE:
             return
         self._ranked_by = by_weight
