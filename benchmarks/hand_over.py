@@ -75,7 +75,8 @@ def _run(plan: Shape) -> dict[str, float]:
         ours.warm_up(place)
         told = ours.supervise(place, plan.exact(), plan.executors, lengths, partial(timed, plan.name))
         found = [json.loads(file.read_text()) for file in place.glob("spent.*")]
-    print(f"{plan.name}: {told['makespan'] / plan.perfect():.3f} of the perfect schedule")
+    ratio = told["makespan"] / plan.perfect()
+    print(f"{plan.name}: {ratio:.3f} of the perfect schedule; all executors at work after {told['at_work']:.3f} s")
     spent = {title: sum(one.get(title, 0.0) for one in found) for title in (*IN_FINISH, *OTHERS, WHOLE)}
     if plan.name == "chain":
         spent[SLEEP] -= sum(lengths.values())

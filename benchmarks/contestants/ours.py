@@ -44,7 +44,7 @@ def supervise(
     seconds: dict[str, float],
     work: Callable[[Sleeping], Work] = sleeper,
 ) -> dict[str, float]:
-    """Have the plan done; seconds until the first claim, from there to the last merge, and all in all."""
+    """Have the plan done; seconds to the first claim, from it to the last merge and until all are at work, and all."""
     lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
     sleeping = Sleeping(seconds, folder, min(executors, len(graph.nodes)))
     force = Workforce(executors, WorkSource(work, sleeping), WITH_WORKS, lock)
@@ -59,7 +59,9 @@ def supervise(
     if sum(record["state"] == TaskState.MERGED.value for record in records) != len(graph.nodes):
         raise SystemExit("not every task was merged")
     first, last = records[0]["mono"], records[-1]["mono"]
-    return {"start": first - begun, "makespan": last - first, "wall": ended - begun}
+    claims = [record["mono"] for record in records if record["state"] == TaskState.CLAIMED.value]
+    at_work = claims[: sleeping.workers][-1] - first
+    return {"start": first - begun, "makespan": last - first, "at_work": at_work, "wall": ended - begun}
 
 
 def _work(job: Job) -> Any:
