@@ -192,7 +192,8 @@ class Replica:
 
         Never under the queue's lock: a choice by the ranking before is good enough.
         """
-        if not self._rank_is_old or 0 <= self._last_mono - self._ranked_at < _PAUSE_S * len(self.tasks):
+        passed = self._last_mono - self._ranked_at  # less than nothing after a reboot: the clock begins again
+        if not self._rank_is_old or 0 <= passed < _PAUSE_S * len(self.tasks):
             return
         self._rank_is_old, self._ranked_at = False, self._last_mono
         if not self._telling:
