@@ -6,22 +6,27 @@ is, and where there is something to start, a section `## Run` with the commands.
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.report import markdown
 from parallel_orchestrator.report.summary import RunState
 from parallel_orchestrator.store.folders import files_below
 from parallel_orchestrator.store.plain import one_line, page
 from parallel_orchestrator.store.replica import Replica
 
-_FENCES = ("```", "~~~")
-_HTML = re.compile(r"(`+[^`]*`+)|<(?=[a-zA-Z/!?])(?!https?:)")
-"""The beginning of a tag or a comment; code in a line, which is shown as it is, comes first."""
+if TYPE_CHECKING:
+    from markdown_it.tree import SyntaxTreeNode
+
+_RUN = re.compile(r"Run|Running|Usage|How to run")
+"""Headings of the section that says how to start something."""
+_LONGEST_TITLE = 200
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -37,51 +42,44 @@ class Document:
 
 
 def read_document(path: str, text: str) -> Document:
-    """The parts of a document that the README takes over. Headings inside fenced code do not count."""
-    sections: list[tuple[str, list[str]]] = [("", [])]
-    fenced = False
-    for line in text.splitlines():
-        fenced ^= line.lstrip().startswith("```")
-        if not fenced and re.match(r"#{1,6} ", line):
-            sections.append((line, []))
+    """The parts of a document that the README takes over, each bounded. Nothing in them hides what follows."""
+    sections = [_Section()]
+    for node in markdown.blocks(text):
+        if node.type == "heading":
+            sections.append(_Section(int(node.tag[1:]), markdown.words(node.children[0])))
         else:
-            sections[-1][1].append(line)
-    title = next((head.lstrip("#").strip() for head, _ in sections if head.startswith("# ")), path)
-    body = "\n".join(next((lines for head, lines in sections if head.startswith("# ")), sections[0][1]))
-    run = next((lines for head, lines in sections if re.fullmatch(r"##+ (Run|Running|Usage|How to run)\s*", head)), [])
-    lead = body.strip().split("\n\n")[0].strip()
-    return Document(path, _ended(title), _part(path, lead), _part(path, "\n".join(run).strip()))
+            sections[-1].body.append(node)
+    titled = next((one for one in sections if one.level == 1), None)
+    title = titled.title if titled and len(titled.title.encode()) <= _LONGEST_TITLE else ""
+    run = next((one for one in sections if one.level > 1 and _RUN.fullmatch(one.title)), _Section())
+    move, rest = markdown.moved_from(path), f"The rest is too long for this page: {markdown.link('read it', path)}."
+    cut = len(text) > markdown.LONGEST_TEXT and run is sections[-1]
+    return Document(
+        path,
+        title or markdown.phrase(path),
+        markdown.bounded((titled or sections[0]).body[:1], move, rest),
+        markdown.bounded(run.body, move, rest, more=cut),
+    )
 
 
-def _part(path: str, text: str) -> str:
-    """`text` of the document `path` as a part of our page: its links lead on, and it ends where it ends."""
-    return _ended(_from_root(path, text))
+@dataclass
+class _Section:
+    """A heading and the blocks below it, up to the next heading. Level 0 is what stands before all headings."""
 
-
-def _ended(text: str) -> str:
-    """`text` with its fence closed and HTML shown as text: nothing of it hides what follows, or runs."""
-    lines, fence = [], ""
-    for line in text.splitlines():
-        mark = line.lstrip()[:3]
-        if mark == fence or (not fence and mark in _FENCES):
-            fence = "" if fence else mark
-        lines.append(line if fence else _HTML.sub(lambda found: found[1] or "&lt;", line))
-    return "\n".join([*lines, *([fence] if fence else [])])
-
-
-def _from_root(path: str, text: str) -> str:
-    """`text` of the document `path` with its relative links made relative to the project's root."""
-
-    def moved(match: re.Match[str]) -> str:
-        return f"]({posixpath.normpath(posixpath.join(posixpath.dirname(path), match.group(1)))})"
-
-    return re.sub(r"\]\((?![a-z]+:|[#/])([^)\s]+)\)", moved, text)
+    level: int = 0
+    title: str = ""
+    body: list[SyntaxTreeNode] = field(default_factory=list)
 
 
 def read_documents(root: Path) -> dict[str, str]:
-    """The Markdown files under docs/ of a project, by path; no link is followed."""
+    """The Markdown files under docs/ of a project, by path, as far as they are looked at; no link is followed."""
     pages = sorted(page for page in files_below(root / "docs") if page.suffix == ".md")
-    return {page.relative_to(root).as_posix(): page.read_text(encoding="utf-8", errors="replace") for page in pages}
+    return {page.relative_to(root).as_posix(): _beginning(page) for page in pages}
+
+
+def _beginning(file: Path) -> str:
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return text.read(markdown.LONGEST_TEXT + 1)
 
 
 def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
@@ -90,17 +88,18 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     merged = [task for task in plan.tasks if replica.tasks[task.id].state is TaskState.MERGED]
     written = {task.id: _documents(task, documents) for task in merged}
     title = _title(requirement)
-    parts = [f"# {title}"] + [requirement.strip()] * (requirement.strip().rstrip(".") != title)
+    parts = [f"# {markdown.phrase(title)}"]
+    parts += [_requirement(requirement)] * (requirement.strip().rstrip(".") != title)
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
-        told = (f"- {task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
-        listed = "\n".join(one_line(_ended(line)) for line in told)
+        told = (f"{task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
+        listed = "\n".join(f"- {markdown.phrase(one_line(line))}" for line in told)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
     leads = [document.lead for task in merged for document in written[task.id] if document.lead]
     parts += ["## What it is", *leads] if leads else []
     runs = [(document.title, document.run) for task in merged for document in written[task.id] if document.run]
     parts += ["## How to run it", *(f"**{title}**\n\n{run}" for title, run in runs)] if runs else []
-    needed = _listed(["Python 3.11 or newer", "pytest", *plan.packages])
+    needed = _listed(["Python 3.11 or newer", "pytest", *map(markdown.phrase, plan.packages)])
     parts.append(
         "## How to test it\n\n```sh\npython -m pytest\n```\n\n"
         f"Needs {needed}. `src/` is the import root; `pyproject.toml` tells pytest so."
@@ -123,6 +122,12 @@ def _title(requirement: str) -> str:
     return first if len(first) <= 90 else first[:87].rsplit(" ", 1)[0] + " …"
 
 
+def _requirement(text: str) -> str:
+    rest = f"The rest is too long for this page: {markdown.link('read it', 'docs/execution_summary.json')}."
+    more = len(text) > markdown.LONGEST_TEXT
+    return markdown.bounded(markdown.blocks(text.strip()), lambda target: target, rest, more=more)
+
+
 def _documents(task: Task, documents: Mapping[str, str]) -> list[Document]:
     own = [path for path in task.files if path.startswith("docs/") and path.endswith(".md") and path in documents]
     return [read_document(path, documents[path]) for path in own]
@@ -130,6 +135,7 @@ def _documents(task: Task, documents: Mapping[str, str]) -> list[Document]:
 
 def _row(task: Task, replica: Replica, documents: list[Document]) -> str:
     files = ", ".join(f"`{path}`" for path in task.files if not path.startswith("docs/"))
-    links = ", ".join(f"[{document.title}]({document.path})" for document in documents)
-    cells = (_ended(task.name), f"executor_{replica.tasks[task.id].folder}", files, links)
-    return "| " + " | ".join(one_line(cell.replace("\n", " ")).replace("|", "\\|") for cell in cells) + " |"
+    links = ", ".join(markdown.link(document.title, document.path) for document in documents)
+    name = markdown.phrase(one_line(task.name.replace("\n", " ")))
+    cells = (name, f"executor_{replica.tasks[task.id].folder}", files, links)
+    return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"

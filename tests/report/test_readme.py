@@ -114,7 +114,7 @@ def test_what_is_missing_is_told_before_what_is_there(story: Story) -> None:
 
 
 def test_a_long_requirement_has_a_short_title(tmp_path: Path) -> None:
-    requirement = "Build " + "a very long thing " * 20 + "\nwith a second line"
+    requirement = "Build " + "a very long thing " * 20 + "indeed\nwith a second line"
     told = Story(tmp_path, plan(task(1)), requirements=requirement)
     page = build_readme(told.state(), {})
     told.close()
