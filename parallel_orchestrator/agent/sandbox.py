@@ -67,6 +67,7 @@ from parallel_orchestrator.agent.watch import USUAL, Limits, Watch
 from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
+from parallel_orchestrator.store.files import write_all
 from parallel_orchestrator.store.folders import open_up
 from parallel_orchestrator.store.scratch import places, remove_orphans, scratch_folder
 
@@ -298,6 +299,6 @@ def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
 def _as_file(content: bytes) -> int:
     """A descriptor to read it from."""
     descriptor = os.memfd_create("options")
-    os.write(descriptor, content)
+    write_all(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor

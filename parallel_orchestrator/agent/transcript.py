@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 from parallel_orchestrator.agent.client import Answer
 from parallel_orchestrator.agent.results import ToolResult
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.journal import Journal, Record, read_all
+from parallel_orchestrator.store.journal import Journal, Record, read_each
 from parallel_orchestrator.store.paths import repair_hint
 
 WORK = "work"
@@ -203,7 +203,7 @@ def fold(records: Iterable[Record]) -> Conversation:
 
 def read(path: Path) -> Conversation:
     """Where the conversation in `path` stands, without changing the file."""
-    return _checked_fold(read_all(path), path)
+    return _checked_fold(read_each(path), path)
 
 
 def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
@@ -220,17 +220,22 @@ def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
     return conversation
 
 
+def _begun_well(records: Iterable[Record], path: Path) -> Iterator[Record]:
+    """The same records; DamagedState where the first is no start."""
+    for place, record in enumerate(records):
+        if not place and record["kind"] != "start":
+            raise DamagedState(f"{path} does not begin with a start record. {repair_hint(path)}")
+        yield record
+
+
 class Transcript:
     """The conversation in `path`, open for going on. One writer at a time: whoever holds the task's claim."""
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path)
-        records = self._journal.read_new()
+        self.conversation = _checked_fold(_begun_well(self._journal.each_new(), path), path)
         self.torn_bytes = self._journal.repair_tail()
         """Bytes of a torn tail that were cut off when it was opened."""
-        if records and records[0]["kind"] != "start":
-            raise DamagedState(f"{path} does not begin with a start record. {repair_hint(path)}")
-        self.conversation = _checked_fold(records, path)
 
     @property
     def is_new(self) -> bool:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Refusal, Slot
 from parallel_orchestrator.gateway.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store.files import read_at
 from parallel_orchestrator.store.journal import Journal, Record, decode
 from parallel_orchestrator.store.paths import repair_hint
 
@@ -97,7 +97,7 @@ class Ledger:
     def events(self, stored: Stored) -> str:
         """The SSE text of an answer, read back from disk. Raises DamagedState."""
         with self._journal.path.open("rb") as file:
-            line = os.pread(file.fileno(), stored.length, stored.offset)
+            line = read_at(file.fileno(), stored.length, stored.offset)
         record = decode(line.removesuffix(b"\n"))
         if record is None:
             raise DamagedState(f"{self._journal.path} was changed at byte {stored.offset} while the gateway ran")
@@ -207,13 +207,11 @@ class Ledger:
         self._fold(record, before, self._journal.offset - before)
 
     def _load(self) -> None:
-        records = self._journal.read_new()
+        before = 0
+        for record in self._journal.each_new():
+            self._fold_read(record, before, self._journal.offset - before)
+            before = self._journal.offset
         self.torn_bytes = self._journal.repair_tail()
-        offset = 0
-        with self._journal.path.open("rb") as file:
-            for record, line in zip(records, file, strict=True):
-                self._fold_read(record, offset, len(line))
-                offset += len(line)
         self.dead_calls = len(self._open)
         for task, bound in self._open.values():
             self.by_task[task].add_doubt(bound)

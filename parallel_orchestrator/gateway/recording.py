@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.recording_yaml import BadYaml, dump_yaml, load_yaml
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.journal import Record, read_all
+from parallel_orchestrator.store.journal import Record, read_each
 from parallel_orchestrator.store.named_file import LONGEST_RECORDING, Unusable, read_named
 
 AnswerKey = tuple[str, str, int]
@@ -118,22 +118,24 @@ def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
 
     Raises UsageError when the ledger has no answer, DamagedState when it is damaged.
     """
-    records = [record for record in read_all(ledger) if record["kind"] == "answer"]
-    if not records:
-        raise UsageError(f"{ledger} holds no answers, so there is nothing to export; finish a part of the run first")
     last_attempt: dict[str, int] = {}
-    for record in records:
-        last_attempt[record["task"]] = max(record["attempt"], last_attempt.get(record["task"], 0))
+    model = ""
+    for record in read_each(ledger):
+        if record["kind"] == "answer":
+            last_attempt[record["task"]] = max(record["attempt"], last_attempt.get(record["task"], 0))
+            model = record["model"]
+    if not last_attempt:
+        raise UsageError(f"{ledger} holds no answers, so there is nothing to export; finish a part of the run first")
     answers: dict[AnswerKey, RecordedAnswer] = {}
-    for record in records:
-        if record["attempt"] == last_attempt[record["task"]]:
+    for record in read_each(ledger):
+        if record["kind"] == "answer" and record["attempt"] == last_attempt[record["task"]]:
             answer = _exported(record)
             answers[answer.key] = answer
     return Recording(
         name=name,
         origin="exported",
         requirement=requirement,
-        model=records[-1]["model"],
+        model=model,
         answers=list(answers.values()),
     )
 

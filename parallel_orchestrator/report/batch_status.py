@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.report.status import next_command, run_status
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.runlock import read_owner
 
@@ -64,7 +64,7 @@ def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any
     """The folder that each scenario was given last, and what is said of it: by the present session, if it is in it."""
     folders: dict[str, str] = {}
     states: dict[str, dict[str, Any]] = {}
-    for record in read_all(batch.journal):
+    for record in read_each(batch.journal):
         if "session" in record:
             folders.update(record["scenarios"])
             states = {name: state if state["state"] == "closed" else _LEFT for name, state in states.items()}

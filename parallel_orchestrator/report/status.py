@@ -15,7 +15,7 @@ from parallel_orchestrator.report.spending import Ledger, Spending
 from parallel_orchestrator.report.summary import RunState, read_state
 from parallel_orchestrator.report.transcript_page import call_text
 from parallel_orchestrator.store.directory import require_scenario
-from parallel_orchestrator.store.journal import decode, read_all
+from parallel_orchestrator.store.journal import decode, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
 from parallel_orchestrator.store.program import command
@@ -36,7 +36,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     alive = bool(owner and owner.alive())
     planned = run.plan.exists()
     state = read_state(run, scenario, read_plan(run.plan)) if planned else None
-    spent = state.ledger.total() if state else Ledger(read_all(run.ledger)).total()
+    spent = state.ledger.total() if state else Ledger(read_each(run.ledger)).total()
     summary = _summary(run.summary)
     word = _word(summary, alive, planned, begun=bool(state and state.moves))
     tasks = _tasks(state, alive) if state else []

@@ -15,7 +15,7 @@ from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.timing import Timing, fold_timing
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.journal import read_all, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plain import json_text
 from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
@@ -47,7 +47,7 @@ def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
     moves = read_all(run.queue)
     replica = Replica(plan.graph())
     follow(replica, moves, run.queue)
-    return RunState(run, scenario, plan, replica, moves, fold_timing(moves), Ledger(read_all(run.ledger)))
+    return RunState(run, scenario, plan, replica, moves, fold_timing(moves), Ledger(read_each(run.ledger)))
 
 
 def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
@@ -173,5 +173,5 @@ def _handed_in(run: RunDirectory, task: str, status: TaskStatus) -> bool:
     """Whether the present attempt's conversation came to an end and its work was handed in."""
     if not status.folder:
         return False
-    records = read_all(run.transcript(status.folder, task, status.attempt))
+    records = read_each(run.transcript(status.folder, task, status.attempt))
     return any(record["kind"] == "submitted" for record in records)

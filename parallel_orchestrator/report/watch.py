@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Traffic, task_item
 from parallel_orchestrator.report.spending import Ledger
-from parallel_orchestrator.store.journal import Journal, read_all
+from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plain import counted
 from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
@@ -96,12 +97,12 @@ class Part:
 
     def refresh(self) -> None:
         """Take in what was written since."""
-        follow(self.replica, self._queue.read_new(), self._queue.path)
+        follow(self.replica, self._queue.each_new(), self._queue.path)
         self.refresh_ledger()
 
     def refresh_ledger(self) -> None:
         """As `refresh`, for who knows the queue by himself."""
-        for record in self._calls.read_new():
+        for record in self._calls.each_new():
             self.ledger.apply(record)
 
     def row(self, replica: Replica, executor: int, task: str, doing: str, prefix: str = "") -> Row:
@@ -203,7 +204,7 @@ def _task_left(status: TaskStatus, expected: float, now: float) -> float:
 
 def reuse(run: RunDirectory, replica: Replica) -> str:
     """What a resume takes over from before, what it goes on with, and why: in one line."""
-    ledger = Ledger(read_all(run.ledger))
+    ledger = Ledger(read_each(run.ledger))
     done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
     turns_of = {
         task: ledger.turns(task, status.attempt)
@@ -222,8 +223,8 @@ def reuse(run: RunDirectory, replica: Replica) -> str:
 
 
 def _going_on(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
-    records = read_all(run.transcript(status.folder, task, status.attempt)) if status.folder else []
-    handed_in = bool(records) and records[-1]["kind"] == "submitted"
+    records = read_each(run.transcript(status.folder, task, status.attempt)) if status.folder else iter(())
+    handed_in = any(record["kind"] == "submitted" for record in deque(records, maxlen=1))
     how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
     return f"{task} {how}" + (f" ({_short(status.why)})" if status.why else "")
 

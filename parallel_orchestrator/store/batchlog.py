@@ -104,7 +104,7 @@ class BatchLog:
     def refresh(self) -> BatchReplica:
         """The state after all that is in the file by now."""
         with self._mutex:
-            for record in self._journal.read_new():
+            for record in self._journal.each_new():
                 self.replica.apply(record)
         return self.replica
 

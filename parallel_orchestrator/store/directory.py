@@ -132,7 +132,7 @@ def cut_torn_tails(run: RunDirectory, say: Callable[[str], None]) -> None:
     """
     journals = [Journal(path) for path in run.journals()]
     for journal in journals:
-        journal.read_new()
+        journal.pass_over()
     for journal in journals:
         if torn := journal.repair_tail():
             name = journal.path.relative_to(run.root)

@@ -37,13 +37,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
     write_whole_all({path: content})
 
 
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """`write_whole` of a content that need not be in memory as a whole. Known secrets are taken out of each piece."""
+    _replace({path: map(redact.known, pieces)})
+
+
 def write_whole_all(contents: Mapping[Path, str | bytes]) -> None:
     """`write_whole` of several files: the disk is waited for once for all of them. Renamed in their order."""
+    whole = {path: redact.known(content) for path, content in contents.items()}
+    _replace({path: [text.encode() if isinstance(text, str) else text] for path, text in whole.items()})
+
+
+def _replace(contents: Mapping[Path, Iterable[bytes]]) -> None:
     temporaries: dict[Path, Path] = {}
     try:
-        for path, content in contents.items():
+        for path, pieces in contents.items():
             temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
-            _write_new(temporaries[path], path, redact.known(content))
+            _write_new(temporaries[path], path, pieces)
         sync_all(temporaries.values())
         for path, temporary in temporaries.items():
             _rename(temporary, path)
@@ -55,11 +65,12 @@ def write_whole_all(contents: Mapping[Path, str | bytes]) -> None:
         raise
 
 
-def _write_new(temporary: Path, path: Path, content: str | bytes) -> None:
+def _write_new(temporary: Path, path: Path, pieces: Iterable[bytes]) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            write_all(descriptor, content.encode() if isinstance(content, str) else content)
+            for piece in pieces:
+                write_all(descriptor, piece)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -113,6 +124,15 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def read_at(descriptor: int, size: int, place: int) -> bytes:
+    """`size` bytes from `place` on, fewer only where the file ends; `os.pread` may stop early."""
+    pieces: list[bytes] = []
+    while size and (piece := os.pread(descriptor, size, place)):
+        pieces.append(piece)
+        place, size = place + len(piece), size - len(piece)
+    return b"".join(pieces)
 
 
 def sync_directory(directory: Path) -> None:

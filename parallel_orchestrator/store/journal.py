@@ -21,8 +21,10 @@ import contextlib
 import logging
 import os
 import zlib
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store import quick_json, redact
@@ -36,8 +38,9 @@ Record = dict[str, Any]
 
 _SUM = b',"sum":"%08x"}'
 _SUM_LENGTH = len(_SUM % 0)
-_CHUNK = 65536
-"""Bytes that are read at once where little is new, which spares asking how much there is."""
+_FIRST_PIECE = 2**16
+_NEXT_PIECE = 2**20
+"""Bytes that one read asks for. It may give fewer, and the kernel never gives more than 0x7ffff000."""
 
 
 def encode(seq: int, fields: Record) -> bytes:
@@ -65,6 +68,47 @@ def is_torn(tail: bytes, seq: int) -> bool:
     return (head.startswith(begun) or begun.startswith(head)) and decode(tail[:-1]) is None
 
 
+class Line(NamedTuple):
+    """One line of a file, or what stands behind the last one."""
+
+    text: bytes
+    """Without its newline. Of a line with zeros in it perhaps the beginning alone: no record holds any."""
+    size: int
+    """Bytes that it has in the file, its newline included."""
+    ended: bool = True
+    """Whether a newline ends it."""
+
+
+def lines_of(descriptor: int, place: int, piece: bytes = b"") -> Iterator[Line]:
+    """The lines of an open file from `place` to its end, read piece by piece. `piece`: the first, where it is known.
+
+    Holds one line at a time. A file that grows meanwhile is read to the end that it has then.
+    """
+    begun: list[bytes] = []
+    size = 0
+    while piece := piece or _piece(descriptor, place):
+        place += len(piece)
+        *lines, rest = piece.split(b"\n") if b"\n" in piece else (piece,)  # split is slow where there is none
+        if lines:
+            first = Line(b"".join((*begun, lines[0])), size + len(lines[0]) + 1)
+            begun, size = [], 0
+            yield first
+            for text in lines[1:]:
+                yield Line(text, len(text) + 1)
+        if rest:
+            size += len(rest)
+            if not begun or b"\0" not in begun[-1][:-1]:
+                begun.append(rest)
+        piece = b""
+    if size:
+        yield Line(b"".join(begun), size, ended=False)
+
+
+def _piece(descriptor: int, place: int) -> bytes:
+    """Some of what stands at `place`. A read that gives less than it was asked for is no sign of the file's end."""
+    return os.pread(descriptor, _NEXT_PIECE, place) if os.fstat(descriptor).st_size > place else b""
+
+
 class Journal:
     """One journal file: read what is new, cut a torn tail, append.
 
@@ -77,6 +121,8 @@ class Journal:
         self.next_seq = 1
         self.offset = 0
         """Bytes of whole records read or written so far."""
+        self._read_to = 0
+        """Where the last reading that found something ended."""
         self._descriptor = -1
         self._refused: OSError | None = None
         """Why the descriptor is for reading alone."""
@@ -88,32 +134,45 @@ class Journal:
 
         Damage raises DamagedState; the descriptor is given back then.
         """
+        return list(self.each_new())
+
+    def each_new(self) -> Iterator[Record]:
+        """The same, one record at a time: no more than one is held. Those that are not taken are new next time."""
         descriptor = self._open(create=False)
-        if descriptor < 0:
-            return []
-        data = os.pread(descriptor, _CHUNK, self.offset)
-        if not data:
-            return []
-        if len(data) == _CHUNK and (more := os.fstat(descriptor).st_size - self.offset - _CHUNK) > 0:
-            data += os.pread(descriptor, more, self.offset + _CHUNK)
-        *lines, tail = data.split(b"\n")
-        records: list[Record] = []
-        for line in lines:
-            record = decode(line)
+        # Most often nothing is new: that costs one call of the system, and no generator.
+        piece = os.pread(descriptor, _FIRST_PIECE, self.offset) if descriptor >= 0 else b""
+        return self._records(descriptor, piece) if piece else iter(())
+
+    def pass_over(self) -> None:
+        """Read whole records since the last call, and keep none."""
+        deque(self.each_new(), maxlen=0)
+
+    def _records(self, descriptor: int, piece: bytes) -> Iterator[Record]:
+        self._read_to = self.offset
+        for text, size, ended in lines_of(descriptor, self.offset, piece):
+            self._read_to += size
+            if not ended:
+                if not is_torn(text, self.next_seq):
+                    raise self._damage("bytes that are not the beginning of it")
+                return
+            record = decode(text)
             if record is None or record["seq"] != self.next_seq:
                 raise self._damage(f"record {record['seq']}" if record else "bytes that are no record")
-            records.append(record)
             self.next_seq += 1
-            self.offset += len(line) + 1
-        if tail and not is_torn(tail, self.next_seq):
-            raise self._damage("bytes that are not the beginning of it")
-        return records
+            self.offset += size
+            yield record
 
     def repair_tail(self) -> int:
-        """Cut what follows the last whole record off the file; the number of bytes cut. Call it as the writer only."""
+        """Cut what follows the last whole record off the file; the number of bytes cut. Call it as the writer only.
+
+        Raises CannotGoOn when the file cannot be read to its end: what was not read is not cut off.
+        """
         descriptor = self._open(create=True)
-        self.read_new()
-        torn = os.fstat(descriptor).st_size - self.offset
+        self.pass_over()
+        size = os.fstat(descriptor).st_size
+        if size != self._read_to:
+            raise disk_error(self.path, OSError(f"only {self._read_to} of its {size} bytes can be read"))
+        torn = size - self.offset
         if torn:
             try:
                 os.ftruncate(descriptor, self.offset)
@@ -202,8 +261,10 @@ class Journal:
 
 def read_all(path: Path) -> list[Record]:
     """Every whole record of a journal, without changing it. An absent file has none."""
-    journal = Journal(path)
-    try:
-        return journal.read_new()
-    finally:
-        journal.close()
+    return list(read_each(path))
+
+
+def read_each(path: Path) -> Iterator[Record]:
+    """The same, one record at a time. Raises DamagedState at the first that is damaged."""
+    with contextlib.closing(Journal(path)) as journal:
+        yield from journal.each_new()

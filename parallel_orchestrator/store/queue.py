@@ -45,7 +45,7 @@ class TaskQueue:
 
     def refresh(self) -> Replica:
         """The state after all that is in the file by now. Takes no lock: readers never hold up writers."""
-        follow(self.replica, self._journal.read_new(), self._journal.path)
+        follow(self.replica, self._journal.each_new(), self._journal.path)
         return self.replica
 
     def claim(self, executor: int) -> Advance:

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from parallel_orchestrator.records.errors import DirectoryHeld, UsageError
-from parallel_orchestrator.store.files import disk_error
+from parallel_orchestrator.store.files import disk_error, read_at, write_all
 from parallel_orchestrator.store.process import process_birth
 
 _FAMILY_POLL_S = 0.1
@@ -106,7 +106,7 @@ def _wait_for(descriptor: int, path: Path, say: Callable[[str], None], patience_
     deadline = time.monotonic() + patience_s
     told = False
     while not _lock(descriptor, path):
-        owner = _owner(os.pread(descriptor, 4096, 0))
+        owner = _owner(read_at(descriptor, 4096, 0))
         if owner is None or owner.alive() or time.monotonic() > deadline:
             raise DirectoryHeld(_held_message(path, owner))
         if not told:
@@ -159,7 +159,8 @@ def _write_owner(descriptor: int) -> None:
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     owner = Owner(pid, socket.gethostname(), started, process_birth(pid) or -1, _pid_namespace())
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    write_all(descriptor, json.dumps(asdict(owner)).encode())
 
 
 def _held_message(path: Path, owner: Owner | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parallel_orchestrator.store.files import write_whole
-from parallel_orchestrator.store.journal import Record, decode, encode, is_torn
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store.files import read_at, write_pieces
+from parallel_orchestrator.store.journal import Record, decode, encode, is_torn, lines_of
 
 
 @dataclass(frozen=True)
@@ -22,51 +24,99 @@ class Damage:
         return f"line {self.line}, byte {self.offset}: {self.what}"
 
 
+class StoredRecords(Collection[Record]):
+    """The whole records of a journal, once each, by their numbers. They stay in the file: each loop reads them there.
+
+    A loop raises DamagedState when the file has changed since.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[int, tuple[int, int]] = {}
+        """Offset and bytes of each record, by its number."""
+
+    def add(self, seq: int, offset: int, size: int) -> None:
+        """Record `seq` lies at `offset` and has `size` bytes without its newline."""
+        self._places[seq] = (offset, size)
+
+    @property
+    def numbers(self) -> Collection[int]:
+        """The records' own numbers."""
+        return self._places.keys()
+
+    def __contains__(self, record: object) -> bool:
+        return any(record == one for one in self)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Record]:
+        if self._places:
+            with self._path.open("rb") as file:
+                for seq in sorted(self._places):
+                    yield self._read(file.fileno(), seq)
+
+    def _read(self, descriptor: int, seq: int) -> Record:
+        offset, size = self._places[seq]
+        record = decode(read_at(descriptor, size, offset))
+        if record is None or record["seq"] != seq:
+            raise DamagedState(f"{self._path} was changed at byte {offset} while it was read. Try again.")
+        return record
+
+
 @dataclass
 class Salvage:
     """Every whole record of a journal, once, by its number, and what else is in the file."""
 
-    records: list[Record] = field(default_factory=list)
+    records: Collection[Record] = ()
     damage: list[Damage] = field(default_factory=list)
     torn_bytes: int = 0
     """At the end, as a kill leaves them: no damage."""
+    missing: list[int] = field(default_factory=list)
+    """Numbers between the first possible and the last whole record that no whole record has."""
 
     @property
-    def missing(self) -> list[int]:
-        """Numbers between the first possible and the last whole record that no whole record has."""
-        there = {record["seq"] for record in self.records}
-        return [seq for seq in range(1, max(there, default=0)) if seq not in there]
-
-    @property
-    def unbroken(self) -> list[Record]:
+    def unbroken(self) -> Iterator[Record]:
         """The records before the first missing one."""
-        return [record for place, record in enumerate(self.records, 1) if record["seq"] == place]
+        return (record for place, record in enumerate(self.records, 1) if record["seq"] == place)
 
 
 def salvage(path: Path) -> Salvage:
     """Read a journal past its damage, without changing it. An absent one is empty."""
-    *lines, tail = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    found, by_seq, offset = Salvage(), dict[int, Record](), 0
-    for number, line in enumerate(lines, 1):
-        record = decode(line)
-        if record is None:
-            found.damage.append(Damage(number, offset, "bytes that are no record"))
-        elif record["seq"] in by_seq:
-            found.damage.append(Damage(number, offset, f"record {record['seq']} a second time"))
+    if not path.exists():
+        return Salvage()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _salvage(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _salvage(path: Path, descriptor: int) -> Salvage:
+    stored, damage, torn, offset, last = StoredRecords(path), list[Damage](), 0, 0, 0
+    for number, (text, size, ended) in enumerate(lines_of(descriptor, 0), 1):
+        record = decode(text) if ended else None
+        if record is not None:
+            seq = record["seq"]
+            if seq in stored.numbers:
+                damage.append(Damage(number, offset, f"record {seq} a second time"))
+            else:
+                if seq != last + 1:
+                    damage.append(Damage(number, offset, f"record {seq} out of its place"))
+                stored.add(seq, offset, size - 1)
+                last = max(last, seq)
+        elif ended:
+            damage.append(Damage(number, offset, "bytes that are no record"))
+        elif is_torn(text, last + 1):
+            torn = size
         else:
-            if record["seq"] != max(by_seq, default=0) + 1:
-                found.damage.append(Damage(number, offset, f"record {record['seq']} out of its place"))
-            by_seq[record["seq"]] = record
-        offset += len(line) + 1
-    found.records = [by_seq[seq] for seq in sorted(by_seq)]
-    if tail and is_torn(tail, max(by_seq, default=0) + 1):
-        found.torn_bytes = len(tail)
-    elif tail:
-        found.damage.append(Damage(len(lines) + 1, offset, "bytes that are no beginning of a record"))
-    return found
+            damage.append(Damage(number, offset, "bytes that are no beginning of a record"))
+        offset += size
+    missing = [seq for seq in range(1, last) if seq not in stored.numbers]
+    return Salvage(stored, damage, torn, missing)
 
 
 def write_anew(path: Path, records: Iterable[Record]) -> None:
     """Replace a journal by one of these records, numbered anew, by rename."""
     bodies = ({name: value for name, value in record.items() if name not in ("seq", "sum")} for record in records)
-    write_whole(path, b"".join(encode(seq, body) for seq, body in enumerate(bodies, 1)))
+    write_pieces(path, (encode(seq, body) for seq, body in enumerate(bodies, 1)))

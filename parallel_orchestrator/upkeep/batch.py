@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.runlock import RunLock, is_held
@@ -57,7 +57,7 @@ def _own_files(batch: BatchDirectory, directory: Path) -> Report:
 
 def _journal_fault(batch: BatchDirectory) -> str:
     try:
-        read_all(batch.journal)
+        Journal(batch.journal).pass_over()
     except DamagedState as error:
         return str(error).removeprefix(f"{batch.journal} ").partition(". Nothing")[0]
     return ""

@@ -108,12 +108,12 @@ def _queue_fault(reading: Reading) -> str | None:
     return None
 
 
-def conversation_fault(records: list[Record]) -> str | None:
+def conversation_fault(records: Iterable[Record]) -> str | None:
     """Why records are no conversation, or None."""
     conversation = Conversation()
-    if records and records[0]["kind"] != "start":
-        return "line 1: it does not begin with a start record"
-    for record in records:
+    for place, record in enumerate(records):
+        if not place and record["kind"] != "start":
+            return "line 1: it does not begin with a start record"
         try:
             conversation.apply(record)
         except (KeyError, ValueError, TypeError) as error:

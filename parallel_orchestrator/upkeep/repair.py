@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -161,7 +162,7 @@ class _Repair:
             self.say(f"{name}: put together again, {len(content.records)} records; {'; '.join(mending.steps)}")
         content.damage = []
 
-    def _tree(self, found: AttemptFile, records: list[Record]) -> None:
+    def _tree(self, found: AttemptFile, records: Iterable[Record]) -> None:
         """Where the tree that a resume would restore is lost, have the attempt go on from the workspace as it is."""
         tree = fold(records).tree
         task = self.reading.replica.tasks.get(found.task) if self.reading.replica else None
@@ -198,6 +199,8 @@ class _Repair:
 
     def _ledger(self) -> None:
         content, scenario = self.reading.ledger, self.reading.scenario
+        if not content.damage and not any(misfits(content.records)) and not self._lacks_answers():
+            return
         records = [r for r in content.records if {"kind", "call", "task", "attempt", "turn", "at"} <= r.keys()]
         rebuilt = fitted(records)
         rebuilder = Rebuilder(scenario) if scenario else None
@@ -207,8 +210,6 @@ class _Repair:
             if rebuilder and said.records
             for key in rebuilder.add_lost(rebuilt, said.records)
         ]
-        if not content.damage and not lost and not list(misfits(content.records)):
-            return
         self.keep(self.run.ledger)
         write_anew(self.run.ledger, rebuilt)
         told = f"{len(records)} whole records kept, {len(content.missing)} lost"
@@ -220,6 +221,15 @@ class _Repair:
             self.say(f"ledger.jsonl: {_named(key_of(intent))} has no outcome: it counts at its bound, {bound}")
         if content.missing and not lost:
             self.say("ledger.jsonl: an answer that no transcript took over is bought again when it is needed")
+
+    def _lacks_answers(self) -> bool:
+        """Whether a transcript holds an answer that the ledger does not."""
+        answered = {key_of(record) for record in self.reading.ledger.records if record.get("kind") == "answer"}
+        return any(
+            record["kind"] == "answer" and (found.task, found.attempt, record["turn"]) not in answered
+            for found, said in self.reading.transcripts.items()
+            for record in said.records
+        )
 
     def _queue(self) -> None:
         plan = self.reading.plan
@@ -259,8 +269,9 @@ class _Repair:
     def _begun(self) -> dict[str, Begun]:
         begun: dict[str, Begun] = {}
         for found, content in sorted(self.reading.transcripts.items(), key=lambda item: item[0].attempt):
-            if content.records and _in(self.reading.plan, found.task):
-                begun[found.task] = Begun(found.task, found.attempt, found.executor, content.records[-1])
+            if _in(self.reading.plan, found.task):
+                for last in deque(content.records, maxlen=1):
+                    begun[found.task] = Begun(found.task, found.attempt, found.executor, last)
         return begun
 
     def _summary(self) -> None:
