@@ -23,7 +23,7 @@ from parallel_orchestrator.agent.claude_code.hands import CALL_S, TOOLS, ClaudeC
 from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.session import START_S, Runner, Session, Setting, session_id
 from parallel_orchestrator.agent.client import Answer, ModelClient
-from parallel_orchestrator.agent.prompt import claude_code_texts, opening
+from parallel_orchestrator.agent.prompt import Rejection, claude_code_texts, opening, send_back_text
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, clear_up, runner_for
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
@@ -187,21 +187,23 @@ class ExecutorAgent:
             case Merged(evidence=evidence):
                 return Outcome(TaskState.MERGED, evidence=evidence)
             case Conflict(facts, tree, head):
-                return self._send_back(transcript, "conflicts with what others merged", facts, head, tree)
+                return self._send_back(transcript, Rejection.CONFLICT, facts, head, tree)
             case Red(facts, tree, head):
-                return self._send_back(transcript, "the merged tests fail", facts, head, tree)
+                return self._send_back(transcript, Rejection.RED, facts, head, tree)
             case Refused(facts):
                 tree = self._trunk.snapshot(self._folder(claim))
-                return self._send_back(transcript, "cannot be merged as it is", facts, base, tree)
+                return self._send_back(transcript, Rejection.REFUSED, facts, base, tree)
 
-    def _send_back(self, transcript: Transcript, why: str, facts: tuple[str, ...], base: str, tree: str) -> Outcome:
-        reason = f"{why}: {'; '.join(fact.splitlines()[0].rstrip(': ') for fact in facts[:3])}"
+    def _send_back(
+        self, transcript: Transcript, why: Rejection, facts: tuple[str, ...], base: str, tree: str
+    ) -> Outcome:
+        reason = f"{why.value}: {'; '.join(fact.splitlines()[0].rstrip(': ') for fact in facts[:3])}"
         rounds = self._scenario.repair_rounds
         if transcript.conversation.repair_rounds >= rounds:
             given_up = f"{reason} (after {rounds} repair rounds)"
             transcript.outcome("failed", given_up)
             return Outcome(TaskState.FAILED, given_up)
-        transcript.repair(_repair_text(why, facts), base=base, tree=tree)
+        transcript.repair(send_back_text(why, facts), base=base, tree=tree)
         return Outcome(TaskState.REPAIR, reason)
 
     def _client(self, claim: Claim) -> ModelClient:
@@ -239,12 +241,3 @@ class ExecutorAgent:
 
     def _folder(self, claim: Claim) -> Path:
         return self._run.workspace(claim.folder, claim.task, claim.attempt)
-
-
-def _repair_text(why: str, facts: tuple[str, ...]) -> str:
-    listed = "\n\n".join(facts)
-    return (
-        f"Your work is not merged yet: it {why}.\n\n{listed}\n\n"
-        "The workspace now holds your work together with what others have merged. "
-        "Mend it, run the tests, and finish with a short report as before."
-    )

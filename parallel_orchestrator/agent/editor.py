@@ -73,13 +73,14 @@ class Editor:
         places = _places(text, old)
         if not places:
             raise ToolFault(
-                f"old_str was not found in {path}, nothing was changed; it has to match exactly, white space too"
+                f"old_str was not found in {path}, nothing was changed; "
+                "it must match the file exactly, including white space"
             )
         if len(places) > 1:
             lines = ", ".join(str(text.count("\n", 0, place) + 1) for place in places[:20])
             raise ToolFault(
                 f"old_str was found {_times(len(places))} in {path} (lines {lines}), nothing was changed; "
-                "make it unique by adding lines around it"
+                "include more of the lines around it, so that it occurs once"
             )
         place = places[0]
         changed = text[:place] + new + text[place + len(old) :]
@@ -92,7 +93,7 @@ class Editor:
         lines = _lines(text)
         if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after <= len(lines):
             raise ToolFault(
-                f"insert_line has to be a whole number from 0 (the top) to {len(lines)} (the end), not {after!r}"
+                f"insert_line must be a whole number from 0 (the top) to {len(lines)} (the end), not {after!r}"
             )
         if not added:
             raise ToolFault("insert_text is empty")
@@ -123,7 +124,7 @@ class Editor:
     def _listing(self, path: str) -> str:
         entries = list(self._entries(split(path), depth=2))
         note = f"\n... only the first {LISTING_LIMIT} entries are shown" if len(entries) > LISTING_LIMIT else ""
-        heading = f"Files and directories in {path}, two levels deep, hidden ones and caches left out:"
+        heading = f"Files and directories in {path}, two levels deep, without hidden files and caches:"
         return "\n".join([heading, *(entries[:LISTING_LIMIT] or ["(none)"])]) + note
 
     def _entries(self, names: tuple[str, ...], depth: int) -> Iterator[str]:
@@ -157,7 +158,7 @@ def _text(arguments: Mapping[str, Any], name: str, default: str | None = None) -
     if value is None:
         raise ToolFault(f"the argument {name} is missing")
     if not isinstance(value, str):
-        raise ToolFault(f"the argument {name} has to be a string, not {type(value).__name__}")
+        raise ToolFault(f"the argument {name} must be a string, not {type(value).__name__}")
     return value
 
 
@@ -165,7 +166,7 @@ def _range(wanted: Any, count: int) -> tuple[int, int]:
     if wanted is None:
         return 1, count
     if not isinstance(wanted, list) or len(wanted) != 2 or not all(type(number) is int for number in wanted):
-        raise ToolFault("view_range has to be two whole numbers: [first line, last line], -1 for the end")
+        raise ToolFault("view_range must be two whole numbers: [first line, last line], -1 for the end")
     first, last = wanted
     if last == -1:
         last = count
@@ -202,11 +203,11 @@ def _numbered(lines: list[str], first: int) -> str:
 def _edited(path: str, text: str, first: int, count: int) -> str:
     start = max(1, first - _CONTEXT_LINES)
     shown = _lines(text)[start - 1 : first - 1 + count + _CONTEXT_LINES]
-    return _cut(f"Edited {path}. It now reads there:\n{_numbered(shown, start)}", path)
+    return _cut(f"Edited {path}. The changed lines are now:\n{_numbered(shown, start)}", path)
 
 
 def _cut(text: str, path: str) -> str:
     if len(text) <= VIEW_LIMIT:
         return text
     shown = text[:VIEW_LIMIT].rpartition("\n")[0] or text[:VIEW_LIMIT]
-    return f"{shown}\n... {path} goes on; only {VIEW_LIMIT:,} characters are shown, use view_range for the rest"
+    return f"{shown}\n... this view of {path} ends after {VIEW_LIMIT:,} characters; use view_range to see the rest"

@@ -73,9 +73,9 @@ def _name_problem(name: str) -> str | None:
     if name == "..":
         return f"'..' could lead out of {MOUNT}"
     if not name.isprintable():
-        return "its names hold characters that cannot be printed"
+        return "it contains characters that cannot be printed"
     if len(name.encode()) > MAX_NAME:
-        return f"a name in it is longer than {MAX_NAME} bytes"
+        return f"one of its names is longer than {MAX_NAME} bytes"
     if name.casefold() == ".git":
         return "version control is not part of the workspace"
     if name[0] == "~" or name[-1] in ". " or "\\" in name or ":" in name or _DEVICE_NAME.fullmatch(name):
@@ -136,7 +136,7 @@ class Workspace:
         finally:
             os.close(descriptor)
         if len(data) > limit:
-            raise PathRefused(f"{path} is larger than {limit:,} bytes; look at parts of it with bash")
+            raise PathRefused(f"{path} is larger than {limit:,} bytes; read parts of it with bash")
         return data
 
     def write(self, path: str, data: bytes) -> None:
@@ -204,7 +204,7 @@ def _require_plain(found: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise PathRefused(f"{path} is not a regular file")
     if found.st_nlink > 1:
-        raise PathRefused(f"{path} has other names too (hard links); the editor does not open it")
+        raise PathRefused(f"{path} is a hard link; the editor does not open hard links")
 
 
 def _mode_for_replacing(parent: int, name: str, path: str) -> int:

@@ -9,6 +9,7 @@ Nothing here names an executor, a claim, a path of the host or a time.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 from parallel_orchestrator.agent.claude_code.wire import request_of as claude_code_request
@@ -22,51 +23,76 @@ MAX_TOKENS = 16_000
 
 _CACHED = {"type": "ephemeral"}
 
+
+class Rejection(Enum):
+    """Why the merge queue did not take a task's work, in the words of logs and summaries."""
+
+    CONFLICT = "conflicts with what others merged"
+    RED = "the merged tests fail"
+    REFUSED = "cannot be merged as it is"
+
+
+_WHAT_HAPPENED = {
+    Rejection.CONFLICT: "It conflicts with work that other engineers merged after you started.",
+    Rejection.RED: "The orchestrator merged it with the work of the other engineers and ran all tests. "
+    "The result cannot be accepted.",
+    Rejection.REFUSED: "The orchestrator checked your files before the merge and cannot accept them.",
+}
+_WHAT_NEXT = {
+    Rejection.CONFLICT: "The workspace now contains your work merged with theirs. Where both changed the same lines, "
+    "the file contains both versions between conflict markers: the trunk's after <<<<<<<, yours before >>>>>>>. "
+    "Combine them so that both changes work, and delete the markers. Then run the tests",
+    Rejection.RED: "The workspace now contains your work merged with theirs. Fix every point above. Then run the tests",
+    Rejection.REFUSED: "The workspace is as you left it. Fix every point above. Then run the tests",
+}
+
 _SYSTEM = """\
-You are one of several software engineers who build one project at the same time. Each has one task of a common plan. \
-Work on your own task to its end, without asking back: nobody reads along until you have finished.
+You are one of several software engineers who build one project at the same time. Each engineer has one task of a \
+shared plan. Complete your task without asking questions: no person can answer while you work.
 
 Where you work
-- The project root is /workspace. {paths} It holds what the finished tasks have merged so far.
-- `src` is the import root: src/app/core.py is imported as app.core. Tests are in tests/, documentation is in docs/.
-- pytest is set up already in pyproject.toml, which you leave as it is.
+- The project root is /workspace. {paths} It contains the work of the tasks that were merged before you started.
+- `src` is the import root: import src/app/core.py as app.core. Tests are in tests/, documentation is in docs/.
+- pyproject.toml already configures pytest. Do not change it.
 
 Your tools
 {tools}
-- To run the program by hand, set the import root: PYTHONPATH=src python -m app
+- To run the program yourself, set the import root: PYTHONPATH=src python -m app
 
 What to deliver
-- Create and change only the files that your task owns. Others are being written by somebody else at this moment; \
-rely on the contract for what they will offer.
-- Keep to the contract exactly: names, signatures, data shapes.
-- A task with Python in src adds tests that pass, in its own tests/test_*.py. They import only your own files and \
-those of the tasks that yours depends on. Test behaviour: a test has to fail when the function that it tests is emptied.
-- Document your part in the docs/*.md that your task owns: a title, one paragraph on what it is, and, where there is \
-something to run, a section `## Run` with the exact command in a ```sh block.
-- Write code that a senior engineer would be glad to read: small functions, clear names, docstrings, type hints, no \
-dead code, errors handled where they arise.
+- Create and change only the files that your task owns. Other engineers are writing the other files now; rely on the \
+contract for what those files will provide.
+- Follow the contract exactly: names, signatures, data shapes.
+- If your task owns Python files in src, write tests that pass, in the tests/test_*.py files that it owns. The tests \
+import only your own files and those of the tasks that yours depends on. Test behaviour: a test must fail when the \
+body of the function that it tests is removed.
+- Document your part in the docs/*.md that your task owns: a title, one paragraph that says what the part is, and, if \
+there is something to run, a section `## Run` with the exact command in a ```sh block.
+- Write code that a senior engineer would like to read: small functions, clear names, docstrings, type hints, no dead \
+code, errors handled where they occur.
 
 How to finish
-- Run your tests before you finish, and mend what fails. Leave no scratch files behind.
-- Then answer with a short report, without a tool call: what you built, what you checked, what others should know. \
-Your work is then merged and tested together with everybody else's. Should that fail, you are told what happened.
+- Run your tests before you finish and fix every failure. Delete your scratch files.
+- Then answer with a short report and no tool call: what you built, what you checked, what the other engineers should \
+know. The orchestrator then merges your work and runs the tests of the whole project. If that fails, it sends you the \
+facts and you fix them.
 """
 
 SYSTEM = _SYSTEM.format(
     paths="Use only paths relative to it.",
     tools="""\
 - str_replace_based_edit_tool views, creates and changes files.
-- bash runs a command in the project root. Every call is a fresh shell: no variable, directory or background process \
-of an earlier call is there, and what a command leaves running is ended with it. There is no network, so nothing can \
-be installed. A command may take two minutes.""",
+- bash runs a command in the project root. Each call starts a fresh shell: variables, directory changes and \
+background processes of earlier calls are gone. When a command ends, every process that it started is killed. There is \
+no network, so you cannot install anything. A command may run for two minutes.""",
 )
 
 CLAUDE_CODE_SYSTEM = _SYSTEM.format(
     paths="Use no path outside it.",
     tools="""\
-- Nobody is there to be asked, and git is not used: whatever you leave in the project root is taken as your work.
-- There is no network, so nothing can be installed. A command may take two minutes. What it leaves running may be \
-ended at any time.""",
+- Do not use git: the files that you leave in the project root are your work.
+- There is no network, so you cannot install anything. A command may run for two minutes. A process that it leaves \
+running may be killed at any time.""",
 )
 
 _PLAIN_TOOLS: list[dict[str, Any]] = [
@@ -75,7 +101,7 @@ _PLAIN_TOOLS: list[dict[str, Any]] = [
         "description": (
             "View, create and change text files. Commands: view (a file with line numbers, optionally only the lines "
             "of view_range, or a directory), create (write a whole file; needs file_text), str_replace (replace "
-            "old_str, which must occur exactly once, by new_str), insert (put insert_text after line insert_line; "
+            "old_str, which must occur exactly once, with new_str), insert (insert insert_text after line insert_line; "
             "0 is the top)."
         ),
         "input_schema": {
@@ -90,7 +116,7 @@ _PLAIN_TOOLS: list[dict[str, Any]] = [
                 },
                 "file_text": {"type": "string", "description": "For create: the whole content of the file."},
                 "old_str": {"type": "string", "description": "For str_replace: the exact text to replace."},
-                "new_str": {"type": "string", "description": "For str_replace: what comes in its place."},
+                "new_str": {"type": "string", "description": "For str_replace: the text that replaces it."},
                 "insert_line": {"type": "integer", "description": "For insert: the line after which to insert."},
                 "insert_text": {"type": "string", "description": "For insert: the text to insert."},
             },
@@ -99,7 +125,7 @@ _PLAIN_TOOLS: list[dict[str, Any]] = [
     },
     {
         "name": BASH,
-        "description": "Run a command with bash in the project root. Every call is a fresh shell.",
+        "description": "Run a command with bash in the project root. Each call starts a fresh shell.",
         "input_schema": {
             "type": "object",
             "properties": {
@@ -133,6 +159,15 @@ def opening(*, requirement: str, plan: Plan, task: Task, model: str, profile: Pr
 def claude_code_texts(requirement: str, plan: Plan, task: Task) -> tuple[str, str]:
     """The same for Claude Code, which has tools and a system prompt of its own: what is added to that, and the task."""
     return f"{CLAUDE_CODE_SYSTEM}\n{_shared_text(requirement, plan)}", _task_text(plan, task)
+
+
+def send_back_text(why: Rejection, facts: Iterable[str]) -> str:
+    """What a conversation is sent when its work was not taken: what happened, the facts, what to do next."""
+    listed = "\n\n".join(facts)
+    return (
+        f"Your work is not merged yet. {_WHAT_HAPPENED[why]}\n\n{listed}\n\n"
+        f"{_WHAT_NEXT[why]} and finish with a short report, as before."
+    )
 
 
 def build_request(conversation: Conversation) -> dict[str, Any]:
@@ -175,12 +210,12 @@ def _task_text(plan: Plan, task: Task) -> str:
         f"## Files that you own\n\n{_bullets(task.files)}",
     ]
     if task.acceptance:
-        parts.append(f"## It is accepted when\n\n{_bullets(task.acceptance)}")
+        parts.append(f"## Acceptance criteria\n\n{_bullets(task.acceptance)}")
     if task.dependencies:
         names = [f"{other}: {plan.task(other).name}" for other in task.dependencies]
-        parts.append(f"## Merged already, to build on\n\n{_bullets(names)}")
+        parts.append(f"## Merged tasks that you build on\n\n{_bullets(names)}")
     if task.integration_notes.strip():
-        parts.append(f"## How it fits in\n\n{task.integration_notes.strip()}")
+        parts.append(f"## Integration notes\n\n{task.integration_notes.strip()}")
     return "\n\n".join(parts)
 
 

@@ -56,7 +56,7 @@ class ToolBox:
         """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
         try:
             if not isinstance(arguments, Mapping):
-                raise ToolFault(f"the arguments have to be an object, not {type(arguments).__name__}")
+                raise ToolFault(f"the arguments must be a JSON object, not {type(arguments).__name__}")
             result = self._dispatch(name, arguments)
         except ToolFault as fault:
             result = ToolResult(f"Error: {fault}", is_error=True)
@@ -106,19 +106,20 @@ class ToolBox:
 
     def _bash(self, arguments: Mapping[str, Any]) -> ToolResult:
         if arguments.get("restart"):
-            return ToolResult("Every command has a fresh shell anyway; there is nothing to restart.")
+            return ToolResult("There is nothing to restart: each command starts a fresh shell.")
         command = arguments.get("command")
         if not isinstance(command, str) or not command.strip():
-            raise ToolFault("the argument command is missing; it has to be a string")
+            raise ToolFault("the argument command is missing; it must be a string")
         if "\0" in command or len(command.encode(errors="replace")) > _COMMAND_LIMIT:
             raise ToolFault(
-                f"a command may not hold NUL and has at most {_COMMAND_LIMIT:,} bytes; write long text to a file first"
+                "a command must not contain NUL characters and is "
+                f"limited to at most {_COMMAND_LIMIT:,} bytes; write long text to a file first"
             )
         command = command.encode(errors="replace").decode()
         done = self._run(self._command(command))
         output = done.output.rstrip("\n")
         if done.timed_out:
-            note = f"[stopped: it ran longer than {self._timeout_s:g} s; everything that it started was ended]"
+            note = f"[stopped: it ran longer than {self._timeout_s:g} s; every process that it started was killed]"
             return ToolResult(f"{output}\n{note}".lstrip("\n"), is_error=True)
         if done.code != 0:
             output = f"{output}\n[exit code {done.code}]".lstrip("\n")

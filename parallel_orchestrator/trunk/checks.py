@@ -22,7 +22,7 @@ def parse_fault(path: str, content: bytes) -> str | None:
     if parse is None:
         return None
     if is_source(path) and len(content) > LARGEST_SOURCE:
-        return f"{path} has {len(content)} bytes; at most {LARGEST_SOURCE} of code are taken in one file"
+        return f"{path} has {len(content)} bytes; at most {LARGEST_SOURCE} are accepted in one file of code"
     try:
         parse(content)
     except SyntaxError as error:

@@ -33,7 +33,7 @@ def broken_rules(change: Change, task: Task, plan: Plan) -> tuple[str, ...]:
     """Every reason why the change is not taken; none when it may be merged."""
     odd = {path: what for path, what in change.odd.items() if in_project(path)}
     if not change.written and not change.deleted and not odd:
-        return ("You wrote nothing: no file under src/, tests/ or docs/ differs from what you started from.",)
+        return ("You wrote nothing: no file under src/, tests/ or docs/ differs from the state that you started from.",)
     facts = [
         *(f"{shown(path)} is {what}. Remove it; only plain files are merged." for path, what in sorted(odd.items())),
         *_hostile(change, task),
@@ -71,12 +71,12 @@ def twins(paths: Iterable[str]) -> list[tuple[str, str]]:
 
 def twin_fact(first: str, second: str) -> str:
     """The sentence about one pair of twins."""
-    return f"{shown(first)} and {shown(second)} are one path on many systems. Keep one of them."
+    return f"{shown(first)} and {shown(second)} are the same path on many systems. Keep one of them."
 
 
 def _hostile(change: Change, task: Task) -> Iterator[str]:
     if len(change.written) > MOST_FILES:
-        yield f"{len(change.written)} files were written; at most {MOST_FILES} are merged. Remove what is generated."
+        yield f"{len(change.written)} files were written; at most {MOST_FILES} are merged. Remove generated files."
     for path in change.written:
         if problem := _problem(path, change, task):
             yield f"{shown(path)} {problem}"
@@ -95,10 +95,10 @@ def _name_problem(path: str, task: Task) -> str | None:
     if any(_UNPORTABLE.search(part) or not part.isprintable() for part in parts):
         return "has a name that does not work everywhere. Use letters, digits, _, - and . in names."
     if any(part.casefold() in _TOOL_NAMES for part in parts):
-        return "configures a tool to run things for whoever opens the project. Remove it."
+        return "makes a tool run commands when a person opens the project. Remove it."
     if _is_reserved(parts) and not (parts[-1] == "conftest.py" and path in task.files):
-        return "has a name that changes how Python or pytest runs, and the plan does not give it to you. Remove it."
-    return "has to be a folder. Remove the file." if path in PROJECT_ROOTS else None
+        return "has a name that changes how Python or pytest runs, and your task does not own it. Remove it."
+    return "must be a folder. Remove the file." if path in PROJECT_ROOTS else None
 
 
 def _form_problem(path: str, change: Change) -> str | None:
@@ -106,7 +106,7 @@ def _form_problem(path: str, change: Change) -> str | None:
         return "is a link. Write a plain file in its place; only plain files are merged."
     size = change.sizes[path]
     if size > LARGEST_FILE:
-        return f"is {size} bytes large; at most {LARGEST_FILE} are merged. Remove it or make it smaller."
+        return f"is {size} bytes long; at most {LARGEST_FILE} are merged. Remove it or make it smaller."
     return None
 
 
@@ -118,28 +118,28 @@ def _ownership(change: Change, task: Task, plan: Plan) -> Iterator[str]:
     for path in change.created:
         owner = plan.owner_of(path)
         if owner is not None and path not in task.files:
-            yield f"{shown(path)} belongs to {owner}, which has not delivered it to you. Remove it and do without it."
+            yield f"{shown(path)} belongs to {owner}, whose work you do not have. Remove it and do not rely on it."
     for path in change.changed:
         if path.startswith("tests/") and path not in task.files:
-            yield f"{shown(path)} was changed, and it is not yours. Put it back as it was; add tests in files of yours."
+            yield f"{shown(path)} was changed, and your task does not own it. Restore it; add tests to your own files."
     for path in change.deleted:
         if path not in task.files:
-            yield f"{shown(path)} was deleted, and it is not yours. Put it back as it was."
+            yield f"{shown(path)} was deleted, and your task does not own it. Restore it."
 
 
 def _missing(change: Change, task: Task) -> Iterator[str]:
     for path in task.files:
         if path not in change.project:
-            yield f"{path} is a file that the plan expects of you, and it is not there. Write it."
+            yield f"{path} is missing. Your task owns it and must create it."
 
 
 def _content(change: Change) -> Iterator[str]:
     source = sum(len(content) for path, content in change.content.items() if is_source(path))
     if source > MOST_SOURCE:
-        yield f"{source} bytes of code were written; at most {MOST_SOURCE} are merged. Remove what is generated."
+        yield f"{source} bytes of code were written; at most {MOST_SOURCE} are merged. Remove generated code."
         return
     for path, content in change.content.items():
         if has_conflict_markers(content):
             yield f"{shown(path)} still has conflict markers. Resolve them."
         elif fault := parse_fault(path, content):
-            yield f"{shown(fault)}. Mend it."
+            yield f"{shown(fault)}. Fix it."

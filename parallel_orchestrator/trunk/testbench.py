@@ -40,8 +40,8 @@ _CANARY = 'def {name}():\n    assert False, "this test has to fail"\n'
 _TAIL = 2_000
 _MOST_MESSAGES = 20
 _UNRUN = (
-    "{test} is defined and was not run: a hook, a plugin or other code keeps it from running. "
-    "Let it run and pass; if it is no test, give it another name."
+    "{test} is defined and did not run: a hook, a plugin or other code prevented it. "
+    "Make it run and pass. If it is not a test, rename it."
 )
 
 
@@ -193,10 +193,10 @@ def _scratch() -> Iterator[tuple[Path, Path]]:
 def _breakage(finished: Finished, cases: list[Case] | None, canary: str, limit_s: float) -> str:
     """Why a run proves nothing; empty when it does. With the canary in it, a run that went well ends with 1."""
     if finished.timed_out:
-        return f"The tests did not end within {limit_s:g} s and were stopped."
+        return f"The tests ran longer than {limit_s:g} s and were stopped. Find the test that hangs or is slow."
     ended = f"pytest ended with {finished.code}"
     if cases is None:
-        return f"{ended} before it wrote its report: the tests, or code that they import, end the process."
+        return f"{ended} before it wrote its report: a test, or code that it imports, ended the process. Remove that."
     return _forgery(finished, cases, canary, ended)
 
 
@@ -204,13 +204,17 @@ def _forgery(finished: Finished, cases: list[Case], canary: str, ended: str) -> 
     """What does not fit together in a report; empty when all does."""
     endings = [case.ending for case in cases if canary in case.id]
     if not endings:
-        return f"{ended} and did not run all tests that it was given: something takes tests out of the run."
+        return f"{ended} and did not run every test: code in the project removes tests from the run. Remove that code."
     if endings != [Ending.FAILED]:
-        return f"{ended}, and a test that has to fail was not reported as failed: something changes the reports."
+        return (
+            f"{ended}, and a test that must fail was not reported as failed: code in the project changes the reports."
+        )
     if finished.code != 1:
-        return f"{ended} although a test failed: something changes how it ends."
+        return f"{ended} although a test failed: code in the project changes its exit code. Remove that code."
     if contradicts(finished.output, cases):
-        return f"{ended}, and its report is not what it printed: something else writes the report, or hides the output."
+        return (
+            f"{ended}, and its report differs from its output: code in the project writes the report or hides output."
+        )
     return ""
 
 
@@ -218,5 +222,5 @@ def _tampering(altered: list[str], canary: str) -> str:
     """Why tests that changed the project's code prove nothing; empty when they changed none."""
     if not altered:
         return ""
-    paths = ", ".join("a test that has to fail" if canary in path else path for path in altered[:_MOST_MESSAGES])
-    return f"The tests changed code while they ran: {paths}. Tests may write to tmp_path alone."
+    paths = ", ".join("a test that must fail" if canary in path else path for path in altered[:_MOST_MESSAGES])
+    return f"The tests changed code while they ran: {paths}. Let tests write only to tmp_path."

@@ -83,7 +83,7 @@ def regressions(report: Report, baseline: Baseline) -> list[str]:
         return report.messages(known=baseline.red)
     passed = report.counts.passed
     if passed < baseline.passed:
-        return [f"{passed} tests pass; on the trunk {baseline.passed} pass. No passing test may get lost."]
+        return [f"Passing tests with your work: {passed}; without it: {baseline.passed}. No passing test may be lost."]
     return []
 
 
@@ -91,11 +91,11 @@ def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
     """Which tests a task that breaks nothing still owes; empty when none."""
     counts = report.counts
     if counts.skipped and not counts.passed:
-        return [f"All {counts.skipped} tests are skipped, which proves nothing. Let them run."]
+        return [f"All tests are skipped ({counts.skipped}), so they prove nothing. Make them run."]
     if task.owns_source() and counts.passed <= baseline.passed and not report.ended_in(task.files, Ending.PASSED):
         if skipped := report.ended_in(task.files, Ending.SKIPPED):
-            return [f"All {skipped} tests of yours are skipped, which proves nothing. Let them run."]
-        return ["No passing test was added. Add a test of your code that passes, under tests/."]
+            return [f"All tests of your task are skipped ({skipped}), so they prove nothing. Make them run."]
+        return ["No passing test was added. Under tests/, add a test of your code that passes."]
     return []
 
 

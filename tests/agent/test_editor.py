@@ -80,7 +80,7 @@ def test_long_view_is_cut_at_a_line(run: Run, folder: Path) -> None:
     (folder / "a.txt").write_text("x" * 99 + "\n" + "y" * 99 + "\n" + "z\n" * VIEW_LIMIT)
     seen = run("view", "a.txt")
     assert len(seen) < VIEW_LIMIT + 200
-    assert seen.splitlines()[-1].startswith("... a.txt goes on")
+    assert seen.splitlines()[-1].startswith("... this view of a.txt ends")
 
 
 def test_listing_is_two_levels_deep_without_hidden_and_caches(run: Run, folder: Path) -> None:
@@ -180,7 +180,7 @@ def test_binary_and_large_files_are_refused(run: Run, folder: Path) -> None:
         ({"path": "a"}, "command is missing"),
         ({"command": "undo_edit", "path": "a"}, "view, create, str_replace, insert"),
         ({"command": "view"}, "path is missing"),
-        ({"command": "view", "path": 3}, "path has to be a string, not int"),
+        ({"command": "view", "path": 3}, "path must be a string, not int"),
         ({"command": "view", "path": "absent"}, "does not exist"),
         ({"command": "create", "path": "a"}, "file_text is missing"),
         ({"command": "create", "path": "."}, "project root"),

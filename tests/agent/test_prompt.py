@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.prompt import build_request, opening
+from parallel_orchestrator.agent.prompt import (
+    CLAUDE_CODE_SYSTEM,
+    SYSTEM,
+    Rejection,
+    build_request,
+    opening,
+    send_back_text,
+)
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Profile
@@ -56,3 +64,57 @@ def test_the_task_is_told_with_all_that_it_needs(plan: Plan, tmp_path: Path) -> 
 @pytest.mark.parametrize("profile", ["anthropic", "compatible"])
 def test_the_api_would_take_it(plan: Plan, profile: Profile, tmp_path: Path) -> None:
     assert refusal(first_request(plan, "task_1", profile, tmp_path / "t"), None) is None
+
+
+SENT_BACK = {
+    Rejection.CONFLICT: """\
+Your work is not merged yet. It conflicts with work that other engineers merged after you started.
+
+CONFLICT (content): Merge conflict in src/a.py
+
+The workspace now contains your work merged with theirs. Where both changed the same lines, the file contains both \
+versions between conflict markers: the trunk's after <<<<<<<, yours before >>>>>>>. Combine them so that both changes \
+work, and delete the markers. Then run the tests and finish with a short report, as before.""",
+    Rejection.RED: """\
+Your work is not merged yet. The orchestrator merged it with the work of the other engineers and ran all tests. \
+The result cannot be accepted.
+
+tests/test_a.py::test_sum failed:
+assert 3 == 4
+
+Passing tests with your work: 1; without it: 2. No passing test may be lost.
+
+The workspace now contains your work merged with theirs. Fix every point above. Then run the tests and finish with a \
+short report, as before.""",
+    Rejection.REFUSED: """\
+Your work is not merged yet. The orchestrator checked your files before the merge and cannot accept them.
+
+src/a.py:3: invalid syntax. Fix it.
+
+The workspace is as you left it. Fix every point above. Then run the tests and finish with a short report, as \
+before.""",
+}
+
+
+@pytest.mark.parametrize(
+    ("why", "facts"),
+    [
+        (Rejection.CONFLICT, ["CONFLICT (content): Merge conflict in src/a.py"]),
+        (
+            Rejection.RED,
+            [
+                "tests/test_a.py::test_sum failed:\nassert 3 == 4",
+                "Passing tests with your work: 1; without it: 2. No passing test may be lost.",
+            ],
+        ),
+        (Rejection.REFUSED, ["src/a.py:3: invalid syntax. Fix it."]),
+    ],
+)
+def test_what_is_sent_back_reads_as_english(why: Rejection, facts: list[str]) -> None:
+    assert send_back_text(why, facts) == SENT_BACK[why]
+
+
+@pytest.mark.parametrize("text", [SYSTEM, CLAUDE_CODE_SYSTEM, *SENT_BACK.values()])
+def test_no_text_to_a_model_uses_words_of_our_own(text: str) -> None:
+    own = r"\b(mend\w*|told|whoever|anew|beside|nobody|somebody|everybody|go on|so many|is none|has to|have to)\b"
+    assert re.findall(own, text, re.IGNORECASE) == []

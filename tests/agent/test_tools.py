@@ -48,8 +48,8 @@ def test_time_limit_is_told(folder: Path) -> None:
         (BASH, {"command": 3}, "command is missing"),
         (BASH, {"command": "echo \0"}, "NUL"),
         (BASH, {"command": "x" * 200_000}, "at most 100,000 bytes"),
-        (BASH, "echo x", "have to be an object, not str"),
-        (EDITOR, None, "have to be an object, not NoneType"),
+        (BASH, "echo x", "must be a JSON object, not str"),
+        (EDITOR, None, "must be a JSON object, not NoneType"),
         (EDITOR, {"command": "view", "path": "../../x"}, "could lead out"),
     ],
 )

@@ -54,7 +54,7 @@ TOOLS = [
 TOLD = [
     (True, "there is no tool 'launch_rocket'"),
     (True, "the argument command is missing"),
-    (True, "the argument command has to be a string, not int"),
+    (True, "the argument command must be a string, not int"),
     (False, "[exit code 1]"),
     (False, "fine"),
     (True, "at most 100,000 bytes"),

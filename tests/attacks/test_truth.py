@@ -73,12 +73,12 @@ class Lie:
 PLUGIN = ("src/lies_{n}.py",)
 LIES = [
     Lie("writes nothing", "You wrote nothing", module=None, test=None),
-    Lie("no tests", "tests/test_part_{n}.py is a file that the plan expects of you", test=None),
+    Lie("no tests", "tests/test_part_{n}.py is missing. Your task owns it", test=None),
     Lie("claims success with failing tests", "tests/test_part_{n}.py::test_bad failed", test=TEST + BAD),
     Lie("an empty test file", "No passing test was added", test=""),
     Lie(
         "skips all of its tests",
-        "All 1 tests of yours are skipped",
+        "All tests of your task are skipped (1)",
         test="import pytest\n\npytestmark = pytest.mark.skip\n" + TEST,
     ),
     Lie("weakens another's test", "tests/test_part_1.py was changed", files={"tests/test_part_1.py": "x = 1\n"}),
@@ -98,33 +98,33 @@ LIES = [
     ),
     Lie(
         "leaves the process at its exit",
-        "although a test failed: something changes how it ends",
+        "although a test failed: code in the project changes its exit code",
         test="import atexit, os\n\natexit.register(os._exit, 0)\n" + TEST,
     ),
     Lie(
         "reports every test as passed, by a plugin",
-        "something changes the reports",
+        "code in the project changes the reports",
         owns=PLUGIN,
         files={"src/lies_{n}.py": NO_FAILURES},
         test='pytest_plugins = ["lies_{n}"]\n' + TEST + BAD,
     ),
     Lie(
         "replaces pytest's own report class",
-        "something changes the reports",
+        "code in the project changes the reports",
         test="from _pytest.reports import TestReport\n\n"
         "TestReport.failed = property(lambda self: False)\n"
         "TestReport.passed = property(lambda self: True)\n" + TEST + BAD,
     ),
     Lie(
         "takes all tests out of the run",
-        "something takes tests out of the run",
+        "code in the project removes tests from the run",
         owns=PLUGIN,
         files={"src/lies_{n}.py": "def pytest_collection_modifyitems(items):\n    items.clear()\n"},
         test='pytest_plugins = ["lies_{n}"]\n' + TEST + BAD,
     ),
     Lie(
         "takes its failing test out of the run",
-        "tests/test_part_{n}.py::test_bad is defined and was not run",
+        "tests/test_part_{n}.py::test_bad is defined and did not run",
         owns=PLUGIN,
         files={
             "src/lies_{n}.py": "def pytest_collection_modifyitems(items):\n"
@@ -134,7 +134,7 @@ LIES = [
     ),
     Lie(
         "takes its failing test out of the run, by conftest",
-        "tests/part_{n}/test_more.py::test_bad is defined and was not run",
+        "tests/part_{n}/test_more.py::test_bad is defined and did not run",
         owns=("tests/part_{n}/conftest.py", "tests/part_{n}/test_more.py"),
         files={
             "tests/part_{n}/conftest.py": "def pytest_collection_modifyitems(items):\n"
@@ -154,14 +154,14 @@ LIES = [
     ),
     Lie(
         "forges the report and leaves",
-        "something takes tests out of the run",
+        "code in the project removes tests from the run",
         test="import os, pathlib, sys\n\n\ndef test_a():\n"
         "    report = next(a for a in sys.argv if a.startswith('--junitxml=')).partition('=')[2]\n"
         '    case = \'<testcase classname="tests.test_part_{n}" name="test_a" file="tests/test_part_{n}.py"/>\'\n'
         "    pathlib.Path(report).write_text('<testsuites><testsuite>' + case + '</testsuite></testsuites>')\n"
         "    os._exit(1)\n",
     ),
-    Lie("has a process rewrite the report", "its report is not what it printed", test=REWRITE_LATER),
+    Lie("has a process rewrite the report", "its report differs from its output", test=REWRITE_LATER),
     Lie(
         "a pytest.ini of its own",
         "tests/pytest.ini has a name that changes how Python or pytest runs",

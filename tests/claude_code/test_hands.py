@@ -124,7 +124,7 @@ def test_a_command_that_kills_it_is_told_and_the_session_goes_on(tmp_path: Path)
     bench = Bench(tmp_path, script)
     assert bench.run().kind is End.FINISHED
     _, killed, edited = bench.results()
-    assert "the tools ended while this ran" in killed
+    assert "the tools stopped during this call" in killed
     assert "updated successfully" in edited  # it still knows the file that it wrote before
     assert (bench.folder / "src" / "1.py").read_text() == "x = 2\n"
 

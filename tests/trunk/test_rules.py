@@ -63,7 +63,7 @@ def _socket(folder: Path) -> None:
         (_link("docs", "/etc"), "docs is a link"),
         (lambda f: os.mkfifo(f / "src/pipe"), "src/pipe is neither a file nor a folder"),
         (_socket, "src/sock is neither a file nor a folder"),
-        (_file("src/Calc.py"), "src/Calc.py and src/calc.py are one path"),
+        (_file("src/Calc.py"), "src/Calc.py and src/calc.py are the same path"),
         (_file("src/git~1"), "src/git~1 has a name that does not work everywhere"),
         (_file("src/a\nb.py"), "src/a\\nb.py has a name"),
         (_file("src/a\x1b[2J.py"), "src/a\\x1b[2J.py has a name"),
@@ -73,23 +73,23 @@ def _socket(folder: Path) -> None:
         (_file("src/usercustomize.py", ""), "src/usercustomize.py has a name that changes"),
         (_file("src/x.pth"), "src/x.pth has a name that changes"),
         (_file("src/a.dist-info/entry_points.txt"), "src/a.dist-info/entry_points.txt has a name that changes"),
-        (_file("src/.claude/settings.json", "{}"), "src/.claude/settings.json configures a tool"),
-        (_file("docs/.GitHub/workflows/x.yml"), "docs/.GitHub/workflows/x.yml configures a tool"),
+        (_file("src/.claude/settings.json", "{}"), "src/.claude/settings.json makes a tool run commands"),
+        (_file("docs/.GitHub/workflows/x.yml"), "docs/.GitHub/workflows/x.yml makes a tool run commands"),
         (_file("tests/pytest.ini"), "tests/pytest.ini has a name that changes"),
         (_file("tests/tox.ini"), "tests/tox.ini has a name that changes"),
         (_file("src/setup.cfg"), "src/setup.cfg has a name that changes"),
-        (lambda f: os.truncate(_touch(f / "src/big.bin"), LARGEST_FILE + 1), "src/big.bin is 5000001 bytes large"),
-        (lambda f: os.truncate(_touch(f / "src/calc.py"), 2**30), "src/calc.py is 1073741824 bytes large"),
+        (lambda f: os.truncate(_touch(f / "src/big.bin"), LARGEST_FILE + 1), "src/big.bin is 5000001 bytes long"),
+        (lambda f: os.truncate(_touch(f / "src/calc.py"), 2**30), "src/calc.py is 1073741824 bytes long"),
         (lambda f: write(f, {f"docs/{n}": "" for n in range(MOST_FILES)}), "2002 files were written"),
         (_file("src/calc.py", "def f(:\n"), "src/calc.py:1: "),
         (_file("src/calc.py", b"a = 1\0"), "src/calc.py:1: source code string cannot contain null bytes"),
         (_file("src/calc.py", "-" * 400_000 + "1"), "src/calc.py:1: nested too deeply"),
-        (_file("src/calc.py", "x=1\n" * 125_001), "src/calc.py has 500004 bytes; at most 500000 of code"),
+        (_file("src/calc.py", "x=1\n" * 125_001), "src/calc.py has 500004 bytes; at most 500000 are accepted"),
         (lambda f: write(f, {f"src/{n}.py": "#" * 400_000 for n in range(13)}), "520"),
         (_file("docs/data.toml", "a" + ".a" * 5_000 + " = 1"), "docs/data.toml:1: line 1 has more than 200 dots"),
         (_file("src/data.json", '{\n"a": }'), "src/data.json:2: Expecting value"),
         (_file("docs/data.toml", "a = "), "docs/data.toml:1: "),
-        (lambda f: (f / "src/calc.py").unlink(), "src/calc.py is a file that the plan expects of you"),
+        (lambda f: (f / "src/calc.py").unlink(), "src/calc.py is missing. Your task owns it"),
         (_file("src/later.py", ""), "src/later.py belongs to task_3"),
         (_file("tests/test_later.py", ""), "tests/test_later.py belongs to task_3"),
     ],
@@ -104,7 +104,7 @@ def _touch(path: Path) -> Path:
 
 
 def test_a_root_that_is_a_file_is_refused(bench: Bench) -> None:
-    assert "docs has to be a folder. Remove the file." in _refused(bench, _file("docs"))
+    assert "docs must be a folder. Remove the file." in _refused(bench, _file("docs"))
 
 
 def test_names_that_are_not_text_are_refused_and_shown(bench: Bench) -> None:
@@ -124,12 +124,12 @@ def test_files_of_others_on_the_trunk(bench: Bench) -> None:
     base = bench.trunk.head()
     changed = {"docs/notes.md": "n", "tests/test_calc.py": TEST_ADD + "# weaker\n"}
     assert _facts(bench, changed, base) == [
-        "tests/test_calc.py was changed, and it is not yours. Put it back as it was; add tests in files of yours."
+        "tests/test_calc.py was changed, and your task does not own it. Restore it; add tests to your own files."
     ]
     deleted = {"docs/notes.md": "n", "tests/test_calc.py": None, "src/calc.py": None}
     assert _facts(bench, deleted, base) == [
-        "src/calc.py was deleted, and it is not yours. Put it back as it was.",
-        "tests/test_calc.py was deleted, and it is not yours. Put it back as it was.",
+        "src/calc.py was deleted, and your task does not own it. Restore it.",
+        "tests/test_calc.py was deleted, and your task does not own it. Restore it.",
     ]
     allowed = {"docs/notes.md": "n", "src/calc.py": ADD + "# documented\n", "tests/test_more.py": TEST_ADD}
     evidence = merged(bench.offer(NOTES, allowed, among=PLAN, base=base)).evidence

@@ -171,7 +171,7 @@ def test_twins_that_meet_in_the_merge_conflict(bench: Bench) -> None:
     merged(bench.offer(task(3, "docs/a.md"), {"docs/a.md": "a"}, base=base))
     result = bench.offer(task(4, "docs/b.md"), {"docs/b.md": "b", "docs/A.md": "A"}, base=base)
     assert isinstance(result, Conflict)
-    assert result.facts == ("docs/A.md and docs/a.md are one path on many systems. Keep one of them.",)
+    assert result.facts == ("docs/A.md and docs/a.md are the same path on many systems. Keep one of them.",)
 
 
 def test_changes_to_different_places_of_one_file_merge(bench: Bench) -> None:

@@ -59,7 +59,7 @@ def test_red(bench: Bench, test: str, fact: str) -> None:
         (
             "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport():\n"
             "    r = yield\n    r.get_result().outcome = 'passed'\n    r.get_result().longrepr = None\n",
-            "pytest ended with 0, and a test that has to fail was not reported as failed",
+            "pytest ended with 0, and a test that must fail was not reported as failed",
         ),
         ("def pytest_collection_modifyitems(items):\n    items.clear()\n", "pytest ended with 5 and did not run all"),
         (
@@ -70,7 +70,7 @@ def test_red(bench: Bench, test: str, fact: str) -> None:
         (
             "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n"
             "    [i.add_marker(pytest.mark.skip) for i in items]\n",
-            "pytest ended with 0, and a test that has to fail was not reported as failed",
+            "pytest ended with 0, and a test that must fail was not reported as failed",
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_bad_too(n, test_bad_client): pass
 
 def test_a_test_that_is_defined_has_to_run(bench: Bench) -> None:
     facts = _red(bench, CLASSES, HIDES_BAD)
-    assert [fact.partition(" is defined and was not run")[0] for fact in facts] == [
+    assert [fact.partition(" is defined and did not run")[0] for fact in facts] == [
         "tests/test_calc.py::TestIt::test_bad",
         "tests/test_calc.py::TestOther::test_bad",
         "tests/test_calc.py::test_bad_too",
@@ -188,7 +188,7 @@ def test_tests_that_never_end(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "out", test_timeout_s=4)
     bench.trunk.create()
     facts = _red(bench, "import time\ndef test_a():\n    time.sleep(60)\n")
-    assert facts[0].startswith("The tests did not end within 4 s")
+    assert facts[0].startswith("The tests ran longer than 4 s")
 
 
 def test_no_passing_test_may_get_lost(bench: Bench) -> None:
@@ -196,7 +196,7 @@ def test_no_passing_test_may_get_lost(bench: Bench) -> None:
     owner = task(2, "tests/test_calc.py", "docs/a.md")
     result = bench.offer(owner, {"docs/a.md": "a", "tests/test_calc.py": TEST_ADD})
     assert isinstance(result, Red)
-    assert result.facts == ("1 tests pass; on the trunk 2 pass. No passing test may get lost.",)
+    assert result.facts == ("Passing tests with your work: 1; without it: 2. No passing test may be lost.",)
 
 
 def test_documents_are_merged_but_not_tested(bench: Bench) -> None:
@@ -218,7 +218,7 @@ def test_a_test_counts_as_defined_however_its_source_is_nested(bench: Bench) -> 
         "class A:\n    def __getattr__(self, _): return self\n    def __call__(self, f): return None\n\n\na = A()\n"
     )
     facts = _red(bench, f"{TEST_ADD}\n\n{hidden}\n\n@{deep}\ndef test_bad():\n    assert 0\n")
-    assert facts[0].startswith("tests/test_calc.py::test_bad is defined and was not run")
+    assert facts[0].startswith("tests/test_calc.py::test_bad is defined and did not run")
     stranger = f"\n\n{hidden}\n\nclass TestX(type({deep})):\n    def test_bad(self): pass\n"
     merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + stranger}))
 

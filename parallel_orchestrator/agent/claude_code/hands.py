@@ -31,7 +31,7 @@ CALL_S = COMMAND_TIMEOUT_S + 60.0
 _OWN_LIMITS = {"error_max_turns": "turns", "error_max_budget_usd": "cost"}
 """Results with which it ends by the limits that it was passed, which are ours: it counts a little otherwise."""
 
-_FOREIGN = "this door carries one conversation, and that is not its next request"
+_FOREIGN = "this socket serves one conversation, and this is not its next request"
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class ClaudeCodeHands:
             if reached := _OWN_LIMITS.get(str((self._session.result or {}).get("subtype"))):
                 raise TaskLimit(f"Claude Code ended at its own limit of {reached}") from error
             _log.warning("Claude Code ended over %s: %s", ", ".join(map(str, calls)), error)
-            told = f"Error: the tools ended while this ran, and what it did is not known: {error}"
+            told = f"Error: the tools stopped during this call, so its effect is unknown; check the files: {error}"
             return [ToolResult(told, is_error=True)] * len(calls)
         return [ToolResult(self._session.to_model(result.content), result.is_error) for result in results]
 
