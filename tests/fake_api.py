@@ -244,6 +244,8 @@ class FakeApi:
         answer = scripted if isinstance(scripted, Answer) else Answer(scripted)
         latency_s = self.latency_s if answer.latency_s is None else answer.latency_s
         await asyncio.sleep(max(0.0, request.at + latency_s - time.time()))  # its own work is part of that time
+        if answer.page:
+            return await reply.page(request, 200, *answer.page)
         message = message_of(request, answer)
         if wrong and wrong.fault in USELESS:
             return await reply.nothing_useful(request, wrong, message)

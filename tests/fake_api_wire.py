@@ -73,6 +73,8 @@ class Answer:
     """The model that the endpoint names; None for the one asked for."""
     tamper: Callable[[list[Block]], list[Block]] | None = None
     """Changes the events of its stream."""
+    page: tuple[str, bytes] | None = None
+    """Content type and body of the whole response, instead of what the fields above make."""
 
 
 @dataclass
@@ -150,13 +152,13 @@ class Reply:
             case Fault.RESET_AT_ONCE:
                 self._reset()
             case Fault.HTML:
-                return await self._page(request, 200, "text/html", page)
+                return await self.page(request, 200, "text/html", page)
             case Fault.STATUS:
-                return await self._page(request, wrong.status, "text/html", page)
+                return await self.page(request, wrong.status, "text/html", page)
             case Fault.EMPTY:
-                return await self._page(request, 200, stream, b"")
+                return await self.page(request, 200, stream, b"")
             case Fault.CUT_JSON:
-                return await self._page(request, 200, "application/json", json.dumps(message).encode()[:-20])
+                return await self.page(request, 200, "application/json", json.dumps(message).encode()[:-20])
             case Fault.DRIP | Fault.PINGS:
                 self._head(request, 200, {"content-type": stream, "transfer-encoding": "chunked"})
                 while True:
@@ -164,7 +166,8 @@ class Reply:
                     await asyncio.sleep(0.1)
         return False
 
-    async def _page(self, request: Request, status: int, content_type: str, data: bytes) -> bool:
+    async def page(self, request: Request, status: int, content_type: str, data: bytes) -> bool:
+        """A whole response of any type."""
         self._head(request, status, {"content-type": content_type, "content-length": str(len(data))})
         self._writer.write(data)
         await self._writer.drain()

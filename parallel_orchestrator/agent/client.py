@@ -50,6 +50,7 @@ _ENDS: dict[str, type[OrchestratorError]] = {
     "endpoint_silent": EndpointUnavailable,
     "gateway_stopping": CannotGoOn,
     "cannot_write": CannotGoOn,
+    "gateway_fault": CannotGoOn,
     "unknown_token": CannotGoOn,
     "recording_exhausted": RecordingExhausted,
 }

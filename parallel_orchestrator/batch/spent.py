@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from parallel_orchestrator.gateway.prices import require_prices
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.records.usage import dollars
 from parallel_orchestrator.report.spending import Ledger, Spending
 from parallel_orchestrator.store.directory import read_scenario
 from parallel_orchestrator.store.journal import read_each
@@ -39,12 +40,12 @@ def _by_summary(run: RunDirectory) -> Spending:
     try:
         summary = json.loads(run.summary.read_bytes())
         return Spending(
-            usd=float(summary["cost_usd"]),
-            recorded_usd=float(summary["recorded_cost_usd"]),
+            usd=dollars(summary["cost_usd"]) or 0.0,
+            recorded_usd=dollars(summary["recorded_cost_usd"]) or 0.0,
             unpriced=int(summary["unpriced_calls"]),
-            uncertain_usd=float(summary["uncertain_cost_usd"]),
+            uncertain_usd=dollars(summary["uncertain_cost_usd"]) or 0.0,
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Spending()
 
 

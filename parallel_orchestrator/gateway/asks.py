@@ -9,10 +9,14 @@ from typing import Any
 from parallel_orchestrator.gateway import declined
 from parallel_orchestrator.gateway.messages import Ask, Json, Slot, body_hash, prefix_hash
 from parallel_orchestrator.records.token import Caller, verify
+from parallel_orchestrator.records.usage import token_count
 from parallel_orchestrator.store import quick_json
 
 MAX_BODY = 32 * 2**20
 """Bytes; the API's own limit."""
+
+_MOST_DIGITS = 9
+"""Of a number in a header."""
 
 _PASSED_ON = ("anthropic-version", "anthropic-beta", "user-agent")
 
@@ -46,7 +50,7 @@ class Headers:
         text = self.values.get(name)
         if text is None:
             return None
-        if not text.isdecimal() or not int(text):
+        if not text.isdecimal() or len(text) > _MOST_DIGITS or not int(text):
             raise declined.bad_request(f"{name}: a whole number from 1 is wanted, not {text!r}")
         return int(text)
 
@@ -68,7 +72,7 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
         phase=headers.values.get("x-orchestrator-phase", "work") if turn else "work",
         phase_turn=phase_turn if turn else 0,
         model=body["model"],
-        max_tokens=body["max_tokens"] if isinstance(body.get("max_tokens"), int) else 0,
+        max_tokens=_most_tokens(body.get("max_tokens")),
         # Written anew, as a key that came twice must not mean two things.
         body=quick_json.dumps({**body, "stream": True}),
         hash=digest,
@@ -77,6 +81,16 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
         headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
     )
     return ask, bool(body.get("stream"))
+
+
+def _most_tokens(value: Any) -> int:
+    """What a request says of the answer's length; 0 where it says nothing. Raises Declined for an absurd figure."""
+    if not isinstance(value, int):
+        return 0
+    count = token_count(value)
+    if count is None:
+        raise declined.bad_request("max_tokens: a number of tokens is wanted")  # a price cannot be bounded by it
+    return count
 
 
 def _object(data: bytes) -> Json:

@@ -86,6 +86,12 @@ def cannot_write(reason: str) -> Declined:
     return Declined(503, "cannot_write", reason)
 
 
+def gateway_fault(error: Exception) -> Declined:
+    """The gateway itself failed at a call. Nothing more is bought for its run, so that nothing is bought twice."""
+    told = f"the gateway failed at a call ({type(error).__name__}); its log says where. No more calls are made"
+    return Declined(503, "gateway_fault", f"{told}; resume goes on from what the ledger holds")
+
+
 def refused(refusal: Refusal) -> Declined:
     """The endpoint's own refusal, passed on as it is."""
     return Declined(refusal.status, refusal.type, refusal.detail, refusal.body)

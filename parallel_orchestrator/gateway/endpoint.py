@@ -21,7 +21,7 @@ from parallel_orchestrator.gateway.renewal import renewed
 from parallel_orchestrator.gateway.silence import Silence
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.store import redact
+from parallel_orchestrator.store import quick_json, redact
 
 _LONGEST_SILENCE_S = 600.0
 _CONNECT_S = 30.0
@@ -191,14 +191,22 @@ def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took
         return Fault("truncated", ambiguous=True, detail=f"the stream ended after {last}")
     try:
         message = sse.assemble(events)
-        stop_reason, usage, model = message["stop_reason"], message["usage"], message.get("model") or ask.model
-        json.dumps([stop_reason, usage, model], ensure_ascii=False).encode()  # or it could not be recorded
+        stop_reason, model = message["stop_reason"], str(message.get("model") or ask.model)
+        ending = str(stop_reason)
         text, message = without_secrets(events, text, message)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
         return Fault("garbage", ambiguous=True, detail=f"events out of order: {error!r}")
     if not stop_reason:
         return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")
-    return Answered(text, message, str(model), str(stop_reason), usage, request_id, took)
+    return Answered(text, message, _writable(model), _writable(ending), _recordable(message["usage"]), request_id, took)
+
+
+def _recordable(usage: Json) -> Json:
+    """The usage if a file can hold it; else nothing of it, for which no answer is thrown away."""
+    try:
+        return json.loads(quick_json.text(usage).encode())  # type: ignore[no-any-return]
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return {}
 
 
 def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
@@ -240,6 +248,6 @@ async def _body(response: httpx2.Response, at_most: int) -> bytes:
 
 def _json_or_text(data: bytes) -> Any:
     try:
-        return json.loads(data)
+        return quick_json.loads(data)
     except (ValueError, RecursionError):
         return data.decode("utf-8", errors="replace")

@@ -238,11 +238,12 @@ class Ledger:
             return
         _, bound = self._open.pop(call)
         if record["kind"] == "answer":
-            self.answers += 1
-            self.by_task[task].add_answer(record["usd"], record["recorded_usd"], bound)
             slot = Slot(task, record["attempt"], record["turn"])
+            # First of all: what can be found is not bought again, whatever goes wrong in counting it.
             self._answers[slot][record["hash"]] = Stored(
                 offset, length, record["endpoint_s"], record["waited_s"], record["request_id"]
             )
+            self.answers += 1
+            self.by_task[task].add_answer(record["usd"], record["recorded_usd"], bound)
         elif record["kind"] == "fault" and record["ambiguous"]:
             self.by_task[task].add_doubt(bound)

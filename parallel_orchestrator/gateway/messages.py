@@ -62,7 +62,7 @@ class Fault:
     """The try failed in a way that another try may not."""
 
     kind: str
-    """An HTTP status, or: reset, truncated, sse_error, timeout, stalled, connect, garbage, silent."""
+    """An HTTP status, or: reset, truncated, sse_error, timeout, stalled, connect, garbage, silent, internal."""
     ambiguous: bool
     """Whether the endpoint may have billed it."""
     detail: str

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.usage import dollars, token_count
 from parallel_orchestrator.store.named_file import Unusable, read_named
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _DATE = re.compile(r"-20[0-9]{6}$")
 _BYTES_PER_TOKEN = 3
 """Fewer bytes than a token of text or JSON has, so that a bound is one."""
+_LARGEST = 1e12
+"""Of a price or a number of tokens in a price file: far above any, and small enough to reckon with."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +89,25 @@ class PriceTable:
     def cost(self, model: str, usage: Mapping[str, Any]) -> float | None:
         """USD for one answer with that `usage`, as the API states it; missing and null cache figures count as 0.
 
-        None when the model is unknown, or when the usage does not say what went in and out, or says nothing did.
+        None when the model is unknown, when the usage does not say what went in and out, when it says that nothing
+        did, or when one of its figures cannot be true. Never raises, whatever `usage` holds.
         """
-        if not all(_is_count(usage.get(name)) for name in ("input_tokens", "output_tokens")):
+        tokens = _tokens(usage)
+        if tokens is None:
             return None
-        written, read = _tokens(usage, "cache_creation_input_tokens"), _tokens(usage, "cache_read_input_tokens")
-        prompt = _tokens(usage, "input_tokens") + written + read
+        prompt = tokens.input + tokens.written + tokens.read
         rates = next((r for r in self._tiers(model) if prompt <= r.up_to), None)
-        if rates is None or not prompt + _tokens(usage, "output_tokens"):
+        if rates is None or not prompt + tokens.output:
             return None
-        long = min(_tokens(_object(usage.get("cache_creation")), "ephemeral_1h_input_tokens"), written)
         figure = (
-            _tokens(usage, "input_tokens") * rates.input
-            + (written - long) * rates.cache_write_5m
-            + long * rates.cache_write_1h
-            + read * rates.cache_read
-            + _tokens(usage, "output_tokens") * rates.output
+            tokens.input * rates.input
+            + (tokens.written - tokens.long) * rates.cache_write_5m
+            + tokens.long * rates.cache_write_1h
+            + tokens.read * rates.cache_read
+            + tokens.output * rates.output
         )
-        return figure * self._regions.get(str(usage.get("inference_geo")), 1.0) / 1e6
+        place = usage.get("inference_geo")
+        return dollars(figure * (self._regions.get(place, 1.0) if isinstance(place, str) else 1.0) / 1e6)
 
     def bound(self, model: str, body_bytes: int, max_tokens: int) -> float | None:
         """The most that one answer to a request of that size can cost in USD. None when the model is unknown."""
@@ -117,14 +122,35 @@ class PriceTable:
         return self._models.get(model) or self._models.get(_DATE.sub("", model)) or ()
 
 
-def _tokens(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if _is_count(value) else 0
+@dataclass(frozen=True)
+class _Tokens:
+    """How many tokens of each kind an answer took."""
+
+    input: int
+    output: int
+    written: int
+    """To the cache, in all."""
+    long: int
+    """Of those, for an hour."""
+    read: int
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
-    # A negative count would lower what was spent, and so lift a cap.
-    return isinstance(value, int) and value >= 0
+def _tokens(usage: Any) -> _Tokens | None:
+    """What a usage says, None when a figure of it cannot be true."""
+    about = _object(usage)
+    kept = about.get("cache_creation")
+    figures = (
+        token_count(about.get("input_tokens")),
+        token_count(about.get("output_tokens")),
+        token_count(about.get("cache_creation_input_tokens") or 0),
+        token_count(_object(kept).get("ephemeral_1h_input_tokens") or 0),
+        token_count(about.get("cache_read_input_tokens") or 0),
+    )
+    known = [figure for figure in figures if figure is not None]
+    if len(known) < len(figures) or not isinstance(kept, Mapping | None):
+        return None
+    tokens = _Tokens(*known)
+    return replace(tokens, long=min(tokens.long, tokens.written))
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -133,13 +159,21 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
     try:
-        return _read_models(json.loads(read_named(path)))
+        return _read_models(json.loads(read_named(path), object_pairs_hook=_without_doubles))
     except (ValueError, RecursionError) as error:
         why = error if isinstance(error, Unusable) else f"it is not JSON ({error})"
         raise UsageError(
             f"the price file {path} cannot be used: {why}. "
             'It is JSON of this form, in USD per million tokens: {"models": {"NAME": {"input": 1, "output": 5}}}'
         ) from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the file. Raises Unusable for a name that it has twice: the last one would win, unseen."""
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise Unusable(f"{name} stands in it {times} times in one object; keep one of them")
+    return dict(pairs)
 
 
 def _read_models(table: Any) -> dict[str, tuple[Rates, ...]]:
@@ -158,8 +192,8 @@ def _read_rates(model: str, prices: Any) -> Rates:
         raise Unusable(f"{model} needs input and output, and may have {', '.join(known[2:])}")
     for name, price in prices.items():
         # Not a number would be no less than any cap, and so lift it; of a tier without an end nobody has to say it.
-        if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price < float("inf"):
-            raise Unusable(f"{name} of {model} is no number from 0")
+        if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price <= _LARGEST:
+            raise Unusable(f"{name} of {model} is no number from 0 to {_LARGEST:.0e}")
     caches = dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h"), prices["input"])
     return Rates(**{name: float(price) for name, price in {**caches, **prices}.items()})
 

@@ -23,6 +23,7 @@ from parallel_orchestrator.gateway.declined import Declined
 from parallel_orchestrator.gateway.run import Delivery
 from parallel_orchestrator.gateway.service import Service
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.store import quick_json
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Application:
 
 def _message(answer: Delivery) -> bytes:
     times = {"endpoint_s": answer.stored.endpoint_s, "waited_s": answer.stored.waited_s}
-    return json.dumps({**answer.message, "orchestrator": times}).encode()
+    return quick_json.text({**answer.message, "orchestrator": times}).encode(errors="replace")
 
 
 async def _body(receive: Receive) -> bytes:

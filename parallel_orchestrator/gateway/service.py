@@ -37,6 +37,7 @@ from parallel_orchestrator.gateway.run import Delivery, Purchase, Run
 from parallel_orchestrator.gateway.runs import Runs
 from parallel_orchestrator.gateway.silence import Silence
 from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.store import redact
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,11 @@ class Service:
             raise purchase.ended_by or declined.stopping() from None
         except CannotGoOn as error:
             raise self._cannot_write(run, error) from error
+        except Declined:
+            raise
+        except Exception as error:
+            log.exception("%s: unexpected error", purchase.ask.slot.task)
+            return await self._after_fault(run, purchase, error)
         finally:
             del run.purchases[purchase.ask.slot, purchase.ask.hash]
 
@@ -136,10 +142,10 @@ class Service:
             outcome = await self._at_endpoint(run, purchase, intent, begun)
             match outcome:
                 case Answered():
+                    stored = self._store(run, purchase, intent, outcome)  # before anything else is made of it
                     begun({"message": {"usage": outcome.usage}})
                     run.limiter.succeeded()
                     self._note(run, purchase, None)
-                    stored = self._store(run, purchase, intent, outcome)
                     await run.ledger.on_disk(stored)
                     return Delivery(stored, outcome.events, outcome.message)
                 case Refusal():
@@ -162,13 +168,17 @@ class Service:
         except asyncio.CancelledError:
             run.ledger.write_fault(intent, Fault("silent", ambiguous=sent, detail="given up while it was under way"))
             raise
+        except CannotGoOn:
+            raise
+        except Exception as error:
+            detail = redact.foreign(f"{type(error).__name__}: {error}")[:300]
+            run.ledger.write_fault(intent, Fault("internal", ambiguous=sent, detail=detail))
+            raise
         finally:
             purchase.at_endpoint = False
 
     def _store(self, run: Run, purchase: Purchase, intent: Intent, answer: Answered) -> Stored:
-        price = run.prices.cost(answer.model, answer.usage)
-        if price is None:
-            price = run.prices.cost(purchase.ask.model, answer.usage)
+        price = _price(run, answer, purchase.ask.model)
         usd, recorded_usd = (0.0, price) if run.endpoint.free else (price, None)
         waited = time.monotonic() - purchase.began - answer.endpoint_s
         return run.ledger.write_answer(intent, answer, usd, recorded_usd, max(0.0, waited))
@@ -215,9 +225,32 @@ class Service:
                 run.end_waiting(why)
         return why
 
+    async def _after_fault(self, run: Run, purchase: Purchase, error: Exception) -> Delivery:
+        """A fault of this program met a call: deliver its answer if it was written, and buy nothing more for the run.
+
+        Raises Declined when there is no answer.
+        """
+        run.halted, purchase.running = declined.gateway_fault(error), False  # this one is not to be cancelled
+        run.end_waiting(run.halted)
+        stored = run.ledger.find(purchase.ask.slot, purchase.ask.hash)
+        if stored is None:
+            raise run.halted from error
+        await run.ledger.on_disk(stored)
+        return run.delivery(stored)
+
     def _cannot_write(self, run: Run, error: CannotGoOn) -> Declined:
         """The ledger refused a record: nothing more is bought for this run."""
         log.error("%s", error)
         run.halted = declined.cannot_write(str(error))
         run.end_waiting(run.halted)
         return run.halted
+
+
+def _price(run: Run, answer: Answered, asked: str) -> float | None:
+    """What an answer cost in USD, None when that cannot be told. Nothing that fails here may cost the answer."""
+    try:
+        price = run.prices.cost(answer.model, answer.usage)
+        return run.prices.cost(asked, answer.usage) if price is None else price
+    except Exception:
+        log.exception("an answer of %s cannot be priced", answer.model)
+        return None

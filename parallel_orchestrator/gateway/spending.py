@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from parallel_orchestrator.records.usage import dollars
 
 
 @dataclass
@@ -23,14 +26,16 @@ class Spending:
         """Answers and doubtful calls together."""
         return self.answered + self.unsure
 
-    def add_answer(self, usd: float | None, recorded_usd: float | None, bound_usd: float | None) -> None:
+    def add_answer(self, usd: Any, recorded_usd: Any, bound_usd: Any) -> None:
         """Count a whole answer; at its upper bound towards a cap when nobody knows what it cost."""
-        self.answered += usd or 0.0
-        self.unsure += (bound_usd or 0.0) if usd is None else 0.0
-        self.recorded += recorded_usd or 0.0
-        self.unpriced += usd is None
+        known = dollars(usd)
+        self.answered += known or 0.0
+        self.unsure += (dollars(bound_usd) or 0.0) if known is None else 0.0
+        self.recorded += dollars(recorded_usd) or 0.0
+        self.unpriced += known is None
 
-    def add_doubt(self, bound_usd: float | None) -> None:
+    def add_doubt(self, bound_usd: Any) -> None:
         """Count a call that may have been billed, at its upper bound."""
-        self.unsure += bound_usd or 0.0
-        self.unpriced += bound_usd is None
+        known = dollars(bound_usd)
+        self.unsure += known or 0.0
+        self.unpriced += known is None

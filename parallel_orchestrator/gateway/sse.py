@@ -17,6 +17,9 @@ CUT = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
 _DEEPEST = 100
 """Levels of a tool's input. The Messages API's own tools have one."""
 
+_MADE_HERE = frozenset({"content", "usage"})
+"""Fields of a message that its last event does not set as a whole."""
+
 _PIECE = 2000
 """Characters in one delta of a synthesised stream."""
 
@@ -64,24 +67,25 @@ def _object(text: str) -> Json:
 def assemble(events: Iterable[Json]) -> Json:
     """The Message object that a stream of events describes.
 
-    Usage figures of later events replace earlier ones unless they are null. The output tokens of the first event are
-    no figure of the whole answer, and left out, as are null fields of a block: they mean nothing, and not every
-    endpoint takes them back. A tool input that is no JSON object becomes an empty one where the answer was cut; in a
-    whole answer it leaves nothing to act on, so that one has no content.
+    Usage figures of later events replace earlier ones unless they are null; one that is no object says nothing. The
+    output tokens of the first event are no figure of the whole answer, and left out, as are null fields of a block:
+    they mean nothing, and not every endpoint takes them back. A tool input that is no JSON object becomes an empty
+    one where the answer was cut; in a whole answer it leaves nothing to act on, so that one has no content.
     """
     message: Json = {}
     for event in events:
         match event.get("type"):
             case "message_start":
-                usage = {k: v for k, v in (event["message"].get("usage") or {}).items() if k != "output_tokens"}
+                usage = _usage(event["message"])
+                usage.pop("output_tokens", None)
                 message = {**event["message"], "content": [], "usage": usage}
             case "content_block_start":
                 message["content"].append({k: v for k, v in event["content_block"].items() if v is not None})
             case "content_block_delta":
                 _extend(message["content"][event["index"]], event["delta"])
             case "message_delta":
-                message.update(event["delta"])
-                message["usage"].update({k: v for k, v in (event.get("usage") or {}).items() if v is not None})
+                message.update({k: v for k, v in event["delta"].items() if k not in _MADE_HERE})
+                message["usage"].update({k: v for k, v in _usage(event).items() if v is not None})
     for block in message.get("content", ()):
         if told := block.pop("partial_json", ""):
             value = _object_or_none(told)
@@ -89,6 +93,12 @@ def assemble(events: Iterable[Json]) -> Json:
                 return {**message, "content": []}
             block["input"] = value or {}
     return message
+
+
+def _usage(told: Json) -> Json:
+    usage = told.get("usage")
+    # A figure that is none must not become null, which counts as nothing.
+    return quick_json.finite(usage, "not finite") if isinstance(usage, dict) else {}
 
 
 def joined(events: Iterable[Json]) -> str:
@@ -141,7 +151,7 @@ def encode(event: Json) -> str:
 
 
 def _events_of(message: Json) -> Iterator[Json]:
-    usage = dict(message.get("usage") or {})
+    usage = _usage(message)
     yield {
         "type": "message_start",
         "message": {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 0}},

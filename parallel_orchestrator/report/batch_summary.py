@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.spending import least_text, spent_text
-from parallel_orchestrator.store.plain import one_line
+from parallel_orchestrator.store.plain import json_text, one_line
 
 VERSION = 1
 
@@ -137,7 +136,7 @@ def _scenario(ending: Ending) -> dict[str, Any]:
 
 def batch_text(summary: dict[str, Any]) -> str:
     """The summary as the JSON that the file holds."""
-    return json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    return json_text(summary)
 
 
 _HEAD = ("scenario", "status", "tasks", "tests", "cost", "time", "speedup")

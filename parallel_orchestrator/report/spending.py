@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parallel_orchestrator.records.usage import dollars, token_count
 from parallel_orchestrator.store.plain import counted
 
 TOKEN_KINDS = {
@@ -46,13 +47,12 @@ class Spending:
     def add(self, answer: dict[str, Any]) -> None:
         """Count one answer."""
         self.calls += 1
-        usage = answer["usage"] or {}
-        self.tokens.update({ours: _count(usage.get(theirs)) for ours, theirs in TOKEN_KINDS.items()})
-        if answer["usd"] is None:
-            self.unpriced += 1
-        else:
-            self.usd += answer["usd"]
-        self.recorded_usd += answer.get("recorded_usd") or 0.0
+        usage = answer["usage"] if isinstance(answer["usage"], Mapping) else {}
+        self.tokens.update({ours: token_count(usage.get(theirs)) or 0 for ours, theirs in TOKEN_KINDS.items()})
+        usd = dollars(answer["usd"])
+        self.unpriced += usd is None
+        self.usd += usd or 0.0
+        self.recorded_usd += dollars(answer.get("recorded_usd")) or 0.0
         self.endpoint_s += answer["endpoint_s"]
 
     def as_json(self) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def least_text(money: Mapping[str, Any]) -> str:
     return text
 
 
-def _count(tokens: object) -> int:
-    """What the endpoint stated, when that is a number of tokens: it may be anything."""
-    return tokens if isinstance(tokens, int) and tokens > 0 else 0
+def _bound(intent: Mapping[str, Any]) -> float:
+    """The most that a try can have cost, 0 where that is unknown."""
+    return dollars(intent.get("bound_usd")) or 0.0
 
 
 class Ledger:
@@ -120,9 +120,9 @@ class Ledger:
             spending.bought_again += self._answered[key] > 0
             self._answered[key] += 1
             spending.add(record)
-            spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["usd"] is None else 0.0
+            spending.uncertain_usd += _bound(intent) if dollars(record["usd"]) is None else 0.0
         elif record["kind"] == "fault":
-            spending.uncertain_usd += (intent.get("bound_usd") or 0.0) if record["ambiguous"] else 0.0
+            spending.uncertain_usd += _bound(intent) if record["ambiguous"] else 0.0
             self.limited_at = record["at"] if record["fault"] == "429" else self.limited_at
 
     def in_flight(self) -> int:
@@ -144,7 +144,7 @@ class Ledger:
         for intent in self._open.values():
             if intent["task"] == task:
                 spending.open_calls += 1
-                spending.uncertain_usd += intent["bound_usd"] or 0.0
+                spending.uncertain_usd += _bound(intent)
         return spending
 
     def total(self) -> Spending:

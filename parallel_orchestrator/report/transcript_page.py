@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from parallel_orchestrator.records.usage import token_count
 from parallel_orchestrator.store.journal import decode
 from parallel_orchestrator.store.plain import one_line
 
@@ -53,8 +54,9 @@ def _start(record: dict[str, Any]) -> Iterator[str]:
 
 def _answer(record: dict[str, Any]) -> Iterator[str]:
     phase = "" if record["phase"] == "work" else f", {record['phase']}"
-    usage = record.get("usage") or {}
-    tokens = f", {usage['output_tokens']} tokens" if usage.get("output_tokens") else ""
+    usage = record.get("usage")
+    count = token_count(usage.get("output_tokens")) if isinstance(usage, dict) else None
+    tokens = f", {count} tokens" if count else ""
     dropped = ", not used" if record["discarded"] else ""
     yield f"── turn {record['turn']}{phase}, {record['endpoint_s']:.1f} s{tokens}{dropped} ──"
     for block in record["content"]:

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from parallel_orchestrator.store import redact
+from parallel_orchestrator.store import quick_json, redact
 
 _STEERING = (
     r"\x00-\x1f\x7f-\x9f\u2028\u2029"
@@ -57,8 +57,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as indented JSON that people can read and print."""
-    return escape_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"
+    """`value` as indented JSON that people can read and print; NaN and infinity become null."""
+    return escape_json(json.dumps(quick_json.finite(value), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _escaped(match: re.Match[str]) -> str:

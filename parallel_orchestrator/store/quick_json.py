@@ -1,12 +1,14 @@
 """JSON that is read or written thousands of times: by msgspec, and by the standard library what that does not take.
 
-Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; events of an endpoint and files of ours may
-hold them. Integers stay exact at any size in both.
+Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; events of an endpoint and old files may hold
+them. They are read, and written as null: what is written is JSON to the letter. Integers stay exact; one of more
+digits than Python converts is read as its text.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -21,7 +23,7 @@ def loads(data: bytes | str) -> Any:
     try:
         return _decode(data)
     except (msgspec.DecodeError, ValueError):
-        return json.loads(data)
+        return json.loads(data, parse_int=_integer)
 
 
 def strict(data: bytes | str) -> Any:
@@ -33,15 +35,26 @@ def strict(data: bytes | str) -> Any:
 
 
 def text(value: Any) -> str:
-    """What `json.dumps` gives of a JSON value, compact and not in ASCII alone: NaN and lone surrogates are kept.
+    """What `json.dumps` gives of a JSON value, compact and not in ASCII alone: lone surrogates are kept.
 
-    Raises RecursionError.
+    NaN and infinity become null. Raises RecursionError.
     """
     try:
-        told = _encode(value)
+        return _encode(value).decode()
     except (UnicodeEncodeError, TypeError):
-        return _exactly(value)
-    return _exactly(value) if b"null" in told else told.decode()  # NaN and infinity are null by now
+        return _exactly(finite(value))
+
+
+def finite(value: Any, instead: str | None = None) -> Any:
+    """`value` with `instead` for each NaN and infinity in it, which JSON cannot say."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else instead
+        case dict():
+            return {key: finite(item, instead) for key, item in value.items()}
+        case list() | tuple():
+            return [finite(item, instead) for item in value]
+    return value
 
 
 def dumps(value: Any) -> bytes:
@@ -50,3 +63,10 @@ def dumps(value: Any) -> bytes:
     Raises UnicodeEncodeError for lone surrogates, and RecursionError.
     """
     return _encode(value)
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits

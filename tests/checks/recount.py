@@ -81,8 +81,14 @@ def usage_of(events: str) -> Json:
     for line in events.split("\n"):
         event = json.loads(line[5:]) if line.startswith("data:") else {}
         for part in (event.get("message", {}).get("usage"), event.get("usage")):
-            usage |= {name: figure for name, figure in (part or {}).items() if figure is not None}
+            if isinstance(part, dict):
+                usage |= {name: figure for name, figure in part.items() if figure is not None}
     return usage
+
+
+def counted(figure: Any) -> int:
+    """Return a number of tokens as it is, and 0 for what can be none."""
+    return figure if type(figure) is int and 0 <= figure <= 10**9 else 0
 
 
 def spending(ledger: list[Json], task: str | None) -> Json:
@@ -95,7 +101,7 @@ def spending(ledger: list[Json], task: str | None) -> Json:
     doubts = list(doubtful(own))
     return {
         "model_calls": len(answers),
-        "tokens": {ours: sum(usage.get(name) or 0 for usage in usages) for ours, name in TOKENS.items()},
+        "tokens": {ours: sum(counted(usage.get(name)) for usage in usages) for ours, name in TOKENS.items()},
         "cost_usd": sum((answer["usd"] or 0.0 for answer in answers), 0.0),
         "uncertain_cost_usd": sum((intent["bound_usd"] or 0.0 for intent, _ in doubts), 0.0),
         "recorded_cost_usd": sum((answer["recorded_usd"] or 0.0 for answer in answers), 0.0),

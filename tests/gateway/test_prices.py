@@ -124,6 +124,8 @@ def test_the_users_file_goes_first(tmp_path: Path) -> None:
         '{"models": {"a": {"input": 1, "output": "1"}}}',
         '{"models": {"a": {"input": 1, "output": 1, "cache": 1}}}',
         '{"models": []}',
+        '{"models": {"a": {"input": 1, "output": %s}}}' % ("9" * 400),
+        '{"models": {"a": {"input": 1, "output": 1, "up_to": 1e300}}}',
         "[" * 100_000,
     ],
 )
@@ -133,6 +135,21 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(
         UsageError, match=r"prices\.json cannot be used: (it is not JSON|'models' is|a needs|\w+ of a is)"
     ):
+        PriceTable.load(own)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"models": {"a": {"input": 1, "output": 1}, "a": {"input": 9, "output": 9}}}',
+        '{"models": {"b": {"input": 1, "input": 2, "output": 1}}}',
+        '{"models": {"b": {"input": 1, "output": 1}}, "models": {}}',
+    ],
+)
+def test_a_name_that_stands_in_an_object_twice_is_refused(tmp_path: Path, content: str) -> None:
+    own = tmp_path / "prices.json"
+    own.write_text(content)
+    with pytest.raises(UsageError, match=r"prices\.json cannot be used: (a|input|models) stands in it 2 times"):
         PriceTable.load(own)
 
 
@@ -152,13 +169,22 @@ def test_a_file_without_an_end_is_not_read(tmp_path: Path) -> None:
         {"input_tokens": 5, "output_tokens": -MILLION},
         {"input_tokens": "many", "output_tokens": 5},
         {"input_tokens": None, "output_tokens": 5},
+        {"input_tokens": True, "output_tokens": 5},
+        {"input_tokens": 10**400, "output_tokens": 5},
+        {"input_tokens": 5.0, "output_tokens": 5},
+        {"input_tokens": 1000, "output_tokens": 10, "cache_read_input_tokens": -MILLION},
+        {"input_tokens": 1000, "output_tokens": 10, "cache_creation_input_tokens": "9"},
+        {"input_tokens": 1000, "output_tokens": 10, "cache_creation": "x"},
+        {"input_tokens": 1000, "output_tokens": 10, "cache_creation": {"ephemeral_1h_input_tokens": [1]}},
+        [],
     ],
 )
-def test_a_usage_that_cannot_be_true_has_no_price(usage: dict[str, Any]) -> None:
+def test_a_usage_that_cannot_be_true_has_no_price(usage: Any) -> None:
     assert PriceTable.load().cost("claude-opus-5-5", usage) is None
 
 
-def test_cache_figures_that_are_none_lower_no_price() -> None:
-    usage = {"input_tokens": 1000, "output_tokens": 10, "cache_read_input_tokens": -MILLION, "cache_creation": "x"}
-    plain = {"input_tokens": 1000, "output_tokens": 10}
-    assert PriceTable.load().cost("claude-opus-5-5", usage) == PriceTable.load().cost("claude-opus-5-5", plain)
+def test_a_place_that_is_no_name_changes_no_price() -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 10}
+    places: list[Any] = [[], {}, 10**400, None]
+    for place in places:
+        assert TABLE.cost("claude-opus-5-5", {**usage, "inference_geo": place}) == TABLE.cost("claude-opus-5-5", usage)

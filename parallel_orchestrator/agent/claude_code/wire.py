@@ -15,6 +15,7 @@ from typing import Any
 from parallel_orchestrator.agent.results import ToolResult
 from parallel_orchestrator.agent.transcript import ToolCall
 from parallel_orchestrator.records.scenario import Profile
+from parallel_orchestrator.records.usage import token_count
 from parallel_orchestrator.store import redact
 
 Json = dict[str, Any]
@@ -107,7 +108,7 @@ def answer_stream(name: str, model: str, content: Sequence[Mapping[str, Any]], u
     """The SSE text of an answer with this content: text and tool calls, which is all that the program acts on."""
     shown = [block for block in content if block["type"] in ("text", "tool_use")]
     stop_reason = "tool_use" if any(block["type"] == "tool_use" for block in shown) else "end_turn"
-    counted = {figure: usage.get(figure) or 0 for figure in _COUNTED}
+    counted = {figure: token_count(usage.get(figure)) or 0 for figure in _COUNTED}
     message: Json = {"id": name, "type": "message", "role": "assistant", "model": model, "content": []}
     message |= {"stop_reason": None, "stop_sequence": None, "usage": {**counted, "output_tokens": 0}}
     events: list[Json] = [{"type": "message_start", "message": message}]
