@@ -28,7 +28,14 @@ from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.directory import require_scenario
-from parallel_orchestrator.store.named_file import LONGEST_PLAN, LONGEST_RECORDING, Unusable, read_named, require_size
+from parallel_orchestrator.store.named_file import (
+    LONGEST_PLAN,
+    LONGEST_RECORDING,
+    Unusable,
+    parse_json,
+    read_named,
+    require_size,
+)
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
 
@@ -188,6 +195,7 @@ def load_plan(path: Path) -> tuple[Plan, str]:
     """A plan file and its hash. Raises UsageError that lists every fault."""
     try:
         text = read_named(path, LONGEST_PLAN)
+        parse_json(text)
         plan = Plan.model_validate_json(text)
     except Unusable as error:
         raise UsageError(f"cannot read the plan {path}: {error}") from error

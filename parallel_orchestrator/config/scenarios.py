@@ -24,7 +24,6 @@ from parallel_orchestrator.config.scenario_file import (
     ScenarioEntry,
     ScenarioFile,
 )
-from parallel_orchestrator.config.yaml_marks import mark_at
 from parallel_orchestrator.config.yaml_tree import (
     LONGEST_TEXT,
     MOST_FAULTS,
@@ -39,6 +38,7 @@ from parallel_orchestrator.config.yaml_tree import (
 )
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.named_file import Unusable, read_named
+from parallel_orchestrator.store.yaml_marks import mark_at
 
 Path_ = tuple[str | int, ...]
 

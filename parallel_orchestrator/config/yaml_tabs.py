@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from parallel_orchestrator.config.yaml_marks import mark_of
+from parallel_orchestrator.store.yaml_marks import mark_of
 
 _LONGEST_TEXT = 50_000
 """Characters. In a longer text no place is sought for each tab: that takes some more passes of the parser."""

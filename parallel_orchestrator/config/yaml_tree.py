@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from parallel_orchestrator.config.yaml_marks import mark_at, mark_of
-from parallel_orchestrator.config.yaml_scalars import PREFIX, read_scalar
 from parallel_orchestrator.config.yaml_tabs import Untabbed, without_tabs
+from parallel_orchestrator.store.yaml_marks import mark_at, mark_of
+from parallel_orchestrator.store.yaml_scalars import PLAIN_TAGS, PREFIX, read_scalar
 
 LONGEST_TEXT = 1_000_000
 """Bytes. Some thousand scenarios fit; parsing takes a fraction of a second."""
@@ -34,7 +34,6 @@ MOST_BOMBS = 3
 MOST_FAULTS = 50
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN_TAGS = frozenset(PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _LONGEST_KEY = 40
 _DIRECTIVE = re.compile(r"(?<![^\n\r\x85\u2028\u2029])%TAG")
 _TAB = "a tab is no indentation in YAML; use spaces"
@@ -253,7 +252,7 @@ class _Builder:
         return Node(place, value)
 
     def _check_tag(self, event: Any, place: Place) -> None:
-        if event.tag and event.tag not in _PLAIN_TAGS and event.tag != "!":
+        if event.tag and event.tag not in PLAIN_TAGS and event.tag != "!":
             shown = "!!" + event.tag.removeprefix(PREFIX) if event.tag.startswith(PREFIX) else event.tag
             self.faults.append(Fault(place, f"the tag {shown} is not allowed; a scenario file holds plain values only"))
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.usage import dollars, token_count
-from parallel_orchestrator.store.named_file import Unusable, read_named
+from parallel_orchestrator.store.named_file import Unusable, parse_json, read_named
 
 if TYPE_CHECKING:
     from parallel_orchestrator.records.scenario import Scenario
@@ -159,21 +158,12 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
     try:
-        return _read_models(json.loads(read_named(path), object_pairs_hook=_without_doubles))
-    except (ValueError, RecursionError) as error:
-        why = error if isinstance(error, Unusable) else f"it is not JSON ({error})"
+        return _read_models(parse_json(read_named(path)))
+    except Unusable as error:
         raise UsageError(
-            f"the price file {path} cannot be used: {why}. "
+            f"the price file {path} cannot be used: {error}. "
             'It is JSON of this form, in USD per million tokens: {"models": {"NAME": {"input": 1, "output": 5}}}'
         ) from error
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of the file. Raises Unusable for a name that it has twice: the last one would win, unseen."""
-    for name, times in Counter(name for name, _ in pairs).items():
-        if times > 1:
-            raise Unusable(f"{name} stands in it {times} times in one object; keep one of them")
-    return dict(pairs)
 
 
 def _read_models(table: Any) -> dict[str, tuple[Rates, ...]]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,6 +39,7 @@ AnswerKey = tuple[str, str, int]
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "recordings"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_FORM = "docs/recordings.md has the form; `export --recording FILE` writes one of a run"
 
 
 class _Record(BaseModel):
@@ -81,14 +83,18 @@ def shipped(name: str) -> Path | None:
 def load(path: Path) -> Recording:
     """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
     try:
-        recording = Recording.model_validate(load_yaml(read_named(path, LONGEST_RECORDING)))
+        value, lines = load_yaml(read_named(path, LONGEST_RECORDING))
     except (Unusable, BadYaml) as error:
-        raise UsageError(f"cannot read the recording {path}: {error}") from error
+        raise UsageError(f"cannot read the recording {path}: {error}. {_FORM}") from error
+    try:
+        recording = Recording.model_validate(value)
     except ValidationError as error:
-        raise UsageError(f"{path} is not a recording that can be replayed: {_first_fault(error)}") from error
+        raise UsageError(
+            f"{path} is not a recording that can be replayed: {_first_fault(error, value, lines)}. {_FORM}"
+        ) from error
     fault = next(_faults(recording.answers), None)
     if fault:
-        raise UsageError(f"{path} is not a recording that can be replayed: {fault}")
+        raise UsageError(f"{path} is not a recording that can be replayed: {fault}. {_FORM}")
     return recording
 
 
@@ -181,7 +187,13 @@ def _named(key: AnswerKey) -> str:
     return f"{key[0]}, phase {key[1]}, turn {key[2]}"
 
 
-def _first_fault(error: ValidationError) -> str:
+def _first_fault(error: ValidationError, value: Any, lines: dict[int, int]) -> str:
+    """The first fault, with the line where the innermost list or mapping around it begins."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-    return f"{where or 'the file'}: {fault['msg']}"
+    line = lines.get(id(value), 1)
+    for part in fault["loc"]:
+        with suppress(LookupError, TypeError):
+            value = value[part]
+            line = lines.get(id(value), line)
+    return f"line {line}: {where or 'the file'}: {fault['msg']}"

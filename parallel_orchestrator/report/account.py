@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
 from parallel_orchestrator.report.spending import spent_text
 from parallel_orchestrator.report.status import next_command
 from parallel_orchestrator.store.plain import counted, one_line
 
+_ORIGIN = re.compile(r"^origin: {0,9}[\"']?(written|exported)\b", re.MULTILINE)
+_HEAD = 100_000
+"""Characters of a recording in which its origin is looked for."""
 _LIMITS = {
     "--max-turns": re.compile(r"reached its limit of (\d+) turns"),
     "--task-timeout": re.compile(r"reached its limit of ([\d.]+) minutes"),
@@ -110,9 +111,6 @@ def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _origin(recording: Path) -> str:
     """The recording's `origin`, from its head alone."""
-    head = recording.read_text(encoding="utf-8").partition("\nanswers:")[0]
-    try:
-        found = yaml.safe_load(head)
-    except yaml.YAMLError:
-        return ""
-    return str(found.get("origin", "")) if isinstance(found, dict) else ""
+    with recording.open(encoding="utf-8") as file:
+        found = _ORIGIN.search(file.read(_HEAD).partition("\nanswers:")[0])
+    return found[1] if found else ""

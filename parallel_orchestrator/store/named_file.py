@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 LONGEST_TEXT = 1_000_000
 """Bytes of a requirement, of instructions, or of prices: far more than any of them has."""
 LONGEST_PLAN = 10_000_000
-LONGEST_RECORDING = 100_000_000
+LONGEST_RECORDING = 20_000_000
+_MOST_DIGITS = 300
+"""Of an integer: a float holds it."""
+_LONGEST_SHOWN = 40
 
 
 class Unusable(ValueError):
@@ -24,6 +30,45 @@ def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
         raise Unusable("it is not text in UTF-8") from error
     except OSError as error:
         raise Unusable(str(error.strerror)) from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises Unusable that says what is wrong and in which line, if the parser knows it.
+
+    Refused besides what is no JSON: a key that an object has twice, NaN, and numbers that no float can hold.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_number, parse_int=_integer, parse_float=_finite
+        )
+    except json.JSONDecodeError as error:
+        raise Unusable(f"it is not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from error
+    except RecursionError as error:
+        raise Unusable("it is not JSON that can be used (it is nested too deep)") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for key, times in Counter(key for key, _ in pairs).items():
+        if times > 1:
+            raise Unusable(f"{_shown(key)} stands in it {times} times in one object; keep one of them")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> Any:
+    raise Unusable(f"{_shown(text)} in it is no number that can be used")
+
+
+def _integer(text: str) -> int:
+    return int(text) if len(text) <= _MOST_DIGITS else _no_number(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if number - number == 0 else _no_number(text)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 
 
 def _read(path: Path, most: int) -> bytes:

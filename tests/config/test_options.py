@@ -285,7 +285,13 @@ def test_a_plan_file_is_part_of_what_the_run_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "is not a plan:\n  file: Invalid JSON"),
+        ("{", "it is not JSON (line 1, column 2: "),
+        ('{"tasks": [],\n "tasks": []}', "tasks stands in it 2 times in one object"),
+        ("[" * 100_000, "it is nested too deep"),
+        ('{"a": ' * 100_000, "it is nested too deep"),
+        ('{"priority": NaN}', "NaN in it is no number that can be used"),
+        (f'{{"priority": {"9" * 5_000}}}', "999… in it is no number that can be used"),
+        (f'{{"priority": -1{"0" * 400}.5}}', "000… in it is no number that can be used"),
         ("[]", "is not a plan:\n  file: "),
         (plan(task(1)).model_dump_json(exclude={"contract"}), "is not a plan:\n  contract: Field required"),
         (

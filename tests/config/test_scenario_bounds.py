@@ -162,7 +162,7 @@ def test_a_recording_that_is_too_long_is_not_read(folder: Path) -> None:
         file.truncate(100_000_001)
     (fault,) = faults_of(folder, "scenarios: [{name: a, requirements: B, replay: long.yaml}]")
     assert fault.startswith("1:48: the recording ")
-    assert "more than 100,000,000 bytes" in fault
+    assert "more than 20,000,000 bytes" in fault
 
 
 def test_a_text_is_read_once_however_many_scenarios_name_it(folder: Path) -> None:

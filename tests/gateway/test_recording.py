@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from parallel_orchestrator.records.errors import UsageError
 from tests.fake_api import FakeApi, text, tool_use
 from tests.gateway.support import MODEL, body, gateway
 
+ROOT = Path(__file__).parents[2]
 HEAD = f"recording: 1\nname: small\norigin: written\nrequirement: A thing\nmodel: {MODEL}\n"
 ANSWER = """
   - task: task_1
@@ -51,7 +54,7 @@ def test_an_odd_but_plain_text_stays_text(tmp_path: Path) -> None:
         ("turn: 1", "turn: 0", r"answers\[0\]\.turn"),
         ("task: task_1", "task: ../x", r"answers\[0\]\.task"),
         ("phase: work", "phase: play", r"answers\[0\]\.phase"),
-        ("latency_s: 0", "latency_s: .nan", r"answers\[0\]\.latency_s"),
+        ("latency_s: 0", "latency_s: .nan", r"line 10: \.nan is read as a number"),
         ("latency_s: 0", "latency_s: soon", r"answers\[0\]\.latency_s"),
         ("    phase: work\n", "    phase: work\n    phase: work\n", "line 9.*'phase' is given twice"),
         ("{type: text, text: done}", "{type: poem, text: done}", r"answers\[0\]\.content\[0\].*poem"),
@@ -60,6 +63,29 @@ def test_an_odd_but_plain_text_stays_text(tmp_path: Path) -> None:
         ("{type: text, text: done}", "!!python/object:os.system {}", "small.yaml"),
         ("{type: text, text: done}", "{type: text", "small.yaml.*line"),
         ("answers:", "answers: 3 #", "answers|line"),
+        ("answers:", "answers: !!timestamp abc #", "line 6: the tag !!timestamp is not allowed"),
+        ("answers:", "? [a, b]\n: c\nanswers:", "line 6: a key has to be a word"),
+        ("input_tokens: 1", f"input_tokens: {'9' * 400}", "line 12: 9+… is read as a number"),
+        ("input_tokens: 1", f"input_tokens: {'9' * 5_000}", "line 12: 9+… is read as a number"),
+        ("input_tokens: 1", "input_tokens: 0x10", "line 12: 0x10 is read as 16 in YAML"),
+        ("text: done", "text: yes", "line 14: yes means true in YAML"),
+        ("text: done", "text: !!binary aGk=", "line 14: the tag !!binary is not allowed"),
+        ("text: done", "text: !mine x", "line 14: the tag !mine is not allowed"),
+        ("{type: text, text: done}", "!!set {a, b}", "line 14: the tag !!set is not allowed"),
+        ("{type: text, text: done}", "<<: {type: text}", "line 14: << has a meaning of its own"),
+        ("recording: 1", "--- a\n--- b", "line 2: a second document begins"),
+        ("text: done", "text: \x01", "line 14: control characters are not allowed"),
+        ("text: done", "text: '\ud800'".encode(errors="replace").decode() + "\t\t{", "line 14"),
+        ("- task: task_1", "\t- task: task_1", "line 7: found character that cannot start any token"),
+        ("{type: text, text: done}", "[" * 100_000, "line 14: nested deeper than 100 levels"),
+        ("{type: text, text: done}", "{a: " * 100_000, "line 14: nested deeper than 100 levels"),
+        ("{type: text, text: done}", "- " * 100_000, "line 14: nested deeper than 100 levels"),
+        ("{type: text, text: done}", "{type: text, text: done}\n" + "x: 1\n" * 3, "line 16: 'x' is given twice"),
+        (
+            "{type: text, text: done}",
+            "[" + "a, " * 200_000 + "]",
+            "line 14: up to here there are more than 100,000 values",
+        ),
     ],
 )
 def test_faults_are_named_with_file_and_place(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -68,6 +94,26 @@ def test_faults_are_named_with_file_and_place(tmp_path: Path, old: str, new: str
     with pytest.raises(UsageError, match=says) as error:
         load_text(tmp_path, content.replace(old, new, 1))
     assert "small.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{a: " * 100_000, f"answers: {'9' * 400}\n", "? [a]\n: b\n"])
+def test_the_command_line_ends_with_2_and_names_file_and_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(content)
+    command = [sys.executable, str(ROOT / "orchestrator.py"), "run", "x", "--replay", str(path)]
+    ended = subprocess.run(
+        [*command, "--output-dir", str(tmp_path / "out")], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert f"{path}: line 1: " in ended.stderr
+    assert "docs/recordings.md" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tag_makes_no_other_value_of_a_word(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"small\.yaml .*: line 1: answers: Input should be a valid list"):
+        load_text(tmp_path, f"{HEAD}answers: !!bool maybe\n")
 
 
 def test_two_answers_for_one_key_are_refused(tmp_path: Path) -> None:

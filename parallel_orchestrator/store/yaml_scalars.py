@@ -16,9 +16,14 @@ from yaml.resolver import Resolver
 
 PREFIX = "tag:yaml.org,2002:"
 """Of the tags that YAML itself knows."""
+PLAIN_TAGS = frozenset(PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+"""Tags that name a plain value."""
 _RESOLVER: Any = Resolver()
 _LONGEST = 40
 """Characters of a word that are shown."""
+_LONGEST_WORD = 1000
+"""Characters of a word that YAML's own patterns look at. A longer one is a text, or a number that nothing can use."""
+_ALL_DIGITS = re.compile(r"[-+0-9_.:eE]+")
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 Reading = tuple[Any, str]
@@ -56,10 +61,14 @@ def _float(text: str) -> Reading:
     try:
         number = float(text)
     except ValueError:
-        return 0.0, f'{_shown(text)} is read as a number in YAML: write "{_shown(text)}" in quotes, or the plain number'
+        return 0.0, _odd_number(text)
     if not math.isfinite(number):
         return 0.0, f"{_shown(text)} is no number that can be used here"
     return number, ""
+
+
+def _odd_number(text: str) -> str:
+    return f'{_shown(text)} is read as a number in YAML: write "{_shown(text)}" in quotes, or the plain number'
 
 
 def _special(text: str) -> Reading:
@@ -71,9 +80,13 @@ _READINGS = {"bool": _bool, "null": _null, "int": _int, "float": _float} | dict.
 )
 
 
-def read_scalar(text: str) -> Reading:
-    """The value of a word that stands without quotes and without a tag."""
+def read_scalar(text: str, *, dates: bool = False) -> Reading:
+    """The value of a word that stands without quotes and without a tag. With `dates` a date is a text."""
+    if len(text) > _LONGEST_WORD:
+        return (0, _odd_number(text)) if _ALL_DIGITS.fullmatch(text) else (text, "")
     tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    if dates and tag == f"{PREFIX}timestamp":
+        return text, ""
     return _READINGS.get(tag.removeprefix(PREFIX), _text)(text)
 
 
