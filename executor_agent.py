@@ -6,6 +6,10 @@
       submit         code checks what it wrote; merge, test, land
       send back      a conflict, red tests or a broken rule return to the same conversation as facts
 
+A conversation that is stopped (no room, a limit, a loop, a refusal) is submitted as well: code judges
+what is in the workspace. Where that is not merged, the task fails; but once in an attempt, when context
+or turns ran out, a new conversation goes on with the same workspace.
+
 Nothing is kept in memory between these steps: transcript and ledger say how far an attempt is, so
 any executor goes on with any attempt.
 """
@@ -23,12 +27,12 @@ from parallel_orchestrator.agent.claude_code.hands import CALL_S, TOOLS, ClaudeC
 from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.session import START_S, Runner, Session, Setting, session_id
 from parallel_orchestrator.agent.client import Answer, ModelClient
-from parallel_orchestrator.agent.prompt import Rejection, claude_code_texts, opening, send_back_text
+from parallel_orchestrator.agent.prompt import Rejection, claude_code_texts, opening, restart_text, send_back_text
 from parallel_orchestrator.agent.sandbox import BubblewrapRunner, clear_up, runner_for
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
-from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
-from parallel_orchestrator.records.errors import RequestRefused, TaskLimit
+from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
+from parallel_orchestrator.records.errors import TaskLimit
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Task
@@ -42,6 +46,8 @@ from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
+MAX_RESTARTS = 1
+"""New conversations in one attempt, after context or turns ran out."""
 BASH_TIMEOUT_S = 120.0
 TEST_TIMEOUT_S = 300.0
 
@@ -121,16 +127,17 @@ class ExecutorAgent:
             try:
                 if transcript.is_new:
                     self._begin(task, job, transcript, hands)
+                if transcript.conversation.is_restarted:
+                    hands.begin_anew()
                 ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())
-                if ended.kind is End.FAILED:
-                    transcript.outcome("failed", ended.reason)
-                    return Outcome(TaskState.FAILED, ended.reason)
-                hands.finish(ended.text)
+                if ended.kind is End.FINISHED:
+                    hands.finish(ended.text)
+                else:
+                    hands.close()  # nothing may write any more
                 transcript.outcome("submitted", ended.reason)
-                return self._submit(task, job, transcript)
-            except (TaskLimit, RequestRefused) as error:
-                transcript.outcome("failed", str(error))
-                return Outcome(TaskState.FAILED, str(error))
+                return self._submit(task, job, transcript, ended)
+            except TaskLimit as error:  # the workspace is too large to be read
+                return _failed(transcript, str(error))
 
     def _transcript(self, task: Task, claim: Claim) -> Transcript:
         """The attempt's transcript: a new one, or as it was left."""
@@ -177,34 +184,45 @@ class ExecutorAgent:
         session = Session(self._runner, find(), self._folder(claim), state, setting)
         return ClaudeCodeHands(session, scenario.executor_model, lambda: transcript.conversation.said_last or text)
 
-    def _submit(self, task: Task, job: Job, transcript: Transcript) -> Outcome:
+    def _submit(self, task: Task, job: Job, transcript: Transcript, ended: Ended) -> Outcome:
         """Offer the work to the trunk, and send it back into its conversation when it cannot be taken."""
         claim = job.claim
         job.report("handing in", TEST_TIMEOUT_S)
         base = transcript.conversation.base
-        offer = Submission(task, self._plan, claim.attempt, claim.number, base, self._folder(claim), title=task.name)
+        early = ended.reason if ended.kind is End.STOPPED else ""
+        offer = Submission(
+            *(task, self._plan, claim.attempt, claim.number, base, self._folder(claim)),
+            title=task.name,
+            ended_early=early,
+        )
         match self._trunk.submit(offer, job):
             case Merged(evidence=evidence):
                 return Outcome(TaskState.MERGED, evidence=evidence)
+            case Refused(nothing=True) if early:
+                return _failed(transcript, early)
             case Conflict(facts, tree, head):
-                return self._send_back(transcript, Rejection.CONFLICT, facts, head, tree)
+                back = _SentBack(Rejection.CONFLICT, facts, head, tree)
             case Red(facts, tree, head):
-                return self._send_back(transcript, Rejection.RED, facts, head, tree)
+                back = _SentBack(Rejection.RED, facts, head, tree)
             case Refused(facts):
                 tree = self._trunk.snapshot(self._folder(claim))
-                return self._send_back(transcript, Rejection.REFUSED, facts, base, tree)
+                back = _SentBack(Rejection.REFUSED, facts, base, tree)
+        return self._restart(transcript, ended, back) if early else self._send_back(transcript, back)
 
-    def _send_back(
-        self, transcript: Transcript, why: Rejection, facts: tuple[str, ...], base: str, tree: str
-    ) -> Outcome:
-        reason = f"{why.value}: {'; '.join(fact.splitlines()[0].rstrip(': ') for fact in facts[:3])}"
+    def _restart(self, transcript: Transcript, ended: Ended, back: _SentBack) -> Outcome:
+        """Have a new conversation finish what the stopped one left, or fail the task with both reasons."""
+        now = transcript.conversation
+        if not ended.restartable or now.restarts >= MAX_RESTARTS or now.seconds >= self._limits().seconds:
+            return _failed(transcript, f"{ended.reason}; its work was submitted and not merged: {back.reason}")
+        transcript.restart(restart_text(ended.reason, back.why, back.facts), base=back.base, tree=back.tree)
+        return Outcome(TaskState.REPAIR, f"{ended.reason}; a new conversation goes on: {back.reason}")
+
+    def _send_back(self, transcript: Transcript, back: _SentBack) -> Outcome:
         rounds = self._scenario.repair_rounds
         if transcript.conversation.repair_rounds >= rounds:
-            given_up = f"{reason} (after {rounds} repair rounds)"
-            transcript.outcome("failed", given_up)
-            return Outcome(TaskState.FAILED, given_up)
-        transcript.repair(send_back_text(why, facts), base=base, tree=tree)
-        return Outcome(TaskState.REPAIR, reason)
+            return _failed(transcript, f"{back.reason} (after {rounds} repair rounds)")
+        transcript.repair(send_back_text(back.why, back.facts), base=back.base, tree=back.tree)
+        return Outcome(TaskState.REPAIR, back.reason)
 
     def _client(self, claim: Claim) -> ModelClient:
         settings = self._settings
@@ -241,3 +259,25 @@ class ExecutorAgent:
 
     def _folder(self, claim: Claim) -> Path:
         return self._run.workspace(claim.folder, claim.task, claim.attempt)
+
+
+@dataclass(frozen=True)
+class _SentBack:
+    """A submission that was not merged."""
+
+    why: Rejection
+    facts: tuple[str, ...]
+    base: str
+    """The commit of the next submission's base."""
+    tree: str
+    """What the workspace goes on from."""
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line for people."""
+        return f"{self.why.value}: {'; '.join(fact.splitlines()[0].rstrip(': ') for fact in self.facts[:3])}"
+
+
+def _failed(transcript: Transcript, reason: str) -> Outcome:
+    transcript.outcome("failed", reason)
+    return Outcome(TaskState.FAILED, reason)

@@ -22,9 +22,9 @@ from parallel_orchestrator.agent import reaper
 from parallel_orchestrator.agent.claude_code.hands import TOOLS, ClaudeCodeHands
 from parallel_orchestrator.agent.claude_code.program import find
 from parallel_orchestrator.agent.claude_code.session import START_S, Session, Setting
+from parallel_orchestrator.agent.results import ToolCall
 from parallel_orchestrator.agent.sandbox import detect
 from parallel_orchestrator.agent.tools import BASH, EDITOR, ToolBox
-from parallel_orchestrator.agent.transcript import ToolCall
 from parallel_orchestrator.records.errors import UsageError
 
 NAME = "claude-code"

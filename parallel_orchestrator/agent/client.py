@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from parallel_orchestrator.records.errors import (
     BatchBudgetReached,
     BudgetReached,
     CannotGoOn,
+    ContextFull,
     EndpointUnavailable,
     KeyRefused,
     OrchestratorError,
@@ -37,6 +39,7 @@ PATIENCE_S = 120.0
 
 _SILENCE_S = 60.0
 """The gateway gives a sign of life every 15 s; a connection without a byte for so long is dead."""
+_BAD, _TOO_LARGE = 400, 413
 _MAX_BROKEN = 5
 """Answers in a row that begin and then break off."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
@@ -60,6 +63,13 @@ _ARGUMENTS = frozenset(
     {"model", "max_tokens", "messages", "system", "tools", "thinking", "output_config", "cache_control"}
 )
 """Fields of a body that are arguments of the SDK's method. It passes on others, beta ones say, as they are."""
+
+_CONTEXT_FULL = re.compile(
+    r"prompt is too long|exceeds? (?:the |its )?(?:maximum |available )?context|context (?:limit|window|size|length)"
+    r"|maximum context",
+    re.IGNORECASE,
+)
+"""How endpoints say that a request is longer than the model's context window."""
 
 _PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Error types that are gone at the next try."""
@@ -109,8 +119,9 @@ class ModelClient:
         `turn` counts all answers of the attempt and is part of the ledger's key: asked again after a
         fault or a restart, the same answer is delivered.
 
-        Raises BudgetReached, TaskLimit, KeyRefused, RecordingExhausted, RequestRefused, and CannotGoOn,
-        also when the gateway is away for longer than `patience_s`.
+        Raises BudgetReached, TaskLimit, KeyRefused, RecordingExhausted, RequestRefused (ContextFull where the
+        request is longer than the model's context window), and CannotGoOn, also when the gateway is away for
+        longer than `patience_s`.
         """
         headers = {
             "x-orchestrator-turn": str(turn),
@@ -200,7 +211,10 @@ def _meaning(kind: str, told: str, status: int) -> Exception:
         return _ENDS[kind](told)
     if status >= 500 or kind in _PASSING:
         return _Fault(f"{kind or status}: {told}", begun=True)
-    return RequestRefused(f"the endpoint refused the request ({kind or status}): {told}")
+    bad = kind == "invalid_request_error" or status == _BAD
+    full = kind == "request_too_large" or status == _TOO_LARGE or (bad and _CONTEXT_FULL.search(told))
+    refused = ContextFull if full else RequestRefused
+    return refused(f"the endpoint refused the request ({kind or status}): {told}")
 
 
 def _clean(value: Any) -> Any:

@@ -170,6 +170,17 @@ def send_back_text(why: Rejection, facts: Iterable[str]) -> str:
     )
 
 
+def restart_text(ended: str, why: Rejection, facts: Iterable[str]) -> str:
+    """What a new conversation adds to its task: why the earlier one stopped, the facts, what to do next."""
+    listed = "\n\n".join(facts)
+    return (
+        f"An earlier conversation worked on this task and was stopped: {ended}. The workspace contains its work. "
+        f"That work is not accepted. {_WHAT_HAPPENED[why]}\n\n{listed}\n\n"
+        f"Finish the work. First look at the files that exist. {_WHAT_NEXT[why]} and finish with a short report. "
+        "Read only what you need: the space for a conversation is limited."
+    )
+
+
 def build_request(conversation: Conversation) -> dict[str, Any]:
     """The next request of a conversation: arguments of `messages.create`, made of its transcript alone."""
     start = conversation.start

@@ -11,8 +11,7 @@ from typing import Any
 
 from parallel_orchestrator.agent.editor import Editor
 from parallel_orchestrator.agent.paths import MOUNT, Workspace
-from parallel_orchestrator.agent.results import ToolFault, ToolResult
-from parallel_orchestrator.agent.transcript import ToolCall
+from parallel_orchestrator.agent.results import ToolCall, ToolFault, ToolResult
 from parallel_orchestrator.records.command import Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
 
@@ -67,6 +66,9 @@ class ToolBox:
         for path in self._host_paths:
             shown = _mounted(shown, path)
         return ToolResult(shown or "(no output)", result.is_error)
+
+    def begin_anew(self) -> None:
+        """Nothing: tools remember no conversation."""
 
     def prepare(self) -> None:
         """Have a shell waiting for the next command, so that it need not be waited for then; `close` gives it up."""

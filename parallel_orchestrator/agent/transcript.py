@@ -2,14 +2,17 @@
 
     start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt;
                with Claude Code also backend, request (its other fields) and betas, all as its first request had them
-    answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded
+    answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded; where a tool call cannot
+               be carried out also faults, by the call's id: what is wrong with it
     tree       turn, tree                     the workspace before the turn's tools ran
     results    turn, results, seconds         one result for each tool call, in order
     repair     round, text, base, tree        facts sent back; the workspace begins again as that tree
+    stopped    reason, restartable            a refusal or a cap ended the conversation; nothing else in it says so
+    restart    round, text, base, tree        a new conversation: the start's task, then these facts, in that tree
     finished | submitted | failed | ...       reason: how it ended
 
 Every record is written before the next step is taken, so a kill loses none. Of those that cannot
-be had again (results, repairs, how it failed) each has reached the disk by then, with all before it; the
+be had again (results, repairs, restarts, how it ended) each has reached the disk by then, with all before it; the
 others a power failure may take: the answer is in the ledger, the tree was as volatile, and the end follows
 from the rest. What the model is sent, and every decision on how to go on, is computed from the
 records alone, so that a conversation which was killed goes on with the same bytes.
@@ -26,18 +29,26 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.agent.client import Answer
-from parallel_orchestrator.agent.results import ToolResult
+from parallel_orchestrator.agent.results import ToolCall, ToolResult, calls_in
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, read_each
 from parallel_orchestrator.store.paths import repair_hint
 
 WORK = "work"
-"""The phase before any repair; then come `repair 1`, `repair 2`, …"""
+"""The phase before any other; then come `repair 1`, `repair 2`, … and, for a new conversation, `restart 1`."""
 
 GO_ON = "Your answer was cut off at the output limit. Go on exactly where it stopped."
 
+SAID_NOTHING = (
+    "Your answer held neither text nor a tool call. If the task is not complete, go on with it now by calling a tool "
+    "({tools}). If it is complete, answer with your closing report."
+)
+
 NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
 """Stop reasons of answers whose tool calls are not carried out."""
+
+_ANNOUNCES_MORE = frozenset({"tool_use", "pause_turn"})
+"""Stop reasons with which an empty answer is not the end of the work."""
 
 _HAD_AGAIN = frozenset({"start", "answer", "tree", "submitted"})
 """Records that are not waited for until they are on disk: whatever rests on them comes after a later one that is."""
@@ -46,22 +57,6 @@ _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 """Times, durations and counters: a result that differs in these alone says nothing new."""
 
 Message = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """One tool call of an answer."""
-
-    id: str
-    name: str
-    arguments: Any
-
-    def __str__(self) -> str:
-        """The call in one line, for progress."""
-        arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
-        told = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
-        name = [] if len(told) > 1 else [self.name]  # the editor's commands say enough
-        return " ".join([*name, *told]).replace("\n", "; ")[:120]
 
 
 @dataclass
@@ -80,11 +75,15 @@ class Conversation:
     text: str = ""
     """The last answer's text."""
     turns: int = 0
-    """Answers so far, discarded ones too."""
+    """Answers so far, discarded ones and those of an earlier conversation too."""
+    earlier_turns: int = 0
+    """Those of the attempt's earlier conversation."""
     phase: str = WORK
     phase_turn: int = 1
     """The number of the next answer in its phase."""
     repair_rounds: int = 0
+    restarts: int = 0
+    """New conversations that the attempt has begun."""
     base: str = ""
     """The commit that the work is based on."""
     seconds: float = 0.0
@@ -95,6 +94,8 @@ class Conversation:
     """Those of them that could not be used at all, in a row."""
     empties: int = 0
     """Answers in a row that said nothing."""
+    acted: bool = False
+    """Whether tools have run since the conversation, or its last repair, began."""
     error_turns: int = 0
     """Turns in a row whose tool calls all failed."""
     repeats: int = 0
@@ -103,10 +104,17 @@ class Conversation:
     """Turns in a row that gave no result and left no workspace that was not there before, in this phase."""
     said_last: str = ""
     """What was sent back into the conversation last; empty in its first phase."""
+    stopped: Record | None = None
+    """The refusal or cap that ended the conversation."""
     outcome: Record | None = None
     _last_call: str = ""
     _seen: set[bytes] = field(default_factory=set)
     """What there was before: digests of results and of workspaces."""
+
+    @property
+    def is_restarted(self) -> bool:
+        """Whether a new conversation has begun, and the model has not answered in it yet."""
+        return self.phase.startswith("restart") and self.phase_turn == 1
 
     def apply(self, record: Record) -> None:
         """Take the next record into account."""
@@ -133,13 +141,22 @@ class Conversation:
         self.empties = self.empties + 1 if discarded and not cut else 0
         self.text = "\n".join(block["text"] for block in content if block["type"] == "text")
         if discarded:
+            self._said_nothing(cut=cut)
             return
         if self.stop_reason not in NEVER_ACTED_ON:
-            self.calls = tuple(ToolCall(b["id"], b["name"], b["input"]) for b in content if b["type"] == "tool_use")
+            self.calls = calls_in(content, record.get("faults", {}))
         if content:
             self.messages.append({"role": "assistant", "content": content})
         if cut and not self.calls:
             self._say([{"type": "text", "text": GO_ON}])
+
+    def _said_nothing(self, *, cut: bool) -> None:
+        """Ask for an answer, unless the silence is the end of the work or more room is all that is needed."""
+        if cut or (self.acted and self.stop_reason not in _ANNOUNCES_MORE):
+            return
+        names = ", ".join(tool["name"] for tool in self.start["tools"])
+        self.stop_reason = None
+        self._say([{"type": "text", "text": SAID_NOTHING.format(tools=names)}])
 
     def _tree_kept(self, record: Record) -> None:
         self.tree = record["tree"]
@@ -157,15 +174,29 @@ class Conversation:
         self.stale_turns = 0 if any(fresh) else self.stale_turns + 1
         self.error_turns = self.error_turns + 1 if all(result["is_error"] for result in results) else 0
         self.seconds += record["seconds"]
-        self.calls, self.tree, self.stop_reason = (), None, None
+        self.calls, self.tree, self.stop_reason, self.acted = (), None, None, True
         self._say([{"type": "tool_result", **result} for result in results])
 
     def _sent_back(self, record: Record) -> None:
         self.repair_rounds = record["round"]
-        self.phase, self.phase_turn = f"repair {record['round']}", 1
-        self.base, self.tree, self.stop_reason, self.outcome = record["base"], record["tree"], None, None
+        self._begin_phase(record)
+
+    def _stopped(self, record: Record) -> None:
+        self.stopped = record
+
+    def _restarted(self, record: Record) -> None:
+        self.restarts, self.earlier_turns = record["round"], self.turns
+        self.messages, self.calls = [], ()
+        self._say(self.start["task"])
+        self._begin_phase(record)
+
+    def _begin_phase(self, record: Record) -> None:
+        """Tell the model the record's facts, and begin to count from there."""
+        self.phase, self.phase_turn = f"{record['kind']} {record['round']}", 1
+        self.base, self.tree = record["base"], record["tree"]
+        self.stop_reason = self.stopped = self.outcome = None
         self.cuts = self.discarded_cuts = self.empties = self.error_turns = self.repeats = 0
-        self._last_call, self.stale_turns, self._seen = "", 0, set()
+        self._last_call, self.stale_turns, self._seen, self.acted = "", 0, set(), False
         self.said_last = record["text"]
         self._say([{"type": "text", "text": record["text"]}])
 
@@ -190,6 +221,8 @@ _STEPS = {
     "tree": Conversation._tree_kept,
     "results": Conversation._tools_ran,
     "repair": Conversation._sent_back,
+    "stopped": Conversation._stopped,
+    "restart": Conversation._restarted,
 }
 
 
@@ -246,8 +279,18 @@ class Transcript:
         """Record what the conversation starts with; `opening` as `prompt.opening` makes it."""
         self._add("start", **opening, base=base, run=run, task_id=task_id, attempt=attempt)
 
-    def answer(self, answer: Answer, content: list[dict[str, Any]], *, discarded: bool) -> None:
-        """Record the next answer, `content` being what is kept of it. Do this before any of its tools runs."""
+    def answer(
+        self,
+        answer: Answer,
+        content: list[dict[str, Any]],
+        *,
+        discarded: bool,
+        faults: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record the next answer, `content` being what is kept of it. Do this before any of its tools runs.
+
+        `faults`: why some of its calls cannot be carried out, by id.
+        """
         now = self.conversation
         self._add(
             "answer",
@@ -259,6 +302,7 @@ class Transcript:
             usage=answer.usage,
             endpoint_s=answer.endpoint_s,
             discarded=discarded,
+            **({"faults": faults} if faults else {}),
         )
 
     def tree(self, tree: str) -> None:
@@ -276,6 +320,14 @@ class Transcript:
     def repair(self, text: str, *, base: str, tree: str) -> None:
         """Send facts back into the conversation. It goes on from `tree`, made of commit `base`."""
         self._add("repair", round=self.conversation.repair_rounds + 1, text=text, base=base, tree=tree)
+
+    def stopped(self, reason: str, *, restartable: bool) -> None:
+        """Record that a refusal or a cap ended the conversation, so that it is not met a second time."""
+        self._add("stopped", reason=reason, restartable=restartable)
+
+    def restart(self, text: str, *, base: str, tree: str) -> None:
+        """Begin a new conversation with the same task and these facts. It works in `tree`, made of commit `base`."""
+        self._add("restart", round=self.conversation.restarts + 1, text=text, base=base, tree=tree)
 
     def outcome(self, kind: str, reason: str = "") -> None:
         """Record how it ended, for whoever reads the transcript later. `kind` is none of the other records' kinds."""

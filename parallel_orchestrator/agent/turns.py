@@ -4,6 +4,7 @@
       └─ until ended:
            tool calls without results?  -> use them, one after the other, and record the results
            the last answer ends it?     -> Ended
+           a refusal or the task's cap  -> recorded, Ended
            otherwise                    -> ask, and record the answer
 
 There is no other state than the transcript. Each pass looks at where the conversation stands and
@@ -20,13 +21,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from parallel_orchestrator.agent.answers import kept_of
 from parallel_orchestrator.agent.client import Answer
 from parallel_orchestrator.agent.prompt import build_request
-from parallel_orchestrator.agent.results import ToolResult
-from parallel_orchestrator.agent.transcript import NEVER_ACTED_ON, Conversation, ToolCall, Transcript
+from parallel_orchestrator.agent.results import ToolCall, ToolResult
+from parallel_orchestrator.agent.transcript import Conversation, Transcript
+from parallel_orchestrator.records.errors import ContextFull, RequestRefused, TaskLimit, TurnLimit
 
 MAX_RETRIES = 2
-"""How often an answer that was cut off, or that said nothing, is asked for again."""
+"""How often the model is asked for another answer after one that was cut off, or that said nothing."""
 MAX_ERROR_TURNS = 5
 """Turns in a row in which every tool call fails."""
 MAX_REPEATS = 4
@@ -46,16 +49,20 @@ class End(Enum):
     """How a conversation can end."""
 
     FINISHED = "finished"
-    FAILED = "failed"
+    """The model says that its work is done."""
+    STOPPED = "stopped"
+    """A limit, a refusal or a loop ended it."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a conversation: the model's closing report, or why it failed."""
+    """The end of a conversation: the model's closing report, or why it was stopped."""
 
     kind: End
     reason: str = ""
     text: str = ""
+    restartable: bool = False
+    """Whether a new conversation could finish the work: this one ran out of context or turns."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Limits:
     """What one attempt may use."""
 
     turns: int
-    """Answers of the model."""
+    """Answers of the model in one conversation."""
     seconds: float
     """The task's own time; waiting for a rate limit or for the gateway is none of it."""
 
@@ -105,43 +112,46 @@ class Means:
 def take_turns(transcript: Transcript, means: Means, limits: Limits) -> Ended:
     """Go on with a conversation to its end.
 
-    What is nobody's fault here (BudgetReached, CannotGoOn, KeyRefused, …) is passed on: the
+    What no task is to blame for (BudgetReached, CannotGoOn, KeyRefused, …) is passed on: the
     conversation then stands where it is, and calling this again goes on with it.
     """
-    conversation = transcript.conversation
-    if conversation.tree is not None:
-        # Tools ran that nothing is known of, or a repair begins: either way the workspace starts from that tree.
-        means.restore(conversation.tree)
-    while True:
-        if conversation.calls:
-            _use_tools(transcript, means)
-        elif (ended := verdict(conversation, limits)) is not None:
-            return ended
-        else:
-            _ask(transcript, means)
+    now = transcript.conversation
+    if now.stopped is not None:
+        return Ended(End.STOPPED, now.stopped["reason"], restartable=now.stopped["restartable"])
+    if now.tree is not None:
+        # Tools ran that nothing is known of, or a phase begins: either way the workspace starts from that tree.
+        means.restore(now.tree)
+    try:
+        while True:
+            if now.calls:
+                _use_tools(transcript, means)
+            elif (ended := verdict(now, limits)) is not None:
+                return ended
+            else:
+                _ask(transcript, means)
+    except (TaskLimit, RequestRefused) as error:
+        restartable = isinstance(error, ContextFull | TurnLimit)
+        transcript.stopped(str(error), restartable=restartable)
+        return Ended(End.STOPPED, str(error), restartable=restartable)
 
 
 def _ask(transcript: Transcript, means: Means) -> None:
     now = transcript.conversation
     means.progress(f"asking the model (turn {now.turns + 1})")
     answer = means.ask(build_request(now), turn=now.turns + 1, phase=now.phase, phase_turn=now.phase_turn)
-    content, discarded = kept_of(answer.content, answer.stop_reason)
-    transcript.answer(answer, content, discarded=discarded)
-
-
-def kept_of(content: list[dict[str, Any]], stop_reason: str | None) -> tuple[list[dict[str, Any]], bool]:
-    """What a transcript keeps of an answer's blocks, and whether the answer can only be asked for again."""
-    kept = _sendable(content)
-    return kept, _is_useless(stop_reason, kept)
+    kept = kept_of(answer.content, answer.stop_reason, now)
+    transcript.answer(answer, kept.content, discarded=kept.discarded, faults=kept.faults)
 
 
 def _use_tools(transcript: Transcript, means: Means) -> None:
     calls = transcript.conversation.calls
-    changing = any(means.tools.mutates(call.name, call.arguments) for call in calls)
+    usable = [call for call in calls if not call.fault]
+    changing = any(means.tools.mutates(call.name, call.arguments) for call in usable)
     if changing and transcript.conversation.tree is None:
         transcript.tree(means.snapshot())
     started = time.monotonic()
-    results = means.tools.run_all(calls, means.progress)
+    done = iter(means.tools.run_all(usable, means.progress) if usable else ())
+    results = [ToolResult(f"Error: {call.fault}", is_error=True) if call.fault else next(done) for call in calls]
     transcript.results(results, round(time.monotonic() - started, 3))
 
 
@@ -153,8 +163,8 @@ def verdict(now: Conversation, limits: Limits) -> Ended | None:
 def _verdict_on_answer(now: Conversation) -> Ended | None:
     reason = _failure(now)
     if reason is not None:
-        return _failed(reason)
-    if now.empties or now.stop_reason in _TO_BE_CONTINUED:
+        return Ended(End.STOPPED, reason, restartable=now.stop_reason == "model_context_window_exceeded")
+    if now.stop_reason in _TO_BE_CONTINUED:
         return None
     if now.stop_reason in _DONE:
         return Ended(End.FINISHED, text=now.text)
@@ -175,45 +185,20 @@ def _failure(now: Conversation) -> str | None:
 
 
 def _verdict_on_limits(now: Conversation, limits: Limits) -> Ended | None:
-    if now.error_turns >= MAX_ERROR_TURNS:
-        return _failed(f"all tool calls of {now.error_turns} turns in a row failed")
-    if now.repeats >= MAX_REPEATS:
-        return _failed(f"loops on one call: the same call gave the same result {now.repeats} times in a row")
-    if now.stale_turns > MAX_STALE_TURNS:  # what the last turn changed shows in the next one's workspace
-        return _failed(f"makes no progress: no file changed and no result was new in {MAX_STALE_TURNS} turns in a row")
-    if now.turns >= limits.turns:
-        return _failed(f"reached its limit of {limits.turns} turns")
+    if loop := _loop(now):
+        return Ended(End.STOPPED, loop)
+    if now.turns - now.earlier_turns >= limits.turns:
+        return Ended(End.STOPPED, f"reached its limit of {limits.turns} turns", restartable=True)
     if now.seconds >= limits.seconds:
-        return _failed(f"reached its limit of {limits.seconds / 60:g} minutes")
+        return Ended(End.STOPPED, f"reached its limit of {limits.seconds / 60:g} minutes")
     return None
 
 
-def _failed(reason: str) -> Ended:
-    return Ended(End.FAILED, reason=reason)
-
-
-def _sendable(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The answer's blocks as the API takes them back: no blank text, no id of a tool call twice."""
-    ids: set[str] = set()
-    return [_with_new_id(block, ids) for block in content if block["type"] != "text" or block["text"].strip()]
-
-
-def _with_new_id(block: dict[str, Any], ids: set[str]) -> dict[str, Any]:
-    if block["type"] != "tool_use":
-        return block
-    own = block["id"]
-    new = next(name for name in (own, *(f"{own}_{n}" for n in range(2, len(ids) + 3))) if name not in ids)
-    ids.add(new)
-    return {**block, "id": new}
-
-
-def _is_useless(stop_reason: str | None, content: list[dict[str, Any]]) -> bool:
-    """Whether an answer can only be asked for again.
-
-    One cut off inside a tool call is: the call would run with half its arguments.
-    """
-    if stop_reason == "max_tokens":
-        return not content or content[-1]["type"] != "text"
-    if stop_reason in NEVER_ACTED_ON:
-        return False
-    return all(block["type"] in ("thinking", "redacted_thinking") for block in content)
+def _loop(now: Conversation) -> str | None:
+    if now.error_turns >= MAX_ERROR_TURNS:
+        return f"all tool calls of {now.error_turns} turns in a row failed"
+    if now.repeats >= MAX_REPEATS:
+        return f"loops on one call: the same call gave the same result {now.repeats} times in a row"
+    if now.stale_turns > MAX_STALE_TURNS:  # what the last turn changed shows in the next one's workspace
+        return f"makes no progress: no file changed and no result was new in {MAX_STALE_TURNS} turns in a row"
+    return None

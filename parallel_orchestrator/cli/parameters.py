@@ -16,7 +16,7 @@ MaxExecutors = Annotated[
 OutputDir = Annotated[Path | None, typer.Option(help="Where the project goes. [outputs/<words of the requirement>]")]
 Model = Annotated[str | None, typer.Option(help="Model of planner and executors. [claude-opus-5-5]")]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop, resumable, when this many USD are spent.")]
-MaxTurns = Annotated[int | None, typer.Option(min=1, help="Model answers per attempt at a task. [60]")]
+MaxTurns = Annotated[int | None, typer.Option(min=1, help="Model answers in one conversation. [60]")]
 TaskTimeout = Annotated[float | None, typer.Option(help="Minutes of a task's own time; waiting does not count. [30]")]
 Sandbox = Annotated[
     str | None,

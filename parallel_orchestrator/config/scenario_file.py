@@ -53,7 +53,7 @@ class LimitsSection(Section):
     task_cost: float | None = Field(default=None, ge=0)
     """USD for one task."""
     turns: int | None = Field(default=None, ge=1)
-    """Model answers per attempt."""
+    """Model answers in one conversation about a task."""
     minutes: float | None = Field(default=None, gt=0)
     """A task's own time."""
 

@@ -30,10 +30,11 @@ def told_for(body: Mapping[str, Any], content: Sequence[Json], stop_reason: str)
 
 
 def _told(block: Json, ways: Mapping[str, Callable[[Json], tuple[str, Json]]], offered: set[Any]) -> Json:
-    if block.get("type") != "tool_use" or block["name"] in offered or block["name"] not in ways:
+    called = block.get("name")
+    if block.get("type") != "tool_use" or not isinstance(called, str) or called in offered or called not in ways:
         return block
     try:
-        name, arguments = ways[block["name"]](block["input"])
+        name, arguments = ways[called](block["input"])
     except (KeyError, TypeError, AttributeError):
         return block  # not a call that any tool understands: its own error tells best
     return {**block, "name": name, "input": arguments}

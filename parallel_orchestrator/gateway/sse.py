@@ -70,7 +70,7 @@ def assemble(events: Iterable[Json]) -> Json:
     Usage figures of later events replace earlier ones unless they are null; one that is no object says nothing. The
     output tokens of the first event are no figure of the whole answer, and left out, as are null fields of a block:
     they mean nothing, and not every endpoint takes them back. A tool input that is no JSON object becomes an empty
-    one where the answer was cut; in a whole answer it leaves nothing to act on, so that one has no content.
+    one where the answer was cut; in a whole answer it stays what it is, as text where it is no JSON.
     """
     message: Json = {}
     for event in events:
@@ -87,11 +87,10 @@ def assemble(events: Iterable[Json]) -> Json:
                 message.update({k: v for k, v in event["delta"].items() if k not in _MADE_HERE})
                 message["usage"].update({k: v for k, v in _usage(event).items() if v is not None})
     for block in message.get("content", ()):
-        if told := block.pop("partial_json", ""):
-            value = _object_or_none(told)
-            if value is None and message.get("stop_reason") not in CUT:
-                return {**message, "content": []}
-            block["input"] = value or {}
+        told = block.pop("partial_json", "") or block.get("input")
+        if isinstance(told, str):
+            value = _input(told)
+            block["input"] = value if isinstance(value, dict) or message.get("stop_reason") not in CUT else {}
     return message
 
 
@@ -126,13 +125,20 @@ def _extend(block: Json, delta: Json) -> None:
             block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
 
-def _object_or_none(text: str) -> Json | None:
-    """The object that it is the JSON of, to the letter: what every JSON library can write again."""
+def _input(text: str) -> Any:
+    """A tool's input: what `text` is the JSON of. An object written as a JSON string is that object."""
+    value = _value(text)
+    inner = _value(value) if isinstance(value, str) else None
+    return inner if isinstance(inner, dict) else value
+
+
+def _value(text: str) -> Any:
+    """What it is the JSON of, to the letter, so that every JSON library can write it again; else the text itself."""
     try:
         value = quick_json.strict(text)
     except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and not _is_deeper(value, _DEEPEST) else None
+        return text
+    return text if _is_deeper(value, _DEEPEST) else value
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -173,7 +179,7 @@ def _taken_apart(block: Json) -> tuple[Json, list[Json]]:
         case "text":
             return {**block, "text": ""}, [{"type": "text_delta", "text": p} for p in _pieces(block["text"])]
         case "tool_use":
-            arguments = json.dumps(block["input"], ensure_ascii=False)
+            arguments = json.dumps(block.get("input", {}), ensure_ascii=False)
             return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": p} for p in _pieces(arguments)]
         case "thinking":
             deltas = [{"type": "thinking_delta", "thinking": p} for p in _pieces(block["thinking"])]

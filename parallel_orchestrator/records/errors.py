@@ -44,6 +44,14 @@ class RequestRefused(OrchestratorError):
     """The endpoint refused a request for good, in its own words. The task fails that made it."""
 
 
+class ContextFull(RequestRefused):
+    """The endpoint refused a request because the conversation no longer fits the model's context window."""
+
+
+class TurnLimit(TaskLimit):
+    """A conversation has used up its turns."""
+
+
 class PlanRefused(OrchestratorError):
     """The planner's answers did not pass validation, every attempt having been told why."""
 

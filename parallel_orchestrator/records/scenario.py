@@ -53,7 +53,7 @@ class Scenario(BaseModel):
     max_cost_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     task_max_cost_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     max_turns: int = Field(default=60, ge=1)
-    """Model answers per attempt."""
+    """Model answers in one conversation about a task."""
     task_timeout_min: float = Field(default=30.0, gt=0)
     """Minutes of a task's own time; waiting for a rate limit or the gateway does not count."""
     repair_rounds: int = Field(default=2, ge=0)

@@ -60,6 +60,10 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
     lines.append(f"  time:     {_time(summary)}")
     lines.append(f"  cost:     {_cost(summary)}")
     lines += [f"  {task['state']}: {task['id']} {task['name']}: {task['reason']}" for task in _unfinished(summary)]
+    lines += [
+        f"  merged:   {task['id']} {task['name']}, whose conversation ended early: {task['evidence']['ended_early']}"
+        for task in ended_early(summary)
+    ]
     lines.append(f"  where:    {directory}")
     if summary["status"] == "done":
         lines.append(f"  read:     {directory / 'README.md'}")
@@ -107,6 +111,11 @@ def _cost(summary: dict[str, Any]) -> str:
 
 def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [task for task in summary["tasks"] if task["state"] in ("failed", "blocked")]
+
+
+def ended_early(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The merged tasks whose model did not come to say that it had finished."""
+    return [task for task in summary["tasks"] if task["state"] == "merged" and task["evidence"].get("ended_early")]
 
 
 def _origin(recording: Path) -> str:

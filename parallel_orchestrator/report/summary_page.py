@@ -54,7 +54,11 @@ def summary_page(state: RunState, summary: dict[str, Any]) -> str:
 
 
 def _row(task: dict[str, Any]) -> str:
-    why = f": {escaped(task['reason'])[:300]}" if task["reason"] and task["state"] != "merged" else ""
+    reason = task["reason"]
+    if task["state"] == "merged":
+        early = task["evidence"].get("ended_early")
+        reason = f"its conversation ended early: {early}" if early else ""
+    why = f": {escaped(reason)[:300]}" if reason else ""
     cells = (
         f"{task['id']} {escaped(task['name'])}",
         f"{task['state']}{why}",

@@ -90,7 +90,8 @@ def _results(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _repair(record: dict[str, Any]) -> Iterator[str]:
-    yield f"── sent back, round {record['round']} ──"
+    begun = record["kind"] == "restart"
+    yield "── a new conversation in the same workspace ──" if begun else f"── sent back, round {record['round']} ──"
     yield from _indented(record["text"], _LONGEST_TEXT)
 
 
@@ -103,7 +104,14 @@ def _nothing(_record: dict[str, Any]) -> Iterator[str]:
     return iter(())
 
 
-_KINDS = {"start": _start, "answer": _answer, "results": _results, "repair": _repair, "tree": _nothing}
+_KINDS = {
+    "start": _start,
+    "answer": _answer,
+    "results": _results,
+    "repair": _repair,
+    "restart": _repair,
+    "tree": _nothing,
+}
 
 
 def _text(content: Any) -> str:

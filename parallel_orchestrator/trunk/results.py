@@ -25,6 +25,8 @@ class Submission:
     folder: Path
     """The workspace."""
     title: str
+    ended_early: str = ""
+    """Why the conversation stopped before the model said that it had finished; empty when it said so."""
 
 
 class Hold(Protocol):
@@ -75,6 +77,8 @@ class Refused:
     """The work cannot be merged as it is; each fact says what to mend. The workspace stays as it is."""
 
     facts: tuple[str, ...]
+    nothing: bool = False
+    """Whether there is no work in it: none of the task's own files was changed."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,12 @@ def broken_rules(change: Change, task: Task, plan: Plan) -> tuple[str, ...]:
     return (*facts[:_MOST_FACTS], f"… and {more} more.") if more > 0 else tuple(facts)
 
 
+def has_work(change: Change, task: Task) -> bool:
+    """Whether any of the task's own files was written or deleted; any file, where the task owns none."""
+    touched = {*change.written, *change.deleted}
+    return bool(touched & set(task.files) if task.files else touched)
+
+
 def unplanned(change: Change, task: Task) -> list[str]:
     """New files that the task adds beyond its own."""
     return [path for path in change.created if path not in task.files]

@@ -66,8 +66,9 @@ class MergeQueue:
         started = time.monotonic()
         change = collect(self.repository, submission, rules.LARGEST_FILE)
         faults = rules.broken_rules(change, submission.task, submission.plan)
-        if faults:
-            return Refused(faults)
+        nothing = not rules.has_work(change, submission.task)
+        if faults or (nothing and submission.ended_early):
+            return Refused(faults, nothing)
         cleared = None
         for last_try in (False, True):
             with self._turn(hold):
@@ -146,6 +147,8 @@ class MergeQueue:
         commit = self.repository.commit(tree, green.head, subject, trailers)
         seconds = round(time.monotonic() - started, 3)
         evidence = {"commit": commit, **describe(green.change, verdict, task), "seconds": seconds}
+        if submission.ended_early:
+            evidence["ended_early"] = submission.ended_early
         hold.check()
         with ThreadPoolExecutor(1) as beside:
             stored = beside.submit(self.repository.objects.sync, [commit])

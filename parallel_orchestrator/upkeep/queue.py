@@ -84,7 +84,8 @@ class Rebuilt:
         if failed:
             self._move(begun.task, TaskState.FAILED, why=begun.last.get("reason", ""))
         else:
-            self._move(begun.task, TaskState.REPAIR if begun.last["kind"] == "repair" else TaskState.QUEUED)
+            sent_back = begun.last["kind"] in ("repair", "restart")
+            self._move(begun.task, TaskState.REPAIR if sent_back else TaskState.QUEUED)
 
     def _claim(self, task: str, attempt: int, begun: Begun | None) -> None:
         """Have the task claimed in that attempt, by whose folder it lies in."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from parallel_orchestrator.agent.answers import kept_of
 from parallel_orchestrator.agent.transcript import Conversation
-from parallel_orchestrator.agent.turns import kept_of
 from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.store.journal import Record
 
@@ -66,17 +66,22 @@ class Mending:
                 self._fill(record["turn"])
                 if self.conversation.turns != record["turn"] or not self.conversation.calls:
                     return
-            case "repair":
-                self._fill(self._last_before(record["round"]))
+            case "repair" | "restart":
+                self._fill(self._first_of(f"{record['kind']} {record['round']}") - 1)
             case "start":
                 pass
             case _:
-                self._fill(self._last_before(self.conversation.repair_rounds + 1))
+                self._fill(self._last_of(self.conversation.phase))
         self._add(record)
 
-    def _last_before(self, repair_round: int) -> int:
-        """The last turn in the ledger before that repair round."""
-        return max((turn for turn, answer in self.answers.items() if _round(answer) < repair_round), default=0)
+    def _first_of(self, phase: str) -> int:
+        """The first turn of that phase by the ledger; where it has none, the turn after the last one."""
+        later = max(self.answers, default=0) + 1
+        return min((turn for turn, answer in self.answers.items() if answer["phase"] == phase), default=later)
+
+    def _last_of(self, phase: str) -> int:
+        """The last turn of that phase by the ledger."""
+        return max((turn for turn, answer in self.answers.items() if answer["phase"] == phase), default=0)
 
     def _fill(self, turn: int) -> None:
         """Bring back every answer up to `turn`."""
@@ -86,9 +91,10 @@ class Mending:
                 raise NotProvable(f"the answer of turn {self.conversation.turns + 1} is in no file")
             self._make_way(answer["phase"])
             message = sse.assemble(sse.parse(answer["events"]))
-            content, discarded = kept_of(message["content"], answer["stop_reason"])
+            kept = kept_of(message["content"], answer["stop_reason"], self.conversation)
             copied = {name: answer[name] for name in ("turn", "phase", "phase_turn", "stop_reason", "usage")}
-            more = {"content": content, "endpoint_s": answer["endpoint_s"], "discarded": discarded}
+            more = {"content": kept.content, "endpoint_s": answer["endpoint_s"], "discarded": kept.discarded}
+            more |= {"faults": kept.faults} if kept.faults else {}
             self.steps.append(f"the answer of turn {answer['turn']} comes from the ledger")
             self._add({"kind": "answer", **copied, **more})
 
@@ -102,11 +108,11 @@ class Mending:
             told = [{"tool_use_id": call, "content": text, "is_error": False} for call, text in lost.items()]
             self._add({"kind": "results", "turn": now.turns, "results": told, "seconds": 0.0})
         if phase != now.phase:
-            number = int(phase.removeprefix("repair "))
-            self.steps.append(f"the facts of repair round {number} are lost; the model is told so")
+            kind, number = phase.split()
+            self.steps.append(f"the facts of {phase} are lost; the model is told so")
             base = self.base_under(self._next_tree())
             # Without a tree: the workspace stays as it is, and is what this round left.
-            self._add({"kind": "repair", "round": number, "text": LOST_FACTS, "base": base, "tree": None})
+            self._add({"kind": kind, "round": int(number), "text": LOST_FACTS, "base": base, "tree": None})
 
     def _next_tree(self) -> str | None:
         """The first tree that the transcript still tells of later turns."""
@@ -116,8 +122,3 @@ class Mending:
     def _add(self, record: Record) -> None:
         self.conversation.apply(record)
         self.records.append(record)
-
-
-def _round(answer: Record) -> int:
-    phase: str = answer["phase"]
-    return int(phase.removeprefix("repair ")) if phase.startswith("repair ") else 0

@@ -27,6 +27,11 @@ def message(reply: dict[str, Any], turn: str) -> dict[str, Any]:
     return {**told, **ended, "orchestrator": times}
 
 
+def _told(reply: dict[str, Any]) -> str:
+    told: str = reply.get("message", "as told")
+    return told
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection."""
 
@@ -52,9 +57,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _reply(self, reply: dict[str, Any], turn: str) -> None:
         if "status" in reply:
-            self._json(reply["status"], {"type": "error", "error": {"type": reply["error"], "message": "as told"}})
+            self._json(reply["status"], {"type": "error", "error": {"type": reply["error"], "message": _told(reply)}})
             return
-        failed = {"type": "error", "error": {"type": reply.get("error"), "message": "as told"}}
+        failed = {"type": "error", "error": {"type": reply.get("error"), "message": _told(reply)}}
         data = json.dumps(failed if "error" in reply else message(reply, turn)).encode()
         self.close_connection = True
         self.send_response(200)

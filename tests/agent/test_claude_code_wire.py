@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.agent.claude_code.wire import answer_stream, opening_of, request_of, results_in, steady
-from parallel_orchestrator.agent.transcript import ToolCall
+from parallel_orchestrator.agent.results import ToolCall
 from parallel_orchestrator.gateway import sse
 from tests.fake_api import Block, text, tool_use
 

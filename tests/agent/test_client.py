@@ -130,7 +130,7 @@ def test_what_cannot_be_written_as_json_is_refused_at_once(gateway: Gateway, cli
         ("recording_exhausted", 404, errors.RecordingExhausted),
         ("invalid_request_error", 400, errors.RequestRefused),
         ("not_found_error", 404, errors.RequestRefused),
-        ("request_too_large", 413, errors.RequestRefused),
+        ("request_too_large", 413, errors.ContextFull),
     ],
 )
 def test_errors_of_the_gateway(
@@ -142,6 +142,24 @@ def test_errors_of_the_gateway(
         ask(client)
     assert type(caught.value) is expected
     assert len(gateway.asked()) == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "prompt is too long: 208310 tokens > 200000 maximum",
+        "input length and `max_tokens` exceed context limit: 195000 + 16000 > 200000",
+        "This model's maximum context length is 32768 tokens. However, you requested 40000 tokens",
+        "the request exceeds the available context size (4096 tokens), try increasing it",
+    ],
+)
+def test_a_refusal_of_too_long_a_conversation(gateway: Gateway, client: ModelClient, told: str, late: bool) -> None:
+    refused = {"error": "invalid_request_error", "message": told}
+    gateway.will_reply({1: [refused if late else {**refused, "status": 400}]})
+    gateway.start()
+    with pytest.raises(errors.ContextFull):
+        ask(client)
 
 
 def test_the_sdk_is_imported_by_the_first_call_alone() -> None:

@@ -13,7 +13,7 @@ from parallel_orchestrator.agent.sandbox import PlainRunner
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import GO_ON, Transcript, read
 from parallel_orchestrator.agent.turns import MAX_ERROR_TURNS, MAX_REPEATS, End, Ended, Limits, Means, take_turns
-from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.errors import BudgetReached, ContextFull, RequestRefused, TaskLimit
 from parallel_orchestrator.records.plan import Plan
 from tests.agent.conftest import Trees, files_below
 from tests.fake_api_rules import refusal
@@ -179,7 +179,7 @@ def test_a_truncated_call_is_never_run_and_asked_again_with_more_room(setting: S
 
 def test_output_too_long(setting: Setting) -> None:
     ended = setting.run(Script(*3 * [([bash("a", "x")], "max_tokens")]))
-    assert ended.kind is End.FAILED
+    assert ended.kind is End.STOPPED
     assert ended.reason.startswith("output too long")
 
 
@@ -194,7 +194,7 @@ def test_cut_text_is_continued(setting: Setting) -> None:
 
 def test_refusal_fails_and_runs_nothing(setting: Setting) -> None:
     ended = setting.run(Script(([text("I will not"), bash("a", "touch x")], "refusal")))
-    assert ended == Ended(End.FAILED, reason="refused: I will not")
+    assert ended == Ended(End.STOPPED, reason="refused: I will not")
     assert files_below(setting.folder) == {}
     assert setting.run(Script()) == ended
 
@@ -211,16 +211,50 @@ def test_pause_is_gone_on_with(setting: Setting) -> None:
 
 def test_full_context_fails(setting: Setting) -> None:
     ended = setting.run(Script(([text("and")], "model_context_window_exceeded")))
-    assert ended.kind is End.FAILED
+    assert ended.kind is End.STOPPED
+    assert ended.restartable
     assert "context window" in ended.reason
 
 
+@pytest.mark.parametrize("stop", ["end_turn", "stop_sequence", "brand_new"])
 @pytest.mark.parametrize("empty", [[], [THINKING], [text(" \n")]])
-def test_an_answer_that_says_nothing_is_asked_for_again(setting: Setting, empty: list[Block]) -> None:
-    script = Script((empty, "end_turn"), (empty, "end_turn"), DONE)
+def test_an_empty_answer_after_tool_results_is_the_end(setting: Setting, empty: list[Block], stop: str) -> None:
+    script = Script(([bash("a", "echo 1")], "tool_use"), (empty, stop))
     assert setting.run(script).kind is End.FINISHED
-    assert script.requests[0] == script.requests[2]
+    assert setting.run(Script()).kind is End.FINISHED
+
+
+@pytest.mark.parametrize("stop", ["end_turn", "tool_use", "pause_turn"])
+@pytest.mark.parametrize("empty", [[], [THINKING], [text(" \n")]])
+def test_an_empty_answer_before_any_work_is_answered(setting: Setting, empty: list[Block], stop: str) -> None:
+    script = Script((empty, stop), (empty, stop), DONE)
+    assert setting.run(script).kind is End.FINISHED
     assert script.keys[2] == (3, "work", 3)
+    first, second, third = (request["messages"][-1]["content"] for request in script.requests)
+    assert [len(first), len(second), len(third)] == [1, 2, 3]
+    assert "str_replace_based_edit_tool, bash" in third[-1]["text"]
+
+
+@pytest.mark.parametrize("stop", ["tool_use", "pause_turn"])
+def test_an_empty_answer_that_announces_more_is_no_end(setting: Setting, stop: str) -> None:
+    script = Script(([bash("a", "echo 1")], "tool_use"), ([], stop), DONE)
+    assert setting.run(script) == Ended(End.FINISHED, text="all done")
+    assert "neither text nor a tool call" in script.requests[2]["messages"][-1]["content"][-1]["text"]
+
+
+def test_an_empty_answer_to_a_repair_is_answered(setting: Setting) -> None:
+    setting.run(Script(([bash("a", "echo 1")], "tool_use"), ([], "end_turn")))
+    transcript = setting.open()
+    transcript.repair("the tests are red", base="base1", tree=setting.trees.snapshot())
+    transcript.close()
+    script = Script(([], "end_turn"), DONE)
+    assert setting.run(script).kind is End.FINISHED
+    assert script.requests[0] != script.requests[1]
+
+
+def test_cut_text_that_nothing_follows_is_the_end(setting: Setting) -> None:
+    script = Script(([bash("a", "echo 1")], "tool_use"), ([text("It wo")], "max_tokens"), ([], "end_turn"))
+    assert setting.run(script).kind is End.FINISHED
 
 
 @pytest.mark.parametrize("stop", ["end_turn", "tool_use"])
@@ -233,7 +267,7 @@ def test_saying_nothing_for_ever_fails(setting: Setting, stop: str) -> None:
 
 def test_turn_limit(setting: Setting) -> None:
     ended = setting.run(Script(*[([bash(f"t{n}", f"echo {n}")], "tool_use") for n in range(3)]), Limits(3, 3600))
-    assert ended == Ended(End.FAILED, reason="reached its limit of 3 turns")
+    assert ended == Ended(End.STOPPED, reason="reached its limit of 3 turns", restartable=True)
 
 
 def test_a_report_in_the_last_turn_counts(setting: Setting) -> None:
@@ -276,3 +310,29 @@ def test_what_stops_the_run_passes_through_and_is_gone_on_with(setting: Setting)
     assert setting.run(script).kind is End.FINISHED
     assert script.keys == [(2, "work", 2)]
     assert (setting.folder / "log").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "restartable"), [(ContextFull("too long"), True), (RequestRefused("no"), False), (TaskLimit("$5"), False)]
+)
+def test_a_refusal_or_a_cap_is_met_once(setting: Setting, error: Exception, restartable: bool) -> None:
+    ended = setting.run(Script(([bash("a", "touch x")], "tool_use"), error))
+    assert ended == Ended(End.STOPPED, str(error), restartable=restartable)
+    assert setting.run(Script()) == ended
+
+
+def test_a_new_conversation_begins_with_the_task_and_the_facts(setting: Setting) -> None:
+    first = Script(([bash("a", "touch x")], "tool_use"), ContextFull("too long"))
+    setting.run(first)
+    transcript = setting.open()
+    transcript.restart("it was too long", base="base1", tree=setting.trees.snapshot())
+    transcript.close()
+    (setting.folder / "x").unlink()
+    script = Script(*[([bash(f"t{n}", f"echo {n}")], "tool_use") for n in range(3)])
+    ended = setting.run(script, Limits(3, 3600))
+    assert script.requests[0]["messages"] == [
+        {"role": "user", "content": [*first.requests[0]["messages"][0]["content"], text("it was too long")]}
+    ]
+    assert script.keys == [(2, "restart 1", 1), (3, "restart 1", 2), (4, "restart 1", 3)]
+    assert ended.reason == "reached its limit of 3 turns"
+    assert set(files_below(setting.folder)) == {"x"}

@@ -15,7 +15,8 @@ from parallel_orchestrator.agent.prompt import opening
 from parallel_orchestrator.agent.sandbox import PlainRunner
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript, read
-from parallel_orchestrator.agent.turns import Limits, Means, take_turns
+from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
+from parallel_orchestrator.records.errors import ContextFull
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.store import journal
 from parallel_orchestrator.store.files import write_all
@@ -29,14 +30,16 @@ def insert(tool_id: str, line: str) -> dict[str, Any]:
 
 
 # No change but the first may be made twice: it would be seen.
-ANSWERS = [
+ANSWERS: list[Any] = [
     ([text("begin"), create("a", "src/x.py", "1\n"), create("b", "log", ""), insert("c", "x")], "tool_use"),
     ([bash("d", "cut off")], "max_tokens"),
     ([bash("e", "cat log src/x.py >> log2"), insert("f", "y")], "tool_use"),
     ([insert("g", "z")], "tool_use"),
-    ([text("report")], "end_turn"),
+    ContextFull("the prompt is too long"),
+    ([insert("h", "new conversation")], "tool_use"),
+    ([], "end_turn"),
 ]
-FILES = {"src/x.py": b"1\n", "log": b"z\ny\nx\n", "log2": b"x\n1\n"}
+FILES = {"src/x.py": b"1\n", "log": b"new conversation\nz\ny\nx\n", "log2": b"x\n1\n"}
 
 
 class Fuse:
@@ -72,7 +75,11 @@ class Attempt:
         digest = hashlib.sha256(json.dumps(request).encode()).hexdigest()
         with self.asked.open("a") as file:
             file.write(f"{turn} {digest}\n")
-        content, stop = ANSWERS[turn - 1]
+        # The refusal is no answer, and takes no turn.
+        answer = ANSWERS[turn - 1 if phase == "work" else turn]
+        if isinstance(answer, ContextFull):
+            raise answer
+        content, stop = answer
         return Answer(content, stop, {}, "m", 1.0, 0.0)
 
     def run(self, fuse: Fuse) -> None:
@@ -84,7 +91,9 @@ class Attempt:
         tools = ToolBox(self.folder, PlainRunner())
         tools.run = fuse.around(tools.run)  # type: ignore[method-assign]
         means = Means(fuse.around(self.ask), tools, fuse.around(self.trees.snapshot), fuse.around(self.trees.restore))
-        take_turns(transcript, means, Limits(50, 3600))
+        if take_turns(transcript, means, Limits(50, 3600)).restartable:
+            transcript.restart("it was too long", base="b2", tree=self.trees.snapshot())
+            assert take_turns(transcript, means, Limits(3, 3600)).kind is End.FINISHED
         transcript.close()
 
     def run_and_die(self, touches: int) -> bool:

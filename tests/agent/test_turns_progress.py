@@ -45,7 +45,7 @@ def test_a_loop_ends(setting: Setting, call: Callable[[int], Block]) -> None:
     (setting.folder / "a").write_text("one\n")
     (setting.folder / "b").write_text("two\n")
     ended = setting.run(Script(*_loop(call)))
-    assert ended.kind is End.FAILED
+    assert ended.kind is End.STOPPED
     assert (
         ended.reason == f"makes no progress: no file changed and no result was new in {MAX_STALE_TURNS} turns in a row"
     )
@@ -80,7 +80,7 @@ def test_every_prefix_of_a_transcript_gives_the_verdict_that_was_given_then(sett
             continue  # it is asked when all calls have their results
         verdicts.append(verdict(steps, limits))
         assert verdict(fold(records[:number]), limits) == verdicts[-1]
-    assert [v.kind for v in verdicts if v] == [End.FAILED]
+    assert [v.kind for v in verdicts if v] == [End.STOPPED]
     assert verdicts[-1]
 
 

@@ -38,6 +38,12 @@ def _null_usage(events: Events) -> Events:
     return [started, *({**event, "usage": None} if "usage" in event else event for event in events[1:])]
 
 
+NAMELESS: list[Block] = [
+    {"type": "tool_use", "name": "bash", "input": {"command": "echo no id"}},
+    {"type": "tool_use", "id": None, "name": "bash", "input": None},
+    {"type": "tool_use", "id": "toolu_nameless", "input": {"command": "ls"}},
+    {"type": "tool_use", "id": "toolu_bad_name", "name": "my tool!", "input": [1]},
+]
 TWICE = "toolu_twice"
 TOOLS = [
     [tool_use("toolu_no_tool", "launch_rocket", where="moon")],
@@ -97,7 +103,8 @@ CASES = [
     Case("only thinking", 3 * ([THINKING],), "3 answers in a row said nothing"),
     Case("garbled call, then work", (Answer([HALF], tamper=_garbled),)),
     Case("no object, then work", ([{"type": "tool_use", "id": "toolu_text", "name": "bash", "input": "ls"}],)),
-    Case("garbled calls", 3 * (Answer([HALF], tamper=_garbled),), "3 answers in a row said nothing"),
+    Case("garbled calls", 3 * (Answer([HALF], tamper=_garbled),)),
+    Case("no id, no name", tuple([block] for block in NAMELESS)),
     Case("unknown stop reason", (), usage=Answer([], "brand_new")),
     Case("unknown block", (Answer([text("see"), {"type": "hologram", "data": "?"}], "pause_turn"),)),
     Case("pause", (Answer([text("a moment")], "pause_turn"),)),
@@ -108,7 +115,7 @@ CASES = [
         tuple([create(f"../{n}.md")] for n in range(MAX_ERROR_TURNS)),
         f"all tool calls of {MAX_ERROR_TURNS} turns in a row failed",
     ),
-    Case("one call again and again", MAX_REPEATS * ([bash("ls -la /proc/version")],), "loops on one call"),
+    Case("one call again and again", MAX_REPEATS * ([bash("ls /proc/version")],), "loops on one call"),
     Case("done without files", 3 * ([text("All is done and tested.")],), "(after 2 repair rounds)", honest=False),
     _odd("usage missing", usage={}),
     _odd("usage zero", usage={"input_tokens": 0, "output_tokens": 0}),
@@ -209,6 +216,18 @@ def test_each_call_has_its_result_in_order_errors_marked(played: Played) -> None
     assert [seen.is_error for seen in found] == [is_error for is_error, _ in TOLD]
     for seen, (_, told) in zip(found, TOLD, strict=True):
         assert told in seen.content
+
+
+def test_a_call_that_cannot_be_carried_out_is_told_what_to_send(played: Played) -> None:
+    wanted = {
+        "garbled call, then work": ["have to be a JSON object", "near '}{", '{"command": "create"'],
+        "no object, then work": ["have to be a JSON object", "near 'ls'", '{"command": "ls"}'],
+        "no id, no name": ["the call names no tool; the tools are str_replace_based_edit_tool, bash", "'my tool!'"],
+    }
+    for what, words in wanted.items():
+        told = " ".join(seen.content for seen in played.results[what] if seen.is_error)
+        assert all(word in told for word in words), told
+    assert played.results["no id, no name"][0].content == "no id"
 
 
 def test_a_cost_that_nobody_knows_is_no_zero_and_no_guess(played: Played) -> None:

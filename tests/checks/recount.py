@@ -205,7 +205,16 @@ def evidence_of(left: Left, task: Json, attempt: int, told: Json) -> Json:
         "flaky": told["flaky"],
         "red_before": told["red_before"],
         "seconds": told["seconds"],
+        **ended_early(left, task, attempt),
     }
+
+
+def ended_early(left: Left, task: Json, attempt: int) -> Json:
+    """Return why the merged conversation ended before its model said so; empty where it said so."""
+    name = task["id"] if attempt == 1 else f"{task['id']}.{attempt}"
+    records = [record for path in left.root.glob(f"executor_*/{name}.jsonl") for record in journal(path)]
+    reason = next((r["reason"] for r in reversed(records) if r["kind"] == "submitted"), "")
+    return {} if not reason or reason.startswith("unknown stop reason") else {"ended_early": reason}
 
 
 def is_checked(path: str) -> bool:

@@ -76,23 +76,40 @@ def test_later_usage_replaces_earlier_unless_null() -> None:
     assert sse.assemble([{**events[0], "message": {"usage": None}}, {**events[1], "usage": None}])["usage"] == {}
 
 
+DEEP = '{"a":' + "[" * 300 + "]" * 300 + "}"
+
+
 @pytest.mark.parametrize(
     ("told", "stop_reason", "inputs"),
     [
         ('{"command": "x', "max_tokens", [{}]),
         ('{"command": "x', "refusal", [{}]),
         ("", "tool_use", [{}]),
-        ("{'command': ls}", "tool_use", []),
-        ("[1]", "tool_use", []),
-        ("[" * 100_000, "tool_use", []),
-        ('{"a":' + "[" * 300 + "]" * 300 + "}", "tool_use", []),
-        ('{"seconds": 1e400}', "tool_use", []),
-        ('{"seconds": NaN}', "tool_use", []),
-        ('{"command": "\\ud800"}', "tool_use", []),
-        ("{'command': ls}", "end_turn", []),
+        ("{'command': ls}", "tool_use", ["{'command': ls}"]),
+        ("[1]", "tool_use", [[1]]),
+        ("null", "tool_use", [None]),
+        ('"ls"', "tool_use", ["ls"]),
+        (json.dumps('{"command": "ls"}'), "tool_use", [{"command": "ls"}]),
+        ("[" * 100_000, "tool_use", ["[" * 100_000]),
+        (DEEP, "tool_use", [DEEP]),
+        ('{"seconds": 1e400}', "tool_use", ['{"seconds": 1e400}']),
+        ('{"seconds": NaN}', "tool_use", ['{"seconds": NaN}']),
+        ('{"command": "\\ud800"}', "tool_use", ['{"command": "\\ud800"}']),
+        ("{'command': ls}", "end_turn", ["{'command': ls}"]),
     ],
     ids=[
-        *("cut", "refused", "none", "no JSON", "no object", "far too deep", "too deep"),
+        *(
+            "cut",
+            "refused",
+            "none",
+            "no JSON",
+            "no object",
+            "null",
+            "a string",
+            "an object in a string",
+            "far too deep",
+            "too deep",
+        ),
         *("no float", "no number", "no text", "no JSON at another end"),
     ],
 )
@@ -100,7 +117,9 @@ def test_a_tool_input_that_is_no_object(told: str, stop_reason: str, inputs: lis
     call = {"type": "tool_use", "id": "t", "name": "bash", "input": {"command": "ls"}}
     events = sse.parse(sse.stream_of({**message([call]), "stop_reason": stop_reason}))
     events[2]["delta"]["partial_json"] = told
-    assert [block["input"] for block in sse.assemble(events)["content"]] == inputs
+    found = sse.assemble(events)
+    assert [block["input"] for block in found["content"]] == inputs
+    assert sse.assemble(sse.parse(sse.stream_of(found))) == found  # as a recording of it says it again
 
 
 def test_a_tool_input_that_comes_with_the_block_stays() -> None:

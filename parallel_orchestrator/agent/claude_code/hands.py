@@ -17,9 +17,8 @@ from typing import Any
 from parallel_orchestrator.agent.claude_code.door import Request
 from parallel_orchestrator.agent.claude_code.session import COMMAND_TIMEOUT_S, START_S, Gone, Session
 from parallel_orchestrator.agent.claude_code.wire import answer_stream, opening_of, results_in
-from parallel_orchestrator.agent.results import ToolResult
-from parallel_orchestrator.agent.transcript import ToolCall
-from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
+from parallel_orchestrator.agent.results import ToolCall, ToolResult
+from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit, TurnLimit
 from parallel_orchestrator.records.scenario import Profile
 
 TOOLS = "Bash,Edit,Read,Write"
@@ -28,7 +27,10 @@ GO_ON = "Go on."
 CALL_S = COMMAND_TIMEOUT_S + 60.0
 """Between two signs of life while a call runs."""
 
-_OWN_LIMITS = {"error_max_turns": "turns", "error_max_budget_usd": "cost"}
+_OWN_LIMITS: dict[str, tuple[str, type[TaskLimit]]] = {
+    "error_max_turns": ("turns", TurnLimit),
+    "error_max_budget_usd": ("cost", TaskLimit),
+}
 """Results with which it ends by the limits that it was passed, which are ours: it counts a little otherwise."""
 
 _FOREIGN = "this socket serves one conversation, and this is not its next request"
@@ -61,6 +63,11 @@ class ClaudeCodeHands:
         start = opening_of(self._held.body, self._held.betas, profile)
         return {"backend": "claude-code", **self._session.to_model(start)}
 
+    def begin_anew(self) -> None:
+        """Forget its session: the conversation begins again, and what the session holds is no part of it."""
+        self._held = None
+        self._session.forget()
+
     def prepare(self) -> None:
         """Start it beside the model's thinking, where it is not running."""
         if not self._session.is_running:
@@ -91,7 +98,8 @@ class ClaudeCodeHands:
             results = self._await_results(named, progress)
         except Gone as error:
             if reached := _OWN_LIMITS.get(str((self._session.result or {}).get("subtype"))):
-                raise TaskLimit(f"Claude Code ended at its own limit of {reached}") from error
+                what, limit = reached
+                raise limit(f"Claude Code ended at its own limit of {what}") from error
             _log.warning("Claude Code ended over %s: %s", ", ".join(map(str, calls)), error)
             told = f"Error: the tools stopped during this call, so its effect is unknown; check the files: {error}"
             return [ToolResult(told, is_error=True)] * len(calls)

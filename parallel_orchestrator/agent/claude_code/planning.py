@@ -92,7 +92,7 @@ class ClaudeCodePlanning:
 
 
 def _plan_text(answer: Answer) -> str:
-    calls: list[Any] = [block["input"] for block in answer.content if block.get("name") == STRUCTURED]
+    calls: list[Any] = [block.get("input") for block in answer.content if block.get("name") == STRUCTURED]
     if calls:
         return json.dumps(calls[-1])
     return "".join(block["text"] for block in answer.content if block["type"] == "text")

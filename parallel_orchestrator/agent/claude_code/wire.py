@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from parallel_orchestrator.agent.results import ToolResult
-from parallel_orchestrator.agent.transcript import ToolCall
+from parallel_orchestrator.agent.results import ToolCall, ToolResult
 from parallel_orchestrator.records.scenario import Profile
 from parallel_orchestrator.records.usage import token_count
 from parallel_orchestrator.store import redact
@@ -115,7 +114,7 @@ def answer_stream(name: str, model: str, content: Sequence[Mapping[str, Any]], u
     for index, block in enumerate(shown):
         text = block["type"] == "text"
         empty = {**block, "text": ""} if text else {**block, "input": {}}
-        arguments = None if text else json.dumps(block["input"])
+        arguments = None if text else json.dumps(_object(block.get("input")))
         delta = {"type": "text_delta", "text": block["text"]} if text else {"type": "input_json_delta"}
         delta |= {} if text else {"partial_json": arguments}
         events += [
@@ -148,6 +147,11 @@ def _said(part: Mapping[str, Any]) -> str:
 
 def _blocks(content: Any) -> list[Json]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _object(arguments: Any) -> Json:
+    """The arguments of a call; empty where they are no object, which the program could not send back."""
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _plain(block: Mapping[str, Any]) -> Json:
