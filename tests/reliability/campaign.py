@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.end_to_end import harness
-from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi, Script
 from tests.reliability import killing, syscalls
 from tests.reliability.accounts import Account, Job, folder_of_a_run, play, same_points
 from tests.reliability.killing import EVERYTHING, LATENCY_S, Kill, Outcome, run_killed
-from tests.reliability.project import REQUIREMENT, answer
+from tests.reliability.project import REQUIREMENT, answer, conversation_of
 from tests.reliability.syscalls import Point
 from tests.reliability.watching import KINDS, Watch
 
@@ -45,7 +44,7 @@ def undisturbed(
         folder = Path(name)
         directory, watch = folder / "run", Watch(folder / "run")
         variables = {**(environment or {}), **(syscalls.variables(role, directory, folder) if role else {})}
-        with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
+        with FakeApi(model, task_of=conversation_of, latency_s=LATENCY_S) as api:
             started = time.monotonic()
             arguments = (REQUIREMENT, "--output-dir", str(directory), "--max-executors", "2", *options)
             with harness.started(*arguments, url=api.url, variables=variables) as process:

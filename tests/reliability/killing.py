@@ -15,14 +15,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from parallel_orchestrator.agent import reaper
 from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
-from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi, Script
 from tests.reliability import syscalls
-from tests.reliability.project import REQUIREMENT, answer
+from tests.reliability.project import REQUIREMENT, answer, conversation_of
 from tests.reliability.states import state
 from tests.reliability.syscalls import Point
 from tests.reliability.watching import Watch
@@ -124,7 +124,7 @@ def run_killed(
     model: Script = answer,
 ) -> None:
     """Begin a run in `folder`, kill it by each of `kills`, resuming in between, finish it, and judge."""
-    with FakeApi(model, task_of=task_of, latency_s=LATENCY_S) as api:
+    with FakeApi(model, task_of=conversation_of, latency_s=LATENCY_S) as api:
         victim = Victim(folder, api, variables or {}, outcome, options)
         for together in _sessions(kills):
             before = len(outcome.kills)
@@ -359,7 +359,7 @@ def _audit(victim: Victim, summary: dict[str, object], *, gateway_died: bool) ->
     records = read_all(victim.directory / "ledger.jsonl")
     ended = {record["call"] for record in records if record["kind"] != "intent"}
     lost = [record for record in records if record["kind"] == "intent" and record["call"] not in ended]
-    in_flight = Counter((record["task"], record["turn"]) for record in lost)
+    in_flight = Counter(map(_key_of, lost))
     outcome.again, outcome.in_flight = sum(answered.values()) - len(answered), len(lost)
     findings = {
         "bodies changed under one key": len(bodies) != len(asked) or summary["changed_bodies"] != 0,
@@ -373,6 +373,13 @@ def _audit(victim: Victim, summary: dict[str, object], *, gateway_died: bool) ->
         for what, is_so in findings.items()
         if is_so
     ]
+
+
+def _key_of(record: dict[str, Any]) -> tuple[str, int]:
+    """A ledger record's key as the fake server has it (`conversation_of`)."""
+    if record["phase"].startswith("restart"):
+        return f"{record['task']} again", record["phase_turn"]
+    return record["task"], record["turn"]
 
 
 def tree(directory: Path) -> dict[str, bytes]:

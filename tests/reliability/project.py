@@ -2,10 +2,12 @@
 
 task_1 makes a shared file, to which task_2 and task_3 add a name each: at once, and then they conflict, or one after
 the other, and then they do not. Either way it ends with both names in order. task_4 stands alone; it hands in without
-a test first and is sent back, always.
+a test first and is sent back, always. Then its context is full, and a new conversation writes the test.
 """
 
 from __future__ import annotations
+
+import json
 
 from tests.end_to_end import scripted
 from tests.end_to_end.scripted import EDITOR, answers_before, said_last, task_of
@@ -13,6 +15,7 @@ from tests.fake_api import Answer, Block, Body, text, tool_use
 
 REQUIREMENT = "Build parts that share a file"
 SHARED = "src/shared.py"
+AGAIN = "An earlier conversation worked on this task"
 TASKS = ("task_1", "task_2", "task_3", "task_4")
 
 _PLAN = scripted.plan(
@@ -37,9 +40,17 @@ def answer(body: Body) -> Answer | list[Block]:
     return scripted.model(_PLAN, _build)(body)
 
 
-def _build(body: Body) -> list[Block]:
+def conversation_of(body: Body) -> str:
+    """Which conversation a request is of: a task's, or its new one, whose turns the fake server counts from 1 again."""
+    begun_anew = AGAIN in json.dumps(body["messages"][0])
+    return f"{task_of(body)} again" if begun_anew else task_of(body)
+
+
+def _build(body: Body) -> Answer | list[Block]:
     name, said, turn = task_of(body), said_last(body), answers_before(body) + 1
-    if "not merged yet" in said:
+    if "not merged yet" in said and name == "task_4":
+        return Answer([text("There is no")], "model_context_window_exceeded")
+    if "not merged yet" in said or AGAIN in said:
         return [_mend(name)]
     if f"toolu_{name}_mend" in said:
         return [text("It is mended.")]
