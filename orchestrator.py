@@ -181,6 +181,7 @@ class Run:
             around, described = self.check()
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
+                    self._set_right(owned, finished)
                     failed = "" if succeeded(finished) else ", though not all of it succeeded"
                     self.say(f"{owned.run.root} is finished{failed}; nothing to do")
                     return finished
@@ -421,6 +422,7 @@ class Run:
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.store.plan_file import plan_of
+        from parallel_orchestrator.store.queue import TaskQueue
 
         owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
         clear_up()  # of executors that were killed in this session
@@ -434,10 +436,28 @@ class Run:
             "docs/execution_plan.json": owned.run.plan.read_text(encoding="utf-8"),
             "docs/execution_summary.json": summary_text(summary),
         }
-        trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
+        head = trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
+        with closing(TaskQueue(owned.run, plan.graph())) as queue:
+            queue.record_final(final.as_json(), head)
         self._write_down(owned.run, summary, lambda: state)
         self._log(headline(summary))
         return summary
+
+    def _set_right(self, owned: OwnedRun, finished: dict[str, Any]) -> None:
+        """Of a finished run, make again what follows from its other files: summary, page, files that were deleted."""
+        from parallel_orchestrator.report.summary import last_summary, read_state
+        from parallel_orchestrator.store.plan_file import plan_of
+        from parallel_orchestrator.trunk.repository import Repository
+
+        run = owned.run
+        if last_summary(run) != finished:
+            self._write_down(run, finished, lambda: read_state(run, owned.scenario, plan_of(run)))
+            self.say(f"{run.summary.name} did not say what the run's other files say; it was written again")
+        missing, edited = Repository(run).restore_missing()
+        if missing:
+            self.say(f"brought back from the trunk: {_some(missing)}")
+        if edited:
+            self.say(f"not as on the trunk, and left as it is: {_some(edited)}; `check` names each")
 
     def _write_down(self, run: RunDirectory, summary: dict[str, Any], read: Callable[[], RunState]) -> None:
         """The page, then the summary: that comes last, as it is what says that the run is finished."""
@@ -450,6 +470,11 @@ class Run:
 
     def _log(self, text: str) -> None:
         log.info("%s%s", f"{self.name}: " if self.name else "", text)
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return ", ".join(paths[:5]) + more
 
 
 app = make_app(start, start_batch)

@@ -18,7 +18,7 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
 from parallel_orchestrator.report.batch_status import fold
 from parallel_orchestrator.report.batch_summary import Ending, kept
-from parallel_orchestrator.report.summary import finished_summary, incomplete_summary, last_summary
+from parallel_orchestrator.report.summary import ended_summary, finished_summary, incomplete_summary, last_summary
 from parallel_orchestrator.store.directory import OwnedRun, read_scenario, require_scenario
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
@@ -253,7 +253,7 @@ def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, An
 def standing(run: RunDirectory) -> dict[str, Any]:
     """What a batch keeps of how that run stands: by its summary, or by its other files where it has none."""
     try:
-        if (summary := last_summary(run)) is None:
+        if (summary := ended_summary(run)) is None:
             summary = {**incomplete_summary(run, require_scenario(run), plan_of(run)), "status": "incomplete"}
         return kept(summary)
     except Exception:  # noqa: BLE001 - it has no plan yet; or they cannot be read, which who goes on with it tells

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import Any
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.report.spending import Ledger, Spending
-from parallel_orchestrator.report.summary import RunState, read_state
+from parallel_orchestrator.report.summary import RunState, ended, read_state
 from parallel_orchestrator.report.transcript_page import call_text
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.journal import decode, read_each
@@ -37,7 +36,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     planned = run.plan.exists()
     state = read_state(run, scenario, read_plan(run.plan)) if planned else None
     spent = state.ledger.total() if state else Ledger(read_each(run.ledger)).total()
-    summary = _summary(run.summary)
+    summary = ended(state) if state else None
     word = _word(summary, alive, planned, begun=bool(state and state.moves))
     tasks = _tasks(state, alive) if state else []
     return {
@@ -55,16 +54,6 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "task_list": tasks,
         "next": next_command(word, run.root, any(task["state"] == "failed" for task in tasks)),
     }
-
-
-def _summary(path: Path) -> dict[str, Any] | None:
-    """The summary of a run or batch that came to its end."""
-    try:
-        summary = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None  # not there yet; or damaged, and made again from the other files
-    ended = isinstance(summary, dict) and summary.get("status") in ("done", "failed")
-    return summary if ended else None
 
 
 def _word(summary: dict[str, Any] | None, alive: bool, planned: bool, *, begun: bool) -> str:

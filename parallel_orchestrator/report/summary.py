@@ -10,14 +10,18 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.timing import Timing, fold_timing
+from parallel_orchestrator.store.branch import branch_head
+from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.journal import read_all, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plain import json_text
+from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Replica, TaskStatus, follow
 
 VERSION = 1
@@ -92,15 +96,45 @@ def last_summary(run: RunDirectory) -> dict[str, Any] | None:
     return summary
 
 
+def ended_summary(run: RunDirectory) -> dict[str, Any] | None:
+    """The summary of a run that has come to its end, else None; also where its files cannot be read.
+
+    Folded from queue and ledger: whoever edits execution_summary.json changes nothing in it.
+    """
+    try:
+        return ended(read_state(run, require_scenario(run), plan_of(run)))
+    except (OrchestratorError, OSError):
+        return None  # who goes on with the run tells what is wrong
+
+
+def ended(state: RunState) -> dict[str, Any] | None:
+    """`ended_summary` of what is read already."""
+    if state.replica.unsettled:
+        return None
+    final = state.replica.final
+    if final is None:
+        return _ended_before_records(state)
+    if final["head"] != branch_head(state.run.git):
+        return None  # somebody has committed since: the whole is to be tested again
+    return summarize(state, {name: value for name, value in final.items() if name != "head"})
+
+
+def _ended_before_records(state: RunState) -> dict[str, Any] | None:
+    """Of a run that ended under a version that recorded no final tests: its own summary, where the queue agrees."""
+    summary = last_summary(state.run)
+    merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
+    if summary is None or state.replica.finals or summary["status"] not in ("done", "failed"):
+        return None
+    return summary if merged or summary["status"] == "failed" else None
+
+
 def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
     """The summary of a run that has come to its end and has nothing left to do, else None."""
-    summary = last_summary(run)
-    if summary is None:
-        return None
-    if summary.get("status") in ("done", "incomplete"):
-        return summary if summary["status"] == "done" else None
-    # Stopped before its end, or everything is merged and only the last tests were red: there is something to do.
-    return summary if summary.get("failed") or summary.get("blocked") else None
+    summary = ended_summary(run)
+    if summary is None or summary["status"] == "done":
+        return summary
+    # Everything is merged and only the last tests were red: there is something to do.
+    return summary if summary["failed"] or summary["blocked"] else None
 
 
 def summary_text(summary: dict[str, Any]) -> str:

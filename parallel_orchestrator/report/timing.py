@@ -70,6 +70,8 @@ def fold_timing(records: Iterable[dict[str, Any]]) -> Timing:
         if "session" in record:
             offset, first = timing.makespan, None
             continue
+        if "final" in record:
+            continue
         if first is None:
             if record["state"] != TaskState.CLAIMED:
                 _end(timing, open_claims, record, last_now)  # taken back from a dead session: held until that ended

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -137,6 +137,15 @@ class TaskQueue:
         with self._held() as advance:
             told = {"plan": plan} if plan else {}
             self._append(advance, {"session": "start", "executors": executors, **told, **_now()})
+
+    def record_final(self, final: Mapping[str, Any], head: str) -> None:
+        """Record what the tests of the whole said, and that the trunk stands at `head`. On disk when it returns.
+
+        That is what proves later that the run has come to its end, and how.
+        """
+        with self._held() as advance:
+            self._append(advance, {"final": {**final, "head": head}, **_now()})
+        self._journal.sync()
 
     def close(self) -> None:
         """Give the descriptors back."""

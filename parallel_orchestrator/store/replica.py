@@ -89,6 +89,10 @@ class Replica:
         }
         self.sessions: list[Session] = []
         self.unsettled = len(self.tasks)
+        self.final: dict[str, Any] | None = None
+        """What the tests of the whole said, and the `head` of the trunk then; None until the present session's end."""
+        self.finals = 0
+        """How often that was recorded: never by earlier versions of this program."""
         self.held = 0
         """Tasks that are claimed now."""
         self._last_mono = 0.0
@@ -110,6 +114,9 @@ class Replica:
         """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
         if "session" in record:
             self._begin_session(record)
+            return 0
+        if "final" in record:
+            self.final, self.finals = record["final"], self.finals + 1
             return 0
         mono = self._last_mono = record["mono"]
         if self.sessions:
@@ -134,6 +141,7 @@ class Replica:
                 status.busy += self._last_mono - status.claimed_at
                 status.claimed_at = record["mono"]
         self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
+        self.final = None
         self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
 
     def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.store.files import write_whole_all
+from parallel_orchestrator.store.files import write_whole, write_whole_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plain import json_text
 from parallel_orchestrator.trunk import rules
@@ -60,11 +61,33 @@ def keep_evidence(run: RunDirectory, task: str, attempt: int, evidence: Evidence
 def read_evidence(run: RunDirectory, commit: Commit) -> Evidence:
     """What was recorded when a commit landed; at least which commit it is."""
     path = _file(run, commit.trailers["Task"], commit.number("Attempt"), "json")
-    try:
-        evidence: Evidence = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        evidence = {}
+    evidence = _read(path) or {}
     return evidence if evidence.get("commit") == commit.id else {"commit": commit.id}
+
+
+def evidence_faults(run: RunDirectory, task: str, attempt: int) -> Iterator[tuple[Path, str]]:
+    """Each file of a merge's evidence that is gone or cannot be read, and what is wrong with it."""
+    about = _file(run, task, attempt, "json")
+    if not about.exists():
+        yield about, "it is gone"
+    elif "commit" not in (_read(about) or {}):
+        yield about, "it holds no evidence"
+    report = _file(run, task, attempt, "junit.xml")
+    if not report.exists() or not report.stat().st_size:
+        yield report, "it is empty" if report.exists() else "it is gone"
+
+
+def restore_evidence(run: RunDirectory, task: str, attempt: int, evidence: Evidence) -> None:
+    """Write down again what is recorded about a merge elsewhere."""
+    write_whole(_file(run, task, attempt, "json"), json_text(evidence))
+
+
+def _read(path: Path) -> Evidence | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _listed(paths: list[str]) -> dict[str, object]:

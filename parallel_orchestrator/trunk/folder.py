@@ -69,6 +69,14 @@ def write_folder(objects: Objects, folder: Path, entries: Tree) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         empty_folder(folder)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    add_to_folder(objects, folder, entries)
+
+
+def add_to_folder(objects: Objects, folder: Path, entries: Tree) -> None:
+    """Write `entries` into `folder`, where none of them may be yet."""
+    try:
         with objects.reader() as reader:
             for path, entry in entries.items():
                 _write_entry(folder / path, entry, partial(reader.chunks, entry.id))

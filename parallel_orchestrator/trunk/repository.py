@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -15,14 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.branch import TRUNK
 from parallel_orchestrator.store.files import replace_by_lock
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk.git import AUTHOR, Git
+from parallel_orchestrator.trunk.checkout import Difference, differences
+from parallel_orchestrator.trunk.folder import add_to_folder
+from parallel_orchestrator.trunk.git import AUTHOR, Git, GitFailed
 from parallel_orchestrator.trunk.lock import held
 from parallel_orchestrator.trunk.objects import FILE, Entry, Objects, Tree
 from parallel_orchestrator.trunk.view import CONFIG, check_view, make_view, view_of
 
-BRANCH = "refs/heads/main"
+BRANCH = TRUNK
 PROJECT_FILE = "pyproject.toml"
 """Ours: it tells pytest where things are. No task owns it."""
 
@@ -32,6 +36,7 @@ pythonpath = ["src"]
 testpaths = ["tests"]
 """
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _MARK = "The trunk of a Parallel Orchestrator run.\n"
 _EXCLUDE = "/*\n!/src/\n!/tests/\n!/docs/\n!/README.md\n!/pyproject.toml\n__pycache__/\n*.pyc\n"
 
@@ -94,7 +99,10 @@ class Repository:
         (draft / "evidence").mkdir()
         objects = Objects(git)
         tree = objects.write_tree({PROJECT_FILE: Entry(FILE, objects.write("blob", PROJECT_TEXT))})
-        git("update-ref", BRANCH, git.text("commit-tree", tree, "-m", "Begin"))
+        first = git.text("commit-tree", tree, "-m", "Begin")
+        git("update-ref", BRANCH, first)
+        if not _COMMIT.fullmatch(first) or _text(draft / BRANCH) != f"{first}\n" or not objects.loose(first):
+            raise did_nothing("commit-tree", self._run.git)
         make_view(draft)
         draft.rename(self._run.git)
 
@@ -104,7 +112,10 @@ class Repository:
         name = (_text(self._run.git / BRANCH) or "").rstrip("\n")
         if self._loose_commit(name):
             return name
-        return self.git.text("rev-parse", "--verify", f"{BRANCH}^{{commit}}")
+        told = self.git.text("rev-parse", "--verify", f"{BRANCH}^{{commit}}")
+        if not _COMMIT.fullmatch(told):
+            raise did_nothing("rev-parse", self._run.git)
+        return told
 
     def commit(
         self, tree: str, parent: str, subject: str, trailers: Mapping[str, object], *, durable: bool = False
@@ -121,6 +132,8 @@ class Repository:
         branch = self._run.git / BRANCH
         if (_text(branch) or "").rstrip("\n") != old:
             self.git("update-ref", BRANCH, new, old)
+            if self.head() != new:
+                raise did_nothing("update-ref", self._run.git)
             return
         # As git does it, so that a git of somebody else's keeps out meanwhile.
         replace_by_lock(branch, f"{new}\n".encode())
@@ -129,6 +142,36 @@ class Repository:
         """Bring the trunk's files in the output directory up to date; other files are left alone."""
         self._remove_stale_locks()
         self.git("read-tree", "--reset", "-u", BRANCH)
+
+    def differences(self) -> list[Difference]:
+        """The trunk's files that are missing in the output directory, or differ there."""
+        return list(differences(self._run.root, self.tree(self.head())))
+
+    def restore_missing(self) -> tuple[list[str], list[str]]:
+        """Write those of the trunk's files that are gone; their paths, and those of files that differ.
+
+        A file that differs may be a person's work, and stays. For the run's owner alone.
+        """
+        wrong, tree = self.differences(), self.tree(self.head())
+        missing = [one.path for one in wrong if one.missing]
+        add_to_folder(self.objects, self._run.root, {path: tree[path] for path in missing})
+        return missing, [one.path for one in wrong if not one.missing]
+
+    def restore_checkout(self) -> None:
+        """`check_out`, and make sure of it. What differs is removed first: git may take it for unchanged.
+
+        Raises GitFailed when files of the output directory still differ from the trunk's afterwards.
+        """
+        for wrong in self.differences():
+            with contextlib.suppress(OSError):  # a folder, for instance: git tells
+                (self._run.root / wrong.path).unlink(missing_ok=True)
+        self.check_out()
+        if left := [wrong.path for wrong in self.differences()]:
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            raise GitFailed(
+                f"git read-tree said that all is well, but {', '.join(left[:3])}{more} in {self._run.root} "
+                "are not as on the trunk. Look at the `git` on PATH and at the disk, then resume."
+            )
 
     def log(self, head: str, since: str = "") -> list[Commit]:
         """The commits up to `head`, oldest first; those after `since` alone where that is one of them."""
@@ -149,7 +192,10 @@ class Repository:
 
     def _log_of_git(self, commits: str, *options: str) -> list[Commit]:
         output = self.git.text("log", "--first-parent", "--reverse", "-z", "--format=%H%n%B", *options, commits, "--")
-        return [_commit(record) for record in output.split("\0") if record]
+        found = [_commit(record) for record in output.split("\0") if record]
+        if not found and ".." not in commits:
+            raise did_nothing("log", self._run.git)
+        return found
 
     def _loose_commit(self, name: str) -> tuple[Commit, str] | None:
         """A commit and its first parent's name, empty for the first one's; None when git has to be asked."""
@@ -181,6 +227,14 @@ class Repository:
         for folder in (self._run.git, view_of(self._run.git), heads):
             for lock in folder.glob("*.lock"):
                 lock.unlink(missing_ok=True)
+
+
+def did_nothing(verb: str, repository: Path) -> GitFailed:
+    """Git ended well, and what it was asked for is not there."""
+    return GitFailed(
+        f"git {verb} in {repository} ended with 0 and did not do what it was asked. "
+        "Look at the `git` on PATH and at the disk, then resume."
+    )
 
 
 def _text(path: Path) -> str | None:

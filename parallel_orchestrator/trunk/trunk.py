@@ -116,7 +116,8 @@ class Trunk:
     def publish(self, files: Mapping[str, bytes], message: str) -> str:
         """Commit files of ours (README.md, documents) to the trunk, untested; the head afterwards.
 
-        There is no commit when nothing changes.
+        There is no commit when nothing changes. Raises GitFailed unless the output directory holds the trunk's files
+        afterwards.
         """
         repository = self._repository
         with disk_faults_in(self._run.git, ours=True), repository.alone():
@@ -130,7 +131,7 @@ class Trunk:
                 passed = repository.about(head).number("Tests-Passed")
                 commit = repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}, durable=True)
                 repository.move(head, commit)
-            repository.check_out()
+            repository.restore_checkout()
             return self.head()
 
     def final_checks(self, verify: Sequence[str]) -> FinalReport:

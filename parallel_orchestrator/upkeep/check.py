@@ -5,22 +5,25 @@ check
   plan         is it the one that the run was started from
   queue        does it fit the plan, and the trunk, both ways
   answers      is each that a transcript has in the ledger
-  spending     does the summary say what the ledger says
+  merged       has each merged task its conversation and its evidence
+  product      are the files beside the repository those of the trunk
+  summary      does it say what queue, ledger and the record of the last tests say
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_orchestrator.agent.transcript import fold
+from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
-from parallel_orchestrator.report.spending import Ledger
-from parallel_orchestrator.report.summary import VERSION, finished_summary
+from parallel_orchestrator.report.summary import VERSION, RunState, ended, finished_summary, read_state
+from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
 from parallel_orchestrator.store.program import command
 from parallel_orchestrator.store.runlock import is_held
+from parallel_orchestrator.trunk.evidence import evidence_faults
 from parallel_orchestrator.upkeep.findings import Finding, Report
 from parallel_orchestrator.upkeep.ledger import key_of, misfits
 from parallel_orchestrator.upkeep.reading import (
@@ -30,7 +33,10 @@ from parallel_orchestrator.upkeep.reading import (
     read_summary,
     unknown_attempts,
 )
+from parallel_orchestrator.upkeep.summary import contradictions, folded
 from parallel_orchestrator.upkeep.trunk import Trunk, examine, has_tree
+
+LOST = "put it back from a backup; nothing else holds what it says, and the project is whole without it"
 
 
 def check(directory: Path) -> Report:
@@ -47,6 +53,8 @@ def check(directory: Path) -> Report:
     look.attempts()
     look.answers()
     look.workspaces()
+    look.merged()
+    look.product(trunk)
     look.summary()
     return report
 
@@ -138,29 +146,63 @@ class _Look:
             if tree and not has_tree(self.run, tree):
                 self._find(found.path, f"the workspace's tree {tree} cannot be read from .git", self._repair)
 
+    def merged(self) -> None:
+        """What proves a merged task's story is there. It can be told, and most of it not made again."""
+        tasks = self.reading.replica.tasks if self.reading.replica else {}
+        conversations = {(found.task, found.attempt): content for found, content in self.reading.transcripts.items()}
+        for task, status in tasks.items():
+            if status.state is not TaskState.MERGED:
+                continue
+            content = conversations.get((task, status.attempt))
+            kinds = {record["kind"] for record in content.records} if content else set()
+            if "submitted" not in kinds:
+                path = self.run.transcript(status.folder, task, status.attempt)
+                what = "it ends before the work was handed in" if kinds else "it is empty" if content else "it is gone"
+                self._find(path, f"{what}, and {task} is merged", LOST)
+            for path, what in evidence_faults(self.run, task, status.attempt):
+                self._find(path, f"{what}, and {task} is merged", LOST if path.suffix == ".xml" else self._repair)
+
+    def product(self, trunk: Trunk) -> None:
+        """The files beside the repository are the trunk's. What a person added is no damage."""
+        for wrong in [] if self._running else trunk.differences:
+            what = "it is on the trunk and not here" if wrong.missing else "it is not as on the trunk"
+            if self._report.state != "finished":
+                self._note(self.run.root / wrong.path, f"{what}; the next resume checks it out")
+            elif wrong.missing:
+                self._find(self.run.root / wrong.path, what, self._resume)
+            else:
+                fix = f"commit it, or {self._repair}, which keeps a copy of it and brings back the trunk's"
+                self._find(self.run.root / wrong.path, what, fix)
+
     def summary(self) -> None:
         """The summary, where the run has ended, says what the other files say."""
         summary = read_summary(self.run)
+        state = self._folded_state()
         if summary is None:
+            if state and state.replica.finals and ended(state):
+                self._find(self.run.summary, "it is not there, and the run has ended", self._resume)
             return
         if summary.get("version") != VERSION:
             told = f"it has version {summary['version']}" if "version" in summary else "it is no summary"
             self._find(self.run.summary, f"{told}; this program writes version {VERSION}", self._resume)
-        elif summary.get("status") != "incomplete" and not self._running:
-            for told in self._differences(summary):
-                self._find(self.run.summary, told, f"remove it, then {self._resume}")
+        elif state and not self._running and (right := folded(state, summary)) is not None:
+            fix = self._resume if state.replica.finals else f"remove it, then {self._resume}"
+            for told in contradictions(summary, right):
+                self._find(self.run.summary, told, fix)
+        elif state and state.replica.final and state.replica.final["head"] != branch_head(self.run.git):
+            self._note(self.run.summary, "the trunk has moved since the whole was tested; the next resume tests again")
 
-    def _differences(self, summary: dict[str, object]) -> Iterator[str]:
-        if not self.reading.ledger.damage and not list(misfits(self.reading.ledger.records)):
-            for name, figure in Ledger(self.reading.ledger.records).total().as_json().items():
-                if summary.get(name) != figure:
-                    yield f"{name} is {summary.get(name)}, by the ledger {figure}"
-        if self.reading.replica:
-            counts = self.reading.replica.count()
-            states = {"completed": TaskState.MERGED, "failed": TaskState.FAILED, "blocked": TaskState.BLOCKED}
-            for name, state in states.items():
-                if summary.get(name) != counts[state]:
-                    yield f"{name} is {summary.get(name)}, by the queue {counts[state]}"
+    def _folded_state(self) -> RunState | None:
+        """What the files say together, where each of them can be read."""
+        reading, ledger = self.reading, self.reading.ledger
+        if self._running or reading.replica is None or reading.scenario is None or reading.plan is None:
+            return None
+        if ledger.damage or any(misfits(ledger.records)):
+            return None
+        try:
+            return read_state(self.run, reading.scenario, reading.plan)
+        except DamagedState:
+            return None
 
     def _find(self, path: Path, what: str, fix: str) -> None:
         self._report.findings.append(Finding(str(path.relative_to(self.run.root)), what, fix))

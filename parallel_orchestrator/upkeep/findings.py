@@ -35,6 +35,10 @@ class Report:
     notes: list[Finding] = field(default_factory=list)
     """What a kill leaves and the next `resume` finishes by itself; or what is being written this moment."""
 
+    def concerns(self, file: str) -> bool:
+        """Whether something was found in that file."""
+        return any(finding.file == file for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """The report as one document."""
         return {

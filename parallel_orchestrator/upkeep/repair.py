@@ -7,7 +7,9 @@
       transcripts  from the ledger's answers
       ledger       from the transcripts' answers
       queue        from the trunk and the transcripts
-      summary      moved aside when something changed: it is made anew
+      evidence     from the queue
+  product      from the trunk, where the run has ended
+  summary      from the other files; moved aside where the whole has to be tested again
 
 Each file is copied to `repair-N/` in the run directory before it changes, and replaced by rename, so a repair that is
 killed is begun again. A run in which nothing is wrong is left as it is.
@@ -29,6 +31,7 @@ from parallel_orchestrator.gateway.messages import body_hash
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.report.summary import ended_summary, finished_summary, summary_text
 from parallel_orchestrator.store.files import sync_directory, write_whole
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.logfile import log_to, stop_logging
@@ -36,7 +39,7 @@ from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.plain import json_text
 from parallel_orchestrator.store.runlock import RunLock
 from parallel_orchestrator.store.salvage import write_anew
-from parallel_orchestrator.trunk.evidence import read_evidence
+from parallel_orchestrator.trunk.evidence import evidence_faults, read_evidence, restore_evidence
 from parallel_orchestrator.upkeep import trunk
 from parallel_orchestrator.upkeep.check import check
 from parallel_orchestrator.upkeep.findings import Report
@@ -114,6 +117,8 @@ class _Repair:
             self._transcript(found)
         self._ledger()
         self._queue()
+        self._evidence()
+        self._product()
         self._summary()
 
     def _plan(self) -> None:
@@ -274,13 +279,43 @@ class _Repair:
                     begun[found.task] = Begun(found.task, found.attempt, found.executor, last)
         return begun
 
+    def _evidence(self) -> None:
+        """What the queue has of a merge's evidence is written down again where its own file is lost."""
+        if not self.run.git.exists():
+            return
+        proven = (r for r in self.reading.queue.records if r.get("state") == TaskState.MERGED and r.get("evidence"))
+        for task, attempt, evidence in ((r["task"], r["attempt"], r["evidence"]) for r in proven):
+            for path, what in evidence_faults(self.run, task, attempt):
+                if path.suffix == ".json":
+                    self.keep(path)
+                    restore_evidence(self.run, task, attempt, evidence)
+                    self.say(f"{path.relative_to(self.run.root)}: {what}; it was written again from the queue")
+
+    def _product(self) -> None:
+        """The trunk's files in the output directory of a run that has ended; the next resume does it in another."""
+        found = trunk.examine(self.run)
+        if found.differences and finished_summary(self.run):
+            for step in trunk.restore(self.run, self.keep):
+                self.say(step)
+
     def _summary(self) -> None:
-        summary = read_summary(self.run)
-        if summary is None or (summary.get("version") == 1 and not self.changed):
+        summary, right = read_summary(self.run), ended_summary(self.run)
+        if right is not None and self._recorded():
+            if summary != right:
+                self.keep(self.run.summary)
+                write_whole(self.run.summary, summary_text(right))
+                self.say("execution_summary.json was written again from the run's other files")
+            return
+        if summary is None or not (self.changed or check(self.run.root).concerns(self.run.summary.name)):
             return
         self.keep(self.run.summary)
         self.run.summary.unlink()
         self.say("execution_summary.json was moved aside; `resume` makes it anew")
+
+    def _recorded(self) -> bool:
+        """Whether the queue has a record of the last tests."""
+        replica = read_run(self.run.root).replica
+        return bool(replica and replica.finals)
 
 
 def _in(plan: Plan | None, task: str) -> bool:

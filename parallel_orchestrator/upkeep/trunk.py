@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.trunk.checkout import Difference
 from parallel_orchestrator.trunk.git import GitFailed
 from parallel_orchestrator.trunk.repository import BRANCH, Commit, Repository
 from parallel_orchestrator.trunk.view import Tampered, check_view, lend_view, make_view, view_of
@@ -30,6 +31,8 @@ class Trunk:
     faults: list[str] = field(default_factory=list)
     commits: list[Commit] | None = None
     """Oldest first; None when they cannot be read."""
+    differences: list[Difference] = field(default_factory=list)
+    """Files of the trunk that the output directory does not hold as the trunk does."""
 
 
 def examine(run: RunDirectory) -> Trunk:
@@ -43,6 +46,7 @@ def examine(run: RunDirectory) -> Trunk:
             found.faults = [f"{name} is not as it was made" for name in repository.broken_files()]
             found.faults += _fsck(repository)
             found.commits = repository.log(repository.head())
+            found.differences = repository.differences()
     except CannotGoOn as error:
         found.faults.append(_short(error))
     return found
@@ -116,6 +120,19 @@ def mend(run: RunDirectory, known: list[str], keep: Callable[[Path], None]) -> I
         yield from _mend_index(run, repository, keep)
 
 
+def restore(run: RunDirectory, keep: Callable[[Path], None]) -> Iterator[str]:
+    """Check the trunk out again, with a copy of each file that differs."""
+    repository = Repository(run)
+    repository.create()  # a run of an earlier version has no view
+    with repository.alone():
+        wrong = repository.differences()
+        for one in wrong:
+            keep(run.root / one.path)
+        repository.restore_checkout()
+    for one in wrong:
+        yield f"{one.path} {'was gone' if one.missing else 'differed'}; it is as on the trunk again"
+
+
 def _mend_view(run: RunDirectory, keep: Callable[[Path], None]) -> Iterator[str]:
     try:
         check_view(run.git)
@@ -136,7 +153,9 @@ def _mend_index(run: RunDirectory, repository: Repository, keep: Callable[[Path]
         (run.git / "index").unlink(missing_ok=True)
         yield "git's index was damaged; it is made anew from the trunk"
     try:
-        repository.check_out()
+        for one in repository.differences():
+            keep(run.root / one.path)
+        repository.restore_checkout()
     except GitFailed as error:
         yield f"the trunk's files cannot be checked out: {_short(error)}"
 

@@ -71,8 +71,8 @@ def test_what_does_not_add_up_is_found(finished: Path) -> None:
     (finished / "execution_summary.json").write_text(json.dumps(altered))
     calls = summary["model_calls"]
     assert _found(finished) == [
-        ("execution_summary.json", f"model_calls is 3, by the ledger {calls}"),
         ("execution_summary.json", "completed is 1, by the queue 3"),
+        ("execution_summary.json", f"model_calls is 3, by the ledger {calls}"),
     ]
     (finished / "execution_summary.json").write_text(json.dumps(summary))
     assert _found(finished) == []
