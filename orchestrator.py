@@ -445,15 +445,21 @@ class Run:
 
     def _set_right(self, owned: OwnedRun, finished: dict[str, Any]) -> None:
         """Of a finished run, make again what follows from its other files: summary, page, files that were deleted."""
+        from parallel_orchestrator.records.errors import CannotGoOn
         from parallel_orchestrator.report.summary import last_summary, read_state
         from parallel_orchestrator.store.plan_file import plan_of
+        from parallel_orchestrator.store.program import command
         from parallel_orchestrator.trunk.repository import Repository
 
         run = owned.run
         if last_summary(run) != finished:
             self._write_down(run, finished, lambda: read_state(run, owned.scenario, plan_of(run)))
             self.say(f"{run.summary.name} did not say what the run's other files say; it was written again")
-        missing, edited = Repository(run).restore_missing()
+        try:
+            missing, edited = Repository(run).restore_missing()
+        except CannotGoOn as error:
+            self.say(f"the trunk cannot be read: {error} `{command('repair', run.root)}` mends what can be mended")
+            return
         if missing:
             self.say(f"brought back from the trunk: {_some(missing)}")
         if edited:

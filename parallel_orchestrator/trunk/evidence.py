@@ -65,6 +65,14 @@ def read_evidence(run: RunDirectory, commit: Commit) -> Evidence:
     return evidence if evidence.get("commit") == commit.id else {"commit": commit.id}
 
 
+def rename_evidence(run: RunDirectory, old: str, new: Commit) -> None:
+    """Have the evidence of a merge name the commit `new`, where it names `old`."""
+    task, attempt = new.trailers.get("Task"), new.number("Attempt")
+    evidence = _read(_file(run, task, attempt, "json")) if task else None
+    if task and evidence and evidence.get("commit") == old:
+        restore_evidence(run, task, attempt, {**evidence, "commit": new.id})
+
+
 def evidence_faults(run: RunDirectory, task: str, attempt: int) -> Iterator[tuple[Path, str]]:
     """Each file of a merge's evidence that is gone or cannot be read, and what is wrong with it."""
     about = _file(run, task, attempt, "json")

@@ -142,7 +142,10 @@ class _Look:
             going_on = status and status.state not in SETTLED and status.attempt == found.attempt
             if self._running or not going_on or conversation_fault(content.records):
                 continue
-            tree = fold(content.records).tree
+            conversation = fold(content.records)
+            tree, base = conversation.tree, conversation.base
+            if base and not has_tree(self.run, f"{base}^{{tree}}"):
+                self._find(found.path, f"the commit {base} that it started from cannot be read", self._repair)
             if tree and not has_tree(self.run, tree):
                 self._find(found.path, f"the workspace's tree {tree} cannot be read from .git", self._repair)
 

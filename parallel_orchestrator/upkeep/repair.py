@@ -38,11 +38,12 @@ from parallel_orchestrator.store.logfile import log_to, stop_logging
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.plain import json_text
 from parallel_orchestrator.store.runlock import RunLock
-from parallel_orchestrator.store.salvage import write_anew
+from parallel_orchestrator.store.salvage import salvage, write_anew
 from parallel_orchestrator.trunk.evidence import evidence_faults, read_evidence, restore_evidence
 from parallel_orchestrator.upkeep import trunk
 from parallel_orchestrator.upkeep.check import check
 from parallel_orchestrator.upkeep.findings import Report
+from parallel_orchestrator.upkeep.guesses import known_commits
 from parallel_orchestrator.upkeep.ledger import Rebuilder, answered_plan, fitted, key_of, misfits, open_intents
 from parallel_orchestrator.upkeep.queue import Begun, Landed, Rebuilt
 from parallel_orchestrator.upkeep.reading import Reading, conversation_fault, read_run, read_summary, unknown_attempts
@@ -83,6 +84,8 @@ class _Repair:
     reading: Reading
     tell: Callable[[str], None]
     changed: set[Path] = field(default_factory=set)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Commits of the trunk that were made again under another name, old to new."""
 
     @property
     def run(self) -> RunDirectory:
@@ -135,11 +138,11 @@ class _Repair:
         self.reading = read_run(self.run.root)  # what depends on it can be looked at now
 
     def _trunk(self) -> None:
-        if not self.run.git.exists() or not trunk.examine(self.run).faults:
+        found = trunk.examine(self.run)
+        if not self.run.git.exists() or not (found.faults or trunk.is_behind(found, self.reading.replica)):
             return
-        moves = self.reading.queue.records
-        known = [r["evidence"]["commit"] for r in moves if r.get("evidence", {}).get("commit")]
-        for step in trunk.mend(self.run, known, self.keep):
+        known = known_commits(self.reading.queue.records, self.reading.plan)
+        for step in trunk.mend(self.run, known, self.keep, self.renamed):
             self.say(step)
 
     def _transcript(self, found: AttemptFile) -> None:
@@ -169,16 +172,37 @@ class _Repair:
 
     def _tree(self, found: AttemptFile, records: Iterable[Record]) -> None:
         """Where the tree that a resume would restore is lost, have the attempt go on from the workspace as it is."""
-        tree = fold(records).tree
+        conversation = fold(records)
+        tree = conversation.tree
         task = self.reading.replica.tasks.get(found.task) if self.reading.replica else None
         over = task is None or task.state in SETTLED or task.attempt != found.attempt
-        if over or not tree or trunk.has_tree(self.run, tree):
+        if over:
+            return
+        self._base(found, conversation.base)
+        records = self.reading.transcripts[found].records
+        if not tree or trunk.has_tree(self.run, tree):
             return
         self.keep(found.path)
-        left = (record for record in records if not (record["kind"] == "tree" and record["tree"] == tree))
-        write_anew(found.path, ({**record, "tree": None} if record.get("tree") == tree else record for record in left))
+        left = [record for record in records if not (record["kind"] == "tree" and record["tree"] == tree)]
+        kept = [{**record, "tree": None} if record.get("tree") == tree else record for record in left]
+        write_anew(found.path, kept)
+        self.reading.transcripts[found].records = kept
         name = found.path.relative_to(self.run.root)
         self.say(f"{name}: the workspace before its last tools is lost; the attempt goes on from what is there")
+
+    def _base(self, found: AttemptFile, base: str) -> None:
+        """Where the commit that an attempt started from is lost, have it start from one that can be merged from."""
+        if base not in self.renamed and trunk.has_tree(self.run, f"{base}^{{tree}}"):
+            return
+        new = self.renamed.get(base) or trunk.base_under(self.run, self._workspace(found), None)
+        self.keep(found.path)
+        records = self.reading.transcripts[found].records
+        self.reading.transcripts[found].records = rebased = [
+            {**record, "base": new} if record.get("base") == base else record for record in records
+        ]
+        write_anew(found.path, rebased)
+        name = found.path.relative_to(self.run.root)
+        self.say(f"{name}: the commit that it started from is lost; it goes on from {new}, which has the same files")
 
     def _start(self, found: AttemptFile, answers: dict[int, Record]) -> Record | None:
         """A transcript's first record made anew, if the ledger's first answer proves it to be the same."""
@@ -217,6 +241,7 @@ class _Repair:
         ]
         self.keep(self.run.ledger)
         write_anew(self.run.ledger, rebuilt)
+        self.reading.ledger = salvage(self.run.ledger)
         told = f"{len(records)} whole records kept, {len(content.missing)} lost"
         if lost:
             told += f"; answers put back from the transcripts: {', '.join(map(_named, lost))}"
@@ -257,6 +282,7 @@ class _Repair:
         kept = len(rebuilt.records)
         rebuilt.complete([work for work in landed if work.task in rebuilt.replica.tasks], begun)
         write_anew(self.run.queue, rebuilt.records)
+        self.reading.queue = salvage(self.run.queue)
         counts = ", ".join(f"{number} {state}" for state, number in rebuilt.replica.count().items() if number)
         self.say(
             f"queue.jsonl: {kept} records kept, the rest made anew from trunk and transcripts: {counts}. "
@@ -300,7 +326,8 @@ class _Repair:
 
     def _summary(self) -> None:
         summary, right = read_summary(self.run), ended_summary(self.run)
-        if right is not None and self._recorded():
+        replica = read_run(self.run.root).replica
+        if right is not None and replica and replica.finals:
             if summary != right:
                 self.keep(self.run.summary)
                 write_whole(self.run.summary, summary_text(right))
@@ -311,11 +338,6 @@ class _Repair:
         self.keep(self.run.summary)
         self.run.summary.unlink()
         self.say("execution_summary.json was moved aside; `resume` makes it anew")
-
-    def _recorded(self) -> bool:
-        """Whether the queue has a record of the last tests."""
-        replica = read_run(self.run.root).replica
-        return bool(replica and replica.finals)
 
 
 def _in(plan: Plan | None, task: str) -> bool:

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.plan import PROJECT_ROOTS
 from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.replica import Replica
 from parallel_orchestrator.trunk.checkout import Difference
+from parallel_orchestrator.trunk.evidence import rename_evidence
+from parallel_orchestrator.trunk.folder import read_folder
 from parallel_orchestrator.trunk.git import GitFailed
-from parallel_orchestrator.trunk.repository import BRANCH, Commit, Repository
+from parallel_orchestrator.trunk.objects import FILE, Entry, Tree
+from parallel_orchestrator.trunk.repository import PROJECT_FILE, Commit, Repository
 from parallel_orchestrator.trunk.view import Tampered, check_view, lend_view, make_view, view_of
+from parallel_orchestrator.upkeep.guesses import KnownCommit
+from parallel_orchestrator.upkeep.history import History
 
 _ANY_CODE = tuple(range(256))
 _OBJECT = re.compile(rb"\b[0-9a-f]{40}\b")
 _LOOSE = re.compile(rb"objects/([0-9a-f]{2})/([0-9a-f]{38})")
 _LARGEST = 64_000_000
+_DERIVED = ("info/commit-graph", "info/commit-graphs/commit-graph-chain", "pack/multi-pack-index")
+"""What git makes from other objects to be quicker. It names them also when they are lost."""
+_OURS = (PROJECT_FILE, "README.md")
+"""Files beside the project's folders that a commit of the trunk may hold."""
 
 
 @dataclass
@@ -50,6 +62,13 @@ def examine(run: RunDirectory) -> Trunk:
     except CannotGoOn as error:
         found.faults.append(_short(error))
     return found
+
+
+def is_behind(trunk: Trunk, replica: Replica | None) -> bool:
+    """Whether the queue has merges that no commit of the trunk brings."""
+    there = {commit.trailers.get("Task") for commit in trunk.commits or ()}
+    tasks = replica.tasks.items() if replica else ()
+    return any(status.state is TaskState.MERGED and task not in there for task, status in tasks)
 
 
 @contextmanager
@@ -105,8 +124,13 @@ def _short(error: CannotGoOn) -> str:
     return " ".join(str(error).partition(". Nothing that")[0].split())
 
 
-def mend(run: RunDirectory, known: list[str], keep: Callable[[Path], None]) -> Iterator[str]:
-    """Put back what can be: each step as a sentence. `known`: commits that the queue names; `keep`: backs a file up."""
+def mend(
+    run: RunDirectory, known: Sequence[KnownCommit], keep: Callable[[Path], None], renamed: dict[str, str]
+) -> Iterator[str]:
+    """Put back what can be: each step as a sentence. `keep` backs a file up before it changes.
+
+    `known`: what the run's other files say of commits, oldest first. `renamed`: takes the commits that get other names.
+    """
     yield from _mend_view(run, keep)
     repository = Repository(run)
     for name, text in repository.broken_files().items():
@@ -115,8 +139,15 @@ def mend(run: RunDirectory, known: list[str], keep: Callable[[Path], None]) -> I
         write_whole(run.git / name, text)
         yield f".git/{name} is the same in every run and was written again"
     with repository.alone():
+        for name in _DERIVED:
+            if (cache := run.git / "objects" / name).is_file():
+                keep(cache)
+                cache.unlink()
+        yield from _unpack(run, repository, keep)
         yield from _mend_objects(run, repository, keep)
-        yield from _mend_branch(run, repository, known, keep)
+        yield from History(run, repository, known, keep, renamed).mend()
+        for old, new in renamed.items():
+            rename_evidence(run, old, repository.about(new))
         yield from _mend_index(run, repository, keep)
 
 
@@ -160,8 +191,23 @@ def _mend_index(run: RunDirectory, repository: Repository, keep: Callable[[Path]
         yield f"the trunk's files cannot be checked out: {_short(error)}"
 
 
+def _unpack(run: RunDirectory, repository: Repository, keep: Callable[[Path], None]) -> Iterator[str]:
+    """Where git cannot use one of its packs, take every object out of them that can be read."""
+    folder = run.git / "objects" / "pack"
+    halves = {path.stem for path in folder.glob("*.pack")} ^ {path.stem for path in folder.glob("*.idx")}
+    if not halves and not (b"pack" in _told_by_fsck(repository) and any(folder.glob("*.pack"))):
+        return
+    for path in sorted(folder.iterdir()):
+        keep(path)
+        packed = path.read_bytes() if path.suffix == ".pack" else b""
+        path.unlink()
+        if packed:
+            repository.git.outcome("unpack-objects", "-q", "-r", feed=packed, accept=_ANY_CODE)
+    yield "git's packs were damaged; what can be read of them was taken out of them"
+
+
 def _mend_objects(run: RunDirectory, repository: Repository, keep: Callable[[Path], None]) -> Iterator[str]:
-    """Store lost blobs again from files of the output directory and the workspaces that have their very content."""
+    """Store lost objects again from the index, the output directory and the workspaces: content gives them names."""
     wanted = {name for name in _named_by_fsck(repository) if not _readable(repository, name)}
     if not wanted:
         return
@@ -175,20 +221,58 @@ def _mend_objects(run: RunDirectory, repository: Repository, keep: Callable[[Pat
         found.add(repository.objects.write("blob", path.read_bytes(), durable=True))
         if wanted <= found:
             break
+    if not wanted <= found:
+        _store_trees(run, repository)
     for name in sorted(wanted):
-        yield f"git object {name} " + ("was put back from a file here" if name in found else "is lost")
+        back = name in found or _readable(repository, name)
+        yield f"git object {name} " + ("was put back from a file here" if back else "is lost")
+
+
+def _store_trees(run: RunDirectory, repository: Repository) -> None:
+    """Store the trees of everything that lies here: a lost one among them is there again then."""
+    repository.git.outcome("write-tree", "--missing-ok", accept=_ANY_CODE)
+    own = {path: entry for path, entry in _tree_of(repository, run.root, only=_OURS).items() if "/" not in path}
+    folders = [run.root / name for name in PROJECT_ROOTS]
+    for workspace in run.root.glob("executor_*/*"):
+        if workspace.is_dir():
+            tree = _tree_of(repository, workspace)
+            project = {path: entry for path, entry in tree.items() if path.partition("/")[0] in PROJECT_ROOTS}
+            repository.objects.write_tree(project | own)
+            folders += [workspace / name for name in PROJECT_ROOTS]
+    for folder in folders:
+        if folder.is_dir():
+            _tree_of(repository, folder)
+
+
+def _tree_of(repository: Repository, folder: Path, only: Collection[str] = ()) -> Tree:
+    """What a folder, or some files in it, is as a tree; all of it is stored."""
+    if only:
+        there = [folder / name for name in only if (folder / name).is_file()]
+        return {path.name: Entry(FILE, repository.objects.write("blob", path.read_bytes())) for path in there}
+    try:
+        entries = read_folder(repository.objects, folder).entries
+    except (CannotGoOn, TaskLimit):
+        return {}
+    repository.objects.write_tree(entries)
+    return entries
 
 
 def _named_by_fsck(repository: Repository) -> set[str]:
+    said = _told_by_fsck(repository)
+    loose = {(folder + rest).decode() for folder, rest in _LOOSE.findall(said)}
+    return loose | {name.decode() for name in _OBJECT.findall(said)} - {"0" * 40}
+
+
+def _told_by_fsck(repository: Repository) -> bytes:
+    """All that git finds wrong, in its words; empty when it finds nothing."""
     code, said = repository.git.outcome("fsck", "--no-dangling", "--no-progress", accept=_ANY_CODE)
     if not code:
-        return set()
+        return b""
     try:
         repository.git("fsck", "--no-dangling", "--no-progress")
     except GitFailed as error:
         said += str(error).encode(errors="replace")
-    loose = {(folder + rest).decode() for folder, rest in _LOOSE.findall(said)}
-    return loose | {name.decode() for name in _OBJECT.findall(said)} - {"0" * 40}
+    return said
 
 
 def _readable(repository: Repository, name: str) -> bool:
@@ -211,40 +295,6 @@ def _project(run: RunDirectory) -> Iterator[Path]:
     yield from (path for path in run.root.glob("*") if path.suffix in (".md", ".toml"))
     for name in ("src", "tests", "docs"):
         yield from (run.root / name).rglob("*")
-
-
-def _mend_branch(
-    run: RunDirectory, repository: Repository, known: list[str], keep: Callable[[Path], None]
-) -> Iterator[str]:
-    """Where the branch names nothing that can be read: the last whole commit that queue or objects know."""
-    try:
-        if _whole(repository, repository.head()):
-            return
-    except GitFailed:
-        pass
-    depth = {commit: len(_history(repository, commit)) for commit in {*known, *_commits(repository)}}
-    for commit in sorted(depth, key=lambda name: depth[name], reverse=True):
-        if depth[commit] and _whole(repository, commit):
-            branch = run.git / BRANCH
-            keep(branch)
-            shutil.rmtree(branch) if branch.is_dir() else branch.unlink(missing_ok=True)
-            write_whole(branch, commit + "\n")
-            yield f"the branch names no whole commit; it now names {commit}, the last whole one"
-            return
-    yield "no whole commit is left; restore .git from a backup"
-
-
-def _commits(repository: Repository) -> list[str]:
-    code, listed = repository.git.outcome(
-        "cat-file", "--batch-all-objects", "--batch-check=%(objecttype) %(objectname)", accept=_ANY_CODE
-    )
-    del code  # objects that cannot be read make it 1; the others are listed all the same
-    return [line.split()[1] for line in listed.decode().splitlines() if line.startswith("commit ")]
-
-
-def _history(repository: Repository, commit: str) -> list[str]:
-    code, listed = repository.git.outcome("rev-list", "--first-parent", commit, "--", accept=_ANY_CODE)
-    return [] if code else listed.decode().split()
 
 
 def _whole(repository: Repository, name: str) -> bool:

@@ -169,7 +169,7 @@ def test_what_power_loss_does_to_a_repository_is_put_back(finished: Path) -> Non
 
 
 def test_a_lost_object_comes_back_from_a_file_with_its_content(finished: Path) -> None:
-    content = (finished / "src/part_1.py").read_bytes()
+    content, project = (finished / "src/part_1.py").read_bytes(), harness.tree(finished)
     name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     stored = finished / ".git/objects" / name[:2] / name[2:]
     _zeroed(stored)
@@ -181,11 +181,12 @@ def test_a_lost_object_comes_back_from_a_file_with_its_content(finished: Path) -
     for path in finished.rglob("part_1.py"):
         path.write_text("changed\n")
     report = repair(finished, said.append)
-    # Nobody has it any more: the trunk goes back to where it is whole, and the work is merged again from workspaces.
+    # Its content is nowhere any more: what stands in the output directory takes its place, and nothing else is lost.
     assert f"git object {name} is lost" in said
-    assert any(step.startswith("the branch names no whole commit; it now names ") for step in said)
+    assert any(step.startswith("src/part_1.py of commit ") for step in said)
     assert report.findings == []
-    assert {move["task"]: move["state"] for move in moves(finished)}["task_1"] == "queued"
+    assert {move["task"]: move["state"] for move in moves(finished)}["task_1"] == "merged"
+    assert harness.tree(finished) == {**project, "src/part_1.py": "changed\n"}
 
 
 def test_a_merge_that_the_trunk_lost_is_merged_again_without_a_model(finished: Path, tmp_path: Path) -> None:

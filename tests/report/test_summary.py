@@ -19,6 +19,7 @@ from parallel_orchestrator.report.summary import (
 from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import RunDirectory
 from tests.records.plans import plan, task
+from tests.reliability.runs import unpack
 from tests.report.runs import Story, evidence
 
 Begin = Callable[..., Story]
@@ -128,22 +129,22 @@ def test_deaths_and_attempts_are_those_of_the_present_attempt(begin: Begin) -> N
     assert (first["state"], first["deaths"], first["attempt"], first["executed"]) == ("merged", 0, 2, True)
 
 
-def test_a_finished_summary_is_one_that_says_so(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    assert finished_summary(run) is None
-    for content, finished in (('{"status": "incomplete"}', False), ('{"sta', False), ("\0", False)):
-        write_whole(run.summary, content)
-        assert (finished_summary(run) is not None) is finished
-    told = ("tests", "verify", "lines_of_code", "coverage_percent", "tokens", "cost_usd", "tasks")
-    whole = {"version": 1, **dict.fromkeys(told, 0)}
-    for changes in ({"status": "done"}, {"status": "failed", "failed": 1}, {"status": "failed", "blocked": 2}):
+def test_an_earlier_versions_run_is_finished_when_its_summary_says_so_and_the_queue_agrees(tmp_path: Path) -> None:
+    assert finished_summary(RunDirectory(tmp_path)) is None
+    run = RunDirectory(unpack(tmp_path, "finished"))
+    whole = json.loads(run.summary.read_text())
+    for changes in ({}, {"status": "failed", "failed": 1}, {"status": "failed", "blocked": 2}):
         write_whole(run.summary, json.dumps(whole | changes))
         assert finished_summary(run) == whole | changes
     # All is merged and only the last tests were red: they can be run again.
     write_whole(run.summary, json.dumps({**whole, "status": "failed", "failed": 0, "blocked": 0}))
     assert finished_summary(run) is None
     # Altered, or written by another version: it is derived, so it is made again.
-    others: list[object] = [{}, [], {"status": "done"}, {**whole, "status": "done", "version": 2}]
-    for other in others:
-        write_whole(run.summary, json.dumps(other))
+    for content in ('{"status": "incomplete"}', '{"sta', "\0", "{}", "[]", json.dumps({**whole, "version": 2})):
+        write_whole(run.summary, content)
         assert finished_summary(run) is None
+    # The queue knows better.
+    write_whole(run.summary, json.dumps(whole))
+    lines = run.queue.read_bytes().splitlines(keepends=True)
+    run.queue.write_bytes(b"".join(lines[:-1]))
+    assert finished_summary(run) is None
