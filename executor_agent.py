@@ -41,6 +41,7 @@ from parallel_orchestrator.records.token import Caller, mint
 from parallel_orchestrator.store.board import Member
 from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.files import disk_faults_in
+from parallel_orchestrator.store.memory import ROOM
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.replica import Claim
@@ -50,6 +51,8 @@ MAX_RESTARTS = 1
 """New conversations in one attempt, after context or turns ran out."""
 BASH_TIMEOUT_S = 120.0
 TEST_TIMEOUT_S = 300.0
+LONGEST_RUN_S = 4 * TEST_TIMEOUT_S
+"""Commands or tests that had to wait for memory, until the next report."""
 
 
 class Job(Protocol):
@@ -109,6 +112,7 @@ class ExecutorAgent:
         self._runner = runner
         self._ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.ahead else None
         self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, self._ahead)
+        ROOM.use(settings.socket.parent, self._scenario.max_executors)
 
     def execute(self, job: Job) -> Outcome:
         """Go on with the claimed task until it is merged, sent back, or failed.
@@ -116,6 +120,8 @@ class ExecutorAgent:
         What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
         """
         task = self._plan.task(job.claim.task)
+        ROOM.on_wait = lambda: job.report("waiting for memory")
+        ROOM.on_turn = lambda: job.report("running a command", LONGEST_RUN_S)
         with ExitStack() as ending:
             transcript = self._transcript(task, job.claim)
             ending.callback(transcript.close)

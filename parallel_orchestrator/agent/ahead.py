@@ -25,6 +25,7 @@ from parallel_orchestrator.agent.rootfs import RESULTS_MOUNT
 from parallel_orchestrator.agent.watch import Watch
 from parallel_orchestrator.records.command import RESULTS, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.store.memory import ROOM
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,11 @@ class Ahead:
 
     def __call__(self, command: Command) -> Finished:
         """Run a command as the runner does: in here when it is one that was waited for, else in a sandbox anew."""
-        started = time.monotonic()
         begun, self._begun = self._begun, None
         if begun is None:
             return self._runner(command)
-        with begun:
+        with begun, ROOM.shared():
+            started = time.monotonic()
             watch = self._runner.watch(command)
             if watch.refusal:
                 return refused(watch)
@@ -154,7 +155,9 @@ def finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_tim
     watch.look_at_files()
     code = _code(process)
     note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
-    return Finished(code, output + note, not in_time and not watch.verdict, time.monotonic() - started)
+    late = not in_time and not watch.verdict
+    starved = in_time and watch.starved(code)
+    return Finished(code, output + note, late, time.monotonic() - started, starved, watch.peak)
 
 
 def folders_of(command: Command) -> list[Path]:

@@ -12,14 +12,17 @@ import contextlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from parallel_orchestrator.store.scratch import marked, remove_orphans
+from parallel_orchestrator.store.scratch import is_foreign, marked, remove_orphans, scratch_folder
 
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _EVERYBODY = 0o666
 _GROUPS = Path("/sys/fs/cgroup")
+_ENTERED_S = 60.0
+"""A group is entered right after its making; an older one without a process is left over."""
 _ENTER = 'echo $$ > "$0" && exec "$@"'
 
 
@@ -29,8 +32,8 @@ def device_nodes() -> Iterator[dict[str, Path]]:
     if os.geteuid() != 0:
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix=marked("devices-"), ignore_cleanup_errors=True) as folder:
-        yield _nodes(Path(folder))
+    with scratch_folder("devices-") as folder:
+        yield _nodes(folder)
 
 
 def _nodes(folder: Path) -> dict[str, Path]:
@@ -67,7 +70,18 @@ def process_group(limit: int) -> Iterator[list[str]]:
 def remove_orphaned_groups() -> None:
     """Remove the control groups that killed executors have left; one that still holds a process stays."""
     if os.geteuid() == 0 and (parent := _parent()):
-        remove_orphans(parent, _remove_group)
+        remove_orphans(parent, _remove_old_group, foreign=True)
+
+
+def _remove_old_group(group: Path) -> None:
+    """Remove a group, which the kernel refuses while a process is in it.
+
+    A maker in another pid namespace, such as a container that is gone, cannot be proven dead: of those, only a group
+    that is too old for its maker to be about to enter it.
+    """
+    with contextlib.suppress(OSError):
+        if not is_foreign(group.name) or time.time() - group.stat().st_mtime > _ENTERED_S:
+            group.rmdir()
 
 
 def _remove_group(group: Path) -> None:

@@ -69,6 +69,7 @@ from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
 from parallel_orchestrator.store.files import write_all
 from parallel_orchestrator.store.folders import open_up
+from parallel_orchestrator.store.memory import ROOM
 from parallel_orchestrator.store.scratch import places, remove_orphans, scratch_folder
 
 
@@ -159,12 +160,13 @@ class BubblewrapRunner:
 
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
-        started = time.monotonic()
-        watch = self.watch(command)
-        if watch.refusal:
-            return refused(watch)
-        with self._begin(command) as begun:
-            return begun.finish(command, watch, started)
+        with ROOM.shared():
+            started = time.monotonic()
+            watch = self.watch(command)
+            if watch.refusal:
+                return refused(watch)
+            with self._begin(command) as begun:
+                return begun.finish(command, watch, started)
 
     def ahead(self, command: Command) -> Ahead:
         """Start a sandbox now in which what `command` begins with (`STARTERS`) waits for the rest of it.
@@ -256,10 +258,10 @@ class PlainRunner:
 
     def __call__(self, command: Command) -> Finished:
         """Run it to its end. Raises CannotGoOn when it cannot be started."""
-        started = time.monotonic()
         open_up(command.folder)
         # A home of its own: what other commands or users put into a shared /tmp is not trusted.
-        with scratch_folder("command-") as private:
+        with ROOM.shared(), scratch_folder("command-") as private:
+            started = time.monotonic()
             home = str(private)
             folders = [folder for folder in (command.folder, command.results, private) if folder]
             watch = Watch(self._limits, folders)

@@ -14,6 +14,7 @@ from parallel_orchestrator.agent.paths import MOUNT, Workspace
 from parallel_orchestrator.agent.results import ToolCall, ToolFault, ToolResult
 from parallel_orchestrator.records.command import Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.memory import ROOM
 
 EDITOR = "str_replace_based_edit_tool"
 BASH = "bash"
@@ -119,6 +120,8 @@ class ToolBox:
             )
         command = command.encode(errors="replace").decode()
         done = self._run(self._command(command))
+        if done.starved:
+            raise ROOM.exhausted("an agent's command", done.memory)
         output = done.output.rstrip("\n")
         if done.timed_out:
             note = f"[stopped: it ran longer than {self._timeout_s:g} s; every process that it started was killed]"

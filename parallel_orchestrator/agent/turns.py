@@ -26,7 +26,8 @@ from parallel_orchestrator.agent.client import Answer
 from parallel_orchestrator.agent.prompt import build_request
 from parallel_orchestrator.agent.results import ToolCall, ToolResult
 from parallel_orchestrator.agent.transcript import Conversation, Transcript
-from parallel_orchestrator.records.errors import ContextFull, RequestRefused, TaskLimit, TurnLimit
+from parallel_orchestrator.records.errors import ContextFull, OutOfMemory, RequestRefused, TaskLimit, TurnLimit
+from parallel_orchestrator.store.memory import ROOM
 
 MAX_RETRIES = 2
 """How often the model is asked for another answer after one that was cut off, or that said nothing."""
@@ -150,9 +151,24 @@ def _use_tools(transcript: Transcript, means: Means) -> None:
     if changing and transcript.conversation.tree is None:
         transcript.tree(means.snapshot())
     started = time.monotonic()
-    done = iter(means.tools.run_all(usable, means.progress) if usable else ())
+    done = iter(_run_all(usable, means, transcript.conversation.tree) if usable else ())
     results = [ToolResult(f"Error: {call.fault}", is_error=True) if call.fault else next(done) for call in calls]
     transcript.results(results, round(time.monotonic() - started, 3))
+
+
+def _run_all(calls: Sequence[ToolCall], means: Means, tree: str | None) -> list[ToolResult]:
+    """Carry out an answer's calls; all of them again, on the same tree and alone, when memory ran out.
+
+    Raises OutOfMemory when it runs out then, too.
+    """
+    try:
+        return means.tools.run_all(calls, means.progress)
+    except OutOfMemory:
+        _log.warning("memory ran out; the turn's commands are repeated with nothing else running")
+    with ROOM.alone():
+        if tree is not None:
+            means.restore(tree)
+        return means.tools.run_all(calls, means.progress)
 
 
 def verdict(now: Conversation, limits: Limits) -> Ended | None:

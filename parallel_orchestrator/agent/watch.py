@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from parallel_orchestrator.store import memory
+
 _FILES_S = 0.25
 _SLOWEST_LOOK_S, _SLOWEST_WALK_S = 0.1, 2.0
 _SHARE = 20
@@ -64,6 +66,13 @@ class Watch:
         self.refusal = self._beyond(before, 2)
         self._most = max(before[0], limits.files), max(before[1], limits.written) + _OF_THE_SANDBOX
         self._next_look = self._next_walk = 0.0
+        self.peak = 0
+        """Bytes of memory, the most that was seen."""
+        self._kills = memory.kills()
+
+    def starved(self, code: int) -> bool:
+        """Whether a command that ended with `code` may have failed because the machine had no memory left."""
+        return not self.verdict and memory.killed_since(self._kills, code)
 
     def allows(self, proc: Path, processes: Callable[[], Sequence[int]]) -> bool:
         """Whether these processes, as `proc` shows them, keep within the limits. Cheap to ask often."""
@@ -95,6 +104,7 @@ class Watch:
                 resident += 1024 * (int(found.get(b"VmRSS", 0)) + int(found.get(b"VmSwap", 0)))
             if threads > self._limits.processes:
                 return crowd
+        self.peak = max(self.peak, min(resident, self._limits.memory))
         # The exact sum takes a walk over page tables, so it is made only where it may matter.
         if resident > self._limits.memory and _proportional(proc, pids) > self._limits.memory:
             return f"its processes used more than {_spelt(self._limits.memory)} of memory"

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 DEFAULT_ENDPOINT = "https://api.anthropic.com"
 _LINE_LIMIT = 2**20
 _GOODBYE_S = 5
+_LOOK_S = 0.25
+"""Between two looks at the socket's file."""
 
 
 class Gateway:
@@ -50,11 +53,19 @@ class Gateway:
             spent_before_usd=config.spent_before_usd,
         )
         self._live = self._live_endpoint()
-        config.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # gone when an earlier gateway ended well
-        self._listener = listen(config.socket)
-        self._server = _Server(
+        self._application = Application(self.service, config.secret)
+        self._servers: dict[_Server, asyncio.Task[None]] = {}
+        self._listen()
+        self._watches = [asyncio.create_task(self.service.watch_silence()), asyncio.create_task(self._keep_listening())]
+
+    def _listen(self) -> None:
+        """Serve a new socket at the gateway's path. Raises UsageError."""
+        self._config.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # as when a gateway has ended well
+        listener = listen(self._config.socket)
+        self._bound = _identity(self._config.socket)
+        server = _Server(
             uvicorn.Config(
-                Application(self.service, config.secret),
+                self._application,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -64,10 +75,18 @@ class Gateway:
                 timeout_graceful_shutdown=_GOODBYE_S,
             )
         )
-        self._tasks = [
-            asyncio.create_task(self._server.serve(sockets=[self._listener])),
-            asyncio.create_task(self.service.watch_silence()),
-        ]
+        self._servers[server] = asyncio.create_task(server.serve(sockets=[listener]))
+
+    async def _keep_listening(self) -> None:
+        """Make the socket again when its file is gone or another: callers that connect anew look for it there."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if _identity(self._config.socket) != self._bound:
+                log.warning("the socket %s was removed; listening on a new one", self._config.socket)
+                try:
+                    self._listen()
+                except (OSError, UsageError) as error:
+                    log.warning("%s", error)
 
     async def open_run(self, config: RunConfig) -> OpenedRun:
         """Serve a run from now on. Raises OrchestratorError."""
@@ -97,9 +116,11 @@ class Gateway:
     async def stop(self) -> None:
         """Land the calls in flight, deliver what has landed, and go."""
         await self.service.runs.close_all()
-        self._server.should_exit = True
-        await self._tasks[0]
-        self._tasks[1].cancel()
+        for watch in self._watches:
+            watch.cancel()
+        for server in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*self._servers.values())
         if self._live:
             await self._live.close()
         remove_socket(self._config.socket)
@@ -126,6 +147,14 @@ class Gateway:
         caps = (config.max_cost_usd, config.task_max_cost_usd, self._config.max_cost_usd)
         if not endpoint.free and any(cap is not None for cap in caps):
             self._prices.require(config.models)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.lstat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 class _Server(uvicorn.Server):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.scratch import marked, places
+from parallel_orchestrator.store.memory import LOCKS
+from parallel_orchestrator.store.scratch import new_folder, places
 
 LONGEST_PATH = 90
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
@@ -26,7 +26,7 @@ def new_socket_directory() -> Path:
     """
     for base in places():
         if os.access(base, os.W_OK) and len(os.fsencode(base)) <= LONGEST_PATH - _ROOM:
-            return Path(tempfile.mkdtemp(prefix=marked(_PREFIX), dir=base))
+            return new_folder(_PREFIX, base)
     raise UsageError("no place for a socket: neither $XDG_RUNTIME_DIR nor /tmp can be written")
 
 
@@ -51,5 +51,7 @@ def remove_socket(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
     with contextlib.suppress(OSError):
+        for name in LOCKS if path.parent.name.startswith(_PREFIX) else ():
+            (path.parent / name).unlink(missing_ok=True)
         if path.parent.name.startswith(_PREFIX):
             path.parent.rmdir()

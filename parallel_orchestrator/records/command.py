@@ -34,6 +34,10 @@ class Finished:
     """Standard output and error together, as they came."""
     timed_out: bool
     seconds: float
+    starved: bool = False
+    """It ended badly while the kernel killed processes for lack of memory: its end proves nothing."""
+    memory: int = 0
+    """Bytes that it was seen to use at most, with all that it started; 0 where nobody looked."""
 
 
 CommandRunner = Callable[[Command], Finished]

@@ -70,6 +70,10 @@ class CannotGoOn(OrchestratorError):
     exit_code = 3
 
 
+class OutOfMemory(CannotGoOn):
+    """The kernel killed a command, tests or a process for lack of memory: that says nothing about a task."""
+
+
 class BudgetReached(CannotGoOn):
     """Spending has reached the cap. `resume DIR --max-cost` goes on."""
 

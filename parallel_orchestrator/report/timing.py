@@ -77,7 +77,7 @@ def fold_timing(records: Iterable[dict[str, Any]]) -> Timing:
                 _end(timing, open_claims, record, last_now)  # taken back from a dead session: held until that ended
                 continue
             first = record["mono"]
-        last_now = offset + record["mono"] - first
+        last_now = max(last_now, offset + record["mono"] - first)  # a clock that was set back takes nothing away
         timing.makespan = last_now
         if record["state"] == TaskState.CLAIMED:
             open_claims[record["task"]] = (record["executor"], last_now)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,11 +181,21 @@ def disk_faults_in(folder: Path, *, ours: bool = False) -> Iterator[None]:
         raise disk_error(Path(error.filename) if isinstance(error.filename, str) else folder, error) from error
 
 
+def _room(there: Path) -> str:
+    """What is left of the file system that holds `there`, by the name of its mount point."""
+    about, mount = os.statvfs(there), there.resolve()
+    while not os.path.ismount(mount):
+        mount = mount.parent
+    if about.f_files and not about.f_favail:
+        return f"no inode is free on the file system at {mount}, so it takes no new file: remove files there"
+    return f"{about.f_bavail * about.f_frsize // 2**20} MiB free there, on the file system at {mount}"
+
+
 def disk_error(path: Path, error: OSError) -> CannotGoOn:
     """The clear form of a refused write: what, where, how much room there is."""
     try:
         there = next(folder for folder in path.absolute().parents if folder.is_dir())
-        free = f"{shutil.disk_usage(there).free // 2**20} MiB free there"
+        free = _room(there)
     except OSError:
         free = "free space unknown"
     return CannotGoOn(

@@ -126,7 +126,7 @@ class Replica:
         old = status.state
         check_move(task, old, new)
         if old is CLAIMED:
-            status.busy += mono - status.claimed_at
+            status.busy += max(0.0, mono - status.claimed_at)
             self.held -= 1
         elif new is CLAIMED:
             self.held += 1
@@ -138,7 +138,7 @@ class Replica:
         # Claims that a killed session left open end where its records do: nobody worked until this one began.
         for status in self.tasks.values():
             if status.state is CLAIMED:
-                status.busy += self._last_mono - status.claimed_at
+                status.busy += max(0.0, self._last_mono - status.claimed_at)
                 status.claimed_at = record["mono"]
         self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
         self.final = None

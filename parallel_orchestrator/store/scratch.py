@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.store.files import disk_error
 from parallel_orchestrator.store.folders import empty_folder
 from parallel_orchestrator.store.process import process_birth
 
@@ -25,12 +27,26 @@ def marked(prefix: str) -> str:
 
 @contextlib.contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """A new folder for this user alone, gone afterwards with all that was put there."""
-    folder = Path(tempfile.mkdtemp(prefix=marked(prefix)))
+    """A new folder for this user alone, gone afterwards with all that was put there. Raises CannotGoOn."""
+    folder = new_folder(prefix)
     try:
         yield folder
     finally:
         remove_folder(folder)
+
+
+def new_folder(prefix: str, base: str | None = None) -> Path:
+    """A new folder for this user alone, in `base` or where temporary files go. Raises CannotGoOn."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=marked(prefix), dir=base))
+    except FileNotFoundError as error:
+        where = base or tempfile.gettempdir()
+        raise CannotGoOn(
+            f"no temporary folder can be made: {where} is not there any more. Nothing is lost: "
+            "make it again, or set TMPDIR to a folder that is there, then resume"
+        ) from error
+    except OSError as error:
+        raise disk_error(Path(base or tempfile.gettempdir()) / prefix, error) from error
 
 
 def places() -> list[str]:
@@ -46,25 +62,34 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def remove_orphans(base: str | Path, remove: Callable[[Path], None] = remove_folder) -> int:
-    """Remove this user's marked folders in `base` whose makers are proven dead; how many there were."""
+def remove_orphans(base: str | Path, remove: Callable[[Path], None] = remove_folder, *, foreign: bool = False) -> int:
+    """Remove this user's marked folders in `base` whose makers are proven dead; how many there were.
+
+    `foreign`: those of other pid namespaces, too, which only `remove` can tell to be in use.
+    """
     orphans = []
     with contextlib.suppress(OSError), os.scandir(base) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
-                if _is_orphan(entry.name) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                if _is_orphan(entry.name, foreign=foreign) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
                     orphans.append(Path(entry.path))
     for orphan in orphans:
         remove(orphan)
     return len(orphans)
 
 
-def _is_orphan(name: str) -> bool:
+def _is_orphan(name: str, *, foreign: bool) -> bool:
     mark = _MARKED.fullmatch(name)
     if not mark:
         return False
     pid, birth, namespace = (int(part, 16) for part in mark.groups())
-    return namespace == _namespace() and process_birth(pid) != birth
+    return foreign if namespace != _namespace() else process_birth(pid) != birth
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a marked name is of a maker in another pid namespace."""
+    mark = _MARKED.fullmatch(name)
+    return mark is not None and int(mark.group(3), 16) != _namespace()
 
 
 def _namespace() -> int:

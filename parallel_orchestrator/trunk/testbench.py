@@ -11,14 +11,18 @@ about itself, and a test that asserts nothing passes. It is what the tests repor
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from parallel_orchestrator.records.command import RESULTS, Ahead, Command, CommandRunner, Finished, StartAhead
 from parallel_orchestrator.store import redact
+from parallel_orchestrator.store.files import disk_faults_in
+from parallel_orchestrator.store.memory import ROOM
 from parallel_orchestrator.store.scratch import scratch_folder
 from parallel_orchestrator.trunk.census import take_census
 from parallel_orchestrator.trunk.closing import contradicts
@@ -27,6 +31,8 @@ from parallel_orchestrator.trunk.junit import LARGEST_REPORT, Case, Ending, coun
 from parallel_orchestrator.trunk.objects import Objects, Tree
 from parallel_orchestrator.trunk.repository import PROJECT_FILE
 from parallel_orchestrator.trunk.results import TestCounts
+
+logger = logging.getLogger(__name__)
 
 PYTHON = ("python", "-m")
 WHOLE_RUN = "the test run itself"
@@ -56,6 +62,10 @@ class Report:
     """Ids of tests that are defined and of which the report says nothing."""
     junit: bytes = b""
     seconds: float = 0.0
+    starved: bool = False
+    """Memory ran out meanwhile: that something failed proves nothing."""
+    memory: int = 0
+    """Bytes that the run was seen to use at most."""
 
     @property
     def counts(self) -> TestCounts:
@@ -120,8 +130,9 @@ class TestBench:
 
     def test(self, tree: Tree) -> Report:
         """Run all tests of `tree` in a copy of its own."""
-        if not may_hold_tests(tree):
-            return NO_TESTS
+        return NO_TESTS if not may_hold_tests(tree) else fed(lambda: self._test(tree))
+
+    def _test(self, tree: Tree) -> Report:
         if not self._waiting:
             with self.copy(tree) as (folder, results):
                 return self.run_pytest(folder, results, PYTHON)
@@ -144,8 +155,9 @@ class TestBench:
         # Nothing that the tests can know beforehand names the canary or the report. The canary sits among
         # them, because what a conftest.py does to reports it does to those below its own folder only.
         name = f"test_canary_{secrets.token_hex(8)}"
-        (folder / "tests").mkdir(exist_ok=True)
-        (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
+        with disk_faults_in(folder):
+            (folder / "tests").mkdir(exist_ok=True)
+            (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
         before = take_census(folder)
         junit = f"{name}.xml"
         command = self._command(folder, results, launcher, *_FLAGS, f"--junitxml={RESULTS}/{junit}", "tests")
@@ -160,14 +172,34 @@ class TestBench:
         told = f"{broken}\nLast output:\n{output}" if broken else ""
         unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
         kept = without(report, name) if cases is not None else report
-        return Report(own, told, unrun, kept, finished.seconds)
+        made = Report(own, told, unrun, kept, finished.seconds, memory=finished.memory)
+        return replace(made, starved=finished.starved and bool(made.red))
 
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:
         """Any command in a scratch copy, within the time limit of tests."""
-        return self.runner(Command(argv, folder, self.timeout_s, results))
+        return fed(lambda: self.runner(Command(argv, folder, self.timeout_s, results)))
 
     def _command(self, folder: Path, results: Path, launcher: tuple[str, ...], *arguments: str) -> Command:
         return Command((*launcher, "pytest", *arguments), folder, self.timeout_s, results)
+
+
+Run = TypeVar("Run", Report, Finished)
+
+
+def fed(run: Callable[[], Run]) -> Run:
+    """What `run` gives; when memory ran out, what it gives with no other command running.
+
+    Raises OutOfMemory when memory runs out then, too.
+    """
+    result = run()
+    if not result.starved:
+        return result
+    logger.warning("memory ran out in a test run; it is repeated with nothing else running")
+    with ROOM.alone():
+        result = run()
+    if result.starved:
+        raise ROOM.exhausted("the tests of the merged project", result.memory)
+    return result
 
 
 @dataclass(frozen=True)

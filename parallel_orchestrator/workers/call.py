@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError, internal_error
+from parallel_orchestrator.store import memory
 from parallel_orchestrator.store.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker, how_it_died, start_process
 
@@ -52,7 +54,9 @@ def call_apart(
     Function, arguments and result cross by pickle. What the child logs is logged here. A child that dies is followed
     by another, until MAX_DEATHS have died. May be called in several threads at once.
     """
+    starved = 0
     for _ in range(MAX_DEATHS):
+        kills = memory.kills()
         ours, theirs = multiprocessing.Pipe(duplex=False)
         carried = (function, arguments, theirs, InheritedDescriptor(run_lock))
         child = start_process(_answer, carried, function.__name__, preload)
@@ -67,6 +71,9 @@ def call_apart(
         if end is None:
             died = f"{function.__name__} (pid {child.pid}) {how_it_died(child.exitcode or 0)}"
             log.warning("%s", died)
+            starved += child.exitcode == -signal.SIGKILL and memory.killed_since(kills, 128 + signal.SIGKILL)
+            if starved > 1:
+                raise memory.lacking("the planner's process", 0, 1)
         elif end.error is not None:
             raise end.error
         else:

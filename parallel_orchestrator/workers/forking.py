@@ -14,6 +14,7 @@ plain use of one:
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.forkserver
@@ -23,21 +24,27 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.process import die_with_parent, hide_memory
 from parallel_orchestrator.store.program import CALLED, called
 
 _LONGEST_TEMPORARY = 60
 """Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""
+
+_DYING_S = 2.0
+"""For a fork server whose pipes are closed already."""
+
+log = logging.getLogger(__name__)
 
 _one_at_a_time = threading.Lock()
 
@@ -58,19 +65,53 @@ class InheritedDescriptor:
 def warm_up(preload: Sequence[str]) -> None:
     """Start the fork server, which imports the modules named by `preload` while the caller does something else."""
     _context(preload)
-    with _starting():
-        multiprocessing.forkserver.ensure_running()
+    _started(multiprocessing.forkserver.ensure_running)
 
 
 def start_process(target: Callable[..., None], args: tuple[Any, ...], name: str, preload: Sequence[str]) -> BaseProcess:
     """Start `target(*args)` in a worker process. `preload` names modules that the first call has the server import.
 
-    May be called in several threads at once.
+    May be called in several threads at once. Raises CannotGoOn.
     """
-    process = _context(preload).Process(target=target, args=args, name=name, daemon=True)
-    with _starting():
+    context = _context(preload)
+
+    def start() -> BaseProcess:
+        process = context.Process(target=target, args=args, name=name, daemon=True)
         process.start()
-    return process
+        return process
+
+    return _started(start)
+
+
+Result = TypeVar("Result")
+
+
+def _started(start: Callable[[], Result]) -> Result:
+    """What `start` gives; from another fork server when the one that was asked dies meanwhile. Raises CannotGoOn."""
+    for last in (False, True):
+        try:
+            with _starting():
+                return start()
+        except (EOFError, OSError) as error:  # EOFError is what a command line takes for Ctrl-C
+            if last:
+                raise _no_process(error) from error
+            log.warning("the fork server died while a process was asked of it (%r); starting another", error)
+            _await_end()
+    raise AssertionError("the second try returns or raises")
+
+
+def _await_end() -> None:
+    """Return when the fork server has ended: its pipes are closed a moment earlier, and so it seems to live still."""
+    deadline = time.monotonic() + _DYING_S
+    while _is_running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _no_process(error: EOFError | OSError) -> CannotGoOn:
+    why = f"{type(error).__name__}: {error}" if str(error) else "it died while it was asked for one"
+    where = tempfile.gettempdir()
+    gone = "" if Path(where).is_dir() else f"; the temporary folder {where} is not there any more"
+    return CannotGoOn(f"the fork server cannot start a process ({why}{gone}). Nothing is lost: mend that, then resume")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import selectors
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.store import memory
 from parallel_orchestrator.store.board import Board, Member, Source
 from parallel_orchestrator.store.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, how_it_died, start_process
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 HANG_GRACE_S = 5.0
+_LOOKS_BACK = 8
+"""Looks at the memory counters, TICK_S apart, within which a death and a risen counter belong together."""
 MAX_BARREN_DEATHS = 3
 """Deaths in a row of one slot in which the queue did not move: the workers cannot even start."""
 
@@ -54,6 +58,8 @@ class Slot:
     since: float = 0.0
     deadline: float | None = None
     stopped: Stopped = field(default_factory=Stopped)
+    ended_here: bool = False
+    """Whether it was killed for hanging."""
     barren_deaths: int = 0
     moves_at_start: int = 0
 
@@ -102,6 +108,9 @@ class Supervisor:
         self._pipe_mutex = threading.Lock()
         self._error: OrchestratorError | None = None
         self._next_look_for_hung = 0.0
+        self._kills = deque([memory.kills()], maxlen=_LOOKS_BACK)
+        """The counters at the last looks, the oldest first."""
+        self._starved_alone = 0
 
     def supervise(self) -> None:
         """Until every task is settled. Raises what stopped the run before that; KeyboardInterrupt passes through."""
@@ -192,6 +201,9 @@ class Supervisor:
         """Take back what a dead worker held and fill its slot again. One that has done its share holds nothing."""
         why = f"executor {slot.number} (pid {slot.process.pid}) {how_it_died(code)}"
         log.log(logging.WARNING if code else logging.INFO, "%s; starting another", why)
+        if code == -signal.SIGKILL and not slot.ended_here and memory.killed_since(self._kills[0], 128 - code):
+            self._after_starvation(slot, why)
+            return
         barren = slot.barren_deaths + 1 if self.board.moves == slot.moves_at_start else 0
         if barren >= MAX_BARREN_DEATHS:
             raise OrchestratorError(f"{why}, the {barren}th time without claiming a task; see {self._source.log}")
@@ -199,6 +211,22 @@ class Supervisor:
         self.board.take_back(slot.number, why)
         self.wake()
         self._start(slot.number, barren)
+
+    def _after_starvation(self, slot: Slot, why: str) -> None:
+        """Go on with one executor fewer after the kernel killed one for lack of memory, which is no task's fault.
+
+        The last one is started again, once. Raises OutOfMemory when it is killed a second time, alone.
+        """
+        self._adopt(slot.number)
+        self.board.take_back(slot.number, f"{why}: the kernel had no memory left", died=False)
+        self.wake()
+        if self.slots:
+            log.warning("executor %d was killed for lack of memory; %d others go on", slot.number, len(self.slots))
+            return
+        self._starved_alone += 1
+        if self._starved_alone > 1:
+            raise memory.lacking("an executor's process", 0, self._force.executors)
+        self._start(slot.number, slot.barren_deaths)
 
     def _adopt(self, executor: int) -> None:
         """Record what a dead worker had brought onto the trunk: it may have died right before it did so itself."""
@@ -211,10 +239,11 @@ class Supervisor:
         if now < self._next_look_for_hung:  # it asks the system about each process: not at each of their reports
             return
         self._next_look_for_hung = now + TICK_S
+        self._kills.append(memory.kills())
         for slot in self.slots.values():
             if slot.process.pid and (why := _hangs(slot, now)):
                 log.warning("executor %d %s (%s, %s): killing it", slot.number, why, slot.task, slot.doing)
-                slot.deadline, slot.stopped = None, Stopped()
+                slot.deadline, slot.stopped, slot.ended_here = None, Stopped(), True
                 os.kill(slot.process.pid, signal.SIGKILL)  # works on a stopped process, too
 
     def _stop(self, patience_s: float) -> None:

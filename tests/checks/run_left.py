@@ -142,7 +142,7 @@ def times_of(queue: list[Json]) -> Times:
         if record["state"] == "claimed" and first is None:
             first = record["mono"]
         if first is not None:
-            now = began + record["mono"] - first
+            now = max(now, began + record["mono"] - first)
         if record["state"] == "claimed":
             open_claims[record["task"]] = (record["executor"], now)
         elif record["task"] in open_claims:

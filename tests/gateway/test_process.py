@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -321,3 +322,30 @@ def test_a_gateway_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: p
     with pytest.raises(CannotGoOn, match=r"cannot start the gateway process: .*no-python"):
         process.start()
     assert process.stop() is None
+
+
+def test_a_socket_that_was_removed_is_made_again_at_once(tmp_path: Path) -> None:
+    with FakeApi() as api, gateway(tmp_path, api) as gw:
+        gw.open()
+        old = gw.client()
+        assert gw.ask(1, client=old).status_code == 200
+        pid, path = gw.process.pid, gw.process.config.socket
+        for folder in (False, True):
+            if folder:
+                shutil.rmtree(path.parent)
+            else:
+                path.unlink()
+            began = time.monotonic()
+            wait_until(path.is_socket, 5)
+            wait_until(lambda: _answers(gw), 5)
+            assert time.monotonic() - began < 5
+            assert gw.ask(1, client=old).status_code == 200
+        assert gw.process.pid == pid
+        assert len(api.requests) == 1
+
+
+def _answers(gw: Setup) -> bool:
+    try:
+        return bool(gw.process.status())
+    except CannotGoOn:
+        return False

@@ -98,3 +98,11 @@ def test_no_work_is_no_division_by_zero(records: list[dict[str, Any]]) -> None:
     timing = fold_timing(records)
     assert (timing.makespan, timing.work, timing.utilisation()) == (0.0, 0.0, {})
     assert timing.critical_path(graph("a", "b<a")) == 0.0
+
+
+def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+    moves = [_move(100.0, "a", "claimed"), _move(3.0, "a", "merged"), _move(4.0, "b", "claimed")]
+    timing = fold_timing([{**START, "mono": 99.0}, *moves, _move(5.0, "b", "failed")])
+    assert all(hold.seconds >= 0 for hold in timing.holds)
+    assert (timing.makespan, timing.work) == (0.0, 0.0)
+    assert all(0 <= share <= 1 for share in timing.utilisation().values())

@@ -184,3 +184,25 @@ def test_content_is_on_disk_before_it_has_its_name_and_the_name_before_it_return
     assert {name for _, name, _ in told[: renames[0]]} == before
     assert [new for _, _, new in told[renames[0] : renames[-1] + 1]] == names
     assert told[renames[-1] + 1 :] == [("fsync", "there", "")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_refusal_names_the_file_system_and_says_when_it_has_no_inode(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=5", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        for number in range(4):
+            (folder / str(number)).touch()
+        with pytest.raises(CannotGoOn, match=rf"no inode is free on the file system at {folder}, so it takes no new"):
+            write_whole(folder / "more", "text")
+        for number in range(3):
+            (folder / str(number)).unlink()
+        with pytest.raises(CannotGoOn, match=rf"MiB free there, on the file system at {folder}\)"):
+            write_whole(folder / "more", "x" * 2**21)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from parallel_orchestrator.agent import asroot
 from parallel_orchestrator.agent.asroot import process_group
-from parallel_orchestrator.agent.sandbox import clear_up
+from parallel_orchestrator.agent.sandbox import PlainRunner, clear_up, runner_for
+from parallel_orchestrator.records.command import Command
+from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.store.scratch import marked, remove_orphans, scratch_folder
 
 KILLED = """
@@ -64,3 +68,38 @@ def test_only_proof_of_death_counts(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert remove_orphans(tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_temporary_folder_that_is_gone_is_named_and_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(CannotGoOn, match=f"no temporary folder can be made: {tmp_path}/gone is not there.*resume"):
+        scratch_folder("merge-").__enter__()
+    with pytest.raises(CannotGoOn, match="TMPDIR"):
+        PlainRunner()(Command(("true",), tmp_path, 10))
+    if os.geteuid() == 0 and shutil.which("bwrap"):  # which has nodes of its own there
+        with pytest.raises(CannotGoOn, match="TMPDIR"):
+            runner_for("required")(Command(("true",), tmp_path, 10))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes control groups")
+def test_an_old_empty_group_of_another_namespace_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with process_group(10) as entered:
+        if not entered:
+            pytest.skip("no control group can be made here")
+        parent = Path(entered[-1]).parent.parent
+        group = parent / f"command-{os.getpid():x}.1.1-leftover"
+        busy = parent / f"command-{os.getpid():x}.1.1-inhabited"
+        for one in (group, busy):
+            one.mkdir()
+        with subprocess.Popen(["sleep", "60"]) as sleeper:
+            (busy / "cgroup.procs").write_text(str(sleeper.pid))
+            clear_up()
+            assert group.exists()  # its maker may be about to enter it
+            monkeypatch.setattr(asroot, "_ENTERED_S", -1.0)
+            clear_up()
+            assert (group.exists(), busy.exists()) == (False, True)
+            sleeper.kill()
+        clear_up()
+        assert not busy.exists()

@@ -6,6 +6,7 @@ import logging
 import multiprocessing.forkserver
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.records.errors import OrchestratorError, PlanRefused
+from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, PlanRefused
 from parallel_orchestrator.store.process import process_birth
 from parallel_orchestrator.workers import call
 from parallel_orchestrator.workers.call import call_apart
@@ -116,3 +117,32 @@ def test_a_child_knows_no_credential_and_leaves_ctrl_c_alone(apart: Call, monkey
     multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # CPython's own, for its tests
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-not-a-real-one")
     assert apart(calls.secrets) == [str(signal.SIG_IGN)]
+
+
+def test_a_fork_server_that_dies_while_it_is_asked_is_followed_by_another(
+    apart: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart(calls.double, 1)
+    server: Any = multiprocessing.forkserver._forkserver
+    real, asked = server.connect_to_new_process, list[int]()
+
+    def connect(descriptors: Any) -> Any:
+        server.ensure_running()
+        asked.append(server._forkserver_pid)
+        if len(asked) in deadly:
+            os.kill(server._forkserver_pid, signal.SIGSTOP)  # it takes the call, and dies before it answers
+            threading.Timer(0.3, os.kill, (server._forkserver_pid, signal.SIGKILL)).start()
+        return real(descriptors)
+
+    monkeypatch.setattr(multiprocessing.forkserver, "connect_to_new_process", connect)
+    deadly = {1}
+    assert apart(calls.double, 4)[0] == 8
+    assert len(set(asked)) == 2
+    asked.clear()
+    deadly = {1, 2}
+    with pytest.raises(CannotGoOn, match=r"the fork server cannot start a process .* resume") as raised:
+        apart(calls.double, 4)
+    assert raised.value.exit_code == 3
+    asked.clear()
+    deadly = set()
+    assert apart(calls.double, 5)[0] == 10

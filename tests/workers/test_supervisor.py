@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn
+from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn, OutOfMemory
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
@@ -23,6 +23,7 @@ from parallel_orchestrator.store.replica import Replica
 from parallel_orchestrator.workers.forking import InheritedDescriptor
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import MAX_TASKS_PER_PROCESS, Worker, WorkerPipes, WorkSource
+from tests.starving import can_starve, small_group
 from tests.workers.works import Settings, touching
 
 
@@ -219,3 +220,24 @@ def test_a_supervisor_that_never_supervised_holds_no_pipe(tmp_path: Path) -> Non
     member = Member(RunDirectory(tmp_path), _graph("a"), Surroundings("off"))
     Supervisor(Alone(member), force, _Watch()).board.close()
     assert held() == before
+
+
+@pytest.mark.skipif(not can_starve(), reason="no control group for memory can be made here")
+def test_an_executor_that_the_kernel_killed_for_memory_is_no_death_of_its_task(tmp_path: Path) -> None:
+    with small_group() as group:
+        settings = Settings(tmp_path, seconds=0.3, starve_once=("a", "b"), group=group)
+        supervisor, watch = _supervise(tmp_path, _graph("a", "b", "c", "d"), 3, settings)
+    assert set(_states(supervisor).values()) == {TaskState.MERGED}
+    assert [status.deaths for status in _replica(supervisor).tasks.values()] == [0] * 4
+    assert watch.most == 3
+    assert len(watch.pids) == 3  # none is started in the place of those
+
+
+@pytest.mark.skipif(not can_starve(), reason="no control group for memory can be made here")
+def test_an_executor_killed_for_memory_with_nothing_beside_it_stops_the_run(tmp_path: Path) -> None:
+    with small_group() as group:
+        settings = Settings(tmp_path, starve_always=("a",), group=group)
+        with pytest.raises(OutOfMemory, match=r"executor's process .* are there.*fewer --max-executors") as raised:
+            _supervise(tmp_path, _graph("a"), 1, settings)
+    assert raised.value.exit_code == 3
+    assert len(_runs(tmp_path, "a")) == 2

@@ -29,6 +29,18 @@ class Settings:
     stop_run: tuple[str, ...] = ()
     raise_bug: tuple[str, ...] = ()
     full_disk: tuple[str, ...] = ()
+    starve_once: tuple[str, ...] = ()
+    starve_always: tuple[str, ...] = ()
+    group: Path | None = None
+    """A control group with little memory, for those two."""
+
+
+def starve(group: Path | None) -> None:
+    """Have the kernel kill this process, for it takes more memory than its control group has."""
+    assert group
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    hoard = [b"x" * 2**20 for _ in range(256)]
+    raise AssertionError(f"the kernel let it have {len(hoard)} MiB")
 
 
 def touching(settings: Settings) -> Work:
@@ -56,6 +68,8 @@ def touching(settings: Settings) -> Work:
             raise ZeroDivisionError("a bug")
         if task in settings.full_disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/somewhere")
+        if task in settings.starve_always or (task in settings.starve_once and first_time(task, "starved")):
+            starve(settings.group)
         time.sleep(settings.seconds)
         if task in settings.fail:
             return Outcome(TaskState.FAILED, "told to fail")
