@@ -26,7 +26,7 @@ from parallel_orchestrator.agent.client import ModelClient
 from parallel_orchestrator.agent.packages import missing
 from parallel_orchestrator.agent.sandbox import runner_for
 from parallel_orchestrator.records.errors import PlanRefused
-from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shortened
+from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shape_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario, Surroundings
 from parallel_orchestrator.records.token import Caller
 from parallel_orchestrator.store.files import disk_faults_in
@@ -153,10 +153,11 @@ class PlannerAgent:
         if len(text) > MAX_CHARACTERS:
             return None, [f"the answer has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read"]
         try:
-            plan = Plan.model_validate_json(json_part(text))
+            plan = Plan.model_validate_json(part := json_part(text))
         except ValidationError as error:
-            return None, [f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()]
-        return plan, [*plan_faults(plan), *self._package_faults(plan)]
+            return None, shape_faults(error, part, whole="answer")
+        # A recording's plan was good when it was made, and nobody could answer for another one.
+        return plan, [*plan_faults(plan, new=self._scenario.replay is None), *self._package_faults(plan)]
 
     def _package_faults(self, plan: Plan) -> list[str]:
         if self._scenario.allow_install:

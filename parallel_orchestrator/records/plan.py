@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import json
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 
@@ -32,6 +36,11 @@ EFFORT_WEIGHT = {"low": 1.0, "medium": 2.0, "high": 4.0}
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*([<>=!~]=?=?\s*[A-Za-z0-9.*+-]+,?\s*)*")
 """A distribution's name with extras and versions; no URLs, paths or options."""
+_OF_PYTEST = frozenset({"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "coverage"})
+"""What the tests of the project are run with."""
+_TAKEN = (sys.stdlib_module_names | _OF_PYTEST) - {"__main__"}
+_LONGEST_WORD = 60
+"""Characters of a wrong name that are compared."""
 _SAFE_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
@@ -110,26 +119,39 @@ def shortened(faults: list[str]) -> list[str]:
     return [*told, f"… and {len(faults) - len(told)} more"] if len(faults) > len(told) else told
 
 
-def plan_faults(plan: Plan) -> list[str]:
+def plan_faults(plan: Plan, *, new: bool = True) -> list[str]:
     """Everything that makes a well-formed plan unusable, one sentence each, for a person and for the planner.
 
-    Ids and sizes are checked first: with a broken skeleton the finer checks would only add noise.
+    Faults of every kind are found together: what one of them leaves open, such as the order of tasks on a cycle, the
+    other checks leave out. `new`: no work began on the plan; only then names of modules are checked.
     """
-    faults = _skeleton_faults(plan)
-    if faults:
-        return faults
-    graph = plan.graph()
-    cycle = graph.cycle()
-    if cycle:
-        return ["the dependencies form a cycle: " + " -> ".join(cycle)]
-    return [*_file_faults(plan.tasks), *_ownership_faults(plan.tasks, graph)]
-
-
-def _skeleton_faults(plan: Plan) -> list[str]:
-    if not plan.tasks:
-        return ["the plan has no tasks"]
     packages = [f"{p!r} is no package requirement" for p in plan.packages if not _REQUIREMENT.fullmatch(p)]
-    return [*_id_faults(plan.tasks), *_dependency_faults(plan.tasks), *packages]
+    if not plan.tasks:
+        return ["the plan has no tasks", *packages]
+    first = {task.id: task for task in reversed(plan.tasks)}
+    graph, cycles = _acyclic({task.id: task for task in plan.tasks if first[task.id] is task})
+    on_a_cycle = {task for cycle in cycles for task in cycle}
+    return [
+        *_id_faults(plan.tasks),
+        *_dependency_faults(plan.tasks),
+        *("the dependencies form a cycle: " + " -> ".join(cycle) for cycle in cycles),
+        *packages,
+        *_file_faults(plan.tasks),
+        *_ownership_faults([task for name, task in first.items() if name not in on_a_cycle][::-1], graph),
+        *(module_faults(plan.tasks) if new else []),
+    ]
+
+
+def _acyclic(tasks: Mapping[str, Task]) -> tuple[TaskGraph, list[list[str]]]:
+    """The graph of the dependencies that there are, without those that close a cycle; and the cycles."""
+    edges = {name: {one for one in task.dependencies if one in tasks and one != name} for name, task in tasks.items()}
+    cycles: list[list[str]] = []
+    while True:
+        graph = TaskGraph(TaskNode(name, tuple(sorted(edges[name])), 1.0) for name in tasks)
+        if not (cycle := graph.cycle()) or len(cycles) >= MAX_FAULTS_TOLD:
+            return graph, cycles
+        cycles.append(cycle)
+        edges[cycle[0]].discard(cycle[1])
 
 
 def _id_faults(tasks: list[Task]) -> list[str]:
@@ -154,10 +176,87 @@ def _dependency_faults(tasks: list[Task]) -> list[str]:
             if dependency == task.id:
                 faults.append(f"{task.id} depends on itself")
             elif dependency not in known:
-                faults.append(f"{task.id} depends on {dependency!r}, which is not in the plan")
+                meant = _meant(dependency, tasks)
+                faults.append(f"{task.id} depends on {dependency!r}, which is not in the plan{meant}")
         if len(set(task.dependencies)) != len(task.dependencies):
             faults.append(f"{task.id} names a dependency twice")
     return faults
+
+
+def _meant(word: str, tasks: Iterable[Task]) -> str:
+    """A question after the id of the task that a wrong id may mean: one that is written nearly so, or has that name."""
+    ids = {task.id.casefold(): task.id for task in tasks} | {task.name.casefold(): task.id for task in tasks}
+    short = word[:_LONGEST_WORD].casefold()
+    if re.fullmatch(r"task_[0-9]+", short):  # written as ids are: a number that is not there resembles all of them
+        return ""
+    near = difflib.get_close_matches(short, ids, 1)
+    return f"; did you mean {ids[near[0]]}?" if near else ""
+
+
+def shape_faults(
+    error: ValidationError, text: str | None = None, *, data: Any = None, whole: str = "file"
+) -> list[str]:
+    """What keeps a value from being a plan, one sentence each: tasks by their id, near names of fields named.
+
+    `text`: the value as JSON, or `data`: as it is. `whole`: what it is called itself.
+    """
+    if data is None and text is not None:
+        with contextlib.suppress(ValueError, RecursionError):  # what is wrong with it, the error says
+            data = json.loads(text)
+    return [_shape_fault(fault, data, whole) for fault in error.errors(include_url=False)]
+
+
+def _shape_fault(fault: Any, data: Any, whole: str) -> str:
+    where = list(fault["loc"])
+    if where[:1] == ["tasks"] and len(where) > 1:
+        where[:2] = [_id_of(data, where[1])]
+    told = re.sub(r"^\w+ should ", "has to ", str(fault["msg"]))
+    if fault["type"] == "extra_forbidden":
+        model: type[BaseModel] = Task if fault["loc"][0] == "tasks" else Complexity
+        known = (model if len(fault["loc"]) > 1 else Plan).model_fields
+        near = difflib.get_close_matches(str(where[-1])[:_LONGEST_WORD], known, 1)
+        told = "no such field" + (f"; did you mean {near[0]}?" if near else "")
+    elif fault["type"] == "missing":
+        told = "is missing"
+    return f"{'.'.join(map(str, where)) or whole}: {told}"
+
+
+def _id_of(data: Any, number: Any) -> str:
+    """The id of a task by its number in the list; the place where it has none."""
+    try:
+        name = data["tasks"][number]["id"]
+    except (KeyError, IndexError, TypeError):
+        name = None
+    return name if isinstance(name, str) and TASK_ID.fullmatch(name) else f"tasks.{number}"
+
+
+def module_faults(tasks: Iterable[Task]) -> list[str]:
+    """Modules that would hide one of Python's own or of pytest's from the whole project, or be hidden by it."""
+    faults: list[str] = []
+    modules: dict[str, str] = {}
+    """Importable from src/: each with the path that it has there."""
+    files = [
+        (task.id, path) for task in tasks for path in task.files if path.endswith(".py") and not path_problem(path)
+    ]
+    for task, path in files:
+        root, name = path.split("/")[0], _module(path)
+        if root == "src":
+            modules.setdefault(name, path)
+        nested = path.count("/") > 1
+        if name in _TAKEN and not (root == "tests" and nested) and root != "docs":
+            whose = "pytest" if name in _OF_PYTEST else "Python's standard library"
+            faults.append(f"{task} owns {path}: {name} is a module of {whose}, which it would hide; rename it")
+        elif root == "src" and name in ("tests", "conftest"):
+            faults.append(f"{task} owns {path}: {name} is what the tests are called; rename it")
+    for task, path in files:
+        if path.startswith("tests/") and (same := modules.get(path.rpartition("/")[2][:-3])):
+            faults.append(f"{task} owns {path}, which has the name of {same} as a module; rename one of them")
+    return faults
+
+
+def _module(path: str) -> str:
+    """The module or package of a Python file that is imported from the root of its folder."""
+    return path.split("/")[1].removesuffix(".py")
 
 
 def _file_faults(tasks: Iterable[Task]) -> list[str]:

@@ -25,7 +25,7 @@ def read_plan(path: Path) -> Plan:
         plan = Plan.model_validate_json(text)
     except ValidationError as error:
         raise DamagedState(f"{path} is no plan any more: {error.errors()[0]['msg']}. {repair_hint(path)}") from error
-    if faults := plan_faults(plan):
+    if faults := plan_faults(plan, new=False):
         raise DamagedState(f"{path} cannot be run any more: {faults[0]}. {repair_hint(path)}")
     return plan
 

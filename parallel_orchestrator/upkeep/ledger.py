@@ -166,5 +166,5 @@ def answered_plan(records: Iterable[Record]) -> Plan | None:
             text = "".join(block["text"] for block in content if block["type"] == "text")
             with contextlib.suppress(ValueError):
                 plan = Plan.model_validate(json.JSONDecoder().raw_decode(text[text.index("{") :])[0])
-                found = found if plan_faults(plan) else plan
+                found = found if plan_faults(plan, new=False) else plan
     return found

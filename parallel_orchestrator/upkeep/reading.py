@@ -72,7 +72,7 @@ def _plan(reading: Reading) -> Plan | None:
     path = reading.run.plan
     try:
         plan = Plan.model_validate_json(path.read_bytes())
-        faults = plan_faults(plan)
+        faults = plan_faults(plan, new=False)
         change = plan_change(reading.run, plan)
     except FileNotFoundError:
         if reading.run.queue.exists():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from parallel_orchestrator.records.plan import MAX_TASKS, Plan, path_problem, plan_faults
+from parallel_orchestrator.records.plan import MAX_TASKS, Plan, path_problem, plan_faults, shape_faults
 from tests.records.plans import plan, task
 
 
@@ -36,6 +36,13 @@ def test_a_good_plan_has_no_faults_and_survives_json() -> None:
         (plan(task(1, description="")), ["'task_1' needs a name and a description"]),
         (plan(task(1, (1,))), ["task_1 depends on itself"]),
         (plan(task(1, (7,))), ["task_1 depends on 'task_7', which is not in the plan"]),
+        (
+            plan(task(1), task(2, dependencies=["task-1"]), task(3, dependencies=["part 2"])),
+            [
+                "task_2 depends on 'task-1', which is not in the plan; did you mean task_1?",
+                "task_3 depends on 'part 2', which is not in the plan; did you mean task_2?",
+            ],
+        ),
         (plan(task(1), task(2, (1, 1))), ["task_2 names a dependency twice"]),
         (plan(task(1, files=[])), ["task_1 owns no files"]),
         (plan(task(1, files=["src/a.py", "src/a.py"])), ["task_1 lists a file twice"]),
@@ -140,3 +147,73 @@ def test_the_shape_is_strict(changes: dict[str, Any]) -> None:
 )
 def test_who_owns_source_has_to_bring_a_test(files: list[str], owns: bool) -> None:
     assert task(1, files=files).owns_source() is owns
+
+
+def test_faults_of_every_kind_are_found_together() -> None:
+    faulty = plan(
+        task(1, id="Task-1"),
+        task(2, (3,), name=" "),
+        task(3, (2,), files=["/etc/passwd"]),
+        task(4, (9,), files=["src/both.py"]),
+        task(5, files=["src/both.py", "src/json.py"]),
+        packages=["-r x"],
+    )
+    assert plan_faults(faulty) == [
+        "task id 'Task-1' is not of the form task_1, task_2, …",
+        "'task_2' needs a name and a description",
+        "task_4 depends on 'task_9', which is not in the plan",
+        "the dependencies form a cycle: task_2 -> task_3 -> task_2",
+        "'-r x' is no package requirement",
+        f"task_3 owns '/etc/passwd': {path_problem('/etc/passwd')}",
+        "task_4 and task_5 may run at once and both own src/both.py",
+        "task_5 owns src/json.py: json is a module of Python's standard library, which it would hide; rename it",
+    ]
+
+
+def test_several_cycles_are_named_and_a_task_twice_is_no_second_fault() -> None:
+    faulty = plan(task(1, (2,)), task(2, (1,)), task(3, (4,)), task(4, (3,)), task(4, (3,)))
+    assert plan_faults(faulty)[0] == "task id 'task_4' is used twice"
+    assert [fault for fault in plan_faults(faulty) if "cycle" in fault] == [
+        "the dependencies form a cycle: task_1 -> task_2 -> task_1",
+        "the dependencies form a cycle: task_3 -> task_4 -> task_3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["src/json.py", "src/json/__init__.py", "src/pytest/x.py", "src/calendar.py", "tests/string.py", "src/tests/a.py"],
+)
+def test_a_module_that_hides_another_is_a_fault_of_a_new_plan_alone(path: str) -> None:
+    faulty = plan(task(1, files=[path]))
+    (fault,) = plan_faults(faulty)
+    assert fault.startswith(f"task_1 owns {path}: ")
+    assert plan_faults(faulty, new=False) == []
+
+
+def test_a_test_is_not_called_as_a_module_is() -> None:
+    faulty = plan(task(1, files=["src/test_kit/__init__.py"]), task(2, files=["tests/test_kit.py"]))
+    assert plan_faults(faulty) == [
+        "task_2 owns tests/test_kit.py, which has the name of src/test_kit/__init__.py as a module; rename one of them"
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["src/shop/json.py", "src/json/data.txt", "docs/json.py", "tests/unit/json.py", "src/__init__.py", "src/jsons.py"],
+)
+def test_what_hides_nothing_is_good(path: str) -> None:
+    assert plan_faults(plan(task(1, files=[path]))) == []
+
+
+def test_faults_of_shape_name_the_task_and_what_was_probably_meant() -> None:
+    text = plan(task(1), task(2)).model_dump_json()
+    text = text.replace('"priority":1', '"priority":0', 1).replace('"estimated_effort":', '"estimate_effort":')
+    with pytest.raises(ValidationError) as caught:
+        Plan.model_validate_json(text)
+    told = shape_faults(caught.value, text)
+    assert "task_1.estimated_effort: is missing" in told
+    assert "task_2.estimate_effort: no such field; did you mean estimated_effort?" in told
+    assert any(fault.startswith("task_1.priority: ") for fault in told)
+    with pytest.raises(ValidationError) as broken:
+        Plan.model_validate_json("{")
+    assert shape_faults(broken.value, "{", whole="answer")[0].startswith("answer: Invalid JSON")
