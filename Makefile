@@ -23,8 +23,8 @@ setup: $(VENV)/.ready ## make the environment in .venv
 claude-code: setup ## add Claude Code (380 MB) to the environment: its tests then run, too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["claude-code"])')"
 
-demo: setup ## build the medium demo project from its recording, without a key
-	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium
+demo: setup ## build the medium demo project from its recording, without a key; FRESH=1 begins again
+	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium $(if $(FRESH),--fresh)
 
 test: setup check ## check types, style and structure, then run the tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not thorough"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import shutil
 import sys
 import textwrap
@@ -34,6 +35,7 @@ from parallel_orchestrator.cli.app import run_app
 from parallel_orchestrator.cli.going_on import told_how_to_go_on
 from parallel_orchestrator.config.credentials import credential_from
 from parallel_orchestrator.config.options import Options
+from parallel_orchestrator.config.requirement import understood
 from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import OUR_DOCUMENTS
@@ -53,6 +55,7 @@ LABEL = 17
 COMPARE_SPEED = 50.0
 """Of a comparison unless said: at the speed of configs/demo.yaml its six runs would take more than two minutes."""
 USUAL_CAP_USD = 5.0
+AGAIN = (Path(__file__).name, "--scenario")
 
 MENU = """
 What shall be built?
@@ -104,13 +107,15 @@ class Measured:
 
 
 def build(options: Options) -> Measured:
-    """Run to the end and give an account of it."""
+    """Run to the end and give an account of it. Of a finished run it says how to build it again."""
     story = start(options)
     directory, started = story.settled.directory, time.monotonic()
     with told_how_to_go_on(directory):
         summary = story.go()
     ended = time.monotonic()
     typer.echo(folded(closing_account(summary, directory), sys.stdout))
+    if story.found_finished:
+        typer.echo(f"  again:    {shlex.join([sys.orig_argv[0], *AGAIN, str(options.replay), '--fresh'])}")
     moves = [move["mono"] for move in read_all(RunDirectory(directory).queue) if move.get("mono", 0.0) >= started]
     return Measured(summary, ended - started, directory, ended - moves[-1] if moves else 0.0)
 
@@ -252,6 +257,8 @@ def demo(
         float | None,
         typer.Option(min=0.01, help="Recorded latencies are divided by this. [10; with --compare 50]"),
     ] = None,
+    *,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Build again what is finished; it is moved aside.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
 ) -> None:
     """Build a demonstration project from its recording, or compare one executor with many."""
@@ -262,19 +269,21 @@ def demo(
     if compare_all or (yes and scenario is None):
         good = compare_each([scenario] if scenario else SCENARIOS, speed or COMPARE_SPEED)
     elif scenario:
-        good = one_of_them(scenario, speed)
+        good = one_of_them(scenario, speed, fresh=fresh)
     else:
-        good = choose(speed)
+        good = choose(speed, fresh=fresh)
     raise typer.Exit(0 if good else 1)
 
 
-def one_of_them(name: str, speed: float | None) -> bool:
+def one_of_them(name: str, speed: float | None, *, fresh: bool = False) -> bool:
     """Build a recorded scenario; whether it went well."""
     settings = {} if speed is None else {"speed": speed}
-    return succeeded(build(recorded(name, f"demo-{name}", **settings)).summary)
+    options = recorded(name, f"demo-{name}", **settings)
+    options.fresh = fresh
+    return succeeded(build(options).summary)
 
 
-def choose(speed: float | None) -> bool:
+def choose(speed: float | None, *, fresh: bool = False) -> bool:
     """Ask what to do, and do it."""
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask; choose with --scenario simple|medium|complex or --compare")
@@ -285,7 +294,7 @@ def choose(speed: float | None) -> bool:
         return of_your_own()
     if choice == 5:
         return compare_each(SCENARIOS, speed or COMPARE_SPEED)
-    return one_of_them(SCENARIOS[choice - 1], speed)
+    return one_of_them(SCENARIOS[choice - 1], speed, fresh=fresh)
 
 
 def of_your_own() -> bool:
@@ -294,7 +303,7 @@ def of_your_own() -> bool:
         paying = credential_from(os.environ)  # before anything is typed
     except UsageError as error:
         raise UsageError(NEEDED) from error
-    requirement = typer.prompt("What shall be built")
+    requirement = understood(typer.prompt("What shall be built"))
     cap = typer.prompt("At most how many USD may it cost", type=float, default=USUAL_CAP_USD)
     if paying:
         typer.echo(f"{paying.describe()} pays.")

@@ -37,14 +37,18 @@ if TYPE_CHECKING:
     from parallel_orchestrator.gateway.process import GatewayProcess
     from parallel_orchestrator.records.credential import Credential
     from parallel_orchestrator.records.plan import Plan
-    from parallel_orchestrator.records.scenario import Surroundings
+    from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile, SandboxMode, Surroundings
     from parallel_orchestrator.report.console import View
+    from parallel_orchestrator.report.progress import Progress
     from parallel_orchestrator.report.summary import RunState
     from parallel_orchestrator.store.directory import OwnedRun
     from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.runlock import RunLock
     from parallel_orchestrator.trunk import Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
+
+Ask = Callable[[str], bool]
+"""Puts a question to the person; whether the answer is yes."""
 
 # Most modules are imported where they are used: --help, --version and completion must not wait for them.
 
@@ -66,54 +70,146 @@ MOST_AHEAD = 16
 class ParallelOrchestrator:
     """Builds one requirement.
 
-        ParallelOrchestrator(requirements="Build a contact form", output_dir="outputs/form").run()
+        ParallelOrchestrator("Build a contact form", "outputs/form", max_cost=5).run()
 
-    `settings` are the scenario's other fields (records/scenario.py): executor_model, max_cost_usd, max_turns,
-    task_timeout_min, sandbox, speed and so on. The credential comes from the environment alone.
+    Settings have the names of the command line's options, and the same defaults; None leaves a default as it is.
+    The credential comes from the environment alone.
+
+    requirements         what to build: a text, or the path of a text file
+    output_dir           where the project goes [outputs/<words of the requirement>]
+    max_executors        the most executors at once; the plan may need fewer
+    replay               a recording, a file or the name of a shipped one: no model is asked
+    plan                 start from this plan file instead of asking the planner
+    fresh                begin again where output_dir holds a run; that one is moved aside, never deleted
+    quiet                print nothing
+    on_progress          is called with each event of the run, a `Progress`, in the thread of `run()`
+    max_cost             USD for the whole run, which stops there and can be resumed
+    task_max_cost        USD for one task, which fails there
+    yes                  agree to a live run without `max_cost`
+    model, backend       of planner and executors; planner_* and executor_* are for one of the two
+    claude_settings      "none" or "host": whose settings Claude Code has
+    max_turns            model answers per attempt at a task
+    task_timeout         minutes of a task's own time
+    repair_rounds        how often a change goes back to the conversation that wrote it
+    endpoint_patience    seconds without a byte from the endpoint after which the run stops
+    endpoint_profile     "anthropic" or "compatible" [by the endpoint's address]
+    sandbox              "auto", "required" or "off": where agents' commands run
+    speed                a replay's latencies are divided by this
+    verify               shell commands that prove the whole, after those of the plan
+    planner_instructions a text that adapts planning to a domain
+    prices               a JSON file of prices that goes before the built-in table
+    allow_install        let the plan's packages be installed for the run
+
+    Raises UsageError for a value that cannot be, and UnknownSetting for a setting that there is not.
     """
 
     def __init__(
         self,
-        requirements: str,
+        requirements: str | Path,
         output_dir: str | Path | None = None,
         *,
         max_executors: int = 5,
         replay: str | Path | None = None,
         plan: str | Path | None = None,
+        fresh: bool = False,
         quiet: bool = False,
-        **settings: Any,
+        on_progress: Callable[[Progress], None] | None = None,
+        max_cost: float | None = None,
+        task_max_cost: float | None = None,
+        yes: bool | None = None,
+        model: str | None = None,
+        planner_model: str | None = None,
+        executor_model: str | None = None,
+        backend: Backend | None = None,
+        planner_backend: Backend | None = None,
+        executor_backend: Backend | None = None,
+        claude_settings: ClaudeSettings | None = None,
+        max_turns: int | None = None,
+        task_timeout: float | None = None,
+        repair_rounds: int | None = None,
+        endpoint_patience: float | None = None,
+        endpoint_profile: Profile | None = None,
+        sandbox: SandboxMode | None = None,
+        speed: float | None = None,
+        verify: Sequence[str] | None = None,
+        planner_instructions: str | None = None,
+        prices: str | Path | None = None,
+        allow_install: bool | None = None,
+        **old_names: Any,
     ) -> None:
-        self.requirements = requirements
+        given = {name: value for name, value in locals().items() if name not in ("self", "old_names")}
+        from parallel_orchestrator.config.options import make_scenario
+        from parallel_orchestrator.config.requirement import from_file, understood
+        from parallel_orchestrator.config.settings import fields_of, renamed
+
+        settings = {name: value for name, value in given.items() if name not in _NOT_OF_THE_SCENARIO}
+        settings |= renamed(old_names, given)
+        self.requirements = from_file(requirements) if isinstance(requirements, Path) else understood(requirements)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.max_executors = max_executors
         """The most executors that may run at once; the plan may need fewer."""
         self.replay = None if replay is None else str(replay)
         self.plan = None if plan is None else Path(plan)
+        self.fresh = fresh
         self.quiet = quiet
-        self.settings = settings
+        self.on_progress = on_progress
+        self.settings = fields_of(settings)
+        """The scenario's other fields that were given, by their names in scenario.json."""
+        make_scenario(
+            {"requirements": "x", "run": "x", "endpoint": "x", **self._fields()}
+        )  # bad values are refused now
 
     def run(self) -> dict[str, Any]:
-        """Run to the end, or go on with a run that was interrupted; the summary (docs/run-directory.md).
+        """Run to the end, or resume a run that was interrupted; the summary (docs/run-directory.md).
 
-        Failed tasks are in the summary. Raises OrchestratorError when the run cannot start or has to stop
-        before its end; what is done by then is kept, and running again goes on.
+        Blocks until then. Failed tasks are in the summary. Raises OrchestratorError when the run cannot start or has
+        to stop before its end; what is done by then is kept, and running again resumes.
         """
         from parallel_orchestrator.config.options import Options
 
-        settings = {**self.settings, "max_executors": self.max_executors}
-        options = Options(self.requirements, self.output_dir, self.plan, self.replay, settings)
-        return start(options, quiet=self.quiet).go()
+        options = Options(self.requirements, self.output_dir, self.plan, self.replay, self._fields(), fresh=self.fresh)
+        return start(options, quiet=self.quiet, on_progress=self.on_progress).go()
+
+    def _fields(self) -> dict[str, Any]:
+        return {**self.settings, "max_executors": self.max_executors}
 
 
-def start(options: Options, *, quiet: bool = False, retry: Sequence[str] | None = None) -> Run:
-    """A run of these options, everything checked that can be checked without a directory."""
+_NOT_OF_THE_SCENARIO = (
+    "requirements",
+    "output_dir",
+    "max_executors",
+    "replay",
+    "plan",
+    "fresh",
+    "quiet",
+    "on_progress",
+)
+
+
+def start(
+    options: Options,
+    *,
+    quiet: bool = False,
+    retry: Sequence[str] | None = None,
+    ask: Ask | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """A run of these options, everything checked that can be checked without a directory.
+
+    `ask` puts a question to the person, where one can be asked. `on_progress` is called with each event.
+    """
     from parallel_orchestrator.config.options import settle
     from parallel_orchestrator.report.console import make_view
     from parallel_orchestrator.store import redact
     from parallel_orchestrator.store.environment import secret_values
 
     redact.know(*secret_values(os.environ))
-    return Run(settle(options, os.environ, _lend), make_view(quiet), retry)
+    settled, view = settle(options, os.environ, _lend), make_view(quiet)
+    if on_progress:
+        from parallel_orchestrator.report.progress import ReportingView
+
+        view = ReportingView(view, on_progress)
+    return Run(settled, view, retry, ask=ask)
 
 
 def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
@@ -172,17 +268,28 @@ class Run:
     """Failed tasks to try again; empty: all of them; None: none."""
     name: str = ""
     """In a batch, of the scenario."""
+    ask: Ask | None = None
+    """Puts a question to the person; None where nobody can be asked."""
+    found_finished: bool = False
+    """Whether `go` found the run finished, and so did nothing."""
 
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
+        from parallel_orchestrator.config.agreement import require_agreement
         from parallel_orchestrator.report.summary import finished_summary, succeeded
+        from parallel_orchestrator.store.directory import set_aside
 
         try:
             around, described = self.check()
+            if self.ask is None:
+                require_agreement(self.settled)
+            if self.settled.fresh:
+                set_aside(self.settled.directory, self.say)
             with self._owned() as owned:
                 if self.retry is None and (finished := finished_summary(owned.run)):
                     self._set_right(owned, finished)
                     failed = "" if succeeded(finished) else ", though not all of it succeeded"
+                    self.found_finished = True
                     self.say(f"{owned.run.root} is finished{failed}; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
@@ -263,7 +370,7 @@ class Run:
 
         settled = self.settled
         if settled.recording:
-            return replay_note(settled.recording, settled.scenario.speed)
+            return replay_note(settled.recording, settled.scenario.speed, settled.scenario.requirements)
         paid_by, endpoint = settled.credential, settled.scenario.endpoint
         if paid_by is None:
             return f"no key is set, so {endpoint} is asked without one"
@@ -288,7 +395,10 @@ class Run:
         from parallel_orchestrator.agent.packages import provide
 
         trunk = self._open_trunk(owned, around)
+        uncapped = self._lacks_agreement()
         plan = self._plan(owned, gateway, around)
+        if uncapped:
+            self._agree(plan)
         if venv := provide(plan.packages, owned.run.venv, allowed=owned.scenario.allow_install, say=self.say):
             around = replace(around, venv=venv)
             trunk = self._open_trunk(owned, around)
@@ -346,6 +456,8 @@ class Run:
                 "run the requirement again in this directory, with --plan FILE"
             )
         if plan is None:
+            if self._lacks_agreement():
+                self.say(self._before_planning())
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
             asked = (owned.scenario, owned.run, ModelClient(gateway.config.socket, token), around)
@@ -353,6 +465,33 @@ class Run:
                 plan = call_apart(plan_run, asked, self.say, preload=PRELOAD, run_lock=owned.lock.descriptor)
         write_whole(owned.run.plan, plan_text(plan))
         return plan
+
+    def _lacks_agreement(self) -> bool:
+        """Whether the person has to be asked before executors begin: nothing limits what they spend."""
+        from parallel_orchestrator.config.agreement import lacks_agreement
+
+        return self.ask is not None and lacks_agreement(self.settled)
+
+    def _before_planning(self) -> str:
+        """What a run without a cap says before the planner's first call is paid for."""
+        from parallel_orchestrator.gateway.prices import PriceTable
+        from parallel_orchestrator.report.account import no_cap_note
+        from planner_agent import MAX_ATTEMPTS, MAX_TOKENS
+
+        scenario = self.settled.scenario
+        most = {"output_tokens": MAX_ATTEMPTS * MAX_TOKENS}
+        cost = PriceTable.of(scenario).cost(scenario.planner_model, most) if scenario.planner_backend == "api" else None
+        return no_cap_note(cost)
+
+    def _agree(self, plan: Plan) -> None:
+        """Show the estimate, and ask whether to build without a cap. Raises Interrupted when the person declines."""
+        from parallel_orchestrator.records.errors import Interrupted
+        from parallel_orchestrator.report.account import estimate_question
+        from parallel_orchestrator.report.advice import advise
+
+        question = estimate_question(advise(plan, self.settled.scenario.max_executors, self.price))
+        if not (self.ask and self.ask(question)):
+            raise Interrupted("nothing was built. The plan is kept; with --max-cost USD the run has a cap")
 
     def _recover(self, site: Site) -> None:
         """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""

@@ -130,7 +130,15 @@ def _idle(moves: Sequence[dict[str, Any]], first: float, last: float) -> dict[st
 def _batch(
     config: Path, place: Path, executors: int, watch: _Watch | None = None, minutes: float | None = None, *codes: int
 ) -> None:
-    command = [sys.executable, str(ROOT / "orchestrator.py"), "batch", str(config), "--output-dir", str(place / "out")]
+    command = [
+        sys.executable,
+        str(ROOT / "orchestrator.py"),
+        "batch",
+        "--yes",
+        str(config),
+        "--output-dir",
+        str(place / "out"),
+    ]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([*command, "--max-executors", str(executors)], stdout=log, stderr=log)
         if watch:

@@ -105,7 +105,7 @@ def _first_request() -> dict[str, float]:
 
     with folder() as place, FakeApi(script) as api:
         environment = {**os.environ, "ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY}
-        command = [*OURS, "run", "Build a hello world", "--sandbox", "off", "--output-dir", str(place / "run")]
+        command = [*OURS, "run", "--yes", "Build a hello world", "--sandbox", "off", "--output-dir", str(place / "run")]
         begun = time.monotonic()
         process = subprocess.Popen(
             command,

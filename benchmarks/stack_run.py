@@ -38,7 +38,8 @@ def main(directory: str, plan: str, traces: str, executors: str, profile: str) -
             directory,
             plan=plan if Path(plan).exists() else None,
             max_executors=int(executors),
-            endpoint_profile=profile,
+            endpoint_profile="anthropic" if profile == "anthropic" else "compatible",
+            yes=True,
             quiet=True,
         ).run()
 

@@ -124,7 +124,7 @@ class Started(Exception):
     """A command line was understood; the run that it asks for is not begun."""
 
 
-def not_begun(options: Options, *, retry: Any = None) -> NoReturn:
+def not_begun(options: Options, *, retry: Any = None, ask: Any = None) -> NoReturn:
     make_scenario({"requirements": options.requirements, "run": "x", "endpoint": "http://x", **options.settings})
     raise Started
 

@@ -11,6 +11,7 @@ from typing import Any
 from parallel_orchestrator.batch.entries import (
     Entry,
     Story,
+    folder_of,
     left_alone,
     place,
     recall,
@@ -20,7 +21,8 @@ from parallel_orchestrator.batch.entries import (
 )
 from parallel_orchestrator.batch.story import Batch, Tools
 from parallel_orchestrator.batch.watch import PartOfView
-from parallel_orchestrator.config.options import Options
+from parallel_orchestrator.config.agreement import NO_CAP, lacks_agreement
+from parallel_orchestrator.config.options import Options, Settled
 from parallel_orchestrator.gateway.prices import require_prices
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.report.batch_summary import Ending, batch_page, batch_summary, batch_text, worst
@@ -126,18 +128,29 @@ def _not_ended(batch: BatchDirectory, entry: Entry) -> Ending:
 def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
     """The runs of all scenarios. Raises UsageError with every fault that can be found before anything is begun."""
     stories: dict[str, Story] = {}
-    faults = []
+    faults, uncapped = list[str](), list[str]()
     for name, one in given.options.items():
         try:
             stories[name] = make(name, _in_batch(one, given.executors), PartOfView(view, name), given.retry.get(name))
             stories[name].check()
+            settled = stories[name].settled
+            if given.max_cost_usd is None and lacks_agreement(settled, _folder(given, name, settled)):
+                uncapped.append(name)
             require_prices(stories[name].settled.scenario, capped=given.max_cost_usd is not None)
         except UsageError as error:
             faults.append(f"{name}: {error}")
+    if uncapped:
+        faults.append(f"{_listed(uncapped)}: {NO_CAP}")
     if faults:
         raise UsageError(faults[0] if len(faults) == 1 else "\n".join(["nothing was begun:", *dict.fromkeys(faults)]))
     _require_one_way_to_ask(stories)
     return stories
+
+
+def _folder(given: Given, name: str, settled: Settled) -> Path:
+    """Where the run of that scenario lies."""
+    batch = BatchDirectory(given.folder.absolute())
+    return batch.root / folder_of(batch, name, settled.scenario)
 
 
 def _in_batch(one: Options, executors: int) -> Options:
@@ -172,13 +185,17 @@ def _make(batch: BatchDirectory) -> None:
         raise UsageError(f"cannot make {batch.root}: {error.strerror}") from error
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def _say_what_is_not_used(options: Mapping[str, Options], view: View) -> None:
     """Which scenarios name a folder of their own: in a batch all lie in its own."""
     named = [name for name, one in options.items() if one.output_dir not in (None, Path("outputs") / name)]
     if named:
-        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        told = ", ".join(named[:_NAMED]) + more
-        view.say(f"output_dir is for `run --config` alone: of {told} it is not used, they lie in the batch's folder")
+        where = "they lie in the batch's folder"
+        view.say(f"output_dir is for `run --config` alone: of {_listed(named)} it is not used, {where}")
 
 
 def _say_what_is_ahead(batch: BatchDirectory, entries: Sequence[Entry], view: View) -> None:

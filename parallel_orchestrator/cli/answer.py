@@ -26,7 +26,10 @@ from types import TracebackType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer._click.exceptions import ClickException  # typer brings its own click, and names it nowhere else
+from typer._click.exceptions import (
+    ClickException,
+    NoArgsIsHelpError,
+)  # typer brings its own click, and names it nowhere else
 
 from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.report.folding import folded
@@ -34,6 +37,7 @@ from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.environment import secret_values
 from parallel_orchestrator.store.files import OF_THE_DISK, disk_error
 from parallel_orchestrator.store.plain import indented, json_text, printable
+from parallel_orchestrator.store.program import NAME, help_of
 
 _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 
@@ -102,8 +106,10 @@ def run_app(app: typer.Typer) -> NoReturn:
     before, dashes, after = _divided(sys.argv[1:])
     arguments = [*(word for word in before if word not in ("--json", "--debug")), *dashes, *after]
     shown = _Document(_command(app, arguments)) if "--json" in before else _Text()
+    # Completion is for the command that people type, however this process was started.
+    completing = any(word in ("--install-completion", "--show-completion") for word in before)
     try:
-        answer = app(arguments, standalone_mode=False)
+        answer = app(arguments, standalone_mode=False, prog_name=NAME if completing else None)
     except ClickException as error:
         shown.misunderstood(error)
         code = error.exit_code
@@ -198,14 +204,29 @@ class _Text:
         return code
 
     def misunderstood(self, error: ClickException) -> None:
-        """Show what is wrong with the command line."""
-        error.show()
+        """Show what is wrong with the command line, and where its help is."""
+        context = getattr(error, "ctx", None)
+        if isinstance(error, NoArgsIsHelpError):
+            error.show()
+            return
+        self.failed(_usage_error(error, context.command_path if context else ""))
 
     def failed(self, error: OrchestratorError) -> None:
         """Show an error, and how to go on after it."""
         plain = type(error) is Interrupted
         for line in (str(error) if plain else f"error: {error}", *getattr(error, "__notes__", ())):
             print(folded(indented(line), sys.stderr), file=sys.stderr, flush=True)
+
+
+def _usage_error(error: ClickException, command: str) -> UsageError:
+    """The library's error about the command line, in the style of all others."""
+    message = error.format_message().rstrip(".")
+    if message[:1].isupper() and not message[1:2].isupper():
+        message = message[0].lower() + message[1:]
+    told = UsageError(message)
+    if command:
+        told.add_note(f"help: {help_of(command)}")
+    return told
 
 
 class _Document:
@@ -230,8 +251,8 @@ class _Document:
 
     def misunderstood(self, error: ClickException) -> None:
         """Write what is wrong with the command line."""
-        message = error.format_message()
-        if message.startswith("Usage: "):  # nothing was typed at all, for which people are shown the help
+        message = str(_usage_error(error, ""))
+        if isinstance(error, NoArgsIsHelpError):  # nothing was typed at all, for which people are shown the help
             message = "a command is missing; --help lists them"
         fields = {"kind": "usage", "message": message, "exit_code": error.exit_code}
         self._write(error.exit_code, error=fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from parallel_orchestrator.cli.answer import Answer, answering, run_app
 from parallel_orchestrator.cli.default_command import DefaultRun
+from parallel_orchestrator.cli.grouped_help import GroupedCommand
 from parallel_orchestrator.cli.looking import Looking
 from parallel_orchestrator.cli.mending import Mending
 from parallel_orchestrator.cli.running import Running, Start, StartBatch
@@ -82,7 +84,8 @@ def make_app(start: Start, start_batch: StartBatch) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["--help", "-h"]},
+        # As wide as the terminal; the library's own help ends at 80 columns.
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": sys.maxsize},
         epilog=_lines(
             "A requirement alone is a run:",
             '  parallel-orchestrator "Build a contact form with validation"',
@@ -104,7 +107,7 @@ def make_app(start: Start, start_batch: StartBatch) -> typer.Typer:
 def _add(app: typer.Typer, command: Callable[..., Answer]) -> None:
     examples = [line.strip() for line in _EXAMPLES[command.__name__].strip().splitlines()]
     title = "Examples:" if len(examples) > 1 else "Example:"
-    app.command(epilog=_lines(title, *(f"  {example}" for example in examples)))(answering(command))
+    app.command(cls=GroupedCommand, epilog=_lines(title, *(f"  {example}" for example in examples)))(answering(command))
 
 
 def _lines(*lines: str) -> str:

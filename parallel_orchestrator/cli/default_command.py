@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer.core
 from typer._click.core import Context, Parameter  # typer brings its own click, and names its types nowhere else
 
+from parallel_orchestrator.config.requirement import looks_like_a_file
 from parallel_orchestrator.records.errors import UsageError
 
 _OF_THE_GROUP = ("--help", "-h", "--version", "--install-completion", "--show-completion")
@@ -21,7 +22,7 @@ class DefaultRun(typer.core.TyperGroup):
         """Put `run` in front of what begins with neither a command nor an option of the group."""
         if args and args[0] not in self.commands and args[0] not in _OF_THE_GROUP:
             word = _first_argument(args, self.commands["run"].params)
-            if word is not None and " " not in word.strip():
+            if word is not None and " " not in word.strip() and not looks_like_a_file(word):
                 raise UsageError(_not_a_run(word, args[: args.index(word)], list(self.commands)))
             args = ["run", *args]
         return super().parse_args(ctx, args)

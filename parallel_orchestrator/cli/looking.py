@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from parallel_orchestrator.cli import completion
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.records.errors import UsageError
@@ -47,7 +48,11 @@ class Looking:
         directory: p.RunOrBatch,
         task: Annotated[
             str | None,
-            typer.Argument(help="A task, to read its conversation; in a batch SCENARIO/TASK.", metavar="TASK"),
+            typer.Argument(
+                help="A task, to read its conversation; in a batch SCENARIO/TASK.",
+                metavar="TASK",
+                autocompletion=completion.tasks,
+            ),
         ] = None,
         *,
         follow: p.Follow = False,

@@ -7,22 +7,59 @@ from typing import Annotated
 
 import typer
 
-Requirement = Annotated[str, typer.Argument(help="What to build, in a sentence or more.", metavar="REQUIREMENT")]
-Directory = Annotated[Path, typer.Argument(help="The run's output directory.", metavar="DIR")]
-RunOrBatch = Annotated[Path, typer.Argument(help="The directory of a run, or of a batch.", metavar="DIR")]
-MaxExecutors = Annotated[
-    int | None, typer.Option(min=1, max=500, help="The most executors at once; the plan may need fewer. [5]")
+from parallel_orchestrator.cli import completion
+
+MODEL, LIMITS, OUTPUT, SAFETY = "Model", "Limits", "Output", "Safety"
+"""The groups in which --help shows the options."""
+
+Requirement = Annotated[
+    str | None,
+    typer.Argument(help="What to build, in a sentence or more; or a text file that says so.", metavar="REQUIREMENT"),
 ]
-OutputDir = Annotated[Path | None, typer.Option(help="Where the project goes. [outputs/<words of the requirement>]")]
-Model = Annotated[str | None, typer.Option(help="Model of planner and executors. [claude-opus-5-5]")]
-MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop, resumable, when this many USD are spent.")]
-MaxTurns = Annotated[int | None, typer.Option(min=1, help="Model answers in one conversation. [60]")]
-TaskTimeout = Annotated[float | None, typer.Option(help="Minutes of a task's own time; waiting does not count. [30]")]
+RequirementsFile = Annotated[
+    Path | None, typer.Option(help="A text file that says what to build.", metavar="FILE", show_default=False)
+]
+Directory = Annotated[
+    Path, typer.Argument(help="The run's output directory.", metavar="DIR", autocompletion=completion.runs)
+]
+RunOrBatch = Annotated[
+    Path, typer.Argument(help="The directory of a run, or of a batch.", metavar="DIR", autocompletion=completion.runs)
+]
+MaxExecutors = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=500, help="The most executors at once; the plan may need fewer. [5]", rich_help_panel=LIMITS
+    ),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the project goes. [outputs/<words of the requirement>]", rich_help_panel=OUTPUT),
+]
+Model = Annotated[
+    str | None, typer.Option(help="Model of planner and executors. [claude-opus-5-5]", rich_help_panel=MODEL)
+]
+MaxCost = Annotated[
+    float | None, typer.Option(min=0, help="Stop, resumable, when this many USD are spent.", rich_help_panel=LIMITS)
+]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Agree to a live run without --max-cost; nothing is asked.", rich_help_panel=LIMITS
+    ),
+]
+MaxTurns = Annotated[
+    int | None, typer.Option(min=1, help="Model answers in one conversation. [60]", rich_help_panel=LIMITS)
+]
+TaskTimeout = Annotated[
+    float | None,
+    typer.Option(help="Minutes of a task's own time; waiting does not count. [30]", rich_help_panel=LIMITS),
+]
 Sandbox = Annotated[
     str | None,
     typer.Option(
         help="auto | required | off: where agents' commands run. [auto]",
         autocompletion=lambda: ["auto", "required", "off"],
+        rich_help_panel=SAFETY,
     ),
 ]
 Backend = Annotated[
@@ -30,6 +67,7 @@ Backend = Annotated[
     typer.Option(
         help="api | claude-code: what planner and executors act through. [api]",
         autocompletion=lambda: ["api", "claude-code"],
+        rich_help_panel=MODEL,
     ),
 ]
 ClaudeSettings = Annotated[
@@ -37,6 +75,7 @@ ClaudeSettings = Annotated[
     typer.Option(
         help="none | host: whether Claude Code has your own settings, CLAUDE.md and MCP servers. [none]",
         autocompletion=lambda: ["none", "host"],
+        rich_help_panel=MODEL,
     ),
 ]
 EndpointProfile = Annotated[
@@ -44,6 +83,7 @@ EndpointProfile = Annotated[
     typer.Option(
         help="anthropic | compatible. [by the endpoint's address]",
         autocompletion=lambda: ["anthropic", "compatible"],
+        rich_help_panel=MODEL,
     ),
 ]
 Replay = Annotated[
@@ -51,12 +91,26 @@ Replay = Annotated[
     typer.Option(
         help="Replay a recording: a file, or simple | medium | complex.",
         autocompletion=lambda: ["simple", "medium", "complex"],
+        rich_help_panel=MODEL,
     ),
 ]
-Speed = Annotated[float | None, typer.Option(help="A replay's latencies are divided by this. [1]")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing until the run ends; Ctrl-C leaves it.")]
-AllowInstall = Annotated[
-    bool, typer.Option("--allow-install", help="Let the plan's packages be installed for the run.")
+Speed = Annotated[
+    float | None, typer.Option(help="A replay's latencies are divided by this. [1]", rich_help_panel=MODEL)
 ]
-Prices = Annotated[Path | None, typer.Option(help="JSON file of prices that goes before the built-in table.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing until the run ends; Ctrl-C leaves it.")]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Begin again where the directory holds a run, which is moved aside to DIR.1.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+AllowInstall = Annotated[
+    bool,
+    typer.Option("--allow-install", help="Let the plan's packages be installed for the run.", rich_help_panel=SAFETY),
+]
+Prices = Annotated[
+    Path | None, typer.Option(help="JSON file of prices that goes before the built-in table.", rich_help_panel=LIMITS)
+]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Start from this plan instead of asking the planner.")]

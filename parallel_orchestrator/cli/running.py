@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from parallel_orchestrator.cli import completion
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
+from parallel_orchestrator.cli.asking import on_terminal
 from parallel_orchestrator.cli.going_on import next_in_batch, require_failed, told_how_to_go_on
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
@@ -26,6 +28,8 @@ class Story(Protocol):
     """A run that can be told; orchestrator.Run."""
 
     settled: Settled
+    found_finished: bool
+    """Whether `go` found the run finished, and so did nothing."""
 
     def go(self) -> dict[str, Any]:
         """Run it to its end; the summary."""
@@ -43,8 +47,10 @@ class Story(Protocol):
 class Start(Protocol):
     """Makes a run of options; orchestrator.start."""
 
-    def __call__(self, options: Options, *, retry: Sequence[str] | None = None) -> Story:
-        """The run, checked as far as that goes without a directory."""
+    def __call__(
+        self, options: Options, *, retry: Sequence[str] | None = None, ask: Callable[[str], bool] | None = None
+    ) -> Story:
+        """The run, checked as far as that goes without a directory. `ask` puts a question to the person."""
 
 
 StartBatch = Callable[["Given"], dict[str, Any]]
@@ -60,16 +66,21 @@ class Running:
 
     def run(
         self,
-        requirement: Annotated[str | None, typer.Argument(help="What to build, in a sentence or more.")] = None,
+        requirement: p.Requirement = None,
         *,
+        requirements_file: p.RequirementsFile = None,
         config: Annotated[Path | None, typer.Option(help="Run a scenario of this YAML file instead.")] = None,
-        only: Annotated[str | None, typer.Option(help="With --config: the scenario's name.")] = None,
+        only: Annotated[
+            str | None, typer.Option(help="With --config: the scenario's name.", autocompletion=completion.scenarios)
+        ] = None,
         max_executors: p.MaxExecutors = None,
         output_dir: p.OutputDir = None,
+        fresh: p.Fresh = False,
         model: p.Model = None,
         backend: p.Backend = None,
         claude_settings: p.ClaudeSettings = None,
         max_cost: p.MaxCost = None,
+        yes: p.Yes = False,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
@@ -87,17 +98,23 @@ class Running:
         from parallel_orchestrator.config.options import Options
         from parallel_orchestrator.config.scenarios import find_config, load_options
 
-        if (requirement is None) == (config is None):
-            raise UsageError("give either a requirement or --config FILE")
+        if sum(one is not None for one in (requirement, requirements_file, config)) != 1:
+            raise UsageError(
+                "give either a requirement or --config FILE; a requirement may be in --requirements-file FILE"
+            )
         if only is not None and config is None:
             raise UsageError("--only names a scenario of a file: give the file, too, with --config FILE")
-        options = load_options(find_config(str(config)), only) if config else Options(str(requirement))
+        if config:
+            options = load_options(find_config(str(config)), only)
+        else:
+            options = Options(_requirement(requirement, requirements_file))
         options.settings |= _given(
             max_executors=max_executors,
             model=model,
             backend=backend,
             claude_settings=claude_settings,
             max_cost=max_cost,
+            yes=yes,
             max_turns=max_turns,
             task_timeout=task_timeout,
             sandbox=sandbox,
@@ -109,12 +126,14 @@ class Running:
         options.output_dir = output_dir or options.output_dir
         options.replay = replay or options.replay
         options.plan = plan
-        return self._run(options)
+        options.fresh = fresh
+        return self._run(options, again=True)
 
     def plan(
         self,
-        requirement: p.Requirement,
+        requirement: p.Requirement = None,
         *,
+        requirements_file: p.RequirementsFile = None,
         output_dir: p.OutputDir = None,
         model: p.Model = None,
         backend: p.Backend = None,
@@ -140,7 +159,10 @@ class Running:
             speed=speed,
             prices=prices,
         )
-        return plan_one(self._start, Options(requirement, output_dir, None, replay, settings))
+        if (requirement is None) == (requirements_file is None):
+            raise UsageError("give either a requirement or --requirements-file FILE")
+        what = _requirement(requirement, requirements_file)
+        return plan_one(self._start, Options(what, output_dir, None, replay, settings))
 
     def batch(
         self,
@@ -149,12 +171,22 @@ class Running:
         *,
         max_executors: p.MaxExecutors = None,
         only: Annotated[
-            list[str] | None, typer.Option(help="Only these: NAME NAME …, or NAME,NAME,…; may be repeated.")
+            list[str] | None,
+            typer.Option(
+                help="Only these: NAME NAME …, or NAME,NAME,…; may be repeated.", autocompletion=completion.scenarios
+            ),
         ] = None,
         output_dir: Annotated[
-            Path | None, typer.Option(help="The batch's folder, a run in it for each scenario. [outputs/<FILE's name>]")
+            Path | None,
+            typer.Option(
+                help="The batch's folder, a run in it for each scenario. [outputs/<FILE's name>]",
+                rich_help_panel=p.OUTPUT,
+            ),
         ] = None,
-        max_cost: Annotated[float | None, typer.Option(min=0, help="USD for all scenarios together.")] = None,
+        max_cost: Annotated[
+            float | None, typer.Option(min=0, help="USD for all scenarios together.", rich_help_panel=p.LIMITS)
+        ] = None,
+        yes: p.Yes = False,
         model: p.Model = None,
         backend: p.Backend = None,
         claude_settings: p.ClaudeSettings = None,
@@ -187,6 +219,7 @@ class Running:
                 model=model,
                 backend=backend,
                 claude_settings=claude_settings,
+                yes=yes,
                 max_turns=max_turns,
                 task_timeout=task_timeout,
                 sandbox=sandbox,
@@ -210,6 +243,7 @@ class Running:
         directory: p.RunOrBatch,
         *,
         max_cost: p.MaxCost = None,
+        yes: p.Yes = False,
         max_executors: p.MaxExecutors = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
@@ -227,6 +261,7 @@ class Running:
 
         overrides = _given(
             max_cost=max_cost,
+            yes=yes,
             max_executors=max_executors,
             max_turns=max_turns,
             task_timeout=task_timeout,
@@ -244,11 +279,16 @@ class Running:
         directory: p.RunOrBatch,
         tasks: Annotated[
             list[str] | None,
-            typer.Argument(help="Failed tasks to try again, in a batch as SCENARIO/TASK. [all]", metavar="TASK"),
+            typer.Argument(
+                help="Failed tasks to try again, in a batch as SCENARIO/TASK. [all]",
+                metavar="TASK",
+                autocompletion=completion.tasks,
+            ),
         ] = None,
         *,
         failed: Annotated[bool, typer.Option("--failed", help="All that failed; the same as naming none.")] = False,
         max_cost: p.MaxCost = None,
+        yes: p.Yes = False,
         max_executors: p.MaxExecutors = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
@@ -268,6 +308,7 @@ class Running:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
         overrides = _given(
             max_cost=max_cost,
+            yes=yes,
             max_executors=max_executors,
             max_turns=max_turns,
             task_timeout=task_timeout,
@@ -299,6 +340,8 @@ class Running:
         executors = overrides.pop("max_executors", old.max_executors)
         cap = overrides.pop("max_cost_usd", old.max_cost_usd)
         for one in old.options.values():
+            if old.max_cost_usd is None:
+                one.settings["yes"] = True  # it was begun without a cap
             one.settings |= overrides
         options = {name: one for name, one in old.options.items() if retry is None or name in retry}
         return self._batch(Given(options, directory, executors, cap, retry or {}, among_others=retry is not None))
@@ -313,15 +356,19 @@ class Running:
                 raise
             return replace(_batch_answer(given.folder, error.summary), error=error)
 
-    def _run(self, options: Options, retry: Sequence[str] | None = None) -> Answer:
+    def _run(self, options: Options, retry: Sequence[str] | None = None, *, again: bool = False) -> Answer:
+        """Run it. `again`: the same command with --fresh builds it once more, which is said of a finished run."""
         from parallel_orchestrator.report.account import closing_account
         from parallel_orchestrator.report.summary import succeeded
+        from parallel_orchestrator.store.program import typed_again
 
-        story = self._start(options, retry=retry)
+        story = self._start(options, retry=retry, ask=on_terminal())
         directory = story.settled.directory
         with told_how_to_go_on(directory):
             summary = story.go()
         text = closing_account(summary, directory)
+        if again and story.found_finished:
+            text += f"\n  again:    {typed_again()}"
         result = {"directory": str(directory), "summary": summary}
         return Answer(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
 
@@ -334,26 +381,15 @@ def _batch_answer(folder: Path, summary: dict[str, Any], following: Sequence[str
     return Answer("\n".join(lines), result, summary["exit_code"], totals(summary))
 
 
-def _given(
-    *,
-    model: str | None = None,
-    backend: str | None = None,
-    max_cost: float | None = None,
-    task_timeout: float | None = None,
-    prices: Path | None = None,
-    allow_install: bool = False,
-    **others: Any,
-) -> dict[str, Any]:
+def _requirement(typed: str | None, file: Path | None) -> str:
+    """What to build, typed or in a file; of the two one is given. Raises UsageError."""
+    from parallel_orchestrator.config.requirement import from_file, understood
+
+    return from_file(file) if file else understood(str(typed))
+
+
+def _given(*, allow_install: bool = False, yes: bool = False, **others: Any) -> dict[str, Any]:
     """The settings of a scenario that options give; absent ones must not overwrite what a file says."""
-    settings = {
-        "planner_model": model,
-        "executor_model": model,
-        "planner_backend": backend,
-        "backend": backend,
-        "max_cost_usd": max_cost,
-        "task_timeout_min": task_timeout,
-        "prices": str(prices.absolute()) if prices else None,
-        "allow_install": allow_install or None,
-        **others,
-    }
-    return {name: value for name, value in settings.items() if value is not None}
+    from parallel_orchestrator.config.settings import fields_of
+
+    return fields_of({**others, "allow_install": allow_install or None, "yes": yes or None})

@@ -22,9 +22,10 @@ from parallel_orchestrator.config.credentials import (
     misplaced,
     refuse_secrets,
 )
+from parallel_orchestrator.config.settings import SETTING_OF
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.plan import Plan, plan_faults, shortened
+from parallel_orchestrator.records.plan import Plan, plan_faults, shape_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.directory import require_scenario
@@ -59,6 +60,8 @@ class Options:
     """Scenario fields that were given; absent ones take their defaults."""
     variables: dict[str, str] = field(default_factory=dict)
     """Environment variables to use in place of ours: ANTHROPIC_API_KEY to the name of another, say."""
+    fresh: bool = False
+    """Begin again where the directory holds a run; that one is moved aside."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Settled:
     credential: Credential | None
     recording: Path | None
     plan: Plan | None
+    fresh: bool = False
 
 
 def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda environment: None) -> Settled:
@@ -105,7 +109,7 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
         raise UsageError("--claude-settings host is for Claude Code: add --backend claude-code, or leave it out")
     refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
-    return Settled(scenario, directory, credential, recording, plan)
+    return Settled(scenario, directory, credential, recording, plan, options.fresh)
 
 
 def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend: Lend) -> Credential | None:
@@ -134,7 +138,8 @@ def make_scenario(fields: dict[str, Any]) -> Scenario:
     except ValidationError as error:
         named = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
         faults = [
-            f"  {name}: " + (misplaced(name) or f"{has_to_be(e['msg'])} (got {e['input']!r})") for name, e in named
+            f"  {SETTING_OF.get(name, name)}: " + (misplaced(name) or f"{has_to_be(e['msg'])} (got {e['input']!r})")
+            for name, e in named
         ]
         # Not `from error`: its text quotes the values, and one may be a credential.
         raise UsageError("bad settings:\n" + "\n".join(faults)) from None
@@ -195,16 +200,31 @@ def load_plan(path: Path) -> tuple[Plan, str]:
     """A plan file and its hash. Raises UsageError that lists every fault."""
     try:
         text = read_named(path, LONGEST_PLAN)
-        parse_json(text)
-        plan = Plan.model_validate_json(text)
+        if path.suffix in (".yaml", ".yml"):
+            data = _yaml(path, text)
+            plan = Plan.model_validate(data)
+        else:
+            data = parse_json(text)
+            plan = Plan.model_validate_json(text)
     except Unusable as error:
         raise UsageError(f"cannot read the plan {path}: {error}") from error
     except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {has_to_be(e['msg'])}" for e in error.errors()]
+        faults = [f"  {fault}" for fault in shape_faults(error, text, data=data)]
         raise UsageError(f"{path} is not a plan:\n" + "\n".join(shortened(faults))) from error
     if faults := plan_faults(plan):
         raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in shortened(faults)))
     return plan, plan_digest(plan)
+
+
+def _yaml(path: Path, text: str) -> Any:
+    """What a YAML file holds. Raises UsageError with every fault of its YAML."""
+    from parallel_orchestrator.config.faults_page import faults_page
+    from parallel_orchestrator.config.yaml_tree import plain, read_tree
+
+    tree, faults = read_tree(text)
+    if faults or tree is None:
+        raise UsageError(faults_page(path, text, faults) if faults else f"the plan {path} is empty")
+    return plain(tree)
 
 
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:

@@ -24,13 +24,15 @@ Variable = Annotated[str, AfterValidator(_name_of_a_variable)]
 class Section(BaseModel):
     """Part of a scenario file: unknown keys are faults, and no type is turned into another."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # The texts below the fields are their descriptions in the JSON Schema.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class PlannerSection(Section):
     """Which model plans, by what, and what it is told besides."""
 
     model: str | None = Field(default=None, min_length=1)
+    """The model's name."""
     backend: Backend | None = None
     """What it acts through: the Messages API, or Claude Code."""
     instructions: str | None = None
@@ -41,6 +43,7 @@ class ExecutorSection(Section):
     """Which model executes, and by what."""
 
     model: str | None = Field(default=None, min_length=1)
+    """The model's name."""
     backend: Backend | None = None
     """What it acts through: the Messages API's own tools, or Claude Code."""
 
@@ -63,13 +66,32 @@ class ScenarioDefaults(Section):
 
     max_executors: int | None = Field(default=None, ge=1, le=500)
     """The most executors that may work on it at once."""
+    model: str | None = Field(default=None, min_length=1)
+    """Model of planner and executors, unless one of them names its own."""
+    backend: Backend | None = None
+    """What planner and executors act through, unless one of them names its own: the Messages API, or Claude Code."""
+    max_cost: float | None = Field(default=None, ge=0)
+    """USD for the whole run, which stops there and can be resumed; the same as limits.cost."""
+    task_max_cost: float | None = Field(default=None, ge=0)
+    """USD for one task, which fails there; the same as limits.task_cost."""
+    max_turns: int | None = Field(default=None, ge=1)
+    """Model answers per attempt at a task; the same as limits.turns."""
+    task_timeout: float | None = Field(default=None, gt=0)
+    """Minutes of a task's own time; the same as limits.minutes."""
     planner: PlannerSection = PlannerSection()
+    """Which model plans, and by what."""
     executor: ExecutorSection = ExecutorSection()
+    """The model that executes, and what it acts through."""
     limits: LimitsSection = LimitsSection()
+    """What a run, and one task of it, may use: cost, turns, minutes."""
+    yes: bool | None = None
+    """Agree to a live run without a cap, as --yes does."""
     claude_settings: ClaudeSettings | None = None
     """Whose settings, CLAUDE.md and MCP servers Claude Code has: nobody's, or yours."""
     sandbox: SandboxMode | None = None
+    """Where agents' commands run: in bubblewrap (required), wherever it works (auto), or as you (off)."""
     endpoint_profile: Profile | None = None
+    """How much of the Messages API the endpoint understands; by its address, unless said."""
     api_key_env: Variable | None = None
     """The environment variable that holds the key, when it is not ANTHROPIC_API_KEY."""
     base_url_env: Variable | None = None
@@ -105,8 +127,18 @@ class ScenarioFile(Section):
     """A whole file."""
 
     defaults: ScenarioDefaults = ScenarioDefaults()
+    """What holds for each scenario that does not say otherwise."""
     scenarios: list[ScenarioEntry] = Field(min_length=1)
+    """What is to be built: each a run of its own."""
 
+
+SAME = {
+    "max_cost": ("limits", "cost"),
+    "task_max_cost": ("limits", "task_cost"),
+    "max_turns": ("limits", "turns"),
+    "task_timeout": ("limits", "minutes"),
+}
+"""Settings that may also be given in a section, under a shorter name."""
 
 SCHEMA_NAME = "scenarios.schema.json"
 """The file that the first line of a scenario file names to editors. It lies beside it."""

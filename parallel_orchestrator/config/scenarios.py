@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 from parallel_orchestrator.config.credentials import misplaced
 from parallel_orchestrator.config.faults_page import LONGEST_LINE, faults_page
 from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, has_to_be, is_file
+from parallel_orchestrator.config.requirement import looks_like_a_file
 from parallel_orchestrator.config.scenario_file import (
+    SAME,
     ExecutorSection,
     LimitsSection,
     PlannerSection,
@@ -193,6 +195,7 @@ class _Source:
         """What is wrong besides."""
         yield from self._same_names()
         yield from self._requirements()
+        yield from self._given_twice()
         yield from self._missing_files()
 
     def _place(self, error: dict[str, Any]) -> Place | None:
@@ -229,13 +232,24 @@ class _Source:
             yield from self._nothing_said(part, given)
             yield from self._empty_file(part)
 
+    def _given_twice(self) -> Iterator[Fault]:
+        for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):
+            for name, path in SAME.items():
+                if (key := key_of(part, name)) and len(list(find(part, path))) > len(path):
+                    yield Fault(key.place, f"{name} and {'.'.join(path)} are the same setting: keep one of them")
+
     def _nothing_said(self, part: Node, keys: Sequence[str]) -> Iterator[Fault]:
         """Of the keys that say what to build: those after which nothing stands, or only blanks."""
         for key in keys:
             node = list(find(part, (key,)))[-1]
             blank = key == "requirements" and str(node.value).isspace()
+            if key == "requirements" and isinstance(node.value, str) and self._names_a_file(node.value.strip()):
+                yield Fault(node.place, f"{node.value.strip()} is the name of a file: write requirements_file")
             if node.kind == "scalar" and (node.value is None or blank):
                 yield Fault(node.place, f"{key} is empty: {_SAY[key]}")
+
+    def _names_a_file(self, text: str) -> bool:
+        return looks_like_a_file(text) or ("\n" not in text and is_file(self.named.folder / text))
 
     def _empty_file(self, part: Node) -> Iterator[Fault]:
         name = _text(part, "requirements_file")
@@ -317,29 +331,29 @@ def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
 def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) -> Options:
     """One scenario with the defaults below it, sections merged key by key."""
 
-    def value(name: str, section: str | None = None) -> Any:
+    def value(name: str, section: str | None = None, general: str | None = None) -> Any:
         for part in (entry, defaults):
-            holder = getattr(part, section) if section else part
-            if name in holder.model_fields_set and getattr(holder, name) is not None:
-                return getattr(holder, name)
+            for holder, key in ((getattr(part, section) if section else part, name), (part, general)):
+                if key and key in holder.model_fields_set and getattr(holder, key) is not None:
+                    return getattr(holder, key)
         return None
 
     folder = named.folder
     instructions, prices, replay = value("instructions", "planner"), value("prices"), value("replay")
     settings = {
         "max_executors": value("max_executors"),
-        "planner_model": value("model", "planner"),
+        "planner_model": value("model", "planner", "model"),
         "planner_instructions": named.text(instructions) if instructions else None,
-        "planner_backend": value("backend", "planner"),
-        "executor_model": value("model", "executor"),
-        "backend": value("backend", "executor"),
-        "max_cost_usd": value("cost", "limits"),
-        "task_max_cost_usd": value("task_cost", "limits"),
-        "max_turns": value("turns", "limits"),
-        "task_timeout_min": value("minutes", "limits"),
+        "planner_backend": value("backend", "planner", "backend"),
+        "executor_model": value("model", "executor", "model"),
+        "backend": value("backend", "executor", "backend"),
+        "max_cost_usd": value("cost", "limits", "max_cost"),
+        "task_max_cost_usd": value("task_cost", "limits", "task_max_cost"),
+        "max_turns": value("turns", "limits", "max_turns"),
+        "task_timeout_min": value("minutes", "limits", "task_timeout"),
         "prices": str(folder / prices) if prices else None,
         **{name: value(name) for name in ("sandbox", "endpoint_profile", "speed", "verify", "allow_install")},
-        **{name: value(name) for name in ("claude_settings", "repair_rounds")},
+        **{name: value(name) for name in ("claude_settings", "repair_rounds", "yes")},
     }
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():

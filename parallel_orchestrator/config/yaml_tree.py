@@ -247,9 +247,14 @@ class _Builder:
         if not event.implicit[0]:
             return Node(place, event.value)
         value, complaint = read_scalar(event.value)
-        if complaint:
+        # A key is a word anyway, so `yes:` is no riddle: the option --yes has that name.
+        if complaint and not (event.value == "yes" and self._awaits_key()):
             self.faults.append(Fault(place, complaint))
         return Node(place, value)
+
+    def _awaits_key(self) -> bool:
+        """Whether what comes next is the key of a mapping."""
+        return bool(self._open) and self._open[-1].node.kind == "mapping" and self._open[-1].key is None
 
     def _check_tag(self, event: Any, place: Place) -> None:
         if event.tag and event.tag not in PLAIN_TAGS and event.tag != "!":
@@ -361,6 +366,8 @@ def _told(error: yaml.YAMLError, place: Place, source: Untabbed) -> str:
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[place.column - 1 : place.column] == "\t":
         return _TAB
+    if (error.problem or "").startswith("mapping values are not allowed"):
+        return 'the colon here begins a value inside a text: put the whole text in quotes ("…"), or below `key: |`'
     context = f" ({error.context})" if error.context else ""
     guessed = f"; the tabs before it were read as {source.width} spaces each" if source.width else ""
     return f"{error.problem or 'this is no YAML'}{context}{guessed}"

@@ -52,6 +52,8 @@ class Scenario(BaseModel):
     max_executors: int = Field(default=5, ge=1, le=500)
     max_cost_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     task_max_cost_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    yes: bool = False
+    """The person agreed to a live run without a cap."""
     max_turns: int = Field(default=60, ge=1)
     """Model answers in one conversation about a task."""
     task_timeout_min: float = Field(default=30.0, gt=0)

@@ -8,13 +8,14 @@ from typing import Any
 
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.report.snapshot import short_count
 from parallel_orchestrator.report.spending import spent_text
 from parallel_orchestrator.report.status import next_command
 from parallel_orchestrator.store.plain import counted, one_line
 
 _ORIGIN = re.compile(r"^origin: {0,9}[\"']?(written|exported)\b", re.MULTILINE)
 _HEAD = 100_000
-"""Characters of a recording in which its origin is looked for."""
+"""Characters of a recording in which its origin and its requirement are looked for."""
 _LIMITS = {
     "--max-turns": re.compile(r"reached its limit of (\d+) turns"),
     "--task-timeout": re.compile(r"reached its limit of ([\d.]+) minutes"),
@@ -22,15 +23,36 @@ _LIMITS = {
 """What a failed task's reason (agent/turns.py) says of a limit, and the option that raises it."""
 
 
-def replay_note(recording: Path, speed: float) -> str:
-    """What is replayed, said plainly: it is not a live model."""
-    origin = _origin(recording)
+def replay_note(recording: Path, speed: float, requirement: str) -> str:
+    """What is replayed, said plainly: it is not a live model, and it builds what it was recorded for."""
+    head = _head(recording)
+    found, recorded = _ORIGIN.search(head), _recorded_for(head)
     told = {
         "written": "its answers were written by hand, no model is asked",
         "exported": "the answers of an earlier run, no model is asked",
-    }.get(origin, "no model is asked")
+    }.get(found[1] if found else "", "no model is asked")
+    foreign = recorded and _words(recorded) != _words(requirement)
+    whose = f" is of {_quoted(recorded)}, which is built; the words given here are not used" if foreign else ""
     pace = "" if speed == 1 else f", {speed:g} times as fast as recorded"
-    return f"recording {recording.stem!r}: {told}{pace}; costs nothing"
+    return f"recording {recording.stem!r}{whose}: {told}{pace}; costs nothing"
+
+
+def no_cap_note(most_usd: float | None) -> str:
+    """What is said before a run without a cap is planned. `most_usd`: of the planner's answers, where that is known."""
+    bound = "" if most_usd is None else f" and costs at most ${most_usd:.2f} of output"
+    return (
+        f"no --max-cost is given. The plan comes first{bound}; then you see an estimate and are asked. "
+        "Ctrl-C stops; what is planned by then is kept"
+    )
+
+
+def estimate_question(advice: Advice) -> str:
+    """What building the plan may cost, and whether to do that without a cap."""
+    size = f"{short_count(advice.tokens)} tokens"
+    cost = f"about {size}; the model's price is not known"
+    if advice.cost_usd:
+        cost = "${:.2f}-${:.2f}".format(*advice.cost_usd) + f" (about {size})"
+    return f"estimate: {cost}. It is no limit: this run has no --max-cost. Build it?"
 
 
 def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
@@ -118,8 +140,27 @@ def ended_early(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [task for task in summary["tasks"] if task["state"] == "merged" and task["evidence"].get("ended_early")]
 
 
-def _origin(recording: Path) -> str:
-    """The recording's `origin`, from its head alone."""
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _quoted(text: str) -> str:
+    first = one_line(" ".join(text.split()))
+    return f'"{first}"' if len(first) <= 100 else f'"{first[:99]}…"'
+
+
+def _recorded_for(head: str) -> str:
+    """The requirement that a recording was made for; empty where its head does not tell."""
+    import yaml
+
+    block = re.search(r"^requirement:.*(?:\n(?:[ \t].*)?)*", head, re.MULTILINE)
+    try:
+        return str(yaml.safe_load(block[0])["requirement"]) if block else ""
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+        return ""
+
+
+def _head(recording: Path) -> str:
+    """What stands in the recording before its answers."""
     with recording.open(encoding="utf-8") as file:
-        found = _ORIGIN.search(file.read(_HEAD).partition("\nanswers:")[0])
-    return found[1] if found else ""
+        return file.read(_HEAD).partition("\nanswers:")[0]

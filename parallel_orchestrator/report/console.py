@@ -76,7 +76,8 @@ def waiting(view: View, what: str) -> Iterator[None]:
 def make_view(quiet: bool = False) -> View:
     """The view that fits standard error: live on a terminal that can, plain lines otherwise.
 
-    NO_COLOR and TERM=dumb mean plain lines without any escape sequence; FORCE_COLOR adds colour to plain lines.
+    NO_COLOR takes the colours and leaves the live view; TERM=dumb means plain lines without any escape sequence;
+    FORCE_COLOR adds colour to plain lines.
     """
     if quiet:
         return QuietView()
@@ -92,8 +93,6 @@ def plain_because(environment: Mapping[str, str]) -> str:
     """Why standard error is shown plain lines; empty where there is a live table."""
     if sys.stderr is None or not sys.stderr.isatty():
         return "standard error is no terminal"
-    if environment.get("NO_COLOR"):
-        return "NO_COLOR is set"
     kind = environment.get("TERM", "dumb")
     if kind in ("dumb", "unknown", ""):
         return f"TERM is {kind or 'empty'}"

@@ -54,7 +54,7 @@ class LiveView:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False)  # NO_COLOR takes its colours
         self._changes = Changes(Standing.RUNNING, Standing.READY, Standing.WAITING)
         self._snapshot: Snapshot | None = None
         self._waiting = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
 import os
@@ -59,6 +60,28 @@ def own(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> Owne
     except BaseException:
         lock.release()
         raise
+
+
+def set_aside(directory: Path, say: Callable[[str], None]) -> None:
+    """Move the run in `directory` to the first free name of DIRECTORY.1, DIRECTORY.2, …; nothing of it is deleted.
+
+    Nothing happens where no run is. Raises DirectoryHeld when an orchestrator works on it.
+    """
+    run = RunDirectory(directory)
+    if not run.scenario.exists():
+        return
+    lock = RunLock.acquire(run.run_lock, say=say)
+    try:
+        for number in itertools.count(1):
+            aside = directory.with_name(f"{directory.name}.{number}")
+            if not aside.exists():
+                break
+        directory.rename(aside)
+    except OSError as error:
+        raise UsageError(f"cannot move {directory} aside: {error.strerror}. Choose another --output-dir.") from error
+    finally:
+        lock.release()
+    say(f"the run that was in {directory} is in {aside} now")
 
 
 @contextlib.contextmanager

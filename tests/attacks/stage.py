@@ -108,7 +108,7 @@ class Stage:
         """As `run`, by the Python API: it takes settings that the command line has no options for."""
         script = (
             "import json, sys; from orchestrator import ParallelOrchestrator as Program; "
-            "done = Program(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3])).run(); "
+            "done = Program(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]), yes=True).run(); "
             "sys.exit(done['status'] != 'done')"
         )
         command = [sys.executable, "-c", script, REQUIREMENT, str(self.out), json.dumps(settings)]

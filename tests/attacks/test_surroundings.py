@@ -60,7 +60,7 @@ def _start(place: Place, out: Path, url: str, **streams: object) -> subprocess.P
     for name in place.left_out:
         environment.pop(name, None)
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-        [*place.before, *harness.PROGRAM, REQUIREMENT, "--output-dir", str(out), *place.arguments],
+        [*place.before, *harness.command(REQUIREMENT, "--output-dir", str(out), *place.arguments)],
         env=environment,
         text=True,
         **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
@@ -176,7 +176,7 @@ def test_an_endpoint_that_is_not_there_ends_the_run_resumable(tmp_path: Path) ->
         })  # fmt: skip
         write_json(tmp_path / name / "scenario.json", scenario.model_dump())
         processes[name] = subprocess.Popen(
-            [*harness.PROGRAM, "resume", str(tmp_path / name)],
+            harness.command("resume", str(tmp_path / name)),
             env=harness.environment(url),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -376,7 +376,7 @@ def test_a_disk_that_fills_up_stops_all_calls_and_is_gone_on_with(moment: str, t
         assert isinstance(answer, list)
         return answer
 
-    command = [*harness.PROGRAM, REQUIREMENT, "--output-dir", str(tmp_path / "out")]
+    command = harness.command(REQUIREMENT, "--output-dir", str(tmp_path / "out"))
     with FakeApi(script, task_of=scripted.task_of) as api, _small_disk(tmp_path, command, api.url) as process:
         assert process.stdout
         inside.append(Path(f"/proc/{int(process.stdout.readline())}/root{tmp_path}"))

@@ -137,7 +137,7 @@ def _assert_files_are_tame(out: Path) -> None:
 
 
 def test_no_byte_of_theirs_reaches_a_terminal_or_a_line_of_the_log(tmp_path: Path) -> None:
-    command = [*harness.PROGRAM, REQUIREMENT, "--output-dir"]
+    command = harness.command(REQUIREMENT, "--output-dir")
     with _api() as api:
         code, shown = _on_terminal([*command, str(tmp_path / "out")], api.url, tmp_path)
         again = harness.run(REQUIREMENT, "--output-dir", str(tmp_path / "out"), api=api, code=1)

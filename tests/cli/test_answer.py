@@ -56,7 +56,7 @@ def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     [
         (["status", "nowhere", "--json"], 2, "status", "usage", "there is no folder nowhere"),
         (["--json", "logs", "nowhere"], 2, "logs", "usage", "there is no folder nowhere"),
-        (["retry", "--bad", "--json"], 2, "retry", "usage", "No such option: --bad"),
+        (["retry", "--bad", "--json"], 2, "retry", "usage", "no such option: --bad"),
         (["batch", "--json", "--max-executors", "none"], 2, "batch", "usage", "--max-executors"),
         (["--json", "resum", "x"], 2, "run", "usage", "Did you mean `resume`?"),
         (["--json"], 2, None, "usage", "a command is missing"),

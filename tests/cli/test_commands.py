@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Story:
 
     settled: Settled
     error: BaseException | None = None
+    found_finished: bool = False
 
     def go(self) -> dict[str, Any]:
         raise self.error or OrchestratorError("it went")
@@ -57,7 +58,9 @@ class Program:
     batches: list[Given] = field(default_factory=list)
     error: BaseException | None = None
 
-    def start(self, options: Options, *, retry: Sequence[str] | None = None) -> Story:
+    def start(
+        self, options: Options, *, retry: Sequence[str] | None = None, ask: Callable[[str], bool] | None = None
+    ) -> Story:
         self.started.append((options, retry))
         return Story(settle(options, KEY), self.error)
 
@@ -81,6 +84,41 @@ class Program:
 @pytest.fixture
 def program() -> Program:
     return Program()
+
+
+# A requirement may be a file
+
+
+def test_a_file_may_be_the_requirement(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prd.md").write_text("Build a form")
+    for arguments in (["prd.md"], ["run", "prd.md"], ["--requirements-file", "prd.md"], ["--max-turns", "5", "prd.md"]):
+        assert program.options(*arguments).requirements == "Build a form"
+    program.type("plan", "prd.md")
+    program.type("plan", "--requirements-file", "prd.md")
+    assert [options.requirements for options, _ in program.started[-2:]] == ["Build a form"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pdr.md"], "there is no file pdr.md; did you mean prd.md?"),
+        (["run", "pdr.md"], "there is no file pdr.md; did you mean prd.md?"),
+        (["plan", "pdr.md"], "there is no file pdr.md; did you mean prd.md?"),
+        (["outputs/form"], "there is no file outputs/form"),
+        (["--requirements-file", "gone.md"], "cannot read the requirement gone.md"),
+        (["run", "Build it", "--requirements-file", "prd.md"], "give either a requirement"),
+        (["plan"], "give either a requirement or --requirements-file"),
+    ],
+)
+def test_the_name_of_a_file_is_never_planned_as_words(
+    arguments: list[str], told: str, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prd.md").write_text("Build a form")
+    with pytest.raises(UsageError, match=re.escape(told)):
+        program.type(*arguments)
+    assert program.started == []
 
 
 # A requirement alone is a run
@@ -329,9 +367,9 @@ def test_foreseen_errors_are_one_message_and_their_exit_code(
         (["--max-cost", "5", "status", "x"], 2, "error: options stand after the command's name: begin with `status`."),
         (["Calculator"], 2, "one of a single word goes after run: run Calculator\n"),
         (["run", ""], 2, "error: the requirement is empty"),
-        (["Build a form", "--max-executors", "0"], 2, "Invalid value for '--max-executors'"),
+        (["Build a form", "--max-executors", "0"], 2, "error: invalid value for '--max-executors'"),
         (["Build a form", "--sandbox", "maybe"], 2, "sandbox: has to be"),
-        (["Build a form", "--no-such-option"], 2, "No such option: --no-such-option"),
+        (["Build a form", "--no-such-option"], 2, "error: no such option: --no-such-option"),
     ],
 )
 def test_a_mistake_ends_with_2_and_without_a_traceback(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -293,10 +294,10 @@ def test_a_plan_file_is_part_of_what_the_run_is(tmp_path: Path) -> None:
         (f'{{"priority": {"9" * 5_000}}}', "999… in it is no number that can be used"),
         (f'{{"priority": -1{"0" * 400}.5}}', "000… in it is no number that can be used"),
         ("[]", "is not a plan:\n  file: "),
-        (plan(task(1)).model_dump_json(exclude={"contract"}), "is not a plan:\n  contract: Field required"),
+        (plan(task(1)).model_dump_json(exclude={"contract"}), "is not a plan:\n  contract: is missing"),
         (
             plan(task(1)).model_dump_json().replace('"priority":1', '"priority":0'),
-            "is not a plan:\n  tasks.0.priority: ",
+            "is not a plan:\n  task_1.priority: ",
         ),
         (plan(task(1, (1,))).model_dump_json(), "cannot be run:\n  task_1 depends on itself"),
         (
@@ -339,3 +340,16 @@ def test_a_resume_has_the_runs_own_options_and_the_new_limits(tmp_path: Path) ->
 def test_a_resume_of_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no run \(there is no scenario.json in it\)"):
         resume_options(tmp_path, {})
+
+
+def test_a_plan_may_be_yaml(tmp_path: Path) -> None:
+    good, file = plan(task(1), task(2, (1,))), tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(good.model_dump()))
+    (tmp_path / "plan.json").write_text(good.model_dump_json())
+    assert load_plan(file) == load_plan(tmp_path / "plan.json")
+    file.write_text("tasks: [\ncontract: x: y\n")
+    with pytest.raises(UsageError, match=r"plan\.yaml:\d+:\d+: "):
+        load_plan(file)
+    file.write_text(yaml.safe_dump({**good.model_dump(), "taks": []}))
+    with pytest.raises(UsageError, match=r"taks: no such field; did you mean tasks\?"):
+        load_plan(file)

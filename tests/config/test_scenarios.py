@@ -156,3 +156,60 @@ def test_the_demonstrations_can_be_run_without_a_key(name: str) -> None:
     assert settled.recording
     assert settled.credential is None
     assert settled.directory.name == f"demo-{name}"
+
+
+def test_every_field_of_the_schema_is_described() -> None:
+    schema = json_schema()
+    parts = {"the file": schema, **schema["$defs"]}
+    bare = [
+        f"{part}.{name}"
+        for part, found in parts.items()
+        for name, field in found.get("properties", {}).items()
+        if not field.get("description")
+    ]
+    assert bare == []
+
+
+def test_an_unquoted_colon_gets_its_hint(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("scenarios:\n  - name: a\n    requirements: Build a form: with fields\n")
+    with pytest.raises(UsageError, match=r"s\.yaml:3:31: the colon here .* put the whole text in quotes"):
+        load_batch(file, [])
+
+
+def test_settings_have_the_names_of_the_command_line_too(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "defaults: {model: m, max_cost: 5, limits: {turns: 9}, executor: {model: e}}\n"
+        "scenarios:\n"
+        "  - {name: a, requirements: Build a, max_turns: 7, task_timeout: 3, backend: claude-code}\n"
+        "  - {name: b, requirements: Build b, limits: {cost: 2}, model: own}\n"
+    )
+    options = load_batch(file, [])
+    assert options["a"].settings == {
+        "planner_model": "m",
+        "executor_model": "e",
+        "planner_backend": "claude-code",
+        "backend": "claude-code",
+        "max_cost_usd": 5.0,
+        "max_turns": 7,
+        "task_timeout_min": 3.0,
+    }
+    assert options["b"].settings == {
+        "planner_model": "own",
+        "executor_model": "own",
+        "max_cost_usd": 2.0,
+        "max_turns": 9,
+    }
+    file.write_text("scenarios: [{name: a, requirements: Build a, max_cost: 5, limits: {cost: 2}}]\n")
+    with pytest.raises(UsageError, match=r"max_cost and limits\.cost are the same setting: keep one of them"):
+        load_batch(file, [])
+
+
+def test_a_requirement_that_is_the_name_of_a_file_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "form").write_text("Build a form")
+    file = tmp_path / "s.yaml"
+    for name in ("prd.md", "form"):
+        file.write_text(f"scenarios: [{{name: a, requirements: {name}}}]\n")
+        with pytest.raises(UsageError, match=rf"{name} is the name of a file: write requirements_file"):
+            load_batch(file, [])

@@ -26,6 +26,19 @@ def typed(command: str, directory: Path) -> str:
     return f"{' '.join(PROGRAM)} {command} {directory}"
 
 
+_BUILD = ("run", "batch", "resume", "retry")
+_BUILD_NOTHING = ("plan", "status", "logs", "init", "doctor", "schema", "check", "repair", "export")
+
+
+def command(*arguments: str) -> list[str]:
+    """The words that start the program; it agrees to live runs without a cap, which most tests are about."""
+    first, *rest = arguments or ("--help",)
+    if first in _BUILD:
+        return [*PROGRAM, first, "--yes", *rest]
+    alone = first in _BUILD_NOTHING or first in ("--help", "-h", "--version")
+    return [*PROGRAM, *arguments] if alone else [*PROGRAM, "--yes", *arguments]
+
+
 def environment(url: str | None, **extra: str) -> dict[str, str]:
     """The test's environment with this endpoint and no other credential."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC")}
@@ -46,7 +59,7 @@ def started(
     `variables`: of its environment. `prefix`: the words before its command line, for a program that becomes it.
     """
     process = subprocess.Popen(
-        [*prefix, *PROGRAM, *arguments],
+        [*prefix, *command(*arguments)],
         env=environment(url, **(variables or {})),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -82,9 +95,10 @@ def run(
 
 def quiet(*arguments: str, api: FakeApi | None = None, code: int = 0) -> str:
     """Run the program to its end; what is on its standard output alone."""
-    command = [*PROGRAM, *arguments]
     url = api.url if api else None
-    done = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False, timeout=230)
+    done = subprocess.run(
+        command(*arguments), env=environment(url), capture_output=True, text=True, check=False, timeout=230
+    )
     assert done.returncode == code, done.stderr
     return done.stdout
 
@@ -145,8 +159,8 @@ def tree(directory: Path) -> dict[str, str]:
 
 def recount(directory: Path, *options: str) -> list[str]:
     """The differences between the run's summary and what its other files say, by `tests.checks.recount`."""
-    command = [sys.executable, "-m", "tests.checks.recount", str(directory), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    counting = [sys.executable, "-m", "tests.checks.recount", str(directory), *options]
+    done = subprocess.run(counting, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == bool(done.stdout), done.stderr
     return done.stdout.splitlines()
 

@@ -184,7 +184,7 @@ def _session(victim: Victim, kills: list[Kill]) -> int:
 def _start(victim: Victim, variables: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
     with output.open("wb") as file:
         return subprocess.Popen(
-            [*harness.PROGRAM, *victim.command()],
+            harness.command(*victim.command()),
             env=harness.environment(victim.api.url, **{**variables, "TMPDIR": str(victim.temporary())}),
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -156,7 +156,7 @@ def _unannounced(trace: Path, failed: str, requests: int) -> list[str]:
 def _finish(victim: Victim, golden: dict[str, bytes]) -> list[str]:
     """Go on with a run, or begin it anew where nothing of it is there, to its end."""
     done = subprocess.run(
-        [*harness.PROGRAM, *victim.command()],
+        harness.command(*victim.command()),
         env=harness.environment(victim.api.url),
         capture_output=True,
         text=True,

@@ -58,7 +58,7 @@ def terminal(*arguments: str, url: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         # A shell starts what it puts into the background with SIGINT ignored, these tests perhaps; nohup, with SIGHUP.
-        ["env", "--default-signal=INT,HUP", "setsid", "--ctty", "--wait", *harness.PROGRAM, *arguments],
+        ["env", "--default-signal=INT,HUP", "setsid", "--ctty", "--wait", *harness.command(*arguments)],
         env=harness.environment(url, TERM="dumb"),
         stdin=theirs,
         stdout=theirs,
@@ -153,7 +153,7 @@ def _resume_unread(directory: Path, api: FakeApi) -> None:
     read, write = os.pipe()
     os.close(read)
     process = subprocess.Popen(
-        [*harness.PROGRAM, "resume", str(directory)],
+        harness.command("resume", str(directory)),
         env=harness.environment(api.url),
         stdin=subprocess.DEVNULL,
         stdout=write,

@@ -269,7 +269,8 @@ def test_after_ten_silent_seconds_there_is_a_sign_of_life(
     ("environment", "terminal", "kind", "coloured"),
     [
         ({"TERM": "xterm"}, True, LiveView, True),
-        ({"TERM": "xterm", "NO_COLOR": "1", "FORCE_COLOR": "1"}, True, PlainView, False),
+        ({"TERM": "xterm", "NO_COLOR": "1", "FORCE_COLOR": "1"}, True, LiveView, True),
+        ({"TERM": "xterm", "NO_COLOR": "1", "FORCE_COLOR": "1"}, False, PlainView, False),
         ({"TERM": "dumb", "FORCE_COLOR": "1"}, True, PlainView, False),
         ({"TERM": "xterm"}, False, PlainView, False),
         ({"TERM": "xterm", "FORCE_COLOR": "1"}, False, PlainView, True),
@@ -298,6 +299,8 @@ def test_escapes_are_printed_only_where_they_are_wanted(
     assert "merged" in printed
     assert ("\x1b[" in printed) == coloured
     assert ("\x1b[J" in printed) == (kind is LiveView)
+    colours = re.findall(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7]|38)(?:;\d+)*m", printed)
+    assert bool(colours) == (coloured and "NO_COLOR" not in environment)
 
 
 def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from parallel_orchestrator.store.program import command
         (["/bin/python", "my tools/orchestrator.py"], "/bin/python 'my tools/orchestrator.py' resume '/my out'"),
         (["/v/bin/python", "/v/bin/parallel-orchestrator"], "/v/bin/parallel-orchestrator resume '/my out'"),
         (["/bin/python", "/bin/parallel-orchestrator"], "parallel-orchestrator resume '/my out'"),
+        (["python", "/x/parallel_orchestrator/__main__.py"], "python -m parallel_orchestrator resume '/my out'"),
         (["python", "my_script.py"], "parallel-orchestrator resume '/my out'"),
     ],
 )
