@@ -7,11 +7,12 @@ is, and where there is something to start, a section `## Run` with the commands.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.report import markdown
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _RUN = re.compile(r"Run|Running|Usage|How to run")
 """Headings of the section that says how to start something."""
+_LONGEST_HEADING = 70
+"""Characters of a requirement that can be a title."""
 _LONGEST_TITLE = 200
 """Bytes."""
 
@@ -83,29 +86,34 @@ def _beginning(file: Path) -> str:
 
 
 def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
-    """The page. `documents` maps each path under docs/ on the trunk to its text."""
+    """The page: what the project is and how to run it, then its tests and parts, at last what was asked for.
+
+    It begins with the top layer: the part that the others were built for. `documents` maps each path under docs/ on
+    the trunk to its text.
+    """
     plan, replica, requirement = state.plan, state.replica, state.scenario.requirements
     merged = [task for task in plan.tasks if replica.tasks[task.id].state is TaskState.MERGED]
     written = {task.id: _documents(task, documents) for task in merged}
-    title = _title(requirement)
-    parts = [f"# {markdown.phrase(title)}"]
-    parts += [_requirement(requirement)] * (requirement.strip().rstrip(".") != title)
+    top = _top(merged, written)
+    others = [document for task in merged for document in written[task.id] if document is not top]
+    parts = [f"# {top.title if top else markdown.phrase(_title(requirement))}"]
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
         told = (f"{task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
         listed = "\n".join(f"- {markdown.phrase(one_line(line))}" for line in told)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
-    leads = [document.lead for task in merged for document in written[task.id] if document.lead]
-    parts += ["## What it is", *leads] if leads else []
-    runs = [(document.title, document.run) for task in merged for document in written[task.id] if document.run]
-    parts += ["## How to run it", *(f"**{title}**\n\n{run}" for title, run in runs)] if runs else []
+    parts += [top.lead] if top and top.lead else []
+    runs = [f"**{document.title}**\n\n{document.run}" for document in others if document.run]
+    parts += ["## How to run it", *([top.run] if top else []), *runs] if top or runs else []
     needed = _listed(["Python 3.11 or newer", "pytest", *map(markdown.phrase, plan.packages)])
     parts.append(
         "## How to test it\n\n```sh\npython -m pytest\n```\n\n"
         f"Needs {needed}. `src/` is the import root; `pyproject.toml` tells pytest so."
     )
+    parts += ["## What it is made of", *(document.lead for document in others if document.lead)]
     rows = "\n".join(_row(task, replica, written[task.id]) for task in merged)
-    parts.append(f"## Its parts\n\n| part | built by | files | more |\n|---|---|---|---|\n{rows}")
+    parts.append(f"| part | built by | files | more |\n|---|---|---|---|\n{rows}")
+    parts += ["## What was asked for", _requirement(requirement)]
     parts.append(
         "The plan is in [docs/execution_plan.json](docs/execution_plan.json), what was checked "
         "in [docs/execution_summary.json](docs/execution_summary.json)."
@@ -113,13 +121,39 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     return page("\n\n".join(parts) + "\n")
 
 
+def _top(merged: Sequence[Task], written: Mapping[str, Sequence[Document]]) -> Document | None:
+    """What the part says that is started and that most others were built for; None where no part can be started.
+
+    That is the part with the longest chain of dependencies below it. Parts without source, such as tests, do not count.
+    """
+    names = {task.id for task in merged}
+    below = {task.id: tuple(one for one in task.dependencies if one in names) for task in merged}
+    depth: dict[str, int] = {}
+    for name in TaskGraph(TaskNode(task, after, 1.0) for task, after in below.items()).order:
+        depth[name] = 1 + max((depth[one] for one in below[name]), default=0)
+    best, found = 0, None
+    for task in merged:
+        for document in written[task.id]:
+            startable = document.run and document.title != markdown.phrase(document.path) and task.owns_source()
+            if startable and depth[task.id] >= best:
+                best, found = depth[task.id], document
+    return found
+
+
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _title(requirement: str) -> str:
-    first = requirement.strip().splitlines()[0].strip().rstrip(".")
-    return first if len(first) <= 90 else first[:87].rsplit(" ", 1)[0] + " …"
+    """The requirement as a title: its first line without marks of a heading; of a long one the first clause."""
+    first = requirement.strip().splitlines()[0].strip().lstrip("#").strip().rstrip(".") or "Project"
+    if len(first) <= _LONGEST_HEADING:
+        return first
+    clause = re.split(r"[.,;:(](?:\s|$)", first, maxsplit=1)[0].strip()
+    if len(clause) <= _LONGEST_HEADING:
+        return clause
+    cut = clause[:_LONGEST_HEADING]
+    return f"{cut.rsplit(' ', 1)[0]} …" if " " in cut else f"{cut}…"
 
 
 def _requirement(text: str) -> str:

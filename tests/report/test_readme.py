@@ -86,13 +86,32 @@ def _headings(page: str) -> list[str]:
     return re.findall(r"^#+ .*$", outside, re.MULTILINE)
 
 
+AFTER = ["## How to test it", "## What it is made of", "## What was asked for"]
+
+
+def test_the_top_layer_comes_first(tmp_path: Path) -> None:
+    last = task(4, (3,), files=["tests/test_all.py", "docs/tests.md"])
+    told = Story(tmp_path, plan(task(1), task(2, (1,)), task(3, (2,)), last))
+    for _ in range(4):
+        told.merge()
+    texts = {
+        f"docs/{name}.md": f"# {title}\n\nIt is {name}.\n\n## Run\n\nrun {name}\n"
+        for name, title in (("part_1", "Store"), ("part_2", "API"), ("part_3", "The shop"), ("tests", "Tests"))
+    }
+    page = build_readme(told.state(), texts)
+    told.close()
+    assert page.startswith("# The shop\n\nIt is part_3.\n\n## How to run it\n\nrun part_3\n\n**Store**\n\nrun part_1")
+    assert _headings(page) == ["# The shop", "## How to run it", *AFTER]
+
+
 def test_the_page_of_a_whole_project(story: Story) -> None:
     for _ in range(3):
         story.merge()
     page = build_readme(story.state(), {"docs/part_1.md": PAGE, "docs/part_2.md": "# Second\n\nIt is next.\n"})
-    sections = ["## What it is", "## How to run it", "## How to test it", "## Its parts"]
-    assert _headings(page) == ["# Build it", *sections]
-    assert "It does a thing.\nIn two lines.\n\nIt is next.\n\n## How to run it\n\n**The part**\n\n```sh\n# Run" in page
+    assert _headings(page) == ["# The part", "## How to run it", *AFTER]
+    assert page.startswith("# The part\n\nIt does a thing.\nIn two lines.\n\n## How to run it\n\n```sh\n# Run it")
+    assert "## What it is made of\n\nIt is next.\n\n| part |" in page
+    assert "## What was asked for\n\nBuild it" in page
     assert "Not taken over" not in page
     assert "Missing" not in page
     assert "| Part 1 | executor_1 | `src/part_1.py`, `tests/test_part_1.py` | [The part](docs/part_1.md) |" in page
@@ -104,13 +123,13 @@ def test_what_is_missing_is_told_before_what_is_there(story: Story) -> None:
     story.merge()
     story.fail("the model gave up")
     page = build_readme(story.state(), {"docs/part_1.md": "# One\n\nFirst.\n", "docs/part_2.md": "# Two\n\nSecond.\n"})
-    missing, there = page.partition("## What it is")[::2]
+    missing, there = page.partition("## What it is made of")[::2]
     assert "**Not everything was built.**" in missing
     assert "(the model gave up)" in missing
     assert "- Part 3 (task_2 failed)" in missing
     assert "First." in there
     assert "Second." not in page  # it is not on the trunk
-    assert _headings(page) == ["# Build it", "## What it is", "## How to test it", "## Its parts"]
+    assert _headings(page) == ["# Build it", *AFTER]
 
 
 def test_a_long_requirement_has_a_short_title(tmp_path: Path) -> None:
@@ -119,9 +138,25 @@ def test_a_long_requirement_has_a_short_title(tmp_path: Path) -> None:
     page = build_readme(told.state(), {})
     told.close()
     title = page.splitlines()[0]
-    assert len(title) <= 92
+    assert len(title) <= 74
     assert title.endswith(" …")
+    assert title.removeprefix("# ").removesuffix(" …") + " " in requirement
     assert requirement in page
+
+
+@pytest.mark.parametrize(
+    ("requirement", "title"),
+    [
+        ("Build a form.", "Build a form"),
+        ("# Product: a form\n\nIt has fields.", "Product: a form"),
+        ("Create an e-commerce platform with authentication, payments, an admin panel and much else", None),
+    ],
+)
+def test_a_title_is_no_cut_sentence(requirement: str, title: str | None, tmp_path: Path) -> None:
+    told = Story(tmp_path, plan(task(1)), requirements=requirement)
+    page = build_readme(told.state(), {})
+    told.close()
+    assert page.splitlines()[0] == f"# {title or 'Create an e-commerce platform with authentication'}"
 
 
 def test_only_markdown_below_docs_is_read_and_bad_bytes_do_no_harm(tmp_path: Path) -> None:
