@@ -222,3 +222,21 @@ def test_without_a_sandbox_the_model_reads_no_path_of_the_host(tmp_path: Path) -
     assert harness.summary(directory)["status"] == "done"
     assert str(tmp_path) not in said
     assert "/workspace/src/part_1.py" in said
+
+
+def test_a_full_context_is_followed_by_a_new_conversation_in_a_new_session(tmp_path: Path) -> None:
+    def build(body: Body) -> Answer | list[Block]:
+        turn = answers_before(body)
+        if "An earlier conversation worked on this task" not in json.dumps(body["messages"][0]):
+            return scripted.build_part(body, 1) if turn == 0 else Answer([text("and")], "model_context_window_exceeded")
+        return scripted.build_part(body, 2) if turn == 0 else [text("The document is there now.")]
+
+    script = in_their_tools(scripted.model(scripted.plan([scripted.task(1, [])]), build))
+    with FakeApi(script, task_of=task_of) as api:
+        _built(tmp_path / "out", api)
+        assert api.answered_twice() == []
+    (task,) = harness.summary(tmp_path / "out")["tasks"]
+    assert (task["state"], task["model_calls"], task["evidence"].get("ended_early")) == ("merged", 4, None)
+    (session,) = _sessions(tmp_path / "out")
+    assert "src/part_1.py" not in json.dumps([entry for entry in session if entry.get("type") == "assistant"])
+    assert harness.recount(tmp_path / "out") == []

@@ -129,6 +129,23 @@ def test_a_command_that_kills_it_is_told_and_the_session_goes_on(tmp_path: Path)
     assert (bench.folder / "src" / "1.py").read_text() == "x = 2\n"
 
 
+def test_calls_that_cannot_be_carried_out_have_error_results_beside_the_others(tmp_path: Path) -> None:
+    broken: list[Block] = [
+        {"type": "tool_use", "name": "Bash", "input": {"command": "echo no id"}},
+        {"type": "tool_use", "id": "toolu_text", "name": "Write", "input": "{'file_path': 1}"},
+        {"type": "tool_use", "id": "toolu_unknown", "name": "launch", "input": {}},
+        {"type": "tool_use", "id": "toolu_nameless", "input": None},
+    ]
+    bench = Bench(tmp_path, [broken, broken[1:], DONE])
+    assert bench.run().kind is End.FINISHED
+    no_id, text_for_object, unknown, nameless, *others = bench.results()
+    assert no_id == "no id"
+    assert '{"file_path": "…", "content": "…"}' in text_for_object
+    assert "there is no tool 'launch'; the tools are " in unknown
+    assert "the call names no tool" in nameless
+    assert others == [text_for_object, unknown, nameless]
+
+
 def _edit(number: int) -> Block:
     call = {"file_path": "/workspace/src/1.py", "old_string": "x = 1", "new_string": "x = 2"}
     return tool_use(f"toolu_{number}", "Edit", **call)
