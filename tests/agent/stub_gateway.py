@@ -27,9 +27,9 @@ def message(reply: dict[str, Any], turn: str) -> dict[str, Any]:
     return {**told, **ended, "orchestrator": times}
 
 
-def _told(reply: dict[str, Any]) -> str:
-    told: str = reply.get("message", "as told")
-    return told
+def _said(reply: dict[str, Any]) -> str:
+    message: str = reply.get("message", "as told")
+    return message
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,9 +57,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _reply(self, reply: dict[str, Any], turn: str) -> None:
         if "status" in reply:
-            self._json(reply["status"], {"type": "error", "error": {"type": reply["error"], "message": _told(reply)}})
+            self._json(reply["status"], {"type": "error", "error": {"type": reply["error"], "message": _said(reply)}})
             return
-        failed = {"type": "error", "error": {"type": reply.get("error"), "message": _told(reply)}}
+        failed = {"type": "error", "error": {"type": reply.get("error"), "message": _said(reply)}}
         data = json.dumps(failed if "error" in reply else message(reply, turn)).encode()
         self.close_connection = True
         self.send_response(200)

@@ -146,7 +146,7 @@ def test_errors_of_the_gateway(
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "prompt is too long: 208310 tokens > 200000 maximum",
         "input length and `max_tokens` exceed context limit: 195000 + 16000 > 200000",
@@ -154,8 +154,8 @@ def test_errors_of_the_gateway(
         "the request exceeds the available context size (4096 tokens), try increasing it",
     ],
 )
-def test_a_refusal_of_too_long_a_conversation(gateway: Gateway, client: ModelClient, told: str, late: bool) -> None:
-    refused = {"error": "invalid_request_error", "message": told}
+def test_a_refusal_of_too_long_a_conversation(gateway: Gateway, client: ModelClient, message: str, late: bool) -> None:
+    refused = {"error": "invalid_request_error", "message": message}
     gateway.will_reply({1: [refused if late else {**refused, "status": 400}]})
     gateway.start()
     with pytest.raises(errors.ContextFull):

@@ -225,8 +225,8 @@ def test_a_call_that_cannot_be_carried_out_is_told_what_to_send(played: Played) 
         "no id, no name": ["the call names no tool; the tools are str_replace_based_edit_tool, bash", "'my tool!'"],
     }
     for what, words in wanted.items():
-        told = " ".join(seen.content for seen in played.results[what] if seen.is_error)
-        assert all(word in told for word in words), told
+        said = " ".join(seen.content for seen in played.results[what] if seen.is_error)
+        assert all(word in said for word in words), said
     assert played.results["no id, no name"][0].content == "no id"
 
 

@@ -101,7 +101,7 @@ CASES = [
     Case("too long, red", _red_then(TOO_LONG), conversations=2),
     Case("full, red, twice", _red_twice(_NO_ROOM), "failed", ROOM, 2, "the merged tests fail"),
     Case("full, nothing", lambda n, _: [_NO_ROOM], "failed", ROOM),
-    Case("full, incomplete", lambda n, _: [_mended(n), _NO_ROOM], "failed", ROOM, 2, "it is not there. Write it."),
+    Case("full, incomplete", lambda n, _: [_mended(n), _NO_ROOM], "failed", ROOM, 2, "is missing. Your task owns it"),
     Case("loop, green", _green_then(*_looping(MAX_REPEATS)), early="loops on one call"),
     Case("loop, red", _red_twice(*_looping(MAX_REPEATS)), "failed", "loops on one call", also="the merged tests fail"),
     Case("loop, incomplete", lambda n, _: [_mended(n), *_looping(MAX_REPEATS)], "failed", "loops on one call"),
