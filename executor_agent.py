@@ -134,7 +134,7 @@ class ExecutorAgent:
                 if transcript.is_new:
                     self._begin(task, job, transcript, hands)
                 if transcript.conversation.is_restarted:
-                    hands.begin_anew()
+                    hands.restart()
                 ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())
                 if ended.kind is End.FINISHED:
                     hands.finish(ended.text)

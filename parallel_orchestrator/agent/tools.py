@@ -68,7 +68,7 @@ class ToolBox:
             shown = _mounted(shown, path)
         return ToolResult(shown or "(no output)", result.is_error)
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Nothing: tools remember no conversation."""
 
     def prepare(self) -> None:

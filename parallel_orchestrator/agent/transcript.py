@@ -40,7 +40,7 @@ WORK = "work"
 GO_ON = "Your answer was cut off at the output limit. Go on exactly where it stopped."
 
 SAID_NOTHING = (
-    "Your answer held neither text nor a tool call. If the task is not complete, go on with it now by calling a tool "
+    "Your answer held neither text nor a tool call. If the task is not complete, continue it now by calling a tool "
     "({tools}). If it is complete, answer with your closing report."
 )
 

@@ -63,7 +63,7 @@ class ClaudeCodeHands:
         start = opening_of(self._held.body, self._held.betas, profile)
         return {"backend": "claude-code", **self._session.to_model(start)}
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Forget its session: the conversation begins again, and what the session holds is no part of it."""
         self._held = None
         self._session.forget()
