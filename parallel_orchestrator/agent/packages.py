@@ -22,6 +22,9 @@ from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.files import write_json
 
 _INSTALL_TIMEOUT_S = 900
+_MEASURE_CHILDREN = (
+    'import os; os.getenv("COVERAGE_PROCESS_START") and __import__("coverage").process_startup(slug="pth")'
+)
 
 
 def missing(packages: Sequence[str]) -> list[str]:
@@ -63,7 +66,9 @@ def _see_ours(venv: Path) -> None:
     """Let the venv's Python find pytest and coverage where this program has them, after the venv's own packages."""
     ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    (venv / "lib" / version / "site-packages" / "orchestrator.pth").write_text("\n".join(ours) + "\n")
+    # Of ours, Python reads no .pth file: what measures the processes that tests start has to be said here.
+    lines = [*ours, _MEASURE_CHILDREN]
+    (venv / "lib" / version / "site-packages" / "orchestrator.pth").write_text("\n".join(lines) + "\n")
 
 
 def _run(command: list[str], what: str) -> None:

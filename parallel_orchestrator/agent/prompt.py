@@ -65,7 +65,8 @@ contract for what those files will provide.
 - Follow the contract exactly: names, signatures, data shapes.
 - If your task owns Python files in src, write tests that pass, in the tests/test_*.py files that it owns. The tests \
 import only your own files and those of the tasks that yours depends on. Test behaviour: a test must fail when the \
-body of the function that it tests is removed.
+body of the function that it tests is removed. Tests that only import your code, and tests that do not pass every \
+time, are sent back.
 - Document your part in the docs/*.md that your task owns: a title, one paragraph that says what the part is, and, if \
 there is something to run, a section `## Run` with the exact command in a ```sh block.
 - Write code that a senior engineer would like to read: small functions, clear names, docstrings, type hints, no dead \

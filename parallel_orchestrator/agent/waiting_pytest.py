@@ -32,7 +32,7 @@ def main() -> None:
             importlib.import_module(f"_pytest.{name}")
         except ImportError:
             continue  # another version has it elsewhere, and will find it
-    for name in ("difflib", "pdb", "tomllib", "unittest", "xml.etree.ElementTree", "zoneinfo"):
+    for name in ("coverage", "difflib", "pdb", "tomllib", "unittest", "xml.etree.ElementTree", "zoneinfo"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # pytest collects garbage five times as it ends; what was imported here is none
@@ -45,6 +45,10 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     sys.argv = json.loads(line)
+    if not any(argument.endswith("_lines") for argument in sys.argv):
+        # Nothing is recorded: a module of the project can have that name.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "coverage"]:
+            del sys.modules[name]
     sys.path[0] = os.getcwd()  # noqa: PTH109 - as -m has it
     runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 

@@ -5,7 +5,7 @@ deleted name) or rewrite a test file before its turn comes. So the tests are cou
 before the run, and the source is compared after it.
 
 Not seen: tests that are defined in other ways than a function or a method of a Test class, files that
-are put back before the run ends, and whether a test tests anything: `assert True` is a passing test.
+are put back before the run ends, and whether a test tests anything (`proof` looks at what the tests run).
 """
 
 from __future__ import annotations
@@ -59,8 +59,14 @@ class Census:
 def take_census(folder: Path) -> Census:
     """Read the code in `folder`, the tests in its tests/."""
     files = {path: _digest(folder / path) for path in _code_files(folder)}
-    tests = {test for path in files if _holds_tests(path) for test in _tests_in(folder, path)}
-    return Census(files, frozenset(tests))
+    held = {path: read_plain(folder / path, _LARGEST) or b"" for path in files if _holds_tests(path)}
+    return Census(files, frozenset(test for path, content in held.items() for test, _ in _tests_in(path, content)))
+
+
+def defined_tests(path: str, content: bytes) -> dict[str, bytes]:
+    """The test functions that a file defines: id to source, decorators included."""
+    lines = content.splitlines()
+    return {test: b"\n".join(lines[_first_line(node) - 1 : node.end_lineno]) for test, node in _tests_in(path, content)}
 
 
 def _dotted(test: str) -> str:
@@ -83,18 +89,22 @@ def _holds_tests(path: str) -> bool:
     return path.startswith("tests/") and path.rpartition("/")[2].startswith("test_")
 
 
-def _tests_in(folder: Path, path: str) -> Iterator[str]:
+def _first_line(node: _Defined) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def _tests_in(path: str, content: bytes) -> Iterator[tuple[str, _Defined]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = ast.parse(read_plain(folder / path, _LARGEST) or b"")
+            module = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # pytest reports it as a file that cannot be collected
     for node in module.body:
         if _is_test(node):
-            yield f"{path}::{node.name}"
+            yield f"{path}::{node.name}", node
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test") and _is_collected(node):
-            yield from (f"{path}::{node.name}::{below.name}" for below in node.body if _is_test(below))
+            yield from ((f"{path}::{node.name}::{below.name}", below) for below in node.body if _is_test(below))
 
 
 def _is_test(node: ast.stmt) -> TypeGuard[_Defined]:

@@ -38,6 +38,7 @@ def describe(change: Change, verdict: Verdict, task: Task) -> Evidence:
             "skipped": counts.skipped,
             "added": verdict.added,
         },
+        "own_coverage": verdict.coverage.as_json() if verdict.coverage else None,
         "tested": "merged and tested" if tested else "merged, not tested",
         "left_out": _paths(change.left_out),
         "unplanned": _paths(rules.unplanned(change, task)),

@@ -32,6 +32,7 @@ from parallel_orchestrator.trunk.change import Change, collect
 from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
 from parallel_orchestrator.trunk.merge import merge
 from parallel_orchestrator.trunk.objects import Tree
+from parallel_orchestrator.trunk.own import own_files
 from parallel_orchestrator.trunk.repository import Commit, Repository, one_line
 from parallel_orchestrator.trunk.results import Conflict, Hold, Merged, Red, Refused, Submission
 from parallel_orchestrator.trunk.testbench import TestBench
@@ -122,11 +123,12 @@ class MergeQueue:
             return Conflict(conflicts, self._workspace(change, merged.tree), head)
         passed_before = self.repository.about(head).number("Tests-Passed")
         trunk = self.repository.tree(head)
+        own = own_files(submission.task, trunk, merged.tree)
         with ThreadPoolExecutor(1) as beside:
             stored = beside.submit(self._store, change, merged.tree)
-            report = self.bench.test(merged.tree)
+            report = self.bench.test(merged.tree, own if submission.task.owns_source() else None)
             stored.result()
-        return Trial(self.bench, head, trunk, merged.tree, passed_before, submission.task, report)
+        return Trial(self.bench, head, trunk, merged.tree, passed_before, submission.task, own, report)
 
     def _store(self, change: Change, merged: Tree) -> None:
         """Have on disk what the trunk would stand on. While the tests run: the disk has nothing else to do."""

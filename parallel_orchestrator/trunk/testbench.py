@@ -6,7 +6,7 @@ there (`census`). Tests that leave the process early, that patch the reporting, 
 everything take the canary along and prove nothing.
 
 What this does not prove: code that runs inside pytest and knows all of the above can still lie
-about itself, and a test that asserts nothing passes. It is what the tests reported, no more.
+about itself, and a test that runs code and asserts nothing passes. It is what the tests reported, no more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from parallel_orchestrator.trunk.closing import contradicts
 from parallel_orchestrator.trunk.folder import read_plain, write_folder
 from parallel_orchestrator.trunk.junit import LARGEST_REPORT, Case, Ending, count, parse, without
 from parallel_orchestrator.trunk.objects import Objects, Tree
+from parallel_orchestrator.trunk.own import OwnFiles
+from parallel_orchestrator.trunk.proof import NOTHING_RAN, Ran
+from parallel_orchestrator.trunk.recording import add_recorder, read_record
 from parallel_orchestrator.trunk.repository import PROJECT_FILE
 from parallel_orchestrator.trunk.results import TestCounts
 
@@ -66,6 +69,8 @@ class Report:
     """Memory ran out meanwhile: that something failed proves nothing."""
     memory: int = 0
     """Bytes that the run was seen to use at most."""
+    ran: Ran = NOTHING_RAN
+    """What some of the tests ran of the code, where that was asked for."""
 
     @property
     def counts(self) -> TestCounts:
@@ -79,11 +84,11 @@ class Report:
         failed = {case.id for case in self.cases if case.ending is Ending.FAILED}
         return frozenset({*failed, *self.unrun, *([WHOLE_RUN] if self.broken else [])})
 
-    def messages(self, known: frozenset[str] = frozenset()) -> list[str]:
+    def messages(self, known: frozenset[str] = frozenset(), how: str = "failed") -> list[str]:
         """What failed and how, one text each, without the ids in `known`; a flood of them is cut short."""
         texts = [self.broken] if self.broken and WHOLE_RUN not in known else []
         failed = [case for case in self.cases if case.ending is Ending.FAILED and case.id not in known]
-        texts += [f"{case.id} failed:\n{case.message}" for case in failed[:_MOST_MESSAGES]]
+        texts += [f"{case.id} {how}:\n{case.message}" for case in failed[:_MOST_MESSAGES]]
         texts += [f"{len(failed) - _MOST_MESSAGES} more tests failed."] * (len(failed) > _MOST_MESSAGES)
         unrun = [test for test in self.unrun if test not in known]
         return texts + [_UNRUN.format(test=test) for test in unrun[:_MOST_MESSAGES]]
@@ -128,18 +133,18 @@ class TestBench:
         while self._waiting:
             self._waiting.pop().around.close()
 
-    def test(self, tree: Tree) -> Report:
-        """Run all tests of `tree` in a copy of its own."""
-        return NO_TESTS if not may_hold_tests(tree) else fed(lambda: self._test(tree))
+    def test(self, tree: Tree, own: OwnFiles | None = None) -> Report:  # noqa: PT028 - no test function
+        """Run all tests of `tree` in a copy of its own; with `own`, see what its tests run of its sources."""
+        return NO_TESTS if not may_hold_tests(tree) else fed(lambda: self._test(tree, own))
 
-    def _test(self, tree: Tree) -> Report:
+    def _test(self, tree: Tree, own: OwnFiles | None) -> Report:
         if not self._waiting:
             with self.copy(tree) as (folder, results):
-                return self.run_pytest(folder, results, PYTHON)
+                return self.run_pytest(folder, results, PYTHON, own=own)
         prepared = self._waiting.pop()
         with prepared.around:
             write_folder(self.objects, prepared.folder, tree)
-            return self.run_pytest(prepared.folder, prepared.results, PYTHON, prepared.run)
+            return self.run_pytest(prepared.folder, prepared.results, PYTHON, prepared.run, own=own)
 
     @contextmanager
     def copy(self, tree: Tree) -> Iterator[tuple[Path, Path]]:
@@ -149,7 +154,12 @@ class TestBench:
             yield folder, results
 
     def run_pytest(
-        self, folder: Path, results: Path, launcher: tuple[str, ...], run: CommandRunner | None = None
+        self,
+        folder: Path,
+        results: Path,
+        launcher: tuple[str, ...],
+        run: CommandRunner | None = None,
+        own: OwnFiles | None = None,
     ) -> Report:
         """One pytest run in `folder`, started by `launcher`: the interpreter up to its -m."""
         # Nothing that the tests can know beforehand names the canary or the report. The canary sits among
@@ -158,9 +168,11 @@ class TestBench:
         with disk_faults_in(folder):
             (folder / "tests").mkdir(exist_ok=True)
             (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
+            recorder = add_recorder(folder, name, own)
         before = take_census(folder)
         junit = f"{name}.xml"
-        command = self._command(folder, results, launcher, *_FLAGS, f"--junitxml={RESULTS}/{junit}", "tests")
+        flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
+        command = self._command(folder, results, launcher, *flags, "tests")
         finished = (run or self.runner)(command)
         # Scratch names differ from run to run, and are nobody's business.
         output = finished.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
@@ -168,11 +180,12 @@ class TestBench:
         report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
         cases = parse(report)
         broken = _breakage(finished, cases, name, self.timeout_s) or _tampering(before.altered(folder), name)
-        own = tuple(case for case in cases or () if name not in case.id)
+        project = tuple(case for case in cases or () if name not in case.id)
         told = f"{broken}\nLast output:\n{output}" if broken else ""
         unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
         kept = without(report, name) if cases is not None else report
-        made = Report(own, told, unrun, kept, finished.seconds, memory=finished.memory)
+        ran = read_record(folder, results, name)
+        made = Report(project, told, unrun, kept, finished.seconds, memory=finished.memory, ran=ran)
         return replace(made, starved=finished.starved and bool(made.red))
 
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.trunk.junit import Ending
 from parallel_orchestrator.trunk.objects import Tree
+from parallel_orchestrator.trunk.own import OwnFiles, new_tests
+from parallel_orchestrator.trunk.proof import OwnCoverage, own_coverage, unproven
 from parallel_orchestrator.trunk.testbench import Report, TestBench
+
+_ONCE = (
+    "failed once and passed when repeated. A test has to pass every time: let nothing in it depend on time, order, "
+    "chance or what an earlier run left"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class Verdict:
     """What failed once and passed when repeated."""
     red_before: tuple[str, ...] = ()
     """What fails on the trunk without the change, too."""
+    coverage: OwnCoverage | None = None
+    """What the task's own tests run of its own files; None where it owns no source, or the tree is red without it."""
 
     def after(self, cleared: Verdict) -> Verdict:
         """This verdict, with what an earlier one found to be nobody's doing."""
@@ -54,13 +64,14 @@ class Trial:
     passed_before: int
     """Tests that pass on the head."""
     task: Task
+    own: OwnFiles
     first: Report
 
 
 def glance(trial: Trial) -> Verdict | None:
     """The verdict where the first run shows that nothing broke; None where it takes `judge`."""
     known = Baseline(trial.passed_before)
-    return None if regressions(trial.first, known) else _verdict(trial.first, known, trial.task)
+    return None if regressions(trial.first, known) else _verdict(trial, trial.first, known)
 
 
 def judge(trial: Trial) -> Verdict:
@@ -69,12 +80,23 @@ def judge(trial: Trial) -> Verdict:
     if verdict:
         return verdict
     known = Baseline(trial.passed_before)
-    again = trial.bench.test(trial.tree)
+    again = trial.bench.test(trial.tree, trial.own)
+    unsteady = _unsteady(trial, again)
     if not regressions(again, known):
-        return _verdict(again, known, trial.task, flaky=trial.first.red)
+        return _verdict(trial, again, known, flaky=trial.first.red, unsteady=unsteady)
     without = trial.bench.test(trial.trunk)
     measured = Baseline(without.counts.passed, without.red)
-    return _verdict(again, measured, trial.task, red_before=again.red & without.red)
+    return _verdict(trial, again, measured, red_before=again.red & without.red, unsteady=unsteady)
+
+
+def _unsteady(trial: Trial, again: Report) -> list[str]:
+    """Facts on the task's new tests that failed in the first run and passed in the second.
+
+    Empty when something else failed only once, too: that can have made them fail.
+    """
+    once = trial.first.red - again.red
+    brought = new_tests(once, trial.own, trial.bench.objects, trial.trunk, trial.tree)
+    return trial.first.messages(known=trial.first.red - brought, how=_ONCE) if brought == once else []
 
 
 def regressions(report: Report, baseline: Baseline) -> list[str]:
@@ -100,13 +122,18 @@ def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
 
 
 def _verdict(
+    trial: Trial,
     report: Report,
     baseline: Baseline,
-    task: Task,
     *,
     flaky: frozenset[str] = frozenset(),
     red_before: frozenset[str] = frozenset(),
+    unsteady: Sequence[str] = (),
 ) -> Verdict:
-    facts = regressions(report, baseline) or missing_proof(report, baseline, task)
+    facts = [*regressions(report, baseline), *unsteady] or missing_proof(report, baseline, trial.task)
+    coverage = None
+    if trial.task.owns_source() and not facts:
+        coverage = own_coverage(report.ran, trial.own, trial.bench.objects, trial.tree)
+        facts = unproven(coverage)
     added = report.counts.passed - baseline.passed
-    return Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(red_before)))
+    return Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(red_before)), coverage)

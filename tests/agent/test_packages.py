@@ -51,6 +51,10 @@ def test_commands_find_the_package_and_pytest(tmp_path: Path, sandboxed: bool) -
     code = "import tiny_thing, pytest, coverage; print(tiny_thing.VALUE)"
     done = runner(Command(("python", "-c", code), tmp_path / "work", timeout_s=60))
     assert (done.code, done.output) == (0, "42\n")
+    code = "import sys; print('coverage' in sys.modules)"
+    measured = f"printf '[run]\\nsource = src\\n' > rc; COVERAGE_PROCESS_START=rc python -c \"{code}\" 2> /dev/null"
+    done = runner(Command(("bash", "-c", measured), tmp_path / "work", timeout_s=60))
+    assert (done.code, done.output) == (0, "True\n")
 
 
 @pytest.mark.usefixtures("wheels")

@@ -6,8 +6,9 @@ Sources: queue.jsonl, ledger.jsonl, the transcripts, git (commits, trailers, tre
 reports in .git/evidence. Nothing of the program is imported; what each figure means is written down here again,
 after docs/run-directory.md. Tokens are counted from the endpoint's own events.
 
-Not to be recomputed, so taken over: the texts of `facts`, `flaky`, `red_before`, `left_out`, the seconds of a merge
-and how the verify commands ended. With --run-verify they are run again, unconfined, in a copy of the commit.
+Not to be recomputed, so taken over: the texts of `facts`, `flaky`, `red_before`, `left_out`, `own_coverage`, the
+seconds of a merge and how the verify commands ended. With --run-verify they are run again, unconfined, in a copy of
+the commit.
 
 Exit code 0 when all is equal, 1 when something differs, 2 when there is nothing to compare.
 """
@@ -197,6 +198,7 @@ def evidence_of(left: Left, task: Json, attempt: int, told: Json) -> Json:
         "commit": commit.id,
         "files": {kind: {"count": len(paths), "paths": listed(paths)} for kind, paths in files.items()},
         "tests": {**tests, "added": added},
+        "own_coverage": told["own_coverage"],
         "tested": "merged and tested" if tests["passed"] and (added > 0 or own) else "merged, not tested",
         "left_out": told["left_out"],
         "unplanned": listed([path for path in files["created"] if path not in task["files"]]),

@@ -90,22 +90,28 @@ def test_clean_merge_that_is_red_as_a_whole(bench: Bench) -> None:
     merged(bench.submit(TEXT, result.head))
 
 
-def test_flaky_test_is_not_held_against_the_task(bench: Bench, tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
-    flaky = f"""import pathlib\n\n\ndef test_second_time():
-    seen = pathlib.Path({str(seen)!r})
-    first = not seen.exists()
-    seen.touch()
-    assert not first\n"""
-    result = merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + flaky}))
-    assert result.evidence["flaky"] == ["tests/test_calc.py::test_second_time"]
-    assert result.evidence["tests"]["failed"] == 0
+def moody(switch: Path, *, once: bool) -> str:
+    """A test that fails while `switch` is there; with `once`, it takes it away."""
+    return f"""import pathlib\n\n\ndef test_moody():
+    switch = pathlib.Path({str(switch)!r})
+    there = switch.exists()
+    if there and {once}:
+        switch.unlink()
+    assert not there\n"""
+
+
+def test_flaky_test_of_the_trunk_is_not_held_against_the_task(bench: Bench, tmp_path: Path) -> None:
+    switch = tmp_path / "switch"
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + moody(switch, once=True)}))
+    switch.touch()
+    result = merged(bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": TEST_SHOUT}))
+    assert result.evidence["flaky"] == ["tests/test_calc.py::test_moody"]
+    assert result.evidence["tests"] == {"passed": 3, "failed": 0, "skipped": 0, "added": 1}
 
 
 def test_what_was_red_before_is_not_held_against_the_task(bench: Bench, tmp_path: Path) -> None:
     switch = tmp_path / "switch"
-    moody = f"import pathlib\n\n\ndef test_moody():\n    assert not pathlib.Path({str(switch)!r}).exists()\n"
-    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + moody}))
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + moody(switch, once=False)}))
     switch.touch()
     result = merged(bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": TEST_SHOUT}))
     assert result.evidence["red_before"] == ["tests/test_calc.py::test_moody"]
@@ -137,19 +143,16 @@ def test_testing_keeps_others_out_and_finding_out_who_is_to_blame_does_not(bench
             bench.trunk.publish({"README.md": b"%d" % len(locked)}, "Move")
         return run_plainly(command)
 
-    seen = tmp_path / "seen"
-    flaky = f"""import pathlib\n\n\ndef test_second_time():
-    seen = pathlib.Path({str(seen)!r})
-    first = not seen.exists()
-    seen.touch()
-    assert not first\n"""
+    switch = tmp_path / "switch"
+    merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + moody(switch, once=True)}))
+    switch.touch()
     base = bench.trunk.head()
-    folder = bench.workspace(CALC)
-    write(folder, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + flaky})
+    folder = bench.workspace(TEXT)
+    write(folder, {"src/text.py": SHOUT, "tests/test_text.py": TEST_SHOUT})
     trunk = Trunk(bench.run, busy)
-    merged(trunk.submit(Submission(CALC, plan(CALC), 1, 1, base, folder, CALC.name), Claim()))
+    merged(trunk.submit(Submission(TEXT, plan(TEXT), 1, 1, base, folder, TEXT.name), Claim()))
     assert locked == [True, False, True]
-    assert bench.subjects() == ["Begin", "Move", "task_1: Part 1"]
+    assert bench.subjects() == ["Begin", "task_1: Part 1", "Move", "task_2: Part 2"]
 
 
 def test_a_missing_workspace_stops_the_run_not_the_task(bench: Bench) -> None:
