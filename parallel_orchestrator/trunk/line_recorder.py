@@ -203,20 +203,32 @@ class Hooks:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[Any]:
         """Modules and classes of the task's tests are read."""
         with self._recorder.measuring(_is_own(collector)):
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[Any]:
+        """The fixtures of a test are made."""
+        with self._recorder.measuring(_is_own(item)):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
         """A test runs."""
         with self._recorder.measuring(_is_own(item)):
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[Any]:
+        """The fixtures of a test are cleaned up."""
+        with self._recorder.measuring(_is_own(item)):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[Any]:
         """A fixture that tests share is made for whichever of them comes first: it counts for all."""
         file = fixturedef.baseid.partition("::")[0]
         shared = fixturedef.scope != "function" and (file in TESTS or not file.endswith(".py"))

@@ -13,8 +13,8 @@ from parallel_orchestrator.trunk.proof import OwnCoverage, own_coverage, unprove
 from parallel_orchestrator.trunk.testbench import Report, TestBench
 
 _ONCE = (
-    "failed once and passed when repeated. A test has to pass every time: let nothing in it depend on time, order, "
-    "chance or what an earlier run left"
+    "failed once and passed when repeated. A test must pass every time: make it independent of time, order, chance "
+    "and earlier runs"
 )
 
 

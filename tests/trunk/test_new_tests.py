@@ -68,7 +68,9 @@ def test_a_new_test_that_fails_once_goes_back_to_its_author(bench: Bench, tmp_pa
     result = bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + flaky})
     assert isinstance(result, Red)
     (fact,) = result.facts
-    assert fact.startswith(f"tests/test_calc.py::{name} failed once and passed when repeated. A test has to pass every")
+    assert fact.startswith(
+        f"tests/test_calc.py::{name} failed once and passed when repeated. A test must pass every time"
+    )
     assert "assert not first" in fact
     assert result.head == head == bench.trunk.head()
 
