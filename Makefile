@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where it is set, each of the thousand processes that the tests start would compile its modules again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup claude-code demo test attacks faults bench check emptied lock clean
+.PHONY: help setup claude-code demo test elsewhere attacks faults bench check emptied lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,9 @@ demo: setup ## build the medium demo project from its recording, without a key; 
 
 test: setup check ## check types, style and structure, then run the tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not thorough"
+
+elsewhere: setup ## run the tests that depend on it in other places: /tmp, spaces, a linked home, another user, no bubblewrap
+	$(BIN)/python -m tests.checks.surroundings $(PLACES)
 
 attacks: setup ## play every attack, the long ones too, then remove each guard: a test must notice
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/attacks tests/agent/test_paths.py
