@@ -11,7 +11,7 @@ from typing import TextIO
 _NARROWEST = 40
 _ELSEWHERE = 120
 _LABEL = re.compile(r" *(?:\w+: {2,})?")
-_IN_PIECES = re.compile(r"\S {2,}|[│├└]|^\d* *\||^(?:/|cd |\S*python\S* |parallel-orchestrator )")
+_IN_PIECES = re.compile(r"\S {2,}|[│├└]|^\d* *\||^(?:/|cd |(?=\S*python)\S+ |parallel-orchestrator )")
 """What is not folded: columns, trees, lines of a file, paths, commands."""
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 
 from parallel_orchestrator.trunk.junit import Case, Ending
 
-_LINE = re.compile(r"(?:\d+ [a-z]+(?: [a-z]+)?, )*\d+ [a-z]+(?: [a-z]+)? in \d[\d.]*s")
-_COUNT = re.compile(r"(\d+) (passed|xpassed|failed|errors?)\b")
+_LINE = re.compile(
+    r"(?<!\d)(?:\d{1,9} [a-z]{1,20}(?: [a-z]{1,20})?, ){0,12}\d{1,9} [a-z]{1,20}(?: [a-z]{1,20})? in \d[\d.]*s"
+)
+_COUNT = re.compile(r"(\d{1,9}) (passed|xpassed|failed|errors?)\b")
 
 
 def contradicts(output: str, cases: Iterable[Case]) -> bool:

@@ -60,7 +60,7 @@ def main(words: list[str]) -> int:
 
 def _tried(name: str, arguments: list[str]) -> bool:
     """Whether the tests pass in that place; a place that cannot be made here is left out, with the reason."""
-    with tempfile.TemporaryDirectory(prefix="elsewhere-", dir="/tmp", ignore_cleanup_errors=True) as top:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="elsewhere-", dir="/tmp", ignore_cleanup_errors=True) as top:
         Path(top).chmod(0o755)
         with PLACES[name](Path(top)) as place:
             if isinstance(place, str):

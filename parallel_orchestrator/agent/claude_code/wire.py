@@ -23,7 +23,7 @@ _CACHED = {"type": "ephemeral"}
 _OWN_FIELDS = frozenset({"model", "max_tokens", "system", "tools", "messages", "stream", "metadata"})
 """Fields of a request that have a place of their own, or, metadata, vary and name nobody here."""
 _COUNTED = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-_DATE = re.compile(r"\n*Today's date is \d{4}-\d\d-\d\d\.")
+_DATE = re.compile(r"(?<!\n)\n*Today's date is \d{4}-\d\d-\d\d\.")
 _DEFERRED = "defer_loading"
 
 
