@@ -25,6 +25,7 @@ _EXAMPLES = {
         parallel-orchestrator "Build a contact form with validation" --max-cost 5
         parallel-orchestrator run --config configs/demo.yaml --only medium
         parallel-orchestrator run "Create a hello world function" --replay simple
+        parallel-orchestrator prd.md --max-cost 5
         """,
     "plan": """
         parallel-orchestrator plan "Build a shop"
@@ -88,7 +89,7 @@ def make_app(start: Start, start_batch: StartBatch) -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": sys.maxsize},
         epilog=_lines(
             "A requirement alone is a run:",
-            '  parallel-orchestrator "Build a contact form with validation"',
+            '  parallel-orchestrator "Build a contact form with validation" --max-cost 5',
             "Exit codes: 0 done, 1 a task or test failed, 2 usage, 3 try again later,",
             "  4 budget reached, 5 in use by another, 130 interrupted",
         ),

@@ -11,8 +11,8 @@ from parallel_orchestrator.store.paths import RunDirectory
 
 NO_CAP = (
     "a live model is asked, and nothing limits what that costs. Nothing was started. Set a cap in USD with "
-    "--max-cost USD (max_cost= in Python, limits: {cost: USD} in a scenario file): the run stops there and can be "
-    "resumed. Or agree to a run without a cap with --yes (yes=True, yes: true)"
+    "--max-cost USD (max_cost= in Python, max_cost: in a scenario file): the run stops there and can be resumed. "
+    "Or agree to a run without a cap with --yes (yes=True, yes: true)"
 )
 
 

@@ -26,7 +26,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 def test_options_are_in_groups() -> None:
     text = _help("run")
-    places = [text.index(f"\n{title}:\n") for title in ("Limits", "Output", "Model", "Safety", "Other")]
+    places = [text.index(f"\n{title}:\n") for title in ("Model", "Limits", "Output", "Safety", "Other")]
     assert places == sorted(places)
     assert text.index("--max-cost") < text.index("Output:")
     assert text.index("--sandbox") > text.index("Safety:")
