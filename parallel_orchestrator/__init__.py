@@ -13,55 +13,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator import ParallelOrchestrator as ParallelOrchestrator
     from parallel_orchestrator.config.settings import UnknownSetting as UnknownSetting
-    from parallel_orchestrator.records.errors import BatchBudgetReached as BatchBudgetReached
-    from parallel_orchestrator.records.errors import BudgetReached as BudgetReached
-    from parallel_orchestrator.records.errors import CannotGoOn as CannotGoOn
-    from parallel_orchestrator.records.errors import DamagedState as DamagedState
-    from parallel_orchestrator.records.errors import DirectoryHeld as DirectoryHeld
-    from parallel_orchestrator.records.errors import EndpointUnavailable as EndpointUnavailable
-    from parallel_orchestrator.records.errors import Interrupted as Interrupted
-    from parallel_orchestrator.records.errors import KeyRefused as KeyRefused
-    from parallel_orchestrator.records.errors import OrchestratorError as OrchestratorError
-    from parallel_orchestrator.records.errors import PlanRefused as PlanRefused
-    from parallel_orchestrator.records.errors import RecordingExhausted as RecordingExhausted
-    from parallel_orchestrator.records.errors import RequestRefused as RequestRefused
-    from parallel_orchestrator.records.errors import UsageError as UsageError
+    from parallel_orchestrator.records.errors import *  # noqa: F403 - every error there is
     from parallel_orchestrator.report.progress import Progress as Progress
 
-_ELSEWHERE = {
+_HOME = {
     "ParallelOrchestrator": "orchestrator",
     "Progress": "parallel_orchestrator.report.progress",
     "UnknownSetting": "parallel_orchestrator.config.settings",
 }
-_ERRORS = (
-    "BatchBudgetReached",
-    "BudgetReached",
-    "CannotGoOn",
-    "DamagedState",
-    "DirectoryHeld",
-    "EndpointUnavailable",
-    "Interrupted",
-    "KeyRefused",
-    "OrchestratorError",
-    "PlanRefused",
-    "RecordingExhausted",
-    "RequestRefused",
-    "UsageError",
-)
-_HOME = {**_ELSEWHERE, **dict.fromkeys(_ERRORS, "parallel_orchestrator.records.errors")}
-
-__all__ = [*_HOME]  # noqa: PLE0604 - names of strings
+_ERRORS = "parallel_orchestrator.records.errors"
 
 
 def __getattr__(name: str) -> Any:
     """A public name, imported now."""
-    if name not in _HOME:
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(_HOME.get(name, _ERRORS)), name, None)
+    if name not in _HOME and not (isinstance(value, type) and issubclass(value, Exception)):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     """The public names as well as what is loaded."""
-    return sorted({*globals(), *__all__})
+    errors = importlib.import_module(_ERRORS)
+    known = (name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception))
+    return sorted({*globals(), *_HOME, *known})
