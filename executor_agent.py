@@ -32,7 +32,7 @@ from parallel_orchestrator.agent.sandbox import BubblewrapRunner, clear_up, runn
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
-from parallel_orchestrator.records.errors import TaskLimit
+from parallel_orchestrator.records.errors import ModelUnknown, TaskLimit
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Task
@@ -119,7 +119,7 @@ class ExecutorAgent:
 
         What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
         """
-        task = self._plan.task(job.claim.task)
+        task, scenario_model = self._plan.task(job.claim.task), self._scenario.executor_model
         ROOM.on_wait = lambda: job.report("waiting for memory")
         ROOM.on_turn = lambda: job.report("running a command", LONGEST_RUN_S)
         with ExitStack() as ending:
@@ -133,6 +133,8 @@ class ExecutorAgent:
             try:
                 if transcript.is_new:
                     self._begin(task, job, transcript, hands)
+                elif transcript.conversation.turns == 0 and self._model_of(transcript) != scenario_model:
+                    transcript.ask_of(scenario_model)
                 if transcript.conversation.is_restarted:
                     hands.restart()
                 ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())
@@ -142,6 +144,10 @@ class ExecutorAgent:
                     hands.close()  # nothing may write any more
                 transcript.outcome("submitted", ended.reason)
                 return self._submit(task, job, transcript, ended)
+            except ModelUnknown as error:
+                if self._model_of(transcript) == scenario_model:
+                    raise  # of the run: it goes on when the person names another model
+                return _failed(transcript, f"{error}; another attempt asks {scenario_model!r}")
             except TaskLimit as error:  # the workspace is too large to be read
                 return _failed(transcript, str(error))
 
@@ -151,6 +157,12 @@ class ExecutorAgent:
             self._run.folder(claim.folder).mkdir(mode=0o700, exist_ok=True)
         return Transcript(self._run.transcript(claim.folder, task.id, claim.attempt))
 
+    @staticmethod
+    def _model_of(transcript: Transcript) -> str:
+        """The model by the name that the person gave it; Claude Code sends another one."""
+        start = transcript.conversation.start
+        return str(start.get("model_wanted") or start["model"])
+
     def _begin(self, task: Task, job: Job, transcript: Transcript, hands: ToolBox | ClaudeCodeHands) -> None:
         """Make the workspace, and record what the conversation starts with."""
         scenario, claim = self._scenario, job.claim
@@ -159,7 +171,8 @@ class ExecutorAgent:
         if isinstance(hands, ClaudeCodeHands):
             job.report("starting Claude Code", START_S + 30)
             _, text = claude_code_texts(scenario.requirements, self._plan, task)
-            start = hands.opening(text, scenario.endpoint_profile)
+            opened = hands.opening(text, scenario.endpoint_profile)
+            start = {**opened, "model_wanted": scenario.executor_model}
         else:
             start = opening(
                 requirement=scenario.requirements,

@@ -384,7 +384,8 @@ class Run:
         from parallel_orchestrator.trunk import git
 
         git.require()
-        with occupied(self.settled.directory, self.settled.scenario, self.view.say) as owned:
+        settled = self.settled
+        with occupied(settled.directory, settled.scenario, self.view.say, resumed=settled.resumed) as owned:
             yield owned
 
     def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Site:
@@ -442,6 +443,7 @@ class Run:
         from parallel_orchestrator.agent.client import ModelClient
         from parallel_orchestrator.records.token import Caller, mint
         from parallel_orchestrator.report.console import waiting
+        from parallel_orchestrator.report.trouble import LedgerTrouble
         from parallel_orchestrator.store.files import write_whole
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.workers.call import call_apart
@@ -461,7 +463,8 @@ class Run:
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
             asked = (owned.scenario, owned.run, ModelClient(gateway.config.socket, token), around)
-            with waiting(self.view, "planning"):
+            trouble = LedgerTrouble(owned.run.ledger, self.view.say)
+            with closing(trouble), waiting(self.view, "planning", trouble):
                 plan = call_apart(plan_run, asked, self.say, preload=PRELOAD, run_lock=owned.lock.descriptor)
         write_whole(owned.run.plan, plan_text(plan))
         return plan

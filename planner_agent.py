@@ -30,6 +30,7 @@ from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, sh
 from parallel_orchestrator.records.scenario import Scenario, Surroundings
 from parallel_orchestrator.records.token import Caller
 from parallel_orchestrator.store.files import disk_faults_in
+from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 
 MAX_ATTEMPTS = 3
@@ -173,7 +174,19 @@ def plan_run(
     Called again after it died, it asks again for no answer that was given. Raises PlanRefused.
     """
     with disk_faults_in(run.root), contextlib.closing(client):
+        scenario = scenario.model_copy(update={"planner_model": _begun_with(run) or scenario.planner_model})
         return _planner(scenario, run, client, around, note).create_plan(scenario.requirements)
+
+
+def _begun_with(run: RunDirectory) -> str | None:
+    """The model that has answered the planner before; its conversation goes to its end with that one."""
+    asked: dict[int, str] = {}
+    for record in read_all(run.ledger):
+        if record["task"] == "plan" and record["kind"] == "intent":
+            asked[record["call"]] = record["model"]
+        elif record["task"] == "plan" and record["kind"] == "answer":
+            return asked.get(record["call"])
+    return None
 
 
 def _planner(

@@ -23,7 +23,9 @@ from parallel_orchestrator.records.errors import (
     CannotGoOn,
     ContextFull,
     EndpointUnavailable,
+    EndpointUnusable,
     KeyRefused,
+    ModelUnknown,
     OrchestratorError,
     RecordingExhausted,
     RequestRefused,
@@ -48,6 +50,8 @@ _ENDS: dict[str, type[OrchestratorError]] = {
     "budget_reached": BudgetReached,
     "task_budget_reached": TaskLimit,
     "key_refused": KeyRefused,
+    "model_unknown": ModelUnknown,
+    "endpoint_unusable": EndpointUnusable,
     "batch_budget_reached": BatchBudgetReached,
     "credit_exhausted": EndpointUnavailable,
     "endpoint_silent": EndpointUnavailable,
@@ -119,9 +123,9 @@ class ModelClient:
         `turn` counts all answers of the attempt and is part of the ledger's key: asked again after a
         fault or a restart, the same answer is delivered.
 
-        Raises BudgetReached, TaskLimit, KeyRefused, RecordingExhausted, RequestRefused (ContextFull where the
-        request is longer than the model's context window), and CannotGoOn, also when the gateway is away for
-        longer than `patience_s`.
+        Raises BudgetReached, TaskLimit, KeyRefused, ModelUnknown, EndpointUnusable, RecordingExhausted, RequestRefused
+        (ContextFull where the request is longer than the model's context window), and CannotGoOn, also when the
+        gateway is away for longer than `patience_s`.
         """
         headers = {
             "x-orchestrator-turn": str(turn),

@@ -2,6 +2,7 @@
 
     start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt;
                with Claude Code also backend, request (its other fields) and betas, all as its first request had them
+    model      model: asked instead of the first one, which had not answered
     answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded; where a tool call cannot
                be carried out also faults, by the call's id: what is wrong with it
     tree       turn, tree                     the workspace before the turn's tools ran
@@ -129,6 +130,9 @@ class Conversation:
         self.base = record["base"]
         self._say(record["task"])
 
+    def _model_changed(self, record: Record) -> None:
+        self.start = {**self.start, "model": record["model"], "model_wanted": record["model"]}
+
     def _answered(self, record: Record) -> None:
         content: list[dict[str, Any]] = record["content"]
         discarded: bool = record["discarded"]
@@ -217,6 +221,7 @@ class Conversation:
 
 _STEPS = {
     "start": Conversation._started,
+    "model": Conversation._model_changed,
     "answer": Conversation._answered,
     "tree": Conversation._tree_kept,
     "results": Conversation._tools_ran,
@@ -278,6 +283,10 @@ class Transcript:
     def begin(self, opening: Mapping[str, Any], *, base: str, run: str, task_id: str, attempt: int) -> None:
         """Record what the conversation starts with; `opening` as `prompt.opening` makes it."""
         self._add("start", **opening, base=base, run=run, task_id=task_id, attempt=attempt)
+
+    def ask_of(self, model: str) -> None:
+        """Record that another model is asked from now on: none has answered yet."""
+        self._add("model", model=model)
 
     def answer(
         self,

@@ -53,6 +53,9 @@ class Story(Protocol):
     retry: Sequence[str] | None
     """Failed tasks to try again; empty: all of them; None: none."""
 
+    def say(self, text: str) -> None:
+        """Say a line to the person, and to the log."""
+
     def check(self) -> tuple[Surroundings, str]:
         """What can be found wrong before a directory is touched."""
 
@@ -101,13 +104,14 @@ def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
 
     It is not finished when its failed tasks are to be tried again, nor where its run is damaged: who opens that tells.
     """
-    folder = folder_of(batch, name, story.settled.scenario)
+    settled = story.settled
+    folder = folder_of(batch, name, settled.scenario, resumed=settled.resumed)
     run = RunDirectory(batch.root / folder)
     finished = finished_summary(run) if story.retry is None and not _is_damaged(run) else None
     return Entry(name, story, folder, kept(finished) if finished else None)
 
 
-def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
+def folder_of(batch: BatchDirectory, name: str, scenario: Scenario, *, resumed: bool = False) -> str:
     """The scenario's folder: NAME, or NAME-HASH6 where NAME holds the run of an earlier text of it.
 
     Raises UsageError when it would run anew for no other reason than that another endpoint is asked now.
@@ -115,8 +119,12 @@ def folder_of(batch: BatchDirectory, name: str, scenario: Scenario) -> str:
     own = f"{name}-{_identity_hash(scenario)}"
     if _is_damaged(RunDirectory(batch.root / name)):
         return own if (batch.root / own).exists() else name
-    if _may_use(batch.root / name, scenario):
+    if _may_use(batch.root / name, scenario, resumed=resumed):
         return name
+    if resumed:  # the run of a text that differs from NAME's: its models may have changed, and its hash with them
+        begun = [path for path in batch.root.glob(f"{name}-{_HASH}") if not _is_damaged(RunDirectory(path))]
+        if found := next((path for path in sorted(begun) if _may_use(path, scenario, resumed=True)), None):
+            return found.name
     if not (batch.root / own).exists() and not scenario.replay:
         _require_same_endpoint([batch.root / name, *batch.root.glob(f"{name}-{_HASH}")], scenario)
     return own
@@ -141,10 +149,10 @@ def _is_damaged(run: RunDirectory) -> bool:
     return False
 
 
-def _may_use(directory: Path, scenario: Scenario) -> bool:
+def _may_use(directory: Path, scenario: Scenario, *, resumed: bool) -> bool:
     """Whether that directory is free, or holds this very run."""
     old = read_scenario(RunDirectory(directory))
-    return old is None or identity_difference(old, scenario.model_dump()) is None
+    return old is None or identity_difference(old, scenario.model_dump(), resumed=resumed) is None
 
 
 _HASH = "[0-9a-f]" * 6
@@ -196,7 +204,7 @@ def recall(batch: BatchDirectory) -> Remembered:
         fields = json.loads(batch.config.read_bytes())
         options = {
             one["name"]: Options(
-                one["requirements"], None, None, one["replay"], one["settings"], one.get("variables", {})
+                one["requirements"], None, None, one["replay"], one["settings"], variables=one.get("variables", {})
             )
             for one in fields["scenarios"]
         }

@@ -30,6 +30,7 @@ from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.records.errors import (
     BatchBudgetReached,
     EndpointUnavailable,
+    EndpointUnusable,
     KeyRefused,
     OrchestratorError,
     internal_error,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("parallel_orchestrator.batch")
 
-STOPS_EVERYTHING = (KeyRefused, EndpointUnavailable, BatchBudgetReached)
+STOPS_EVERYTHING = (KeyRefused, EndpointUnusable, EndpointUnavailable, BatchBudgetReached)
 """What no scenario can go on after. Anything else is the matter of one."""
 
 _LAST_HOLD_S = 10.0
@@ -118,6 +119,7 @@ class Batch:
         paying = next((entry for entry in self._todo if not entry.scenario.replay), self._todo[0])
         start = replace(
             paying.story.gateway_config(),
+            patience_s=max(entry.scenario.endpoint_patience for entry in self._todo),
             max_cost_usd=max_cost_usd,
             spent_before_usd=by_run(self.batch, self._spent_before),
         )
@@ -174,7 +176,9 @@ class Batch:
         """Plan one scenario and make it ready to be opened."""
         try:
             say = self._watch.of(entry.name).say
-            owned = own_in(entry.run(self.batch), entry.scenario, self._lock, say)
+            owned = own_in(
+                entry.run(self.batch), entry.scenario, self._lock, entry.story.say, resumed=entry.story.settled.resumed
+            )
             cut_torn_tails(owned.run, say)
             self._gateway.open_run(entry.story.served(owned))
             site = self._sites[entry.name] = entry.story.prepare(owned, self._gateway, entry.story.check()[0])

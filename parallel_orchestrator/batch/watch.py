@@ -14,6 +14,7 @@ from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Standing
 from parallel_orchestrator.report.spending import Spending
+from parallel_orchestrator.report.trouble import TroubleNews, latest
 from parallel_orchestrator.report.watch import BudgetWarning, Figures, Gateway, Part
 from parallel_orchestrator.store.batchlog import BatchReplica, ScenarioState, ScenarioStatus
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
@@ -80,6 +81,7 @@ class BatchWatch:
         self._outlook = Outlook()
         self._shown = 0.0
         self._warning = BudgetWarning(view, "the batch's budget")
+        self._news = TroubleNews(view.say)
 
     def of(self, scenario: str) -> PartOfView:
         """The view that one scenario speaks to."""
@@ -102,6 +104,7 @@ class BatchWatch:
             self._figures.traffic(gateway, [part.ledger for part in self._parts.values()]),
             max(0.0, now - replica.began),
             self._outlook.left(replica, self._parts),
+            self._news.look(latest(part.ledger.trouble for part in self._parts.values())),
         )
         self._view.show(snapshot)
         self._warning.look(snapshot.spent.usd, self.max_cost_usd)

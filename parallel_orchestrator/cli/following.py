@@ -15,6 +15,7 @@ from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.report.console import View, make_view
 from parallel_orchestrator.report.spending import Ledger
 from parallel_orchestrator.report.status import doing, held_s
+from parallel_orchestrator.report.trouble import LedgerTrouble
 from parallel_orchestrator.report.watch import Watch
 from parallel_orchestrator.store.batchlog import BatchLog, BatchSource
 from parallel_orchestrator.store.board import Alone, Board, Member
@@ -49,9 +50,11 @@ def follow_run(run: RunDirectory) -> None:
     with _view() as view:
         if not run.plan.exists() and is_held(run.run_lock):
             view.say("planning …")
-        for _ in looks(run.run_lock, run.summary):
-            if run.plan.exists():
-                break
+        with closing(LedgerTrouble(run.ledger, view.say)) as trouble:
+            for _ in looks(run.run_lock, run.summary):
+                trouble()
+                if run.plan.exists():
+                    break
         if not run.plan.exists():
             return
         plan = read_plan(run.plan)

@@ -7,7 +7,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn, Interrupted
+from parallel_orchestrator.records.errors import (
+    BudgetReached,
+    CannotGoOn,
+    EndpointUnusable,
+    Interrupted,
+    KeyRefused,
+    ModelUnknown,
+)
 
 
 def require_failed(directory: Path, tasks: Sequence[str]) -> None:
@@ -33,14 +40,17 @@ def told_how_to_go_on(directory: Path) -> Iterator[None]:
     """Whatever stops the block and can be gone on with says by which command. Ctrl-C becomes an error like others."""
     try:
         yield
-    except (CannotGoOn, Interrupted, KeyboardInterrupt) as error:
+    except (CannotGoOn, EndpointUnusable, KeyRefused, ModelUnknown, Interrupted, KeyboardInterrupt) as error:
         from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
         from parallel_orchestrator.store.program import command
 
         stop = Interrupted("interrupted") if isinstance(error, KeyboardInterrupt) else error
         if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
             more = f" --max-cost {_more(directory):g}" if isinstance(stop, BudgetReached) else ""
+            more += " --model MODEL" * isinstance(stop, ModelUnknown)
             stop.add_note(f"to go on: {command('resume', directory)}{more}")
+            if isinstance(stop, ModelUnknown):
+                stop.add_note(f"for tasks that failed before: {command('retry', directory)}{more}")
         raise stop from error.__cause__
 
 

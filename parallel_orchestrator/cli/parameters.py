@@ -86,6 +86,16 @@ EndpointProfile = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ModelOnResume = Annotated[
+    str | None,
+    typer.Option(help="Another model, for what no model has answered yet. [the run's own]", rich_help_panel=MODEL),
+]
+EndpointPatience = Annotated[
+    str | None,
+    typer.Option(
+        help="How long the endpoint may send nothing until the run stops: 90s, 10m, 8h. [10m]", rich_help_panel=LIMITS
+    ),
+]
 Replay = Annotated[
     str | None,
     typer.Option(

@@ -85,6 +85,7 @@ class Running:
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
         endpoint_profile: p.EndpointProfile = None,
+        endpoint_patience: p.EndpointPatience = None,
         replay: p.Replay = None,
         speed: p.Speed = None,
         plan: p.PlanFile = None,
@@ -119,6 +120,7 @@ class Running:
             task_timeout=task_timeout,
             sandbox=sandbox,
             endpoint_profile=endpoint_profile,
+            endpoint_patience=endpoint_patience,
             speed=speed,
             prices=prices,
             allow_install=allow_install,
@@ -140,6 +142,7 @@ class Running:
         claude_settings: p.ClaudeSettings = None,
         max_cost: p.MaxCost = None,
         endpoint_profile: p.EndpointProfile = None,
+        endpoint_patience: p.EndpointPatience = None,
         replay: p.Replay = None,
         speed: p.Speed = None,
         max_executors: p.MaxExecutors = None,
@@ -156,6 +159,7 @@ class Running:
             claude_settings=claude_settings,
             max_cost=max_cost,
             endpoint_profile=endpoint_profile,
+            endpoint_patience=endpoint_patience,
             speed=speed,
             prices=prices,
         )
@@ -194,6 +198,7 @@ class Running:
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
         endpoint_profile: p.EndpointProfile = None,
+        endpoint_patience: p.EndpointPatience = None,
         speed: p.Speed = None,
         prices: p.Prices = None,
         allow_install: p.AllowInstall = False,
@@ -224,6 +229,7 @@ class Running:
                 task_timeout=task_timeout,
                 sandbox=sandbox,
                 endpoint_profile=endpoint_profile,
+                endpoint_patience=endpoint_patience,
                 speed=speed,
                 prices=prices,
                 allow_install=allow_install,
@@ -242,12 +248,14 @@ class Running:
         self,
         directory: p.RunOrBatch,
         *,
+        model: p.ModelOnResume = None,
         max_cost: p.MaxCost = None,
         yes: p.Yes = False,
         max_executors: p.MaxExecutors = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
+        endpoint_patience: p.EndpointPatience = None,
         speed: p.Speed = None,
         prices: p.Prices = None,
         allow_install: p.AllowInstall = False,
@@ -260,6 +268,8 @@ class Running:
         from parallel_orchestrator.store.paths import BatchDirectory
 
         overrides = _given(
+            model=model,
+            endpoint_patience=endpoint_patience,
             max_cost=max_cost,
             yes=yes,
             max_executors=max_executors,
@@ -287,12 +297,14 @@ class Running:
         ] = None,
         *,
         failed: Annotated[bool, typer.Option("--failed", help="All that failed; the same as naming none.")] = False,
+        model: p.ModelOnResume = None,
         max_cost: p.MaxCost = None,
         yes: p.Yes = False,
         max_executors: p.MaxExecutors = None,
         max_turns: p.MaxTurns = None,
         task_timeout: p.TaskTimeout = None,
         sandbox: p.Sandbox = None,
+        endpoint_patience: p.EndpointPatience = None,
         speed: p.Speed = None,
         prices: p.Prices = None,
     ) -> Answer:
@@ -307,6 +319,8 @@ class Running:
         if failed and tasks:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
         overrides = _given(
+            model=model,
+            endpoint_patience=endpoint_patience,
             max_cost=max_cost,
             yes=yes,
             max_executors=max_executors,
@@ -343,6 +357,7 @@ class Running:
             if old.max_cost_usd is None:
                 one.settings["yes"] = True  # it was begun without a cap
             one.settings |= overrides
+            one.resumed = True
         options = {name: one for name, one in old.options.items() if retry is None or name in retry}
         return self._batch(Given(options, directory, executors, cap, retry or {}, among_others=retry is not None))
 

@@ -62,6 +62,8 @@ class Options:
     """Environment variables to use in place of ours: ANTHROPIC_API_KEY to the name of another, say."""
     fresh: bool = False
     """Begin again where the directory holds a run; that one is moved aside."""
+    resumed: bool = False
+    """By `resume` or `retry`: models and endpoint may be others than those that the run was begun with."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Settled:
     recording: Path | None
     plan: Plan | None
     fresh: bool = False
+    resumed: bool = False
+    """Whether models and endpoint may be others than those that the run in the directory was begun with."""
 
 
 def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda environment: None) -> Settled:
@@ -109,7 +113,7 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
         raise UsageError("--claude-settings host is for Claude Code: add --backend claude-code, or leave it out")
     refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
-    return Settled(scenario, directory, credential, recording, plan, options.fresh)
+    return Settled(scenario, directory, credential, recording, plan, options.fresh, options.resumed)
 
 
 def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend: Lend) -> Credential | None:
@@ -147,7 +151,7 @@ def make_scenario(fields: dict[str, Any]) -> Scenario:
 
 def has_to_be(message: str) -> str:
     """What pydantic says of a value, as a predicate of the value's name."""
-    return re.sub(r"^\w+ should ", "has to ", message)
+    return re.sub(r"^\w+ should ", "has to ", message.removeprefix("Value error, "))
 
 
 def slug(requirement: str) -> str:
@@ -232,5 +236,11 @@ def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
     scenario = require_scenario(RunDirectory(directory.absolute()))
     kept = scenario.model_dump(exclude={"version", "run", "requirements", "endpoint", "replay", "variables"})
     return Options(
-        scenario.requirements, directory, None, scenario.replay, {**kept, **overrides}, dict(scenario.variables)
+        scenario.requirements,
+        directory,
+        None,
+        scenario.replay,
+        {**kept, **overrides},
+        resumed=True,
+        variables=dict(scenario.variables),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile, SandboxMode
+from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Duration, Profile, SandboxMode
 
 
 def _name_of_a_variable(value: str) -> str:
@@ -92,6 +92,8 @@ class ScenarioDefaults(Section):
     """Where agents' commands run: in bubblewrap (required), wherever it works (auto), or as you (off)."""
     endpoint_profile: Profile | None = None
     """How much of the Messages API the endpoint understands; by its address, unless said."""
+    endpoint_patience: Duration | None = None
+    """How long the endpoint may send nothing until the run stops: 90s, 10m, 8h."""
     api_key_env: Variable | None = None
     """The environment variable that holds the key, when it is not ANTHROPIC_API_KEY."""
     base_url_env: Variable | None = None

@@ -315,7 +315,7 @@ def _not_known(key: str, section: str) -> str:
 
 def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in path if isinstance(part, str)) or "the file"
-    message = has_to_be(str(error["msg"])).removeprefix("Value error, ")
+    message = has_to_be(str(error["msg"]))
     if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
         message = "has to be a mapping of keys to values"
     got = error.get("input")
@@ -353,7 +353,7 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) ->
         "task_timeout_min": value("minutes", "limits", "task_timeout"),
         "prices": str(folder / prices) if prices else None,
         **{name: value(name) for name in ("sandbox", "endpoint_profile", "speed", "verify", "allow_install")},
-        **{name: value(name) for name in ("claude_settings", "repair_rounds", "yes")},
+        **{name: value(name) for name in ("claude_settings", "repair_rounds", "yes", "endpoint_patience")},
     }
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():
@@ -361,4 +361,4 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) ->
     requirement = entry.requirements or named.text(str(entry.requirements_file))
     output_dir = Path(entry.output_dir) if entry.output_dir else Path("outputs") / entry.name
     variables = {"ANTHROPIC_API_KEY": value("api_key_env"), "ANTHROPIC_BASE_URL": value("base_url_env")}
-    return Options(requirement, output_dir, None, replay, given, {k: v for k, v in variables.items() if v})
+    return Options(requirement, output_dir, None, replay, given, variables={k: v for k, v in variables.items() if v})

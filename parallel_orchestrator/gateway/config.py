@@ -54,7 +54,7 @@ class StartConfig:
             credential=credential,
             base_url=None if scenario.replay else scenario.endpoint,
             prices=Path(scenario.prices) if scenario.prices else None,
-            patience_s=scenario.endpoint_patience_s,
+            patience_s=scenario.endpoint_patience,
             secrets=redact.known_secrets(),
         )
 

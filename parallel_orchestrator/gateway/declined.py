@@ -106,6 +106,23 @@ def key_refused(refusal: Refusal) -> Declined:
     )
 
 
+def model_unknown(model: str, refusal: Refusal) -> Declined:
+    """The endpoint does not know the model."""
+    told = f"the endpoint does not know the model {model!r} (HTTP {refusal.status}): {refusal.detail}"
+    return Declined(404, "model_unknown", told)
+
+
+def unusable(endpoint: str, why: str) -> Declined:
+    """No call to this endpoint can ever be answered."""
+    return Declined(502, "endpoint_unusable", f"no Messages API at {endpoint}: {why} correct ANTHROPIC_BASE_URL")
+
+
+def misformatted(endpoint: str, sent: str) -> Declined:
+    """The endpoint has broken the format in the same way several times in a row."""
+    told = f"this server does not speak the Messages API: {endpoint} sent {sent}; correct ANTHROPIC_BASE_URL"
+    return Declined(502, "endpoint_unusable", told)
+
+
 def credit_exhausted(refusal: Refusal) -> Declined:
     """The account behind the credential has no money left, or may not spend more."""
     return Declined(

@@ -16,9 +16,10 @@ import httpx2
 from parallel_orchestrator.gateway import sse
 from parallel_orchestrator.gateway.cleaning import without_secrets
 from parallel_orchestrator.gateway.clients import Clients
-from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal
+from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Json, Outcome, Refusal, Verdict
 from parallel_orchestrator.gateway.renewal import renewed
 from parallel_orchestrator.gateway.silence import Silence
+from parallel_orchestrator.gateway.unreachable import lasting_reason
 from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.store import quick_json, redact
@@ -28,6 +29,9 @@ _CONNECT_S = 30.0
 _END_S = 0.05
 _LARGEST_ERROR = 100_000
 _LONGEST_TEXT = 1000
+_EXCERPT = 120
+"""Characters of what a server sent that are shown to a person."""
+_BEGINNING_S = 1.0
 _UNAUTHORISED = 401
 _LARGEST_MESSAGE = 64 * 2**20
 """Bytes of an answer that does not come as a stream; far more than any model says."""
@@ -44,6 +48,7 @@ class LiveEndpoint:
 
     def __init__(self, base_url: str, credential: Credential | None, silence: Silence) -> None:
         longest = min(silence.patience_s, _LONGEST_SILENCE_S)
+        self.name = base_url
         self._url = httpx2.URL(base_url.rstrip("/") + "/v1/messages")  # taken apart once, not at each call
         self._credential = credential
         self._renewing = asyncio.Lock()
@@ -89,13 +94,21 @@ class LiveEndpoint:
             sent = isinstance(error, httpx2.ReadTimeout)
             return self._fault("timeout" if sent else "connect", error, ambiguous=sent, heard=False)
         except (httpx2.ConnectError, httpx2.ProxyError, httpx2.UnsupportedProtocol) as error:
-            return self._fault("connect", error, ambiguous=False, heard=False)
+            return await self._unreached(error)
         except (httpx2.TransportError, httpx2.StreamError) as error:
             # A request that was not sent whole starts no work. After that nobody knows what was billed.
             sent = not isinstance(error, (httpx2.WriteError, httpx2.LocalProtocolError))
             return self._fault("reset", error, ambiguous=sent, heard=False)
         except (httpx2.HTTPError, httpx2.InvalidURL, sse.BadEvent, RecursionError) as error:
-            return self._fault("garbage", error, ambiguous=isinstance(error, sse.BadEvent))
+            bad = isinstance(error, sse.BadEvent)
+            return replace(self._fault("garbage", error, ambiguous=bad), misformat="bad event" if bad else "")
+
+    async def _unreached(self, error: httpx2.TransportError) -> Outcome:
+        """A refusal where no try can ever connect; else a fault."""
+        proxied = isinstance(error, httpx2.ProxyError)
+        if not proxied and (why := await lasting_reason(error, self._url.host)):
+            return Refusal(502, "api_error", why, Verdict.UNUSABLE)
+        return self._fault("connect", error, ambiguous=False, heard=False)
 
     async def close(self) -> None:
         """End all connections."""
@@ -125,7 +138,9 @@ class LiveEndpoint:
             elif "application/json" in content_type:
                 found = _events_of_message(await _body(response, _LARGEST_MESSAGE))
             else:
-                found = Fault("garbage", ambiguous=False, detail="status 200, but no event stream")
+                shown = redact.foreign(await _beginning(response))[:_EXCERPT]
+                detail = f"status 200 with {content_type or 'no content type'}, no event stream: {shown!r}"
+                found = Fault("garbage", ambiguous=False, detail=detail, misformat="no event stream")
             if not isinstance(found, tuple):
                 return found
             return _whole(ask, *found, response.headers.get("request-id"), time.monotonic() - started)
@@ -188,14 +203,17 @@ def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took
     """The answer, when nothing of it is missing."""
     last = events[-1].get("type") if events else "nothing"
     if last != "message_stop":
-        return Fault("truncated", ambiguous=True, detail=f"the stream ended after {last}")
+        # After a part of an answer a connection may have broken; after its end, or before any of it, none has.
+        misformat = f"ends after {last}" if last in ("nothing", "message_delta") else ""
+        return Fault("truncated", ambiguous=True, detail=f"the stream ended after {last}", misformat=misformat)
     try:
         message = sse.assemble(events)
         stop_reason, model = message["stop_reason"], str(message.get("model") or ask.model)
         ending = str(stop_reason)
         text, message = without_secrets(events, text, message)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        return Fault("garbage", ambiguous=True, detail=f"events out of order: {error!r}")
+        detail = f"events out of order ({error!r}): {redact.foreign(text)[:_EXCERPT]!r}"
+        return Fault("garbage", ambiguous=True, detail=detail, misformat="events out of order")
     if not stop_reason:
         return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")
     return Answered(text, message, _writable(model), _writable(ending), _recordable(message["usage"]), request_id, took)
@@ -216,7 +234,8 @@ def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
         return Fault(
             "garbage",
             ambiguous=True,
-            detail=f"status 200, but the JSON is cut or none: {redact.foreign(str(message))[:80]!r}",
+            detail=f"status 200, but the JSON is cut or none: {redact.foreign(str(message))[:_EXCERPT]!r}",
+            misformat="no JSON",
         )
     if message.get("type") == "error" or "error" in message:
         return verdict_on_event(redact.foreign(message), begun=False)
@@ -224,7 +243,9 @@ def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
         text = sse.stream_of(message)
         return sse.parse(text), text
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return Fault("garbage", ambiguous=True, detail=f"status 200, but no message: {error!r}")
+        shown = redact.foreign(json.dumps(message))[:_EXCERPT]
+        detail = f"status 200, but no message ({error!r}): {shown}"
+        return Fault("garbage", ambiguous=True, detail=detail, misformat="no message")
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
@@ -235,6 +256,18 @@ async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
     with contextlib.suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_END_S):
             await anext(pieces, None)
+
+
+async def _beginning(response: httpx2.Response) -> str:
+    """The first characters of a body, as far as they come soon."""
+    data = bytearray()
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(_BEGINNING_S):
+            async for piece in response.aiter_bytes():
+                data += piece
+                if len(data) > _LONGEST_TEXT:
+                    break
+    return data.decode("utf-8", errors="replace")
 
 
 async def _body(response: httpx2.Response, at_most: int) -> bytes:

@@ -57,6 +57,18 @@ class Intent:
     bound_usd: float | None
 
 
+@dataclass(frozen=True)
+class Retry:
+    """What follows a try that failed."""
+
+    number: int
+    """The failed try's, from 1."""
+    next_s: float
+    """Seconds until the next try."""
+    gives_up_s: float
+    """Seconds until no other try is made, when nothing comes from the endpoint."""
+
+
 class Ledger:
     """The ledger of one run. Its only writer is this process; opening it repairs a torn tail.
 
@@ -175,9 +187,11 @@ class Ledger:
         self._write("answer", intent.call, intent.ask, fields, events=answer.events)
         return self._answers[intent.ask.slot][intent.ask.hash]
 
-    def write_fault(self, intent: Intent, fault: Fault) -> None:
-        """Record that a try failed."""
+    def write_fault(self, intent: Intent, fault: Fault, retry: Retry | None = None) -> None:
+        """Record that a try failed, and when the next comes; None: no other does."""
         fields = {"fault": fault.kind, "ambiguous": fault.ambiguous, "detail": fault.detail}
+        if retry:
+            fields |= {"try": retry.number, "next_s": round(retry.next_s, 3), "gives_up_s": round(retry.gives_up_s, 3)}
         self._write("fault", intent.call, intent.ask, fields)
 
     def write_refusal(self, intent: Intent, refusal: Refusal) -> None:

@@ -73,6 +73,8 @@ class Fault:
     """A rate limit: nobody calls for a while."""
     heard: bool = True
     """Whether the endpoint said so itself. The wait before the next try is then ours, and no silence of its."""
+    misformat: str = ""
+    """How the answer breaks the format of the Messages API. The same twice more, and no other try is made."""
 
 
 class Verdict(Enum):
@@ -81,6 +83,9 @@ class Verdict(Enum):
     CALLER = auto()
     KEY_REFUSED = auto()
     CREDIT_EXHAUSTED = auto()
+    MODEL_UNKNOWN = auto()
+    UNUSABLE = auto()
+    """The server speaks no Messages API, or cannot be reached under this address at all."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ Outcome = Answered | Fault | Refusal
 class Endpoint(Protocol):
     """Where answers come from: a live endpoint or a recording."""
 
+    name: str
+    """For a person: the address of a live one."""
     free: bool
     """Whether answers cost nothing now; their price is then noted as the recorded one."""
 

@@ -19,11 +19,12 @@ class Permission:
     max_cost_usd: float | None
     """Cap over all runs together."""
     refused: Declined | None = None
-    """Set when the endpoint refused the credential: no live call goes out again."""
+    """Set when the endpoint refused the credential or is unusable: no live call goes out again."""
 
     def check(self, run: Run, ask: Ask) -> None:
         """Raise Declined unless this call may be made now."""
-        halted = run.halted or (None if run.endpoint.free else self.refused)
+        live = None if run.endpoint.free else self.refused or run.unknown_models.get(ask.model)
+        halted = run.halted or live
         if halted:
             raise halted.again()
         if not run.endpoint.free:

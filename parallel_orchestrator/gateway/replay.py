@@ -21,6 +21,7 @@ class ReplayEndpoint:
     """
 
     free = True
+    name = "a recording"
 
     def __init__(self, recording: Recording, speed: float) -> None:
         self._recording = recording

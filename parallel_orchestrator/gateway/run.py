@@ -37,9 +37,20 @@ class Purchase:
     running: bool = False
     at_endpoint: bool = False
     ended_by: Declined | None = None
+    tries: int = 0
     last_fault: str = ""
     """Why its last try failed."""
+    misformat: str = ""
+    """How its last answer broke the API's format, empty when it did not."""
+    misformats: int = 0
+    """How often in a row answers broke the format in that way."""
     task: asyncio.Task[Delivery] = field(init=False)
+
+    def broke_format(self, misformat: str) -> int:
+        """Note how an answer broke the format, empty for not at all; how often in a row it did so now."""
+        same = bool(misformat) and misformat == self.misformat
+        self.misformat, self.misformats = misformat, self.misformats + 1 if same else int(bool(misformat))
+        return self.misformats
 
     def end(self, why: Declined) -> None:
         """Stop trying. What is at the endpoint may have been billed, and is recorded so."""
@@ -61,6 +72,8 @@ class Run:
     prices: PriceTable
     max_cost_usd: float | None = None
     task_max_cost_usd: float | None = None
+    unknown_models: dict[str, Declined] = field(default_factory=dict)
+    """Models that the endpoint does not know: no other call asks for them."""
     halted: Declined | None = None
     """Set when nothing more may be bought for this run."""
     purchases: dict[CallKey, Purchase] = field(default_factory=dict)
@@ -83,10 +96,10 @@ class Run:
         """The most in USD that a try can cost."""
         return 0.0 if self.endpoint.free else self.prices.bound(ask.model, len(ask.body), ask.max_tokens)
 
-    def end_waiting(self, why: Declined) -> None:
-        """End the purchases that are not at the endpoint now."""
+    def end_waiting(self, why: Declined, model: str | None = None) -> None:
+        """End the purchases that are not at the endpoint now. `model`: only those that ask for this model."""
         for purchase in list(self.purchases.values()):
-            if not purchase.at_endpoint:
+            if not purchase.at_endpoint and model in (None, purchase.ask.model):
                 purchase.end(why)
 
     async def landed(self, timeout_s: float) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from parallel_orchestrator.gateway import declined
 from parallel_orchestrator.gateway.run import Purchase, Run
 
+_LANDING_S = 600.0
+"""For calls in flight to land when a run closes, however long the patience: patience for a night is no reason to
+keep a person waiting who stops a run."""
 _OPENING_S = 10.0
 """After a restart callers may come before their run is open again; they wait this long for it."""
 
@@ -79,7 +82,7 @@ class Runs:
         return [p for run in self if not run.endpoint.free for p in run.purchases.values()]
 
     async def _close_when_landed(self, run: Run) -> None:
-        await run.landed(self._patience_s)
+        await run.landed(min(self._patience_s, _LANDING_S))
         self._spent_by_closed[run.id] = run.spent_usd()
         run.ledger.close()
         del self._closing[run.id]

@@ -28,7 +28,7 @@ from typing import Any
 
 from parallel_orchestrator.gateway import declined
 from parallel_orchestrator.gateway.declined import Declined
-from parallel_orchestrator.gateway.ledger import Intent, Stored
+from parallel_orchestrator.gateway.ledger import Intent, Retry, Stored
 from parallel_orchestrator.gateway.limiter import MAX_HOLD_S, Limiter, backoff
 from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Outcome, Refusal, Verdict
 from parallel_orchestrator.gateway.permission import Permission
@@ -40,6 +40,9 @@ from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.store import redact
 
 log = logging.getLogger(__name__)
+
+MOST_MISFORMATS = 3
+"""Answers to one call in a row that break the API's format in the same way; then the server speaks another one."""
 
 
 class Service:
@@ -118,7 +121,7 @@ class Service:
                 if isinstance(outcome, Delivery):
                     return outcome
                 self._check(run, purchase)
-                await asyncio.sleep(self._delay(outcome, number))
+                await asyncio.sleep(outcome)
             raise AssertionError("count never ends")
         except asyncio.CancelledError:
             raise purchase.ended_by or declined.stopping() from None
@@ -132,9 +135,9 @@ class Service:
         finally:
             del run.purchases[purchase.ask.slot, purchase.ask.hash]
 
-    async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Delivery | Fault:
-        """One try, when its turn has come. Raises Declined when another would not help."""
-        ask = purchase.ask
+    async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Delivery | float:
+        """One try, when its turn has come; the seconds to wait when it failed. Raises Declined when no other helps."""
+        ask, purchase.tries = purchase.ask, number
         prefix = "" if run.endpoint.free else ask.prefix
         async with self.prefixes.turn(prefix) as begun, run.limiter.turn(retry=number > 1) as started:
             self._check(run, purchase)
@@ -150,13 +153,24 @@ class Service:
                     return Delivery(stored, outcome.events, outcome.message)
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
-                    raise self._refused(outcome)
+                    raise self._refused(run, ask.model, outcome)
                 case Fault():
-                    log.info("%s, try %d failed: %s, %s", ask.slot.task, number, outcome.kind, outcome.detail)
-                    run.ledger.write_fault(intent, outcome)
                     self._note(run, purchase, outcome)
-                    self._slow_down(run, outcome, started)
-                    return outcome
+                    return self._failed(run, purchase, intent, outcome, started)
+
+    def _failed(self, run: Run, purchase: Purchase, intent: Intent, fault: Fault, started: float) -> float:
+        """Record that a try failed; the seconds to wait before the next. Raises Declined when none can help."""
+        number = purchase.tries
+        held, delay = self._slow_down(run, fault, started), self._delay(fault, number)
+        retry = Retry(number, max(held, delay), self.silence.left_s())
+        run.ledger.write_fault(intent, fault, retry)
+        log.info(
+            "%s, try %d failed: %s, %s; next try in %.1f s, giving up in %.0f s",
+            *(purchase.ask.slot.task, number, fault.kind, fault.detail, retry.next_s, retry.gives_up_s),
+        )
+        if purchase.broke_format(fault.misformat) >= MOST_MISFORMATS:
+            raise self._close_endpoint(declined.misformatted(run.endpoint.name, fault.detail))
+        return delay
 
     async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, begun: Begun) -> Outcome:
         purchase.at_endpoint, sent = True, False
@@ -198,11 +212,13 @@ class Service:
             purchase.last_fault = f"{fault.kind}, {fault.detail}"
             self.silence.failed()
 
-    def _slow_down(self, run: Run, fault: Fault, started: float) -> None:
+    def _slow_down(self, run: Run, fault: Fault, started: float) -> float:
+        """Make fewer calls where the endpoint asks for it; the seconds for which it holds all calls back."""
         if fault.holds_back:
-            run.limiter.hold_back(started, fault.retry_after_s)
-        elif fault.overload:
+            return run.limiter.hold_back(started, fault.retry_after_s)
+        if fault.overload:
             run.limiter.overloaded(started)
+        return 0.0
 
     def _delay(self, fault: Fault, number: int) -> float:
         """Seconds before this call's next try. After a rate limit the shared gate makes it wait, with all others."""
@@ -213,11 +229,25 @@ class Service:
             self.silence.excuse(delay)
         return delay
 
-    def _refused(self, refusal: Refusal) -> Declined:
-        """The error for a refused call. When it concerns everybody, no other call goes out."""
-        if refusal.verdict is Verdict.CALLER:
-            return declined.refused(refusal)
-        why = (declined.key_refused if refusal.verdict is Verdict.KEY_REFUSED else declined.credit_exhausted)(refusal)
+    def _refused(self, run: Run, model: str, refusal: Refusal) -> Declined:
+        """The error for a refused call. When it concerns others too, no other such call goes out."""
+        match refusal.verdict:
+            case Verdict.CALLER:
+                return declined.refused(refusal)
+            case Verdict.MODEL_UNKNOWN:
+                why = run.unknown_models[model] = declined.model_unknown(model, refusal)
+                log.error("%s", why)
+                run.end_waiting(why, model)
+                return why
+            case Verdict.KEY_REFUSED:
+                return self._close_endpoint(declined.key_refused(refusal))
+            case Verdict.CREDIT_EXHAUSTED:
+                return self._close_endpoint(declined.credit_exhausted(refusal))
+            case Verdict.UNUSABLE:
+                return self._close_endpoint(declined.unusable(run.endpoint.name, refusal.detail))
+
+    def _close_endpoint(self, why: Declined) -> Declined:
+        """Let no other live call go out, for the reason that is returned."""
         log.error("%s", why)
         self.permission.refused = why
         for run in self.runs:

@@ -58,12 +58,20 @@ class Silence:
         """We shall not call for that long."""
         self._since = max(self._since, time.monotonic() + seconds)
 
+    def left_s(self) -> float:
+        """Seconds until the patience is over, when nothing comes."""
+        return max(0.0, min(self._left()))
+
+    def _left(self) -> tuple[float, float]:
+        """Seconds that are left on each clock: sent nothing, nothing of use."""
+        now = time.monotonic()
+        silent = max(self._since, self._quiet_since()) + self.patience_s - now
+        return silent, self._useful + self.useless_s - now
+
     async def until_too_long(self) -> str:
         """Return when the patience is over, with what was waited for in vain."""
         while True:
-            now = time.monotonic()
-            silent = max(self._since, self._quiet_since()) + self.patience_s - now
-            useless = self._useful + self.useless_s - now
+            silent, useless = self._left()
             if silent <= 0:
                 return f"the endpoint has sent nothing for {self.patience_s:g} s"
             if useless <= 0:

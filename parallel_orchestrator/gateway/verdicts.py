@@ -11,6 +11,13 @@ from typing import Any
 
 from parallel_orchestrator.gateway.messages import Fault, Json, Refusal, Verdict
 
+_NO_SUCH_PATH = frozenset({404, 405, 410})
+_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
+_MODEL_UNKNOWN = re.compile(
+    r"\bmodel\b[^.]{0,100}\b(not found|not exist|unknown)\b|\b(invalid|unknown) model\b", re.IGNORECASE
+)
+"""Stricter, for status 400: other requests are refused with it, too."""
+
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 """Besides everything from 500 on."""
 
@@ -37,6 +44,8 @@ def verdict_on_status(status: int, headers: Mapping[str, str], body: Any) -> Fau
     error = _error_object(body)
     kind, message = str(error.get("type") or f"http_{status}"), str(error.get("message") or body)[:1000]
     verdict = _verdict(status, kind, message, error)
+    if verdict is Verdict.UNUSABLE:
+        return Refusal(status, kind, f"HTTP {status}, {message[:200]}:", verdict, _whole(body))
     if verdict is not Verdict.CALLER:
         return Refusal(status, kind, message, verdict, _whole(body))
     if status in _TRANSIENT_STATUSES or status >= 500:
@@ -49,8 +58,8 @@ def verdict_on_status(status: int, headers: Mapping[str, str], body: Any) -> Fau
             holds_back=status == 429,
         )
     if status < 400:
-        target = headers.get("location", "nowhere")
-        return Refusal(502, "api_error", f"the endpoint answers with a redirect to {target}: mend the base URL")
+        told = f"it answers with a redirect to {headers.get('location', 'nowhere')}:"
+        return Refusal(502, "api_error", told, Verdict.UNUSABLE)
     return Refusal(status, kind, message, verdict, _whole(body))
 
 
@@ -72,7 +81,18 @@ def _verdict(status: int, kind: str, message: str, error: Json) -> Verdict:
         return Verdict.CREDIT_EXHAUSTED
     if status in (400, 402, 403) and (_MONEY.search(kind) or about_money.search(message)):
         return Verdict.CREDIT_EXHAUSTED
+    if "model_not_found" in (*codes, error.get("code")) or _names_unknown_model(status, message, error):
+        return Verdict.MODEL_UNKNOWN
+    if status in _NO_SUCH_PATH:
+        return Verdict.UNUSABLE
     return Verdict.KEY_REFUSED if status in (401, 403) else Verdict.CALLER
+
+
+def _names_unknown_model(status: int, message: str, error: Json) -> bool:
+    """Whether an error says that the model does not exist; servers choose their own words."""
+    return bool(error) and bool(
+        (status == 404 and _MODEL.search(message)) or (status == 400 and _MODEL_UNKNOWN.search(message))
+    )
 
 
 def _error_object(body: Any) -> Json:

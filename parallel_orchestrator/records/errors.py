@@ -32,6 +32,14 @@ class KeyRefused(UsageError):
     """The endpoint refused the credential: nothing goes on until the person mends it."""
 
 
+class ModelUnknown(UsageError):
+    """The endpoint does not know the model that it was asked for. `resume` and `retry` take another with --model."""
+
+
+class EndpointUnusable(UsageError):
+    """The endpoint can never answer as it is: another kind of server, an unknown host, a certificate not trusted."""
+
+
 class RecordingExhausted(UsageError):
     """The recording holds no answer for the call that was made; the message names the call."""
 

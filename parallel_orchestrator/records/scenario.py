@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from parallel_orchestrator.records.duration import seconds_of
 
 DEFAULT_MODEL = "claude-opus-5-5"
 
@@ -14,6 +16,13 @@ SandboxMode = Literal["auto", "required", "off"]
 Backend = Literal["api", "claude-code"]
 ClaudeSettings = Literal["none", "host"]
 Profile = Literal["anthropic", "compatible"]
+Duration = Annotated[
+    float,
+    BeforeValidator(seconds_of),
+    Field(gt=0, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
+]
+"""Seconds, as a number or as a text: 90s, 10m, 8h, 1h30m."""
 
 
 class Scenario(BaseModel):
@@ -65,8 +74,17 @@ class Scenario(BaseModel):
     """A JSON file of prices that goes before the built-in table."""
     variables: dict[str, str] = {}
     """Names of environment variables that stand for ours, as MY_KEY for ANTHROPIC_API_KEY; never their values."""
-    endpoint_patience_s: float = Field(default=600.0, gt=0)
-    """The run ends with 3 when the endpoint sends nothing for this long."""
+    endpoint_patience: Duration = 600.0
+    """Seconds; the run ends with 3 when the endpoint sends nothing for this long. Also given as 90s, 10m or 8h."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, fields: Any) -> Any:
+        """Fields of runs that an earlier version wrote, under the names of today."""
+        if isinstance(fields, dict) and "endpoint_patience_s" in fields:
+            renamed = {name: value for name, value in fields.items() if name != "endpoint_patience_s"}
+            return {"endpoint_patience": fields["endpoint_patience_s"], **renamed}
+        return fields
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,15 @@ IDENTITY = (
 )
 """Fields that make a run what it is."""
 
+_NEW_ON_RESUME = ("planner_model", "executor_model", "endpoint")
+"""Those of them that `resume` and `retry` may change: for attempts that have not begun."""
 
-def identity_difference(old: Scenario, new: dict[str, Any]) -> str | None:
-    """The first identity field in which `new` differs from the run's scenario, or None."""
-    return next((name for name in IDENTITY if getattr(old, name) != new[name]), None)
+
+def identity_difference(old: Scenario, new: dict[str, Any], *, resumed: bool = False) -> str | None:
+    """The first identity field in which `new` differs from the run's scenario, or None.
+
+    `resumed`: models may differ, and so may the endpoint, unless one of them is a recording.
+    """
+    live = not old.replay and not new["replay"]
+    free = {name for name in _NEW_ON_RESUME if name != "endpoint" or live} if resumed else set()
+    return next((name for name in IDENTITY if name not in free and getattr(old, name) != new[name]), None)

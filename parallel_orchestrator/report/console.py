@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from parallel_orchestrator.report.folding import folded
@@ -55,13 +55,14 @@ class View(Protocol):
 
 
 @contextlib.contextmanager
-def waiting(view: View, what: str) -> Iterator[None]:
-    """Have the view show that `what` goes on, for as long as the block runs."""
+def waiting(view: View, what: str, trouble: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Have the view show that `what` goes on, for as long as the block runs. `trouble`: asked for what fails."""
     over, began = threading.Event(), time.monotonic()
 
     def tick() -> None:
         while not over.wait(_TICK_S):
-            view.wait(what, time.monotonic() - began)
+            failing = trouble()
+            view.wait(f"{what}: {failing}" if failing else what, time.monotonic() - began)
 
     ticking = threading.Thread(target=tick, name=what, daemon=True)
     ticking.start()
@@ -177,5 +178,11 @@ class PlainView:
 
 def heartbeat(snapshot: Snapshot) -> str:
     """How far it is, on one line."""
-    parts = [counts_text(snapshot), cost_text(snapshot), traffic_text(snapshot.traffic), time_text(snapshot)]
+    parts = [
+        counts_text(snapshot),
+        cost_text(snapshot),
+        traffic_text(snapshot.traffic),
+        time_text(snapshot),
+        snapshot.trouble,
+    ]
     return f"[{snapshot.done()}/{len(snapshot.items)}] {'; '.join(part for part in parts if part)}"

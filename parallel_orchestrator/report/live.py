@@ -219,6 +219,7 @@ def _foot(snapshot: Snapshot, width: int) -> list[Text]:
         Text(text, style=_STYLES.get(standing, "") if count else "dim") for standing, text, count in counted
     )
     parts = [counts, Text(cost_text(snapshot)), Text(traffic_text(snapshot.traffic), style="yellow")]
+    parts += [Text(one_line(snapshot.trouble), style="bold yellow")]
     lines: list[Text] = []
     for part in filter(len, parts):
         if lines and lines[-1].cell_len + 3 + part.cell_len < width:

@@ -116,6 +116,8 @@ class Snapshot:
     """Of the present session."""
     left_s: float | None = None
     """Estimated seconds to the end, never negative; None as long as too little was seen."""
+    trouble: str = ""
+    """What fails at the endpoint, as a line; empty when nothing does."""
 
     def done(self) -> int:
         """Items that are done."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parallel_orchestrator.records.usage import dollars, token_count
+from parallel_orchestrator.report.trouble import Trouble, following
 from parallel_orchestrator.store.plain import counted
 
 TOKEN_KINDS = {
@@ -99,6 +100,8 @@ class Ledger:
         self.tasks: dict[str, Spending] = {}
         self.limited_at: float | None = None
         """Wall clock at which the endpoint said that its rate limit is reached, as long as no call was let through."""
+        self.trouble: Trouble | None = None
+        """What fails at the endpoint, since its last answer."""
         self._answered: Counter[tuple[str, int, int]] = Counter()
         self._open: dict[int, dict[str, Any]] = {}
         """Intents whose outcome has not been seen, by call."""
@@ -108,6 +111,7 @@ class Ledger:
     def apply(self, record: dict[str, Any]) -> None:
         """Take in the ledger's next record."""
         spending = self.tasks.setdefault(record["task"], Spending())
+        self.trouble = following(self.trouble, record)
         if record["kind"] == "intent":
             spending.changed += bool(record["changed"]) and record["try"] == 1
             spending.retries += record["try"] > 1

@@ -35,8 +35,10 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     alive = bool(owner and owner.alive())
     planned = run.plan.exists()
     state = read_state(run, scenario, read_plan(run.plan)) if planned else None
-    spent = state.ledger.total() if state else Ledger(read_each(run.ledger)).total()
+    ledger = state.ledger if state else Ledger(read_each(run.ledger))
+    spent = ledger.total()
     summary = ended(state) if state else None
+    trouble = ledger.trouble if alive else None
     word = _word(summary, alive, planned, begun=bool(state and state.moves))
     tasks = _tasks(state, alive) if state else []
     return {
@@ -50,6 +52,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "verify": [{"command": one["command"], "code": one["code"]} for one in (summary or {}).get("verify") or []],
         **_money(spent),
         "max_cost_usd": scenario.max_cost_usd,
+        "endpoint_trouble": trouble.as_json(time.time()) if trouble and trouble.text(time.time()) else None,
         "elapsed_s": _elapsed(state, working=word == "running"),
         "task_list": tasks,
         "next": next_command(word, run.root, any(task["state"] == "failed" for task in tasks)),

@@ -19,6 +19,7 @@ def status_page(status: dict[str, Any], width: int) -> str:
     if status["kind"] == "run":
         lines.append(_cut(f"  what:     {' '.join(status['requirements'].split())}", width))
     lines.append(f"  owner:    {owner_text(status['owner'])}" if status["state"] != "done" else "")
+    lines.append(f"  endpoint: {_trouble(status['endpoint_trouble'])}" if status.get("endpoint_trouble") else "")
     lines += [f"  tasks:    {_progress(status)}", f"  tests:    {_tests(status)}" if status.get("tests") else ""]
     lines += [f"  verify:   FAILED {check['command']}" for check in status.get("verify", ()) if check["code"]]
     lines += [f"  cost:     {cost_text(status)}"]
@@ -41,6 +42,12 @@ def _progress(status: dict[str, Any]) -> str:
         return "not planned yet"
     others = [f"{tasks[word]} {word}" for word in ("claimed", "ready", "waiting", "failed", "blocked") if tasks[word]]
     return ", ".join([f"{tasks['merged']} of {tasks['total']} merged", *others])
+
+
+def _trouble(trouble: dict[str, Any]) -> str:
+    coming = f"next in {clock(trouble['next_s'])}" if trouble["next_s"] else "the next is under way"
+    told = f"{trouble['what']}; try {trouble['tries']} failed, {coming}"
+    return f"{told}, giving up in {clock(trouble['gives_up_s'])}"
 
 
 def _tests(status: dict[str, Any]) -> str:

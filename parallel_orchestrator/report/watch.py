@@ -15,6 +15,7 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Traffic, task_item
 from parallel_orchestrator.report.spending import Ledger
+from parallel_orchestrator.report.trouble import TroubleNews
 from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plain import counted
@@ -129,6 +130,7 @@ class Watch:
         self._part = Part(run, plan)
         self._figures = Figures()
         self._warning = BudgetWarning(view, "the budget")
+        self._news = TroubleNews(view.say)
 
     def look(self, replica: Replica, slots: Iterable[Slot], gateway: Gateway | None = None) -> Snapshot:
         """Show how things stand now."""
@@ -142,6 +144,7 @@ class Watch:
             traffic=self._figures.traffic(gateway, [self._part.ledger]),
             elapsed_s=max(0.0, time.monotonic() - replica.sessions[-1].started) if replica.sessions else 0.0,
             left_s=seconds_left(replica, time.monotonic()),
+            trouble=self._news.look(self._part.ledger.trouble),
         )
         self._view.show(snapshot)
         self._warning.look(spent.usd, self._cap)

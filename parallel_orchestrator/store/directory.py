@@ -46,8 +46,10 @@ class OwnedRun:
     resumed: bool
 
 
-def own(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> OwnedRun:
+def own(directory: Path, scenario: Scenario, say: Callable[[str], None], *, resumed: bool = False) -> OwnedRun:
     """Own `directory` for `scenario`: a new run, or the same one again.
+
+    `resumed`: its models and its endpoint may have changed.
 
     Raises DirectoryHeld when another orchestrator has it, UsageError when it cannot be written or holds something
     else: files that no run made, or a run whose identity differs, naming the field. CannotGoOn when its disk is full.
@@ -56,7 +58,7 @@ def own(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> Owne
     _make(run)
     lock = RunLock.acquire(run.run_lock, say=say)
     try:
-        return own_in(run, scenario, lock, say)
+        return own_in(run, scenario, lock, say, resumed=resumed)
     except BaseException:
         lock.release()
         raise
@@ -85,12 +87,22 @@ def set_aside(directory: Path, say: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def occupied(directory: Path, scenario: Scenario, say: Callable[[str], None]) -> Iterator[OwnedRun]:
+def occupied(
+    directory: Path, scenario: Scenario, say: Callable[[str], None], *, resumed: bool = False
+) -> Iterator[OwnedRun]:
     """`own` for the time of a block: with the run's log open, its journals whole, and what ends the block logged."""
-    owned = own(directory, scenario, say)
+    said: list[str] = []
+
+    def note(text: str) -> None:
+        said.append(text)
+        say(text)
+
+    owned = own(directory, scenario, note, resumed=resumed)
     with contextlib.ExitStack() as ending:
         ending.callback(owned.lock.release)
         ending.callback(stop_logging, log_to(owned.run.log))
+        for text in said:  # before the log was open
+            log.info("%s", text)
         try:
             cut_torn_tails(owned.run, say)  # the journal itself tells the log
             yield owned
@@ -99,7 +111,9 @@ def occupied(directory: Path, scenario: Scenario, say: Callable[[str], None]) ->
             raise
 
 
-def own_in(run: RunDirectory, scenario: Scenario, lock: RunLock, say: Callable[[str], None]) -> OwnedRun:
+def own_in(
+    run: RunDirectory, scenario: Scenario, lock: RunLock, say: Callable[[str], None], *, resumed: bool = False
+) -> OwnedRun:
     """`own` under a lock that is held already; one that covers several runs perhaps."""
     _make(run)
     for folder in (run.root, run.evidence):
@@ -108,7 +122,7 @@ def own_in(run: RunDirectory, scenario: Scenario, lock: RunLock, say: Callable[[
     if old is None:
         write_json(run.scenario, scenario.model_dump())
         return OwnedRun(run, scenario, lock, resumed=False)
-    return OwnedRun(run, _same_run(run, old, scenario, say), lock, resumed=True)
+    return OwnedRun(run, _same_run(run, old, scenario, say, resumed=resumed), lock, resumed=True)
 
 
 def _make(run: RunDirectory) -> None:
@@ -204,18 +218,20 @@ def _require_empty(directory: Path) -> None:
         )
 
 
-def _same_run(run: RunDirectory, old: Scenario, new: Scenario, say: Callable[[str], None]) -> Scenario:
+def _same_run(
+    run: RunDirectory, old: Scenario, new: Scenario, say: Callable[[str], None], *, resumed: bool
+) -> Scenario:
     """The scenario to go on with: the new caps and limits under the old identity."""
     # Until work begins on it, a plan may still be replaced by an edited one.
     planned_only = new.plan_sha256 is not None and not run.queue.exists()
     same_plan = old.model_copy(update={"plan_sha256": new.plan_sha256}) if planned_only else old
-    field = identity_difference(same_plan, new.model_dump())
+    field = identity_difference(same_plan, new.model_dump(), resumed=resumed)
     if field:
         source = " (ANTHROPIC_BASE_URL, or the recording and what is in it)" if field == "endpoint" else ""
         raise UsageError(
             f"{run.root} belongs to another run: its {field} is {_short(getattr(old, field))}, "
             f"not {_short(getattr(new, field))}{source}. Choose another --output-dir, or go on as it is: "
-            f"{command('resume', run.root)}"
+            f"{command('resume', run.root)}{' (--model changes its models)' if field.endswith('_model') else ''}"
         )
     effective = new.model_copy(update={"run": old.run})
     for name, value in effective.model_dump().items():

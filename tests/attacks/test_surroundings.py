@@ -172,7 +172,7 @@ def test_an_endpoint_that_is_not_there_ends_the_run_resumable(tmp_path: Path) ->
         (tmp_path / name).mkdir()
         scenario = make_scenario({
             "requirements": REQUIREMENT, "run": name, "endpoint": url, "endpoint_profile": "compatible",
-            "endpoint_patience_s": 3,
+            "endpoint_patience": 3,
         })  # fmt: skip
         write_json(tmp_path / name / "scenario.json", scenario.model_dump())
         processes[name] = subprocess.Popen(

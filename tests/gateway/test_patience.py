@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -18,7 +15,7 @@ from tests.gateway.support import gateway
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault.SERVER_ERROR, Fault.HTML, Fault.EARLY_END, Fault.DRIP, Fault.PINGS, Wrong(Fault.RATE_LIMIT, "0.1")]
+    "fault", [Fault.SERVER_ERROR, Fault.EARLY_END, Fault.DRIP, Fault.PINGS, Wrong(Fault.RATE_LIMIT, "0.1")]
 )
 def test_an_endpoint_that_sends_but_never_answers_ends_all_calls(tmp_path: Path, fault: Fault | Wrong) -> None:
     with FakeApi(faults=lambda n: fault) as api, gateway(tmp_path, api, patience_s=0.6) as gw:
@@ -88,36 +85,13 @@ def test_a_silent_endpoint_ends_all_calls_after_the_patience(tmp_path: Path) -> 
         assert all(record["ambiguous"] for record in faults)
 
 
-@contextlib.contextmanager
-def _without_tls() -> Iterator[int]:
-    """The port of a server that answers a TLS greeting in plain text."""
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(4096)
-                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-@pytest.mark.parametrize("why", ["refused", "no such name", "no TLS"])
+@pytest.mark.parametrize("why", ["refused", "no such name"])
 def test_an_endpoint_that_is_not_there_is_silent_and_costs_nothing(tmp_path: Path, why: str) -> None:
-    with socket.socket() as never_listens, _without_tls() as port:
+    with socket.socket() as never_listens:
         never_listens.bind(("127.0.0.1", 0))  # kept: nobody else gets the port
         urls = {
             "refused": "http://{}:{}".format(*never_listens.getsockname()),
             "no such name": "http://no-such-host.invalid",
-            "no TLS": f"https://127.0.0.1:{port}",
         }
         with gateway(tmp_path, patience_s=3.0, base_url=urls[why]) as gw:
             gw.open()

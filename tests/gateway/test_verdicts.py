@@ -46,7 +46,10 @@ def test_transient_statuses_are_tried_again(status: int, body: Any) -> None:
             error("rate_limit_error", "x", details={"error_code": "enforced_spend_limit_reached"}),
             Verdict.CREDIT_EXHAUSTED,
         ),
-        (404, error("not_found_error", "model: x"), Verdict.CALLER),
+        (404, error("not_found_error", "model: x"), Verdict.MODEL_UNKNOWN),
+        (404, error("not_found_error", "Not found"), Verdict.UNUSABLE),
+        (404, "<html>no such page</html>", Verdict.UNUSABLE),
+        (405, "<html>", Verdict.UNUSABLE),
         (413, "too large", Verdict.CALLER),
     ],
 )

@@ -32,6 +32,8 @@ def test_the_exit_codes() -> None:
     other = {
         "UsageError": 2,
         "KeyRefused": 2,
+        "ModelUnknown": 2,
+        "EndpointUnusable": 2,
         "RecordingExhausted": 2,
         "CannotGoOn": 3,
         "EndpointUnavailable": 3,

@@ -49,3 +49,17 @@ def test_caps_limits_and_the_runs_id_are_no_identity() -> None:
 def test_a_scenario_has_no_other_fields_and_no_senseless_values(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Scenario(**{**SCENARIO.model_dump(), **bad})
+
+
+def test_a_resume_may_change_models_and_a_live_endpoint() -> None:
+    changed = {"planner_model": "m", "executor_model": "m", "endpoint": "http://y"}
+    assert identity_difference(SCENARIO, {**SCENARIO.model_dump(), **changed}, resumed=True) is None
+    replayed = {**SCENARIO.model_dump(), "endpoint": "recording:a:b", "replay": "a"}
+    assert identity_difference(SCENARIO, replayed, resumed=True) == "endpoint"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("8h", 28800), ("1h30m", 5400), (5, 5)])
+def test_a_patience_is_a_duration(text: str | int, seconds: float) -> None:
+    fields = SCENARIO.model_dump(exclude={"endpoint_patience"})
+    assert Scenario(**{**fields, "endpoint_patience": text}).endpoint_patience == seconds
+    assert Scenario(**{**fields, "endpoint_patience_s": seconds}).endpoint_patience == seconds  # as it was called once

@@ -184,4 +184,4 @@ def test_an_endpoint_that_is_away_or_useless_ends_the_run_and_a_resume_goes_on(t
 
 def _set_patience(directory: Path, seconds: float) -> None:
     path = directory / "scenario.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "endpoint_patience_s": seconds}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "endpoint_patience": seconds}))

@@ -46,7 +46,7 @@ def _api(**options: Any) -> FakeApi:
 
 def _set_patience(directory: Path, seconds: float) -> None:
     path = directory / "scenario.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "endpoint_patience_s": seconds}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "endpoint_patience": seconds}))
 
 
 def test_what_never_ends_is_ended_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""An endpoint that fails again and again: what a person is shown of it, from the ledger alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.store.journal import Journal
+
+LONG_WAIT_S = 5.0
+"""A wait before the second try that is worth saying, as after a rate limit."""
+_SAY_AGAIN_S = 60.0
+_STALE_S = 60.0
+"""After the time at which the gateway gives up, a record is of a gateway that is gone."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The last failed try at a call. Times are of the wall clock."""
+
+    what: str
+    tries: int
+    next_at: float
+    gives_up_at: float
+
+    @classmethod
+    def of(cls, fault: Mapping[str, Any]) -> Trouble | None:
+        """From a ledger's fault; None where a person need not hear of it: a first try whose next comes soon."""
+        if "try" not in fault or (fault["try"] < 2 and fault["next_s"] < LONG_WAIT_S):
+            return None
+        what = "rate limit (429)" if fault["fault"] == "429" else f"{fault['fault']}: {fault['detail']}"
+        return cls(what, fault["try"], fault["at"] + fault["next_s"], fault["at"] + fault["gives_up_s"])
+
+    def text(self, now: float) -> str:
+        """What fails, the try's number, when the next comes and when it gives up; empty for one of long ago."""
+        if now > self.gives_up_at + _STALE_S:
+            return ""
+        coming = f"next in {_span(self.next_at - now)}" if self.next_at > now else "the next is under way"
+        return (
+            f"the endpoint fails ({self.what}): try {self.tries} failed, {coming}, "
+            f"giving up in {_span(self.gives_up_at - now)}"
+        )
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """For `status --json`."""
+        return {
+            "what": self.what,
+            "tries": self.tries,
+            "next_s": round(max(0.0, self.next_at - now), 1),
+            "gives_up_s": round(max(0.0, self.gives_up_at - now), 1),
+        }
+
+
+def latest(troubles: Iterable[Trouble | None]) -> Trouble | None:
+    """Of several runs at one endpoint: the one of the latest try."""
+    return max((one for one in troubles if one), key=lambda one: one.next_at, default=None)
+
+
+class TroubleNews:
+    """Says what fails when that begins, now and then while it goes on, and when it is over."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: float | None = None
+
+    def look(self, trouble: Trouble | None) -> str:
+        """How it stands now; the line for a view, empty when nothing fails."""
+        text, now = trouble.text(time.time()) if trouble else "", time.monotonic()
+        if text and (self._said is None or now - self._said >= _SAY_AGAIN_S):
+            self._said = now
+            self._say(text)
+        elif not text and self._said is not None:
+            self._said = None
+            self._say("the endpoint answers again")
+        return text
+
+
+class LedgerTrouble:
+    """Follows one ledger for what fails, while there is no plan yet and nothing else of the run to follow."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._journal = Journal(path)
+        self._news = TroubleNews(say)
+        self._trouble: Trouble | None = None
+
+    def __call__(self) -> str:
+        """The line for a view, empty when nothing fails."""
+        with suppress(OSError, OrchestratorError):  # who works on the run says what is wrong with its files
+            for record in self._journal.read_new():
+                self._trouble = following(self._trouble, record)
+        return self._news.look(self._trouble)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._journal.close()
+
+
+def following(trouble: Trouble | None, record: Mapping[str, Any]) -> Trouble | None:
+    """What fails after the ledger's next record."""
+    if record["kind"] == "fault":
+        return Trouble.of(record)
+    return trouble if record["kind"] == "intent" else None
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
