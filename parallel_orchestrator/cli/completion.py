@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-_NAME = re.compile(r"^\s*(?:-\s*)?(?:\{\s*)?name:\s*[\"']?([A-Za-z0-9][A-Za-z0-9_-]*)", re.MULTILINE)
+_NAME = re.compile(r"^[ \t]*(?:-[ \t]*)?(?:\{[ \t]*)?name:[ \t]*[\"']?([A-Za-z0-9][A-Za-z0-9_-]*)", re.MULTILINE)
 _MOST_BYTES = 1_000_000
 
 

@@ -61,7 +61,7 @@ def require() -> None:
         shown = os.fsdecode(done.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"git on PATH does not start ({error}). Install git {wanted} or newer.") from error
-    numbers = re.search(r"(\d+)\.(\d+)", shown)
+    numbers = re.search(r"(\d{1,9})\.(\d{1,9})", shown)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_GIT:
         found = shown.strip() or "no version"
         raise UsageError(f"git {wanted} or newer is needed; found {found}. Install a newer git.")
