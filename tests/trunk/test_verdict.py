@@ -61,7 +61,7 @@ def test_red(bench: Bench, test: str, fact: str) -> None:
             "    r = yield\n    r.get_result().outcome = 'passed'\n    r.get_result().longrepr = None\n",
             "pytest ended with 0, and a test that must fail was not reported as failed",
         ),
-        ("def pytest_collection_modifyitems(items):\n    items.clear()\n", "pytest ended with 5 and did not run all"),
+        ("def pytest_collection_modifyitems(items):\n    items.clear()\n", "pytest ended with 5 and did not run every"),
         (
             "def pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
             "pytest ended with 0 although a test failed",
