@@ -34,6 +34,13 @@ MOST_GROWTH = 9
 FUNCTIONS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
 
 MADE_FOR: dict[str, list[str]] = {
+    "'(?:(\\\\d+(?:\\\\.\\\\d+)?)h)?(?:(\\\\d+(?:\\\\.\\\\d+)?)m)?(?:(\\\\d+(?:\\\\.\\\\d+)?)s?)?'": ["1", "1.", "1h"],
+    "'\\\\bmodel'": ["model ", "invalid ", "model x"],
+    "'\\\\bmodel\\\\b[^.]{0,100}\\\\b(not found|not exist|unknown)\\\\b|\\\\b(invalid|unknown) model\\\\b'": [
+        "model ",
+        "invalid ",
+        "model x",
+    ],
     "'(~|\\\\.{0,2})/\\\\S*|[^\\\\s/]+/\\\\S*'": [],
     "'[.,;:(](?:\\\\s|$)'": [],
     "'[0-9a-f]{40}'": [],
