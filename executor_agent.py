@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,8 @@ from parallel_orchestrator.agent.sandbox import BubblewrapRunner, clear_up, runn
 from parallel_orchestrator.agent.tools import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
-from parallel_orchestrator.records.errors import ModelUnknown, TaskLimit
+from parallel_orchestrator.records.errors import ModelUnknown, RecordingExhausted, TaskLimit
+from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Task
@@ -43,7 +44,7 @@ from parallel_orchestrator.store.directory import require_scenario
 from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.memory import ROOM
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.plan_file import plan_of
+from parallel_orchestrator.store.plan_file import plan_of, planned_verify, task_of
 from parallel_orchestrator.store.replica import Claim
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
@@ -119,7 +120,7 @@ class ExecutorAgent:
 
         What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
         """
-        task, scenario_model = self._plan.task(job.claim.task), self._scenario.executor_model
+        task, scenario_model = task_of(self._run, self._plan, job.claim.task), self._scenario.executor_model
         ROOM.on_wait = lambda: job.report("waiting for memory")
         ROOM.on_turn = lambda: job.report("running a command", LONGEST_RUN_S)
         with ExitStack() as ending:
@@ -150,6 +151,10 @@ class ExecutorAgent:
                 return _failed(transcript, f"{error}; another attempt asks {scenario_model!r}")
             except TaskLimit as error:  # the workspace is too large to be read
                 return _failed(transcript, str(error))
+            except RecordingExhausted as error:
+                if not isinstance(task, FixTask):
+                    raise
+                return _failed(transcript, str(error))  # a recording need not know of it: the whole stays red
 
     def _transcript(self, task: Task, claim: Claim) -> Transcript:
         """The attempt's transcript: a new one, or as it was left."""
@@ -214,6 +219,11 @@ class ExecutorAgent:
             title=task.name,
             ended_early=early,
         )
+        if isinstance(task, FixTask):
+            rounds_left = transcript.conversation.repair_rounds < self._scenario.repair_rounds
+            goes_on = self._may_restart(transcript, ended) if early else rounds_left
+            planned = planned_verify(self._run, self._plan)
+            offer = replace(offer, planned=tuple(planned), own=tuple(self._scenario.verify), last=not goes_on)
         match self._trunk.submit(offer, job):
             case Merged(evidence=evidence):
                 return Outcome(TaskState.MERGED, evidence=evidence)
@@ -222,7 +232,8 @@ class ExecutorAgent:
             case Conflict(facts, tree, head):
                 back = _SentBack(Rejection.CONFLICT, facts, head, tree)
             case Red(facts, tree, head):
-                back = _SentBack(Rejection.RED, facts, head, tree)
+                why = Rejection.STILL_RED if isinstance(task, FixTask) else Rejection.RED
+                back = _SentBack(why, facts, head, tree)
             case Refused(facts):
                 tree = self._trunk.snapshot(self._folder(claim))
                 back = _SentBack(Rejection.REFUSED, facts, base, tree)
@@ -230,11 +241,15 @@ class ExecutorAgent:
 
     def _restart(self, transcript: Transcript, ended: Ended, back: _SentBack) -> Outcome:
         """Have a new conversation finish what the stopped one left, or fail the task with both reasons."""
-        now = transcript.conversation
-        if not ended.restartable or now.restarts >= MAX_RESTARTS or now.seconds >= self._limits().seconds:
+        if not self._may_restart(transcript, ended):
             return _failed(transcript, f"{ended.reason}; its work was submitted and not merged: {back.reason}")
         transcript.restart(restart_text(ended.reason, back.why, back.facts), base=back.base, tree=back.tree)
         return Outcome(TaskState.REPAIR, f"{ended.reason}; a new conversation goes on: {back.reason}")
+
+    def _may_restart(self, transcript: Transcript, ended: Ended) -> bool:
+        """Whether a new conversation may go on where one was stopped."""
+        now = transcript.conversation
+        return ended.restartable and now.restarts < MAX_RESTARTS and now.seconds < self._limits().seconds
 
     def _send_back(self, transcript: Transcript, back: _SentBack) -> Outcome:
         rounds = self._scenario.repair_rounds

@@ -6,7 +6,8 @@
       gateway          the one process that calls the model
       prepare          the repository, the plan (asked for once; found again on resume), what a killed run left
       build            M executor processes claim tasks until all are settled
-      finish           test the whole, describe it, sum up
+      test_whole       test the whole; while it is red and rounds are left, plan a fix task and build that
+      finish           describe the whole, sum up
 
 Everything between two steps is on disk: killed anywhere, the same command goes on.
 """
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallel_orchestrator.store.plain import listed
 from parallel_orchestrator.store.program import require_packages
 
 if __name__ == "__main__":
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from parallel_orchestrator.store.directory import OwnedRun
     from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.runlock import RunLock
-    from parallel_orchestrator.trunk import Trunk
+    from parallel_orchestrator.trunk import Edits, FinalReport, Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 
 Ask = Callable[[str], bool]
@@ -306,8 +309,11 @@ class Run:
         try:
             with self._gateway(owned, self.gateway_config()) as gateway:
                 site = self.prepare(owned, gateway, around)
-                self._build(site, gateway)
-            return self.finish(site)
+                final = None
+                while final is None:
+                    self._build(site, gateway)
+                    final = self.test_whole(site)
+            return self.finish(site, final)
         except BaseException:
             if site:
                 self.stopped(site)  # by now the calls in flight have landed, and are counted
@@ -414,8 +420,22 @@ class Run:
         from parallel_orchestrator.trunk import Trunk
 
         trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
+        self._look_at_edits(owned.run, trunk.edits())
         trunk.create()
         return trunk
+
+    def _look_at_edits(self, run: RunDirectory, found: Edits) -> None:
+        """Name what the person changed and did not commit. UsageError where it would be overwritten or not tested."""
+        root = shlex.quote(str(run.root))
+        if found.changed:
+            raise UsageError(
+                f"{run.root} has uncommitted edits: {listed(found.changed)}. What counts is what is committed, so "
+                f"nothing was begun. To keep them: git -C {root} commit -a; to drop them: git -C {root} stash"
+            )
+        if found.missing:
+            self.say(f"these files of the project were gone and are put back: {listed(found.missing)}")
+        if found.new:
+            self.say(f"not committed, so neither tested nor part of the result: {listed(found.new)}")
 
     @contextmanager
     def _gateway(self, owned: OwnedRun, start: StartConfig) -> Iterator[GatewayProcess]:
@@ -501,6 +521,7 @@ class Run:
         from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
+        from parallel_orchestrator.report.summary import may_be_red
         from parallel_orchestrator.report.watch import reuse
         from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue import TaskQueue
@@ -510,9 +531,10 @@ class Run:
         choice = choose_executors(graph, site.owned.scenario.max_executors)
         self.say(f"plan: {site.plan.complexity.level}, {choice.reason}")
         with closing(TaskQueue(run, graph)) as queue:
-            again = queue.to_retry(self.retry)
+            again = [task for task in queue.to_retry(self.retry, red=may_be_red(run)) if task in graph.nodes]
+            fix_asked = self.retry is not None and not again
             run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
-            queue.start_session(choice.executors, plan_digest(site.plan))
+            queue.start_session(choice.executors, plan_digest(site.plan), fix_asked=fix_asked)
             for merge in site.trunk.recover():
                 queue.adopt(merge.task, merge.evidence)
             queue.take_back(None, "its orchestrator ended")
@@ -556,21 +578,41 @@ class Run:
         self._write_down(run, summary, lambda: read_state(run, scenario, site.plan))
         return summary
 
-    def finish(self, site: Site) -> dict[str, Any]:
-        """Test the whole, describe it, sum up."""
+    def test_whole(self, site: Site) -> FinalReport | None:
+        """Test the whole. None when it is red and a fix task is planned for it, or other tasks are left."""
         from parallel_orchestrator.agent.sandbox import clear_up
-        from parallel_orchestrator.report.account import headline
         from parallel_orchestrator.report.console import waiting
+        from parallel_orchestrator.store.plan_file import plan_of, planned_verify
+        from parallel_orchestrator.store.queue import TaskQueue
+
+        owned, plan = site.owned, plan_of(site.owned.run)
+        with closing(TaskQueue(owned.run, plan.graph())) as queue:
+            if queue.refresh().unsettled:
+                return None
+            clear_up()  # of executors that were killed in this session
+            self.say("testing the whole …")
+            planned = planned_verify(owned.run, plan)
+            with waiting(self.view, "testing the whole"):
+                final = site.trunk.final_checks([*planned, *owned.scenario.verify])
+            if final.green:
+                return final
+            red = final.red(planned)
+            fix = queue.plan_fix(red.model_dump(), owned.scenario.fix_rounds)
+        for reason in red.reasons(output=True):
+            self._log(f"the whole is red: {reason}")
+        if fix:
+            self.say(f"the whole is red: {'; '.join(red.reasons()[:3])}; {fix} begins, to correct it")
+        return None if fix else final
+
+    def finish(self, site: Site, final: FinalReport) -> dict[str, Any]:
+        """Describe the whole, which was tested, and sum up."""
+        from parallel_orchestrator.report.account import headline
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
         from parallel_orchestrator.store.plan_file import plan_of
         from parallel_orchestrator.store.queue import TaskQueue
 
         owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
-        clear_up()  # of executors that were killed in this session
-        self.say("testing the whole …")
-        with waiting(self.view, "testing the whole"):
-            final = trunk.final_checks([*plan.verify, *owned.scenario.verify])
         state = read_state(owned.run, owned.scenario, plan)
         summary = summarize(state, final.as_json())
         pages = {
@@ -579,6 +621,8 @@ class Run:
             "docs/execution_summary.json": summary_text(summary),
         }
         head = trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
+        for folder in sorted(owned.run.root.glob("edits-*")):
+            self.say(f"edits that were not committed, and that the trunk's files replaced, are kept in {folder}")
         with closing(TaskQueue(owned.run, plan.graph())) as queue:
             queue.record_final(final.as_json(), head)
         self._write_down(owned.run, summary, lambda: state)

@@ -13,8 +13,10 @@ from enum import Enum
 from typing import Any
 
 from parallel_orchestrator.agent.claude_code.wire import request_of as claude_code_request
+from parallel_orchestrator.agent.fix_prompt import fix_text
 from parallel_orchestrator.agent.tools import BASH, EDITOR
 from parallel_orchestrator.agent.transcript import Conversation
+from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Profile
 
@@ -29,6 +31,7 @@ class Rejection(Enum):
 
     CONFLICT = "conflicts with what others merged"
     RED = "the merged tests fail"
+    STILL_RED = "leaves the whole red"
     REFUSED = "cannot be merged as it is"
 
 
@@ -36,6 +39,7 @@ _WHAT_HAPPENED = {
     Rejection.CONFLICT: "It conflicts with work that other engineers merged after you started.",
     Rejection.RED: "The orchestrator merged it with the work of the other engineers and ran all tests. "
     "The result cannot be accepted.",
+    Rejection.STILL_RED: "The orchestrator ran all tests and verify commands on it. The whole is still red.",
     Rejection.REFUSED: "The orchestrator checked your files before the merge and cannot accept them.",
 }
 _WHAT_NEXT = {
@@ -43,6 +47,7 @@ _WHAT_NEXT = {
     "the file contains both versions between conflict markers: the trunk's after <<<<<<<, yours before >>>>>>>. "
     "Combine them so that both changes work, and delete the markers. Then run the tests",
     Rejection.RED: "The workspace now contains your work merged with theirs. Fix every point above. Then run the tests",
+    Rejection.STILL_RED: "The workspace is as you left it. Fix every point above. Then run the tests and the commands",
     Rejection.REFUSED: "The workspace is as you left it. Fix every point above. Then run the tests",
 }
 
@@ -217,6 +222,8 @@ def _planned(task: Task) -> str:
 
 
 def _task_text(plan: Plan, task: Task) -> str:
+    if isinstance(task, FixTask):
+        return fix_text(task)
     parts = [
         f"# Your task: {task.id}, {task.name}\n\n{task.description.strip()}",
         f"## Files that you own\n\n{_bullets(task.files)}",

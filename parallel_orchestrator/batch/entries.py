@@ -18,7 +18,13 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
 from parallel_orchestrator.report.batch_status import fold
 from parallel_orchestrator.report.batch_summary import Ending, kept
-from parallel_orchestrator.report.summary import ended_summary, finished_summary, incomplete_summary, last_summary
+from parallel_orchestrator.report.summary import (
+    ended_summary,
+    finished_summary,
+    incomplete_summary,
+    last_summary,
+    may_be_red,
+)
 from parallel_orchestrator.store.directory import OwnedRun, read_scenario, require_scenario
 from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
@@ -71,8 +77,11 @@ class Story(Protocol):
     def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Any:
         """All that must be there before executors begin; a Site."""
 
-    def finish(self, site: Any) -> dict[str, Any]:
-        """Test and describe the whole; the summary."""
+    def test_whole(self, site: Any) -> Any:
+        """Test the whole; None when a fix task is planned for it."""
+
+    def finish(self, site: Any, final: Any) -> dict[str, Any]:
+        """Describe the whole that was tested, and sum up; the summary."""
 
     def stopped(self, site: Any) -> dict[str, Any]:
         """Sum up a run that stops before its end; the summary."""
@@ -236,10 +245,12 @@ def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]
 
 
 def _some_failed(run: RunDirectory) -> bool:
-    """Whether tasks have failed, by its queue: a session that was killed has left no summary."""
+    """Whether tasks have failed or the whole is red, by its queue: a session that was killed has left no summary."""
     try:
         with closing(TaskQueue(run, plan_of(run).graph())) as queue:
-            return any(status.state is TaskState.FAILED for status in queue.refresh().tasks.values())
+            replica = queue.refresh()
+            failed = any(status.state is TaskState.FAILED for status in replica.tasks.values())
+            return failed or (not replica.unsettled and may_be_red(run))
     except FileNotFoundError:  # it has no plan
         return False
     except OrchestratorError:  # it is damaged, which stops no retry of another

@@ -5,7 +5,8 @@
       gateway          one for all: one rate limit, a cap over everything beside each scenario's own
       supervise        M executors claim from the runs that are open, and open another when they would be idle
         prepare        beside that, in threads: some scenarios ahead are planned and made ready
-        finish         and those whose tasks are settled are tested as a whole and summed up
+        finish         and those whose tasks are settled are tested as a whole; a red one gets a fix task, which
+                       executors claim like others; the rest are summed up
       sum up           what became of each
 
 A scenario that cannot go on is closed, the others go on. Killed anywhere, the same command goes on: what each run
@@ -191,10 +192,15 @@ class Batch:
             self._supervisor.wake(self.executors)
 
     def _finish(self, entry: Entry) -> None:
-        """Test and sum up a scenario whose tasks are settled."""
+        """Test and sum up a scenario whose tasks are settled. With a red whole it may have another task to do first."""
         site = self._sites[entry.name]
         try:
-            summary, stop = kept(entry.story.finish(site)), None
+            final = entry.story.test_whole(site)
+            if final is None:
+                self._leaving.discard(entry.name)
+                self._supervisor.wake()
+                return
+            summary, stop = kept(entry.story.finish(site, final)), None
         except Exception as error:  # noqa: BLE001 - as in _prepare
             summary, stop = self._so_far(entry), _foreseen(error)
         self._close_at_gateway(site)

@@ -22,6 +22,7 @@ def require_failed(directory: Path, tasks: Sequence[str]) -> None:
 
     A run that somebody works on is not looked at: its lock refuses that later.
     """
+    from parallel_orchestrator.report.summary import may_be_red
     from parallel_orchestrator.store.directory import require_scenario
     from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.plan_file import plan_of
@@ -32,7 +33,7 @@ def require_failed(directory: Path, tasks: Sequence[str]) -> None:
     require_scenario(run)
     if run.plan.exists() and not is_held(run.run_lock):
         with closing(TaskQueue(run, plan_of(run).graph())) as queue:
-            queue.to_retry(tasks)
+            queue.to_retry(tasks, red=may_be_red(run))
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def next_in_batch(folder: Path, summary: Mapping[str, Any]) -> list[str]:
             own = folder / one["folder"]
             lines.append(f"{command('resume', own)} --max-cost {_more(own):g}")
         elif one["exit_code"]:
-            whole.add("retry" if one["failed"] else "resume")
+            whole.add("retry" if one["status"] == "failed" else "resume")
     return lines + [command(name, folder) for name in sorted(whole)]
 
 

@@ -54,6 +54,10 @@ TaskTimeout = Annotated[
     float | None,
     typer.Option(help="Minutes of a task's own time; waiting does not count. [30]", rich_help_panel=LIMITS),
 ]
+FixRounds = Annotated[
+    int | None,
+    typer.Option(min=0, help="Fix tasks that may correct a whole which is red at the end. [2]", rich_help_panel=LIMITS),
+]
 Sandbox = Annotated[
     str | None,
     typer.Option(

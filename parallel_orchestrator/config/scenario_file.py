@@ -104,6 +104,8 @@ class ScenarioDefaults(Section):
     """A replay's latencies are divided by this."""
     repair_rounds: int | None = Field(default=None, ge=0)
     """How often red tests or a conflict go back to the conversation that wrote the change."""
+    fix_rounds: int | None = Field(default=None, ge=0)
+    """How many fix tasks may correct a whole that is red when everything is merged."""
     verify: list[str] | None = None
     """Commands that prove the whole; run at the end, they decide the exit code."""
     allow_install: bool | None = None

@@ -353,7 +353,9 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) ->
         "task_timeout_min": value("minutes", "limits", "task_timeout"),
         "prices": str(folder / prices) if prices else None,
         **{name: value(name) for name in ("sandbox", "endpoint_profile", "speed", "verify", "allow_install")},
-        **{name: value(name) for name in ("claude_settings", "repair_rounds", "yes", "endpoint_patience")},
+        **{
+            name: value(name) for name in ("claude_settings", "repair_rounds", "fix_rounds", "yes", "endpoint_patience")
+        },
     }
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():

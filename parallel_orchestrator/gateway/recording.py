@@ -6,7 +6,7 @@
     requirement: Build a todo list ...
     model: claude-opus-5-5           # whose latencies and token counts these are
     answers:
-      - task: plan                   # the planner, or task_1, task_2, …
+      - task: plan                   # the planner, or task_1, task_2, …, or fix_1, fix_2, …
         phase: work                  # work, repair 1, repair 2, restart 1, …
         turn: 1                      # from 1, within the phase
         latency_s: 8.4
@@ -49,7 +49,7 @@ class _Record(BaseModel):
 class RecordedAnswer(_Record):
     """One answer of the model."""
 
-    task: Annotated[str, Field(pattern=r"^(plan|task_[1-9][0-9]{0,3})$")]
+    task: Annotated[str, Field(pattern=r"^(plan|(task|fix)_[1-9][0-9]{0,3})$")]
     phase: Annotated[str, Field(pattern=r"^(work|(repair|restart) [1-9][0-9]*)$")]
     turn: Annotated[int, Field(ge=1)]
     latency_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]

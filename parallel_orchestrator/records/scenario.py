@@ -68,6 +68,8 @@ class Scenario(BaseModel):
     task_timeout_min: float = Field(default=30.0, gt=0)
     """Minutes of a task's own time; waiting for a rate limit or the gateway does not count."""
     repair_rounds: int = Field(default=2, ge=0)
+    fix_rounds: int = Field(default=2, ge=0)
+    """Fix tasks that are planned, one after the other, while everything is merged and the whole is red."""
     sandbox: SandboxMode = "auto"
     allow_install: bool = False
     prices: str | None = None

@@ -11,7 +11,9 @@ from parallel_orchestrator.report.advice import Advice, advice_lines, tree_lines
 from parallel_orchestrator.report.snapshot import short_count
 from parallel_orchestrator.report.spending import spent_text
 from parallel_orchestrator.report.status import next_command
+from parallel_orchestrator.report.status_page import correction_lines, failure_lines
 from parallel_orchestrator.store.plain import counted, one_line
+from parallel_orchestrator.store.program import command
 
 _ORIGIN = re.compile(r"^origin: {0,9}[\"']?(written|exported)\b", re.MULTILINE)
 _HEAD = 100_000
@@ -73,9 +75,12 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
         lines.append(
             f"  tests:    {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped{shown}"
         )
-        lines += [f"            {fact.splitlines()[0]}" for fact in tests["facts"][:3]]
     for check in summary["verify"] or []:
-        lines.append(f"  verify:   {'ok    ' if check['code'] == 0 else 'FAILED'} {_short(check['command'])}")
+        if check["code"] == 0:
+            lines.append(f"  verify:   ok     {_short(check['command'])}")
+    lines += failure_lines((tests or {}).get("facts", ()), summary["verify"] or ())
+    lines += correction_lines(summary.get("corrections", ()))
+    lines += [_fix_line(fix) for fix in summary.get("fixes", ())]
     if lines_of_code:
         count = ", ".join(f"{kind} {number}" for kind, number in lines_of_code.items())
         lines.append(f"  made:     {summary['total_files_created']} files; lines: {count}")
@@ -89,14 +94,16 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
     lines.append(f"  where:    {directory}")
     if summary["status"] == "done":
         lines.append(f"  read:     {directory / 'README.md'}")
-    following = next_command(summary["status"], directory, bool(summary["failed"]))
+    following = next_command(summary["status"], directory)
     lines.append(f"  next:     {following}{_with_more(summary)}")
+    if is_red(summary):
+        lines.append(f"  or:       correct it in {directory}, commit that there, then {command('resume', directory)}")
     return "\n".join(map(one_line, lines))
 
 
 def _with_more(summary: dict[str, Any]) -> str:
     """Options that give twice as much of what failed tasks ran out of; another attempt would run out of it as well."""
-    reasons = [task["reason"] for task in summary["tasks"] if task["state"] == "failed"]
+    reasons = [task["reason"] for task in [*summary["tasks"], *summary.get("fixes", [])] if task["state"] == "failed"]
     found = {option: [float(m[1]) for why in reasons if (m := limit.search(why))] for option, limit in _LIMITS.items()}
     return "".join(f" {option} {2 * max(limits):g}" for option, limits in found.items() if limits)
 
@@ -110,7 +117,19 @@ def headline(summary: dict[str, Any]) -> str:
     rate = f"{summary['success_rate']:.0%}"
     done = f"{summary['completed']} of {summary['total_tasks']} tasks merged ({rate})"
     word = {"done": "done", "failed": "not all is done", "incomplete": "stopped before the end"}[summary["status"]]
+    if is_red(summary):
+        word = "everything is merged, and the whole is red"
     return f"{word}: {done}"
+
+
+def is_red(summary: dict[str, Any]) -> bool:
+    """Whether everything is merged and the whole is red all the same."""
+    return bool(summary["status"] == "failed" and summary["completed"] == summary["total_tasks"])
+
+
+def _fix_line(fix: dict[str, Any]) -> str:
+    why = f": {fix['reason']}" if fix["reason"] and fix["state"] != "merged" else ""
+    return f"  fix:      {fix['id']} {fix['state']}{why}"
 
 
 def _time(summary: dict[str, Any]) -> str:

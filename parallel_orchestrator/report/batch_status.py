@@ -38,17 +38,14 @@ def batch_status(batch: BatchDirectory) -> dict[str, Any]:
         "tasks": {key: sum(one["tasks"][key] for one in scenarios) for key in ("total", "merged", "claimed", "failed")},
         **{key: round(sum(one[key] for one in scenarios), 6) for key in _SUMMED},
         "scenario_list": scenarios,
-        "next": _next(batch, word, scenarios),
+        "next": _next(batch, word),
     }
 
 
-def _next(batch: BatchDirectory, word: str, scenarios: list[dict[str, Any]]) -> str:
-    failed = any(one["tasks"]["failed"] for one in scenarios if one["state"] == "failed")
-    if word == "failed":
-        return next_command(word, batch.root, some_failed=failed)
+def _next(batch: BatchDirectory, word: str) -> str:
     if word == "done":
         return f"cat {shlex.quote(str(batch.page))}"
-    return next_command(word, batch.root, some_failed=False)
+    return next_command(word, batch.root)
 
 
 def _names(batch: BatchDirectory) -> list[str]:

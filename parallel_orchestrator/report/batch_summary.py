@@ -72,6 +72,9 @@ def _failures(summary: dict[str, Any]) -> Iterator[str]:
     commands = [check["command"] for check in summary["verify"] or [] if check["code"] != 0]
     if commands:
         yield f"verify failed: {_short(commands[0])}{_and_more(commands)}"
+    fixes = [fix for fix in summary.get("fixes", []) if fix["state"] == "failed"]
+    if fixes:
+        yield f"{fixes[-1]['id']} failed: {_short(fixes[-1]['reason'])}"
 
 
 def _and_more(found: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     summary = ended(state) if state else None
     trouble = ledger.trouble if alive else None
     word = _word(summary, alive, planned, begun=bool(state and state.moves))
-    tasks = _tasks(state, alive) if state else []
+    tasks = _tasks(state, alive, state.plan.tasks) if state else []
+    fixes = _tasks(state, alive, state.fixes()) if state else []
     return {
         "kind": "run",
         "directory": str(run.root),
@@ -49,13 +51,16 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "owner": {**asdict(owner), "alive": alive} if owner else None,
         "tasks": _numbers(tasks),
         "tests": _tests(state, summary),
-        "verify": [{"command": one["command"], "code": one["code"]} for one in (summary or {}).get("verify") or []],
+        "verify": _verify(summary),
+        "facts": ((summary or {}).get("tests") or {}).get("facts", []),
         **_money(spent),
         "max_cost_usd": scenario.max_cost_usd,
         "endpoint_trouble": trouble.as_json(time.time()) if trouble and trouble.text(time.time()) else None,
         "elapsed_s": _elapsed(state, working=word == "running"),
         "task_list": tasks,
-        "next": next_command(word, run.root, any(task["state"] == "failed" for task in tasks)),
+        "fix_list": fixes,
+        "corrections": (summary or {}).get("corrections", []),
+        "next": next_command(word, run.root),
     }
 
 
@@ -67,20 +72,27 @@ def _word(summary: dict[str, Any] | None, alive: bool, planned: bool, *, begun: 
     return "planned" if planned and not begun else "interrupted"
 
 
-def next_command(state: str, directory: Path, some_failed: bool) -> str:
+def _verify(summary: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """How the verify commands ended; of those that failed also the end of their output."""
+    found = (summary or {}).get("verify") or []
+    shown = ("command", "code", "output")
+    return [{name: one[name] for name in (shown if one["code"] else shown[:2])} for one in found]
+
+
+def next_command(state: str, directory: Path) -> str:
     """What to type after a look."""
     if state in ("running", "planning"):
         return f"{command('status', directory)} --follow"
     if state == "done":
         return f"cd {shlex.quote(str(directory))} && python -m pytest"
-    return command("retry" if state == "failed" and some_failed else "resume", directory)
+    return command("retry" if state == "failed" else "resume", directory)
 
 
-def _tasks(state: RunState, alive: bool) -> list[dict[str, Any]]:
+def _tasks(state: RunState, alive: bool, nodes: Sequence[Task]) -> list[dict[str, Any]]:
     seconds: dict[str, float] = {}
     for hold in state.timing.holds:
         seconds[hold.task] = seconds.get(hold.task, 0.0) + hold.seconds
-    return [_task(state, task, seconds.get(task.id, 0.0), alive) for task in state.plan.tasks]
+    return [_task(state, task, seconds.get(task.id, 0.0), alive) for task in nodes]
 
 
 def _task(state: RunState, node: Task, seconds: float, alive: bool) -> dict[str, Any]:

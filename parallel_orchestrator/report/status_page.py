@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parallel_orchestrator.report.status import owner_text
 from parallel_orchestrator.store.plain import counted, one_line
 
 _NARROWEST = 40
+_MOST_FACTS, _WIDEST = 3, 300
+_MOST_LINES = 8
+"""Of what a failed command printed: the last ones."""
 
 
 def status_page(status: dict[str, Any], width: int) -> str:
@@ -21,7 +24,8 @@ def status_page(status: dict[str, Any], width: int) -> str:
     lines.append(f"  owner:    {owner_text(status['owner'])}" if status["state"] != "done" else "")
     lines.append(f"  endpoint: {_trouble(status['endpoint_trouble'])}" if status.get("endpoint_trouble") else "")
     lines += [f"  tasks:    {_progress(status)}", f"  tests:    {_tests(status)}" if status.get("tests") else ""]
-    lines += [f"  verify:   FAILED {check['command']}" for check in status.get("verify", ()) if check["code"]]
+    lines += [_cut(line, width) for line in failure_lines(status.get("facts", ()), status.get("verify", ()))]
+    lines += [_cut(line, width) for line in correction_lines(status.get("corrections", ()))]
     lines += [f"  cost:     {cost_text(status)}"]
     lines.append(f"  time:     {clock(status['elapsed_s'])}" if status.get("elapsed_s") else "")
     lines = [line for line in lines if line]
@@ -57,6 +61,26 @@ def _tests(status: dict[str, Any]) -> str:
     return f"{tests['passed']} passed, {tests['failed']} failed{skipped}{when}"
 
 
+def failure_lines(facts: Sequence[str], verify: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Why a whole is red: what its tests say, each command that failed, and the end of what that printed."""
+    for fact in facts[:_MOST_FACTS]:
+        yield f"  red:      {fact.strip().partition(chr(10))[0]}"
+    for check in verify:
+        if check["code"]:
+            yield f"  verify:   FAILED {check['command']} (exit code {check['code']})"
+            yield from (
+                f"            | {line[:_WIDEST]}" for line in check["output"].rstrip().splitlines()[-_MOST_LINES:]
+            )
+
+
+def correction_lines(corrections: Sequence[dict[str, str]]) -> Iterator[str]:
+    """Which commands of the plan fix tasks have corrected, and why."""
+    for one in corrections:
+        yield f"  corrected: {one['command']}"
+        yield f"            by {one['fix']}, to: {one['replacement']}"
+        yield f"            because: {one['reason']}"
+
+
 def cost_text(money: dict[str, Any]) -> str:
     """What was spent so far."""
     text = f"${money['cost_usd']:.2f}"
@@ -84,7 +108,7 @@ def _task_rows(status: dict[str, Any]) -> list[tuple[str, ...]]:
     """The last cell is the one that is cut where there is not room enough."""
     return [
         (task["id"], task["state"], clock(task["seconds"]) if task["seconds"] else "", _task_text(task))
-        for task in status["task_list"]
+        for task in [*status["task_list"], *status["fix_list"]]
     ]
 
 

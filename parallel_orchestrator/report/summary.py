@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.records.fix import FIX_NAME, FixTask, corrections_in, fix_task, fixes_in
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
@@ -41,6 +42,14 @@ class RunState:
     timing: Timing
     ledger: Ledger
 
+    def fixes(self) -> list[FixTask]:
+        """The fix tasks that were planned, in their order, with their facts."""
+        return [fix_task(fix, red, self.plan) for fix, red in fixes_in(self.moves).items()]
+
+    def name(self, task: str) -> str:
+        """A task's name, also that of a fix task."""
+        return FIX_NAME if task in self.replica.fixes else self.plan.task(task).name
+
     def evidence(self, task: str) -> dict[str, Any]:
         """What was checked when the task was last handed in; empty before that."""
         return next((m["evidence"] for m in reversed(self.moves) if m.get("task") == task and "evidence" in m), {})
@@ -58,6 +67,7 @@ def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
     """The summary as a dict. `final`: tests, coverage and lines of the final trunk, None when they were not run."""
     counts = state.replica.count()
     tasks = [_task_summary(state, task) for task in state.plan.tasks]
+    fixes = [{**_task_summary(state, fix), "red": fix.red.reasons()} for fix in state.fixes()]
     total = len(tasks)
     return {
         "version": VERSION,
@@ -69,12 +79,14 @@ def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
         "failed": counts[TaskState.FAILED],
         "blocked": counts[TaskState.BLOCKED],
         "success_rate": counts[TaskState.MERGED] / total,
-        "total_files_created": sum(task["files_created"] for task in tasks),
+        "total_files_created": sum(task["files_created"] for task in [*tasks, *fixes]),
         **(final or {"lines_of_code": None, "tests": None, "coverage_percent": None, "verify": None}),
         **_parallelism(state),
         **state.ledger.total().as_json(),
         "planning": _planning(state),
         "tasks": tasks,
+        "fixes": fixes,
+        "corrections": [one.as_json() for one in corrections_in(state.moves)],
     }
 
 
@@ -135,6 +147,12 @@ def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
         return summary
     # Everything is merged and only the last tests were red: there is something to do.
     return summary if summary["failed"] or summary["blocked"] else None
+
+
+def may_be_red(run: RunDirectory) -> bool:
+    """Whether a run with everything merged may have a red whole: its last tests were red, or nothing tells."""
+    summary = ended_summary(run)
+    return summary is None or summary["status"] != "done"
 
 
 def summary_text(summary: dict[str, Any]) -> str:

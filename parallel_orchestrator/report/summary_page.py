@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.records.fix import FIX_NAME
 from parallel_orchestrator.report.account import closing_account
 from parallel_orchestrator.report.summary import RunState
 from parallel_orchestrator.store.files import write_whole
@@ -44,7 +45,7 @@ def summary_page(state: RunState, summary: dict[str, Any]) -> str:
         f"# {escaped(first[:200])}",
         f"```text\n{account.replace('```', chr(39) * 3)}\n```",
         "## Tasks",
-        "\n".join([*head, *map(_row, summary["tasks"])]),
+        "\n".join([*head, *map(_row, [*summary["tasks"], *summary.get("fixes", [])])]),
         "## The plan",
         f"```mermaid\n{graph(state)}\n```",
     ]
@@ -89,7 +90,20 @@ def graph(state: RunState) -> str:
     lines = ["flowchart LR"]
     lines += [f'  {task.id}["{task.id} {_plain(task.name)}"]:::{_class(state, task.id)}' for task in tasks]
     lines += [f"  {before} --> {task.id}" for task in tasks for before in task.dependencies]
+    lines += _fix_nodes(state)
     return "\n".join([*lines, _CLASSES])
+
+
+def _fix_nodes(state: RunState) -> list[str]:
+    """The fix tasks, each after all that nothing else follows."""
+    needed = {before for task in state.plan.tasks for before in task.dependencies}
+    last = [task.id for task in state.plan.tasks if task.id not in needed]
+    lines = []
+    for fix in state.replica.fixes:
+        lines.append(f'  {fix}["{fix} {FIX_NAME}"]:::{_class(state, fix)}')
+        lines += [f"  {before} --> {fix}" for before in last]
+        last = [fix]
+    return lines
 
 
 def _class(state: RunState, task: str) -> str:
@@ -118,7 +132,7 @@ def gantt(state: RunState) -> str:
     for executor in sorted({hold.executor for hold in longest}):
         lines.append(f"  section executor {executor}")
         for hold in sorted((one for one in longest if one.executor == executor), key=lambda one: one.start):
-            label = f"{hold.task} {_plain(state.plan.task(hold.task).name, 40)}".replace(",", " ")
+            label = f"{hold.task} {_plain(state.name(hold.task), 40)}".replace(",", " ")
             kind = {"merged": "done, ", "failed": "crit, "}.get(hold.ending.value, "active, ")
             start, end = round(hold.start * 1000), max(round(hold.end * 1000), round(hold.start * 1000) + 1)
             lines.append(f"    {label} :{kind}{start}, {end}")

@@ -1,7 +1,7 @@
 """When each task was worked on: a fold over queue.jsonl.
 
 All times are seconds of the run's own clock: it runs while an orchestrator works on the run, from
-a session's first claim to its last move, and stands still between sessions.
+a session's first claim to its last move, and stands still between sessions, and while the whole is tested.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def fold_timing(records: Iterable[dict[str, Any]]) -> Timing:
     open_claims: dict[str, tuple[int, float]] = {}
     last_now = 0.0
     for record in records:
-        if "session" in record:
+        if "session" in record or "fix" in record:  # the last tests came between
             offset, first = timing.makespan, None
             continue
         if "final" in record:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.records.fix import FIX_NAME
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.console import View
@@ -113,7 +114,7 @@ class Part:
         seconds = max(0.0, time.monotonic() - status.claimed_at) if status.claim else 0.0
         tokens = sum(self.ledger.of(task).tokens.values())
         turns = self.ledger.turns(task, status.attempt)
-        return Row(executor, prefix + task, self.names.get(task, ""), doing, seconds, turns, tokens)
+        return Row(executor, prefix + task, self.names.get(task, FIX_NAME), doing, seconds, turns, tokens)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -168,7 +169,7 @@ def task_items(replica: Replica, names: dict[str, str]) -> dict[str, Item]:
     """A run's tasks as items."""
     return {
         task: task_item(
-            names.get(task, ""),
+            names.get(task, FIX_NAME),
             status.state,
             status.why,
             ready=not status.waiting_for,

@@ -198,9 +198,9 @@ class Window:
         return self._log.open_next()
 
     def over(self) -> bool:
-        """Whether every scenario is open or closed."""
+        """Whether every scenario is closed. One whose tasks are settled may still get a fix task."""
         replica = self._log.replica
-        return replica.begun and not any(map(replica.named, (ScenarioState.WAITING, ScenarioState.PLANNED)))
+        return replica.begun and not replica.left
 
     def close(self) -> None:
         """Give the journal's descriptors back."""

@@ -39,7 +39,7 @@ class Members(Protocol):
         """Open one more, for an executor that would be idle otherwise. False when none is waiting."""
 
     def over(self) -> bool:
-        """Whether none will be opened any more."""
+        """Whether nothing more will come: no other run, and no further task of one whose tasks are settled."""
 
     def close(self) -> None:
         """Give descriptors back."""
@@ -124,9 +124,10 @@ class Board:
         return left
 
     def _refresh(self, queue: TaskQueue) -> bool:
-        """Read what is new in one queue; whether any of its tasks is left. The files of a settled one are closed."""
-        if not queue.replica.unsettled:
-            return False
+        """Read what is new in one queue; whether any of its tasks is left. The files of a settled one are closed.
+
+        A settled one is read as well: a fix task may be planned for it.
+        """
         before = queue.last_seq
         unsettled = queue.refresh().unsettled
         self.moves += queue.last_seq - before
@@ -135,7 +136,7 @@ class Board:
         return bool(unsettled)
 
     def room_for(self, executors: int) -> int:
-        """How many of so many executors may find work: where no run will be opened any more, one a task at most."""
+        """How many of so many executors may find work: where nothing more will come, one a task at most."""
         self.look()
         left = sum(queue.replica.unsettled for queue in self._queues.values())
         return min(executors, left) if self._members.over() else executors

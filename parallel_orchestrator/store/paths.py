@@ -9,7 +9,7 @@ from pathlib import Path
 
 from parallel_orchestrator.store.program import command
 
-_TRANSCRIPT = re.compile(r"(task_[1-9][0-9]{0,3})(?:\.([1-9][0-9]*))?\.jsonl")
+_TRANSCRIPT = re.compile(r"((?:task|fix)_[1-9][0-9]{0,3})(?:\.([1-9][0-9]*))?\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class RunDirectory:
 
     def transcripts(self) -> Iterator[AttemptFile]:
         """Every transcript there is, by executor, task and attempt."""
-        for path in sorted(self.root.glob("executor_*/task_*.jsonl")):
+        for path in sorted(self.root.glob("executor_*/*.jsonl")):
             executor, named = path.parent.name.removeprefix("executor_"), _TRANSCRIPT.fullmatch(path.name)
             if executor.isdecimal() and named:
                 yield AttemptFile(path, int(executor), named[1], int(named[2] or 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from parallel_orchestrator.store import quick_json, redact
@@ -54,6 +55,12 @@ def escape_json(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 task`, `2 tasks`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def json_text(value: Any) -> str:

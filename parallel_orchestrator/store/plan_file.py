@@ -11,7 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from parallel_orchestrator.records.errors import DamagedState, UsageError
-from parallel_orchestrator.records.plan import Plan, plan_faults
+from parallel_orchestrator.records.fix import FIX_ID, corrected, corrections_in, fix_task, fixes_in
+from parallel_orchestrator.records.plan import Plan, Task, plan_faults
+from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
 from parallel_orchestrator.store.plain import json_text
 
@@ -54,3 +56,15 @@ def plan_digest(plan: Plan) -> str:
 def plan_text(plan: Plan) -> str:
     """The plan as the JSON that execution_plan.json holds."""
     return json_text(plan.model_dump())
+
+
+def task_of(run: RunDirectory, plan: Plan, task: str) -> Task:
+    """A task of the plan, or a fix task with the facts that the queue has of it. KeyError when there is none."""
+    if not FIX_ID.fullmatch(task):
+        return plan.task(task)
+    return fix_task(task, fixes_in(read_all(run.queue))[task], plan)
+
+
+def planned_verify(run: RunDirectory, plan: Plan) -> list[str]:
+    """The plan's verify commands, as fix tasks have corrected them so far."""
+    return corrected(plan.verify, corrections_in(read_all(run.queue)))

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from parallel_orchestrator.records.errors import StaleClaim, UsageError
+from parallel_orchestrator.records.errors import DamagedState, StaleClaim, UsageError
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.files import disk_error
 from parallel_orchestrator.store.journal import Journal
-from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.paths import RunDirectory, repair_hint
 from parallel_orchestrator.store.replica import MAX_DEATHS, Advance, Claim, Replica, follow
 
 
@@ -102,6 +102,11 @@ class TaskQueue:
     def adopt(self, task: str, evidence: dict[str, Any]) -> None:
         """Record a merge that is on the trunk but whose move was lost with its writer, whatever was thought since."""
         with self._held() as advance:
+            if task not in self.replica.tasks:
+                raise DamagedState(
+                    f"{self._journal.path}: {task} is on the trunk, and no record here plans it. "
+                    f"{repair_hint(self._journal.path)}"
+                )
             status = self.replica.tasks[task]
             if status.state in (TaskState.FAILED, TaskState.BLOCKED):
                 self._move(advance, task, TaskState.QUEUED, why="its merged commit was found")
@@ -114,13 +119,33 @@ class TaskQueue:
                 self._move(advance, task, TaskState.MERGED, why="found on the trunk", evidence=evidence)
         self._journal.sync()
 
-    def to_retry(self, wanted: Sequence[str] | None) -> list[str]:
-        """The failed tasks to begin anew: those `wanted`, all for an empty list, none for None. Raises UsageError."""
+    def plan_fix(self, red: Mapping[str, Any], rounds: int) -> str | None:
+        """Plan a fix task for a red whole, or a failed one's next attempt; its id. `red`: a `RedWhole` as a dict.
+
+        On disk when it returns. None when no round is left of `rounds`, or the whole has unsettled or failed tasks.
+        """
+        with self._held() as advance:
+            fix = self.replica.next_fix(rounds)
+            if fix is None:
+                return None
+            self._append(advance, {"fix": fix, **red, **_now()})
+            status = self.replica.tasks[fix]
+            if status.state is TaskState.FAILED:
+                why = "the person asked for another attempt"
+                self._move(advance, fix, TaskState.QUEUED, why=why, attempt=status.attempt + 1)
+        self._journal.sync()
+        return fix
+
+    def to_retry(self, wanted: Sequence[str] | None, *, red: bool = False) -> list[str]:
+        """The failed tasks to begin again: those `wanted`, all for an empty list, none for None. Raises UsageError.
+
+        `red`: the whole may be red. With all tasks merged there is nothing to list then, and a fix round to begin.
+        """
         failed = [task for task, status in self.refresh().tasks.items() if status.state is TaskState.FAILED]
         wrong = [task for task in wanted or () if task not in failed]
         if wrong:
             raise UsageError(f"{', '.join(wrong)} did not fail; failed tasks here: {', '.join(failed) or 'none'}")
-        if wanted is not None and not failed:
+        if wanted is not None and not failed and not (red and not self.replica.unsettled):
             raise UsageError("no task failed here, so there is nothing to retry")
         return [] if wanted is None else list(wanted) or failed
 
@@ -132,10 +157,14 @@ class TaskQueue:
             self._unblock_dependents(advance, task)
         return advance
 
-    def start_session(self, executors: int, plan: str | None = None) -> None:
-        """Mark that an orchestrator begins to work on the run, with that many executors; `plan`: its plan's digest."""
+    def start_session(self, executors: int, plan: str | None = None, *, fix_asked: bool = False) -> None:
+        """Mark that an orchestrator begins to work on the run, with that many executors; `plan`: its plan's digest.
+
+        `fix_asked`: the person asked for another fix round.
+        """
         with self._held() as advance:
-            told = {"plan": plan} if plan else {}
+            told: dict[str, Any] = {"plan": plan} if plan else {}
+            told |= {"fix_asked": True} if fix_asked else {}
             self._append(advance, {"session": "start", "executors": executors, **told, **_now()})
 
     def record_final(self, final: Mapping[str, Any], head: str) -> None:

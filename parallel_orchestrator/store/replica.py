@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.fix import FIX_ID, FIX_WEIGHT
+from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import SETTLED, IllegalMove, TaskState, check_move
 from parallel_orchestrator.store.paths import repair_hint
 
@@ -88,6 +89,10 @@ class Replica:
             for task, node in graph.nodes.items()
         }
         self.sessions: list[Session] = []
+        self.fixes: list[str] = []
+        """Fix tasks, in their order. They are in `tasks` and `graph`, too."""
+        self.fix_asked = False
+        """The person asked for another fix round, which has not begun."""
         self.unsettled = len(self.tasks)
         self.final: dict[str, Any] | None = None
         """What the tests of the whole said, and the `head` of the trunk then; None until the present session's end."""
@@ -118,6 +123,8 @@ class Replica:
         if "final" in record:
             self.final, self.finals = record["final"], self.finals + 1
             return 0
+        if "fix" in record:
+            return self._add_fix(record)
         mono = self._last_mono = record["mono"]
         if self.sessions:
             self.sessions[-1].last = mono
@@ -143,6 +150,48 @@ class Replica:
         self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
         self.final = None
         self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
+        self.fix_asked |= record.get("fix_asked", False)
+
+    def _add_fix(self, record: dict[str, Any]) -> int:
+        """Take in a fix task, which depends on all tasks before it; the number of tasks made ready.
+
+        A further record of a known one holds its new facts.
+        """
+        fix = record["fix"]
+        self._last_mono = record["mono"]
+        if fix in self.fixes:
+            return 0
+        if not FIX_ID.fullmatch(fix):
+            raise ValueError(f"{fix!r} is not the id of a fix task")
+        # The graph, and what it has computed, is shared with others: a new one takes its place.
+        self.graph = TaskGraph([*self.graph.nodes.values(), TaskNode(fix, tuple(self.tasks), FIX_WEIGHT)])
+        for task, status in self.tasks.items():
+            status.successors = self.graph.successors[task]
+        waiting = sum(status.state is not MERGED for status in self.tasks.values())
+        self.tasks[fix] = TaskStatus(FIX_WEIGHT, [], waiting_for=waiting)
+        self.fixes.append(fix)
+        self.fix_asked = False
+        self._weights[FIX_WEIGHT] += 1
+        self._ranked_by.setdefault(FIX_WEIGHT, FIX_WEIGHT)
+        self._places = {**self._places, fix: len(self._places)}
+        self.unsettled += 1
+        if waiting:
+            return 0
+        self._push(fix)
+        return 1
+
+    def next_fix(self, rounds: int) -> str | None:
+        """The fix task to begin, or to begin again, for a red whole; None when it is not time, or no round is left.
+
+        `rounds`: fix tasks that are planned without the person's asking.
+        """
+        if any(status.state is not MERGED for task, status in self.tasks.items() if task not in self.fixes):
+            return None
+        if self.fixes and self.tasks[self.fixes[-1]].state is not MERGED:
+            failed = self.tasks[self.fixes[-1]].state is TaskState.FAILED
+            return self.fixes[-1] if failed and self.fix_asked else None
+        more = self.fix_asked or len(self.fixes) < rounds
+        return f"fix_{len(self.fixes) + 1}" if more else None
 
     def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
         """What follows from the state just entered; the number of tasks made ready."""
@@ -158,6 +207,7 @@ class Replica:
         if status.state is QUEUED and record["attempt"] != status.attempt:
             status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
             status.repairing = False
+            self.fix_asked &= task not in self.fixes
         status.repairing |= status.state is REPAIR
         if self._is_ready(task):
             self._push(task)
@@ -257,10 +307,10 @@ class Replica:
                     yield successor
 
     def count(self) -> dict[TaskState, int]:
-        """How many tasks are in each state."""
+        """How many of the plan's tasks are in each state; fix tasks are not among them."""
         counts = dict.fromkeys(TaskState, 0)
-        for status in self.tasks.values():
-            counts[status.state] += 1
+        for task, status in self.tasks.items():
+            counts[status.state] += task not in self.fixes
         return counts
 
 

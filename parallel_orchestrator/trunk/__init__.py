@@ -1,5 +1,6 @@
 """git: workspaces, the merge queue, the tests of the merged tree."""
 
+from parallel_orchestrator.trunk.edits import Edits
 from parallel_orchestrator.trunk.results import (
     Conflict,
     Coverage,
@@ -18,6 +19,7 @@ from parallel_orchestrator.trunk.trunk import Trunk
 __all__ = [
     "Conflict",
     "Coverage",
+    "Edits",
     "FinalReport",
     "Hold",
     "Merged",

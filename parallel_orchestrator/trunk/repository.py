@@ -37,6 +37,8 @@ testpaths = ["tests"]
 """
 
 _COMMIT = re.compile("[0-9a-f]{40}")
+_MAY_REFUSE = (0, 1, 128)
+"""Exit codes of a git that was asked to change files, and finds others than it expected."""
 _MARK = "The trunk of a Parallel Orchestrator run.\n"
 _EXCLUDE = "/*\n!/src/\n!/tests/\n!/docs/\n!/README.md\n!/pyproject.toml\n__pycache__/\n*.pyc\n"
 
@@ -138,8 +140,19 @@ class Repository:
         # As git does it, so that a git of somebody else's keeps out meanwhile.
         replace_by_lock(branch, f"{new}\n".encode())
 
+    def advance(self, since: str) -> bool:
+        """Write what differs between `since`, which is checked out, and the trunk. Other files may have been edited.
+
+        False, and nothing is written, where one that differs was edited, or something else is checked out.
+        """
+        self._remove_stale_locks()
+        return self.git.outcome("read-tree", "-m", "-u", since, BRANCH, accept=_MAY_REFUSE)[0] == 0
+
     def check_out(self) -> None:
-        """Bring the trunk's files in the output directory up to date; other files are left alone."""
+        """Make the trunk's files in the output directory those of the trunk, whatever they hold now.
+
+        `edits.check_out` does it for files that a person may have edited.
+        """
         self._remove_stale_locks()
         self.git("read-tree", "--reset", "-u", BRANCH)
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from parallel_orchestrator.records.fix import FailedCommand, RedWhole
 from parallel_orchestrator.records.plan import Plan, Task
+
+_CANNOT_START = frozenset({126, 127})
+"""Exit codes of a shell: found and not executable, and not found."""
+_MODULE = "no module named"
+_MISSING = ("no such file or directory", "file or directory not found", "can't open file", "cannot access")
+_WORD = re.compile(r"[\w.\-]+")
+_PROGRAMS = frozenset(
+    {"python", "python3", "bash", "sh", "pytest", "env", "cd", "test", "file", "or", "no", "such", "not", "found"}
+)
 
 Evidence = dict[str, Any]
 """What code has checked about a merge, ready for JSON."""
@@ -27,6 +39,12 @@ class Submission:
     title: str
     ended_early: str = ""
     """Why the conversation stopped before the model said that it had finished; empty when it said so."""
+    planned: tuple[str, ...] = ()
+    """Of a fix task: the plan's verify commands, as corrected so far."""
+    own: tuple[str, ...] = ()
+    """Of a fix task: the person's own verify commands."""
+    last: bool = False
+    """Of a fix task: it cannot be sent back again. Work that made nothing worse is taken then, red as it may be."""
 
 
 class Hold(Protocol):
@@ -126,6 +144,34 @@ class VerifyResult:
     timed_out: bool
     seconds: float
 
+    @property
+    def passed(self) -> bool:
+        """Whether it ended well, and in time."""
+        return self.code == 0 and not self.timed_out
+
+    def cannot_work(self) -> bool:
+        """Whether the command itself is wrong: it does not start, or it names a file or module that is not there."""
+        if self.timed_out or self.code == 0:
+            return False
+        if self.code in _CANNOT_START:
+            return True
+        named = _names(self.command)
+        return any(named & _names(_complaint(line)) for line in self.output.splitlines())
+
+
+def _complaint(line: str) -> str:
+    """What a line of output says is missing; empty where it says nothing of the kind."""
+    small = line.casefold()
+    if _MODULE in small:
+        return " ".join(_WORD.findall(small.partition(_MODULE)[2])[:1])
+    return line if any(phrase in small for phrase in _MISSING) else ""
+
+
+def _names(text: str) -> set[str]:
+    """The names in a command or a complaint, but for those of the programs that nearly every command starts."""
+    words = {word.strip(".").casefold() for word in _WORD.findall(text)}
+    return {word for word in words if word and word not in _PROGRAMS}
+
 
 @dataclass(frozen=True)
 class FinalReport:
@@ -145,7 +191,22 @@ class FinalReport:
     @property
     def green(self) -> bool:
         """Whether the tests and every verify command passed."""
-        return not self.facts and all(result.code == 0 and not result.timed_out for result in self.verify)
+        return not self.facts and all(result.passed for result in self.verify)
+
+    def red(self, planned: Sequence[str]) -> RedWhole:
+        """Why it is not green, for a fix task. `planned`: the plan's verify commands among those that were run."""
+        failed = [
+            FailedCommand(
+                command=one.command,
+                code=one.code,
+                output=one.output,
+                timed_out=one.timed_out,
+                correctable=one.command in planned and one.cannot_work(),
+            )
+            for one in self.verify
+            if not one.passed
+        ]
+        return RedWhole.of(self.commit, self.facts, failed)
 
     def as_json(self) -> dict[str, Any]:
         """The part of a summary that is about the final trunk."""

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.records.plan import PROJECT_ROOTS, Plan, Task
 from parallel_orchestrator.trunk.census import RESERVED
 from parallel_orchestrator.trunk.change import Change, in_project, shown
@@ -30,15 +31,15 @@ _UNPORTABLE = re.compile(r'[\\:*?"<>|]|[. ]$|^git~\d+$', re.IGNORECASE)
 
 
 def broken_rules(change: Change, task: Task, plan: Plan) -> tuple[str, ...]:
-    """Every reason why the change is not taken; none when it may be merged."""
+    """Every reason why the change is not taken; none when it may be merged. A fix task owns the whole project."""
     odd = {path: what for path, what in change.odd.items() if in_project(path)}
-    if not change.written and not change.deleted and not odd:
+    whole = isinstance(task, FixTask)
+    if not whole and not change.written and not change.deleted and not odd:
         return ("You wrote nothing: no file under src/, tests/ or docs/ differs from the state that you started from.",)
     facts = [
         *(f"{shown(path)} is {what}. Remove it; only plain files are merged." for path, what in sorted(odd.items())),
         *_hostile(change, task),
-        *_ownership(change, task, plan),
-        *_missing(change, task),
+        *([] if whole else [*_ownership(change, task, plan), *_missing(change, task)]),
         *_content(change),
     ]
     more = len(facts) - _MOST_FACTS

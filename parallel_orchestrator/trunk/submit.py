@@ -24,19 +24,22 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import rules
 from parallel_orchestrator.trunk.change import Change, collect
+from parallel_orchestrator.trunk.edits import check_out
 from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
 from parallel_orchestrator.trunk.merge import merge
 from parallel_orchestrator.trunk.objects import Tree
 from parallel_orchestrator.trunk.own import own_files
 from parallel_orchestrator.trunk.repository import Commit, Repository, one_line
-from parallel_orchestrator.trunk.results import Conflict, Hold, Merged, Red, Refused, Submission
+from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Red, Refused, Submission
 from parallel_orchestrator.trunk.testbench import TestBench
 from parallel_orchestrator.trunk.verdict import Trial, Verdict, glance, judge
+from parallel_orchestrator.trunk.whole import judge_whole, read_corrections, refused_corrections
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class _Green:
     head: str
     tree: Tree
     verdict: Verdict
+    more: Evidence = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class MergeQueue:
         started = time.monotonic()
         change = collect(self.repository, submission, rules.LARGEST_FILE)
         faults = rules.broken_rules(change, submission.task, submission.plan)
+        if isinstance(submission.task, FixTask):
+            return Refused(faults) if faults else self._submit_fix(submission, hold, change, started)
         nothing = not rules.has_work(change, submission.task)
         if faults or (nothing and submission.ended_early):
             return Refused(faults, nothing)
@@ -90,12 +96,33 @@ class MergeQueue:
             logger.info("%s: what failed is not its doing; merging again", submission.task.id)
         raise AssertionError("the last verdict is either red or has landed")
 
+    def _submit_fix(
+        self, submission: Submission, hold: Hold, change: Change, started: float
+    ) -> Merged | Conflict | Red | Refused:
+        """The same for a fix task, whose merged tree is judged as the whole: by all tests and verify commands."""
+        commands = len(submission.planned) + len(submission.own)
+        hold.report("checking corrections", _LONGEST_IN_TESTS * (1 + commands) * self.bench.timeout_s)
+        corrections, fault = read_corrections(submission.folder, submission.task.id)
+        if facts := [fault] if fault else refused_corrections(corrections, submission, self.bench):
+            return Refused(tuple(facts))
+        with self._turn(hold, commands):
+            if adopted := self._adopt(submission, hold):
+                return adopted
+            trial = self._merge_and_test(change, submission)
+            if isinstance(trial, Conflict):
+                return trial
+            found = judge_whole(trial, submission, corrections, changed=trial.tree != trial.trunk)
+            if not found.verdict.facts:
+                green = _Green(change, trial.head, trial.tree, found.verdict, found.evidence)
+                return self._land(submission, hold, green, started)
+        return Red(found.verdict.facts, self._workspace(change, trial.tree), trial.head)
+
     @contextmanager
-    def _turn(self, hold: Hold) -> Iterator[None]:
-        """merge.lock. Waiting for it has no limit of its own: whoever holds it has one."""
+    def _turn(self, hold: Hold, commands: int = 0) -> Iterator[None]:
+        """merge.lock, to run the tests and so many commands under. Waiting for it has no limit: its holder has one."""
         hold.report("waiting to merge")
         with self.repository.alone():
-            hold.report("testing and merging", _LONGEST_IN_TESTS * self.bench.timeout_s)
+            hold.report("testing and merging", (_LONGEST_IN_TESTS + commands) * self.bench.timeout_s)
             yield
 
     def _adopt(self, submission: Submission, hold: Hold) -> Merged | None:
@@ -106,7 +133,7 @@ class MergeQueue:
         evidence = read_evidence(self.run, landed)
         hold.check()
         hold.merged(evidence)
-        self.repository.check_out()
+        check_out(self.repository)
         return Merged(landed.id, evidence)
 
     def _landed(self, submission: Submission) -> Commit | None:
@@ -148,7 +175,7 @@ class MergeQueue:
         subject = f"{task.id}: {one_line(submission.title)}"
         commit = self.repository.commit(tree, green.head, subject, trailers)
         seconds = round(time.monotonic() - started, 3)
-        evidence = {"commit": commit, **describe(green.change, verdict, task), "seconds": seconds}
+        evidence = {"commit": commit, **describe(green.change, verdict, task), **green.more, "seconds": seconds}
         if submission.ended_early:
             evidence["ended_early"] = submission.ended_early
         hold.check()
@@ -159,7 +186,7 @@ class MergeQueue:
         self.repository.move(green.head, commit)
         # A kill from here on loses nothing: the commit names task and attempt, and is adopted.
         hold.merged(evidence)
-        self.repository.check_out()
+        check_out(self.repository, green.head)
         return Merged(commit, evidence)
 
     def _workspace(self, change: Change, merged: Tree) -> str:

@@ -12,6 +12,7 @@ from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import folder as folders
 from parallel_orchestrator.trunk import git
+from parallel_orchestrator.trunk.edits import Edits, check_out, find_edits, keep_edits
 from parallel_orchestrator.trunk.evidence import read_evidence
 from parallel_orchestrator.trunk.final import FinalChecks
 from parallel_orchestrator.trunk.folder import read_folder, write_folder
@@ -56,7 +57,14 @@ class Trunk:
         self._run.root.mkdir(parents=True, exist_ok=True)
         with disk_faults_in(self._run.git, ours=True), self._repository.alone():
             self._repository.create()
-            self._repository.check_out()
+            check_out(self._repository)
+
+    def edits(self) -> Edits:
+        """What a person has changed in the output directory and not committed; nothing where there is no trunk yet."""
+        if not (self._run.git / "index").exists():
+            return Edits([], [], [])
+        self._repository.refuse_foreign()
+        return find_edits(self._repository)
 
     def head(self) -> str:
         """The commit that the trunk stands at."""
@@ -69,7 +77,7 @@ class Trunk:
         """
         with disk_faults_in(self._run.git, ours=True), self._repository.alone():
             self._repository.remove_leftovers()
-            self._repository.check_out()
+            check_out(self._repository)
         return self._merged()
 
     def landed(self, task: str) -> Evidence | None:
@@ -131,6 +139,7 @@ class Trunk:
                 passed = repository.about(head).number("Tests-Passed")
                 commit = repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}, durable=True)
                 repository.move(head, commit)
+            keep_edits(repository)
             repository.restore_checkout()
             return self.head()
 

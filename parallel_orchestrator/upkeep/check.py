@@ -16,6 +16,7 @@ from pathlib import Path
 
 from parallel_orchestrator.agent.transcript import fold
 from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.fix import FIX_ID
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.report.summary import VERSION, RunState, ended, finished_summary, read_state
 from parallel_orchestrator.store.branch import branch_head
@@ -108,7 +109,10 @@ class _Look:
         for task in sorted(merged - on_trunk.keys()):
             self._find(self.run.queue, f"{task} is merged here, but no commit of the trunk brings it", self._repair)
         for task in sorted(on_trunk.keys() - self.reading.replica.tasks.keys()):
-            self._find(self.run.plan, f"{task} is on the trunk and not in the plan", "put the run's own plan back")
+            if FIX_ID.fullmatch(task):
+                self._find(self.run.queue, f"{task} is on the trunk, and no record here plans it", self._repair)
+            else:
+                self._find(self.run.plan, f"{task} is on the trunk and not in the plan", "put the run's own plan back")
         for task in sorted(on_trunk.keys() & self.reading.replica.tasks.keys() - merged):
             if not self._running:
                 self._note(self.run.queue, f"{task} is on the trunk; the next resume records that")

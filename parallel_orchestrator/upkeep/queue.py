@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parallel_orchestrator.records.fix import FIX_ID, RedWhole
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.store.journal import Record
@@ -39,6 +40,7 @@ class Rebuilt:
     """The records of a queue, as they are put together."""
 
     def __init__(self, graph: TaskGraph) -> None:
+        self._graph = graph
         self.replica = Replica(graph)
         self.records: list[Record] = []
 
@@ -53,11 +55,18 @@ class Rebuilt:
             try:
                 self.replica.apply(record)
             except (IllegalMove, KeyError, ValueError, TypeError):
-                self.replica = Replica(self.replica.graph)  # the old one may have taken half of it in
+                self.replica = Replica(self._graph)  # the old one may have taken half of it in
                 for kept in self.records:
                     self.replica.apply(kept)
                 return
             self.records.append(record)
+
+    def plan_fixes(self, named: Iterable[str]) -> None:
+        """Plan again those fix tasks that left a commit or a transcript and have no record. Their facts are lost."""
+        numbers = [int(task.removeprefix("fix_")) for task in named if FIX_ID.fullmatch(task)]
+        for number in range(1, max(numbers, default=0) + 1):
+            if f"fix_{number}" not in self.replica.fixes:
+                self._add({"fix": f"fix_{number}", "why": WHY, **RedWhole().model_dump()})
 
     def complete(self, landed: Sequence[Landed], begun: Mapping[str, Begun]) -> None:
         """Bring every task to where trunk and transcripts prove it to be."""

@@ -29,8 +29,9 @@ from parallel_orchestrator.agent.prompt import build_request, opening
 from parallel_orchestrator.agent.transcript import fold
 from parallel_orchestrator.gateway.messages import body_hash
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState
+from parallel_orchestrator.records.fix import FIX_ID, fix_task, fixes_in
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
-from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.report.summary import ended_summary, finished_summary, summary_text
 from parallel_orchestrator.store.files import sync_directory, write_whole
 from parallel_orchestrator.store.journal import Record
@@ -207,12 +208,13 @@ class _Repair:
     def _start(self, found: AttemptFile, answers: dict[int, Record]) -> Record | None:
         """A transcript's first record made anew, if the ledger's first answer proves it to be the same."""
         plan, scenario = self.reading.plan, self.reading.scenario
-        if plan is None or scenario is None or found.task not in {task.id for task in plan.tasks}:
+        task = self._task(found.task)
+        if plan is None or scenario is None or task is None:
             return None
         begun = opening(
             requirement=scenario.requirements,
             plan=plan,
-            task=plan.task(found.task),
+            task=task,
             model=scenario.executor_model,
             profile=scenario.endpoint_profile,
         )
@@ -222,6 +224,15 @@ class _Repair:
         record |= {"task_id": found.task, "attempt": found.attempt}
         proven = 1 in answers and body_hash(build_request(fold([record]))) == answers[1]["hash"]
         return record if base and proven else None
+
+    def _task(self, name: str) -> Task | None:
+        """A task of the plan, or a fix task as the queue's whole records tell of it."""
+        plan = self.reading.plan
+        if plan is None:
+            return None
+        fixes = fixes_in(self.reading.queue.records)
+        known = {task.id: task for task in plan.tasks}
+        return fix_task(name, fixes[name], plan) if name in fixes else known.get(name)
 
     def _workspace(self, found: AttemptFile) -> Path:
         return self.run.workspace(found.executor, found.task, found.attempt)
@@ -274,12 +285,14 @@ class _Repair:
         begun = self._begun()
         replica = self.reading.replica
         unknown = list(unknown_attempts(replica, self.reading.transcripts)) if replica else []
-        if self.run.queue not in self.reading.faults and not unproven and not unknown:
+        unplanned = [task for task in on_trunk if FIX_ID.fullmatch(task) and task not in tasks]
+        if self.run.queue not in self.reading.faults and not unproven and not unknown and not unplanned:
             return
         self.keep(self.run.queue)
         rebuilt = Rebuilt(plan.graph())
         rebuilt.keep(self.reading.queue.unbroken, on_trunk, {(a.task, a.attempt): a.executor for a in unknown})
         kept = len(rebuilt.records)
+        rebuilt.plan_fixes({work.task for work in landed} | {attempt.task for attempt in self.reading.transcripts})
         rebuilt.complete([work for work in landed if work.task in rebuilt.replica.tasks], begun)
         write_anew(self.run.queue, rebuilt.records)
         self.reading.queue = salvage(self.run.queue)
@@ -300,7 +313,7 @@ class _Repair:
     def _begun(self) -> dict[str, Begun]:
         begun: dict[str, Begun] = {}
         for found, content in sorted(self.reading.transcripts.items(), key=lambda item: item[0].attempt):
-            if _in(self.reading.plan, found.task):
+            if _in(self.reading.plan, found.task) or FIX_ID.fullmatch(found.task):
                 for last in deque(content.records, maxlen=1):
                     begun[found.task] = Begun(found.task, found.attempt, found.executor, last)
         return begun

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from parallel_orchestrator.agent.fix_prompt import fix_text
 from parallel_orchestrator.agent.prompt import (
     CLAUDE_CODE_SYSTEM,
     SYSTEM,
@@ -15,9 +16,11 @@ from parallel_orchestrator.agent.prompt import (
     send_back_text,
 )
 from parallel_orchestrator.agent.transcript import Transcript
+from parallel_orchestrator.records.fix import FailedCommand, FixTask, RedWhole, fix_task
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Profile
 from tests.fake_api_rules import refusal
+from tests.records.plans import task
 
 
 def first_request(plan: Plan, task: str, profile: Profile, path: Path) -> dict[str, object]:
@@ -86,6 +89,13 @@ Passing tests with your work: 1; without it: 2. No passing test may be lost.
 
 The workspace now contains your work merged with theirs. Fix every point above. Then run the tests and finish with a \
 short report, as before.""",
+    Rejection.STILL_RED: """\
+Your work is not merged yet. The orchestrator ran all tests and verify commands on it. The whole is still red.
+
+`make check` ended with exit code 2.
+
+The workspace is as you left it. Fix every point above. Then run the tests and the commands and finish with a short \
+report, as before.""",
     Rejection.REFUSED: """\
 Your work is not merged yet. The orchestrator checked your files before the merge and cannot accept them.
 
@@ -107,6 +117,7 @@ before.""",
                 "Passing tests with your work: 1; without it: 2. No passing test may be lost.",
             ],
         ),
+        (Rejection.STILL_RED, ["`make check` ended with exit code 2."]),
         (Rejection.REFUSED, ["src/a.py:3: invalid syntax. Fix it."]),
     ],
 )
@@ -114,7 +125,27 @@ def test_what_is_sent_back_reads_as_english(why: Rejection, facts: list[str]) ->
     assert send_back_text(why, facts) == SENT_BACK[why]
 
 
-@pytest.mark.parametrize("text", [SYSTEM, CLAUDE_CODE_SYSTEM, *SENT_BACK.values()])
+FAILED = [
+    FailedCommand(command="python check.py", code=2, output="can't open 'check.py'\n```\nx\n```", correctable=True),
+    FailedCommand(command="make check", code=1, output="", timed_out=True),
+]
+
+
+def test_a_fix_task_reads_what_is_red_and_what_it_may_do(plan: Plan) -> None:
+    red = RedWhole(tests=["tests/test_a.py::test_sum failed:\nassert 3 == 4"], verify=FAILED)
+    told = fix_text(fix_task("fix_2", red, plan))
+    assert told.startswith("# Your task: fix_2, Correct the whole")
+    assert "````text\ncan't open 'check.py'\n```\nx\n```\n````" in told, "the fence is longer than any in it"
+    assert "assert 3 == 4" in told
+    assert "It did not end in time. It printed nothing." in told
+    assert '[{"command": "python check.py", "replacement": "…", "reason": "…"}]' in told
+    assert "- make check" not in told, "only a command that cannot work may be corrected"
+
+
+FIX_TEXT = fix_text(FixTask(**task(1).model_dump(), red=RedWhole(verify=FAILED)))
+
+
+@pytest.mark.parametrize("text", [SYSTEM, CLAUDE_CODE_SYSTEM, FIX_TEXT, *SENT_BACK.values()])
 def test_no_text_to_a_model_uses_words_of_our_own(text: str) -> None:
     own = r"\b(mend\w*|told|whoever|anew|beside|nobody|somebody|everybody|go on|so many|is none|has to|have to)\b"
     assert re.findall(own, text, re.IGNORECASE) == []

@@ -7,8 +7,8 @@ reports in .git/evidence. Nothing of the program is imported; what each figure m
 after docs/run-directory.md. Tokens are counted from the endpoint's own events.
 
 Not to be recomputed, so taken over: the texts of `facts`, `flaky`, `red_before`, `left_out`, `own_coverage`, the
-seconds of a merge and how the verify commands ended. With --run-verify they are run again, unconfined, in a copy of
-the commit.
+seconds of a merge, how the verify commands ended, and of a fix task how many passing tests it added and whether it left
+the whole red. With --run-verify the commands are run again, unconfined, in a copy of the commit.
 
 Exit code 0 when all is equal, 1 when something differs, 2 when there is nothing to compare.
 """
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ TOKENS = {
     "output": "output_tokens",
 }
 COPIES = ("docs/execution_plan.json", "docs/execution_summary.json")
+OF_A_FIX = ("corrections", "verify", "whole")
 LISTED = 200
 """Paths that a list of files shows at most."""
 
 
-def critical_path(plan: Json, times: Times) -> float:
-    """Return the longest path through the dependencies."""
+def critical_path(plan: Json, fixes: Iterable[str], times: Times) -> float:
+    """Return the longest path through the dependencies; fix tasks follow all others, one after the other."""
     ends: dict[str, float] = {}
     waiting = list(plan["tasks"])
     while waiting:
@@ -50,7 +51,7 @@ def critical_path(plan: Json, times: Times) -> float:
         before = max((ends[other] for other in task["dependencies"]), default=0.0)
         ends[task["id"]] = before + times.seconds(task["id"])
         waiting.remove(task)
-    return max(ends.values())
+    return max(ends.values()) + sum(times.seconds(fix) for fix in fixes)
 
 
 def parallelism(left: Left, times: Times) -> Json:
@@ -67,7 +68,7 @@ def parallelism(left: Left, times: Times) -> Json:
         "sessions": len(started),
         "makespan_s": times.makespan,
         "work_s": work,
-        "critical_path_s": critical_path(left.plan, times),
+        "critical_path_s": critical_path(left.plan, left.fixes, times),
         "speedup": work / times.makespan if times.makespan else None,
         "utilisation": {f"executor_{k}": busy[k] / times.makespan if times.makespan else 0.0 for k in sorted(busy)},
     }
@@ -192,7 +193,8 @@ def evidence_of(left: Left, task: Json, attempt: int, told: Json) -> Json:
     tests = counts(report)
     before = next((c.trailers.get("Tests-Passed", "0") for c in left.commits if c.id == commit.parent), "0")
     # Where tests failed before, the trunk was measured again, and no file keeps that figure.
-    added = told["tests"]["added"] if told["red_before"] else tests["passed"] - int(before)
+    known = told["red_before"] or task["id"] in left.fixes
+    added = told["tests"]["added"] if known else tests["passed"] - int(before)
     own = sum(ending == "passed" and file in task["files"] for file, ending in report or [])
     return {
         "commit": commit.id,
@@ -206,6 +208,7 @@ def evidence_of(left: Left, task: Json, attempt: int, told: Json) -> Json:
         "not_checked": listed([path for path in written if not is_checked(path)]),
         "flaky": told["flaky"],
         "red_before": told["red_before"],
+        **({name: told[name] for name in OF_A_FIX} if task["id"] in left.fixes else {}),
         "seconds": told["seconds"],
         **ended_early(left, task, attempt),
     }
@@ -232,7 +235,7 @@ def final(left: Left, summary: Json, *, run_verify: bool) -> Json:
     last = left.commits[-1]
     commit = last.parent if last.subject == "Describe the project" else last.id
     tests, facts = counts(left.report("final.junit.xml")), summary["tests"]["facts"]
-    commands = [*left.plan["verify"], *left.scenario["verify"]]
+    commands = [*corrected(left), *left.scenario["verify"]]
     codes = rerun(left, commit, commands) if run_verify else [check["code"] for check in summary["verify"]]
     outputs = [check["output"] for check in summary["verify"]]
     verify = [
@@ -247,6 +250,25 @@ def final(left: Left, summary: Json, *, run_verify: bool) -> Json:
         "coverage_percent": coverage(left),
         "verify": verify,
     }
+
+
+def corrected(left: Left) -> list[str]:
+    """Return the plan's commands with the corrections that fix tasks made."""
+    commands: list[str] = list(left.plan["verify"])
+    for one in left.corrections:
+        commands = [one["replacement"] if command == one["command"] else command for command in commands]
+    return commands
+
+
+def fix_of(left: Left, times: Times, fix: str, told: Json) -> Json:
+    """Return a fix task's part of the summary: that of a task which owns all files of the plan."""
+    files = {path for task in left.plan["tasks"] for path in task["files"]}
+    record = left.fixes[fix]
+    red = [fact.strip().partition("\n")[0].rstrip(":") for fact in record["tests"]]
+    for failed in record["verify"]:
+        how = "did not end in time" if failed["timed_out"] else f"ended with exit code {failed['code']}"
+        red.append(f"`{failed['command']}` {how}")
+    return {**task_of(left, times, {"id": fix, "name": "Correct the whole", "files": files}, told), "red": red}
 
 
 def lines(left: Left, commit: str, kind: str) -> int:
@@ -326,10 +348,12 @@ def recount(left: Left, summary: Json, *, run_verify: bool = False) -> Json:
     times = times_of(left.queue)
     told = {task["id"]: task for task in summary["tasks"]}
     tasks = [task_of(left, times, task, told[task["id"]]) for task in left.plan["tasks"]]
+    told_fixes = {fix["id"]: fix for fix in summary["fixes"]}
+    fixes = [fix_of(left, times, fix, told_fixes[fix]) for fix in left.fixes]
     states = Counter(task["state"] for task in tasks)
     checked = final(left, summary, run_verify=run_verify)
     done = states["merged"] == len(tasks) and checked.get("green")
-    settled = sum(states[state] for state in SETTLED) == len(tasks)
+    settled = all(task["state"] in SETTLED for task in [*tasks, *fixes])
     return {
         "version": 1,
         "run": left.scenario["run"],
@@ -340,12 +364,14 @@ def recount(left: Left, summary: Json, *, run_verify: bool = False) -> Json:
         "failed": states["failed"],
         "blocked": states["blocked"],
         "success_rate": states["merged"] / len(tasks),
-        "total_files_created": sum(task["files_created"] for task in tasks),
+        "total_files_created": sum(task["files_created"] for task in [*tasks, *fixes]),
         **checked,
         **parallelism(left, times),
         **spending(left.ledger, None),
         "planning": planning(left),
         "tasks": tasks,
+        "fixes": fixes,
+        "corrections": left.corrections,
     }
 
 

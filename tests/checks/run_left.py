@@ -79,6 +79,16 @@ class Left:
         """Return the ledger's records."""
         return journal(self.root / "ledger.jsonl")
 
+    @cached_property
+    def fixes(self) -> dict[str, Json]:
+        """Return the last record that plans each fix task, by id."""
+        return {record["fix"]: record for record in self.queue if "fix" in record}
+
+    @cached_property
+    def corrections(self) -> list[Json]:
+        """Return what fix tasks put in the place of the plan's commands."""
+        return [one for record in self.queue for one in record.get("evidence", {}).get("corrections", [])]
+
     def moves(self, task: str) -> list[Json]:
         """Return the moves of one task."""
         return [record for record in self.queue if record.get("task") == task]
@@ -117,7 +127,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Times:
-    """The run's clock runs from each session's first claim to its last move."""
+    """The run's clock runs from each session's first claim to its last move, and stands while the whole is tested."""
 
     holds: list[Hold]
     makespan: float
@@ -136,8 +146,10 @@ def times_of(queue: list[Json]) -> Times:
     now, began, open_claims, holds = 0.0, 0.0, {}, []
     first: float | None = None
     for record in queue:
-        if "session" in record:
+        if "session" in record or "fix" in record:
             began, first = now, None
+            continue
+        if "final" in record:
             continue
         if record["state"] == "claimed" and first is None:
             first = record["mono"]

@@ -14,7 +14,7 @@ EDITOR = "str_replace_based_edit_tool"
 
 def task_of(body: Body) -> str:
     """Which task a request is about: the planner's request holds no task text."""
-    found = re.search(r"# Your task: (task_\d+)", json.dumps(body["messages"][:1]))
+    found = re.search(r"# Your task: ((?:task|fix)_\d+)", json.dumps(body["messages"][:1]))
     return found.group(1) if found else "plan"
 
 

@@ -29,7 +29,8 @@ def test_a_plan_is_shown_escaped_as_a_tree(tmp_path: Path) -> None:
 
 def _account(story: Story, directory: Path, **final: object) -> list[str]:
     tests = {"passed": 3, "failed": 1, "skipped": 0, "facts": ["test_x fails\nTraceback"]}
-    checks = [{"command": "make\x1b[2J", "code": 0}, {"command": "false", "code": 1}]
+    printed = "\n".join(f"line {number} \x1b[2J" for number in range(20))
+    checks = [{"command": "make\x1b[2J", "code": 0}, {"command": "false", "code": 1, "output": printed}]
     defaults = {"green": True, "tests": tests, "coverage_percent": 87.4, "verify": checks, "lines_of_code": {"src": 9}}
     shown = closing_account(summarize(story.state(), {**defaults, **final}), directory)
     assert not CONTROL.search(shown)
@@ -43,9 +44,10 @@ def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
     lines = _account(story, Path("/my out"))
     assert lines[0] == "done: 4 of 4 tasks merged (100%)"
     assert "  tests:    3 passed, 1 failed, 0 skipped, 87 % of src covered" in lines
-    assert "            test_x fails" in lines
+    assert "  red:      test_x fails" in lines
     assert "  verify:   ok     make\\x1b[2J" in lines
-    assert "  verify:   FAILED false" in lines
+    place = lines.index("  verify:   FAILED false (exit code 1)")
+    assert lines[place + 1 : place + 9] == [f"            | line {number} \\x1b[2J" for number in range(12, 20)]
     assert "  made:     12 files; lines: src 9" in lines
     assert "  cost:     $0.50; 1 call, 110 tokens read, 5 written" in lines
     assert lines[-3:] == [
@@ -55,12 +57,15 @@ def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
     ]
 
 
-def test_after_tests_that_failed_alone_a_resume_makes_them_again(story: Story) -> None:
+def test_after_a_whole_that_is_red_two_ways_on_are_named(story: Story) -> None:
     for _ in range(4):
         story.merge()
     lines = _account(story, Path("/out"), green=False)
-    assert lines[0] == "not all is done: 4 of 4 tasks merged (100%)"
-    assert lines[-1] == "  next:     parallel-orchestrator resume /out"
+    assert lines[0] == "everything is merged, and the whole is red: 4 of 4 tasks merged (100%)"
+    assert lines[-2:] == [
+        "  next:     parallel-orchestrator retry /out",
+        "  or:       correct it in /out, commit that there, then parallel-orchestrator resume /out",
+    ]
 
 
 def test_the_last_words_name_what_failed_and_how_to_retry(story: Story) -> None:

@@ -1,0 +1,134 @@
+"""A fix task: what code plans when every task of a plan is merged and the whole is red.
+
+It is one more task, which depends on all others and may change every file of the project. Its facts stand in the
+queue, in the record that plans it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from parallel_orchestrator.records.plan import Plan, Task
+
+FIX_ID = re.compile(r"fix_[1-9][0-9]{0,3}")
+FIX_NAME = "Correct the whole"
+FIX_WEIGHT = 4.0
+"""Its relative duration: that of a task of high effort."""
+
+CORRECTIONS = "verify-corrections.json"
+"""The file in a fix task's workspace that corrects verify commands of the plan. It is never merged."""
+
+LONGEST_OUTPUT = 4_000
+"""Characters of a command's output, and of a failing test's message, that a fix task is given: the last ones."""
+MOST_FACTS = 25
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class FailedCommand(_Record):
+    """A verify command that failed on the whole."""
+
+    command: str
+    code: int
+    output: str = ""
+    timed_out: bool = False
+    correctable: bool = False
+    """It is the plan's, and it failed in a way that no change of the project mends: the command itself is wrong."""
+
+
+class RedWhole(_Record):
+    """Why the whole is red."""
+
+    commit: str = ""
+    """The trunk's commit that was tested."""
+    tests: list[str] = []
+    """What the tests said, a text for each fact."""
+    verify: list[FailedCommand] = []
+
+    @classmethod
+    def of(cls, commit: str, tests: Sequence[str], verify: Iterable[FailedCommand]) -> RedWhole:
+        """The facts, cut to what a conversation can hold."""
+        facts = [_tail(fact) for fact in tests[:MOST_FACTS]]
+        more = [f"{len(tests) - MOST_FACTS} more facts"] if len(tests) > MOST_FACTS else []
+        cut = [command.model_copy(update={"output": _tail(command.output)}) for command in verify]
+        return cls(commit=commit, tests=facts + more, verify=cut)
+
+    def reasons(self, *, output: bool = False) -> list[str]:
+        """One sentence for each fact. `output`: with what was printed."""
+        lines = [fact.strip() for fact in self.tests]
+        lines = lines if output else [line.partition("\n")[0].rstrip(":") for line in lines]
+        for failed in self.verify:
+            printed = f": {failed.output.strip()}" if output else ""
+            lines.append(f"`{failed.command}` {how_it_failed(failed.code, failed.timed_out)}{printed}")
+        return lines
+
+
+class FixTask(Task):
+    """The task that a fix is worked on as. It owns all files that the plan names."""
+
+    red: RedWhole = Field(default_factory=RedWhole)
+
+
+def fix_task(fix: str, red: RedWhole, plan: Plan) -> FixTask:
+    """The task of that id."""
+    return FixTask(
+        id=fix,
+        name=FIX_NAME,
+        description="Every part is merged, and the whole is red. Correct it.",
+        priority=1,
+        estimated_effort="high",
+        dependencies=[task.id for task in plan.tasks],
+        files=sorted({path for task in plan.tasks for path in task.files}),
+        acceptance=["all tests pass", "every verify command ends with exit code 0"],
+        integration_notes="",
+        red=red,
+    )
+
+
+def how_it_failed(code: int, timed_out: bool = False) -> str:
+    """How a command ended, as a predicate."""
+    return "did not end in time" if timed_out else f"ended with exit code {code}"
+
+
+def _tail(text: str) -> str:
+    return text if len(text) <= LONGEST_OUTPUT else f"…{text[-LONGEST_OUTPUT:]}"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A verify command of the plan that cannot work, and what a fix task put in its place."""
+
+    command: str
+    replacement: str
+    reason: str
+    fix: str
+    """The fix task's id."""
+
+    def as_json(self) -> dict[str, str]:
+        """For evidence and summary."""
+        return asdict(self)
+
+
+def fixes_in(records: Iterable[Mapping[str, Any]]) -> dict[str, RedWhole]:
+    """The fix tasks of a queue's records, by id, each with its latest facts."""
+    return {record["fix"]: RedWhole.model_validate(record) for record in records if "fix" in record}
+
+
+def corrections_in(records: Iterable[Mapping[str, Any]]) -> list[Correction]:
+    """The corrections that merged fix tasks brought, in their order."""
+    return [Correction(**one) for record in records for one in record.get("evidence", {}).get("corrections", ())]
+
+
+def corrected(commands: Sequence[str], corrections: Iterable[Correction]) -> list[str]:
+    """The plan's commands with each correction made."""
+    made = list(commands)
+    for one in corrections:
+        made = [one.replacement if command == one.command else command for command in made]
+    return made

@@ -1,0 +1,150 @@
+"""Judging a fix task's work: is the whole green with it, and if not, is anything worse than on the trunk?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.fix import CORRECTIONS, Correction, FixTask, corrected, how_it_failed
+from parallel_orchestrator.trunk.folder import read_plain
+from parallel_orchestrator.trunk.junit import Ending
+from parallel_orchestrator.trunk.results import Evidence, Submission, VerifyResult
+from parallel_orchestrator.trunk.testbench import Report, TestBench
+from parallel_orchestrator.trunk.verdict import Trial, Verdict
+from parallel_orchestrator.trunk.verify import run_verify, why_red
+
+_LARGEST = 100_000
+_MOST_LOST = 20
+_TAIL = 4_000
+_LOST = "{test} passed on the trunk and does not run now. Put it back: no passing test may get lost."
+_REMOVED = "{test} fails on the trunk and does not run now. Correct it; it may not be removed or skipped."
+_FORM = (
+    f"{CORRECTIONS} must be a JSON list of objects with the texts `command`, `replacement` and `reason`, none of "
+    "them empty. Write it again, or remove it."
+)
+
+
+@dataclass(frozen=True)
+class WholeVerdict:
+    """A verdict on a merged tree as the whole, and what goes into the evidence besides."""
+
+    verdict: Verdict
+    evidence: Evidence
+
+
+def read_corrections(folder: Path, fix: str) -> tuple[list[Correction], str]:
+    """The corrections in a fix task's workspace, and what is wrong with their file; empty when nothing is."""
+    content = read_plain(folder / CORRECTIONS, _LARGEST)
+    if content is None:
+        return [], f"{CORRECTIONS} is no plain file of at most {_LARGEST} bytes." if _is_there(folder) else ""
+    try:
+        read: Any = json.loads(content)
+        entries = [read] if isinstance(read, dict) else list(read)
+        found = [_correction(entry, fix) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [], _FORM
+    return found, ""
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / CORRECTIONS).is_symlink() or (folder / CORRECTIONS).exists()
+
+
+def _correction(entry: Any, fix: str) -> Correction:
+    command, replacement, reason = (_text(entry[name]) for name in ("command", "replacement", "reason"))
+    return Correction(command, replacement, reason, fix)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("no text")
+    return value.strip()
+
+
+def refused_corrections(corrections: Sequence[Correction], submission: Submission, bench: TestBench) -> list[str]:
+    """Why corrections are not accepted, a sentence for each that is not."""
+    return [fact for one in corrections if (fact := _refused(one, submission, bench))]
+
+
+def _refused(one: Correction, submission: Submission, bench: TestBench) -> str:
+    task = submission.task
+    failed = task.red.verify if isinstance(task, FixTask) else []
+    allowed = [command.command for command in failed if command.correctable]
+    begin = f"{CORRECTIONS}: `{one.command}` cannot be corrected: "
+    if one.command in submission.own and one.command not in submission.planned:
+        return f"{begin}it is the command of the person who asked for the project. Have the project meet it."
+    if one.command not in allowed:
+        listed = "; ".join(f"`{command}`" for command in allowed) or "none"
+        return f"{begin}only a command of the plan that cannot work may be. Here these are: {listed}."
+    if all(result.passed for result in run_verify(bench, {}, [one.replacement])):
+        return (
+            f"{CORRECTIONS}: `{one.replacement}` also passes where there is no project, so it proves nothing. Write a "
+            "replacement that proves what the command was meant to prove."
+        )
+    return ""
+
+
+def judge_whole(
+    trial: Trial, submission: Submission, corrections: Sequence[Correction], *, changed: bool
+) -> WholeVerdict:
+    """Whether a fix task's merged tree is taken; the facts say why not. `changed`: it is not the trunk's own tree."""
+    before = trial.bench.test(trial.trunk) if changed else trial.first
+    report, flaky = trial.first, frozenset[str]()
+    if why_red(report) or _lost(report, before):
+        report = trial.bench.test(trial.tree)
+        flaky = trial.first.red - report.red
+    commands = [*corrected(submission.planned, corrections), *submission.own]
+    results = run_verify(trial.bench, trial.tree, commands)
+    worse = [*_lost(report, before), *_newly_failed(results, submission.task, corrections)]
+    left = [*why_red(report), *(_fact(one) for one in results if not one.passed)]
+    idle = not changed and not corrections
+    facts = _facts(worse, left, idle=idle, taken_red=submission.last and not idle)
+    added = report.counts.passed - before.counts.passed
+    verdict = Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(report.red & before.red)))
+    evidence = {
+        "corrections": [one.as_json() for one in corrections],
+        "verify": [{"command": one.command, "code": one.code} for one in results],
+        "whole": "red" if left else "green",
+    }
+    return WholeVerdict(verdict, evidence)
+
+
+def _facts(worse: list[str], left: list[str], *, idle: bool, taken_red: bool) -> list[str]:
+    """What is said of a tree that is not taken; empty for one that is."""
+    if not worse and (not left or taken_red):
+        return []
+    nothing = ["Nothing was changed: no file differs from the trunk, and no command was corrected."] if idle else []
+    return list(dict.fromkeys([*nothing, *worse, *left]))
+
+
+def _lost(report: Report, before: Report) -> list[str]:
+    """Which tests that the trunk has are lost: they passed there and do not now, or failed there and are gone."""
+    passed, passed_before = _ids(report, Ending.PASSED), _ids(before, Ending.PASSED)
+    gone = (test for test in before.red if "::" in test and test not in passed | report.red)
+    facts = [
+        *(_LOST.format(test=test) for test in sorted(passed_before - passed - report.red)),
+        *(_REMOVED.format(test=test) for test in sorted(gone)),
+        *(f"{test} passed on the trunk and fails now." for test in sorted(passed_before & report.red)),
+    ]
+    more = len(facts) - _MOST_LOST
+    return [*facts[:_MOST_LOST], f"… and {more} more."] if more > 0 else facts
+
+
+def _ids(report: Report, ending: Ending) -> frozenset[str]:
+    return frozenset(case.id for case in report.cases if case.ending is ending)
+
+
+def _newly_failed(results: Sequence[VerifyResult], task: object, corrections: Sequence[Correction]) -> list[str]:
+    """Which commands fail that were not red before."""
+    red = {failed.command for failed in task.red.verify} if isinstance(task, FixTask) else set()
+    known = red | {one.replacement for one in corrections}
+    failed = [one.command for one in results if not one.passed and one.command not in known]
+    return [f"`{command}` passed on the trunk and fails now." for command in failed]
+
+
+def _fact(one: VerifyResult) -> str:
+    end = one.output[-_TAIL:].strip()
+    return f"`{one.command}` {how_it_failed(one.code, one.timed_out)}. The end of its output:\n{end}"
