@@ -94,6 +94,7 @@ class ParallelOrchestrator:
     max_turns            model answers per attempt at a task
     task_timeout         minutes of a task's own time
     repair_rounds        how often a change goes back to the conversation that wrote it
+    fix_rounds           fix tasks that may correct a whole which is red when everything is merged
     endpoint_patience    seconds without a byte from the endpoint after which the run stops
     endpoint_profile     "anthropic" or "compatible" [by the endpoint's address]
     sandbox              "auto", "required" or "off": where agents' commands run
@@ -130,6 +131,7 @@ class ParallelOrchestrator:
         max_turns: int | None = None,
         task_timeout: float | None = None,
         repair_rounds: int | None = None,
+        fix_rounds: int | None = None,
         endpoint_patience: float | None = None,
         endpoint_profile: Profile | None = None,
         sandbox: SandboxMode | None = None,
