@@ -163,9 +163,8 @@ def test_a_session_of_some_leaves_the_others_in_the_batch(tmp_path: Path) -> Non
 
     wanted = {name: f"Project {name}: 1 layers of 1" for name in ("lazy", "a")}
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", wanted), tmp_path / "out"
-    config.write_text(
-        config.read_text() + "  - {name: red, requirements: 'Project red: 1 layers of 1', verify: [echo no; false]}\n"
-    )
+    red = "  - {name: red, requirements: 'Project red: 1 layers of 1', verify: [echo no; false], fix_rounds: 0}\n"
+    config.write_text(config.read_text() + red)
     command = ("batch", str(config), "--output-dir", str(folder), "--only")
     with scenarios.api(build) as api:
         told = harness.run(*command, "lazy,red", api=api, code=1)
