@@ -86,7 +86,7 @@ def test_a_passing_test_is_never_lost_even_for_another(red: Bench, test: str | N
     files = {"src/calc.py": WITH_HELLO, "tests/test_calc.py": test}
     back = _offer(red, _fix(_failed(HELLO)), files, last=True)
     assert isinstance(back, Red)
-    assert f"tests/test_calc.py::{fact}" in " ".join(back.facts)
+    assert fact in " ".join(back.facts)
 
 
 @pytest.mark.parametrize(
