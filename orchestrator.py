@@ -95,7 +95,7 @@ class ParallelOrchestrator:
     task_timeout         minutes of a task's own time
     repair_rounds        how often a change goes back to the conversation that wrote it
     fix_rounds           fix tasks that may correct a whole which is red when everything is merged
-    endpoint_patience    seconds without a byte from the endpoint after which the run stops
+    endpoint_patience    how long the endpoint may send nothing until the run stops: seconds, or "90s", "10m", "8h"
     endpoint_profile     "anthropic" or "compatible" [by the endpoint's address]
     sandbox              "auto", "required" or "off": where agents' commands run
     speed                a replay's latencies are divided by this
@@ -132,7 +132,7 @@ class ParallelOrchestrator:
         task_timeout: float | None = None,
         repair_rounds: int | None = None,
         fix_rounds: int | None = None,
-        endpoint_patience: float | None = None,
+        endpoint_patience: float | str | None = None,
         endpoint_profile: Profile | None = None,
         sandbox: SandboxMode | None = None,
         speed: float | None = None,

@@ -20,12 +20,16 @@ _FIELDS = {
     "max_cost": ("max_cost_usd",),
     "task_max_cost": ("task_max_cost_usd",),
     "task_timeout": ("task_timeout_min",),
-    "endpoint_patience": ("endpoint_patience_s",),
 }
 """The scenario's fields that a setting stands for, where they have another name. The general ones come first."""
 
-SETTING_OF = {fields[0]: name for name, fields in _FIELDS.items() if len(fields) == 1 and name != "executor_backend"}
-"""By the scenario's field: what a person calls it."""
+SETTING_OF = {
+    "max_cost_usd": "max_cost",
+    "task_max_cost_usd": "task_max_cost",
+    "task_timeout_min": "task_timeout",
+    "endpoint_patience_s": "endpoint_patience",
+}
+"""By the field, of this version's scenario or of an earlier one's: what a person calls it."""
 
 
 class UnknownSetting(UsageError, TypeError):
