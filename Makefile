@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where it is set, each of the thousand processes that the tests start would compile its modules again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup claude-code demo test elsewhere attacks faults bench check emptied lock clean
+.PHONY: help setup claude-code demo test elsewhere attacks faults bench check pictures installed emptied lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -54,6 +54,13 @@ check: setup ## types, style, structure
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pictures: setup ## make the pictures of README.md from real runs; needs Chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group pictures
+	$(BIN)/python docs/render_pictures.py
+
+installed: setup ## build the wheel, install it with pip and as a uv tool, run the demo outside the clone; needs a package index
+	$(BIN)/python tests/checks/installed.py
 
 emptied: setup ## empty each function of the three demo projects in turn: a test must notice, and every test must once
 	@rm -rf .emptied

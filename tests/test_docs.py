@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 import typer
+import yaml
 
 from parallel_orchestrator.batch.session import Given
 from parallel_orchestrator.cli.app import make_app
@@ -33,7 +34,8 @@ from parallel_orchestrator.trunk.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-DOCUMENTS = [ROOT / "README.md", ROOT / "QUICKSTART.md", *sorted(DOCS.rglob("*.md"))]
+TOP = ("README.md", "QUICKSTART.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = [*(ROOT / name for name in TOP), *sorted(DOCS.rglob("*.md"))]
 
 
 def text_of(path: Path) -> str:
@@ -85,8 +87,8 @@ def test_python_blocks_compile_and_import_what_there_is(document: Path, block: s
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
-def test_the_scenario_file_in_the_readme_loads(tmp_path: Path) -> None:
-    (block,) = blocks(ROOT / "README.md", "yaml")
+def test_the_scenario_file_in_the_documents_loads(tmp_path: Path) -> None:
+    (block,) = blocks(DOCS / "usage.md", "yaml")
     file = tmp_path / "services.yaml"
     file.write_text(block, encoding="utf-8")
     options = load_options(file, "services")
@@ -139,7 +141,9 @@ def test_commands_in_the_documents_are_understood(
     document: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "services.yaml").write_text(blocks(ROOT / "README.md", "yaml")[0], encoding="utf-8")
+    for name in ("services.yaml", "scenarios.yaml"):
+        (tmp_path / name).write_text(blocks(DOCS / "usage.md", "yaml")[0], encoding="utf-8")
+    (tmp_path / "prd.md").write_text("Build it", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     if arguments[0] in ANSWERED_AT_ONCE:
         parsed = typer.main.get_command(make_app(not_begun, no_batch))
@@ -160,10 +164,28 @@ def test_there_are_commands_to_check() -> None:
     assert len(COMMANDS) > 15
 
 
+TARGETS = set(re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids(DOCUMENTS))
 def test_make_targets_exist(document: Path) -> None:
     named = {line.split()[1] for block in blocks(document, "sh") for line in block.splitlines() if line[:5] == "make "}
-    assert named <= set(re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    named |= set(re.findall(r"`make ([\w-]+)`", prose(document)))
+    assert named <= TARGETS
+
+
+def test_continuous_integration_calls_make_targets() -> None:
+    workflow = yaml.safe_load(text_of(ROOT / ".github" / "workflows" / "ci.yml"))
+    runs = [step.get("run", "") for step in workflow["jobs"]["test"]["steps"]]
+    assert {line.removeprefix("make ") for line in runs if line.startswith("make ")} == {"demo", "test"} <= TARGETS
+
+
+def test_the_readme_is_short_and_its_pictures_are_there() -> None:
+    readme = text_of(ROOT / "README.md")
+    assert len(readme.splitlines()) <= 150
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert len(pictures) >= 4
+    assert all((ROOT / picture).stat().st_size for picture in pictures)
 
 
 # docs/security.md names tests that there are, and leaves no test of an attack out
