@@ -37,7 +37,9 @@ def _with_uv(folder: Path, wheel: Path) -> Path:
     _call([sys.executable, "-m", "venv", str(folder)])
     _call([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "uv"])
     places = {"UV_TOOL_DIR": str(folder / "tools"), "UV_TOOL_BIN_DIR": str(folder / "commands")}
-    _call([str(folder / "bin" / "uv"), "tool", "install", "-q", "--python", sys.executable, str(wheel)], **places)
+    _call(
+        [str(folder / "bin" / "uv"), "tool", "install", "-q", "--python", sys.executable, str(wheel)], variables=places
+    )
     return folder / "commands" / "parallel-orchestrator"
 
 
@@ -49,10 +51,12 @@ def _demo(command: Path, folder: Path) -> None:
         raise SystemExit(f"{command}: the demo ended as {summary['status']}")
 
 
-def _call(command: list[str], *, cwd: Path | None = None, **variables: str) -> None:
+def _call(command: list[str], *, cwd: Path | None = None, variables: dict[str, str] | None = None) -> None:
     """Run a command without the checkout's environment; its output only when it fails."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC", "PYTHON"))}
-    done = subprocess.run(command, cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env={**kept, **(variables or {})}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
