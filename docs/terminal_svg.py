@@ -16,7 +16,9 @@ from pyte.screens import Char, Screen
 
 CELL, LINE, SIZE, EDGE = 8.4, 18.0, 14.0, 14.0
 """Pixels: a character's width, a row's height, the font's size, the margin."""
-LONGEST_PAUSE_S = 2.0
+PACE = 2.0
+"""The animation runs so many times as fast as the run did."""
+LONGEST_PAUSE_S = 1.5
 """Frames in which nothing changes for longer are cut to this."""
 LAST_S = 6.0
 """Seconds for which the last frame stands before the animation begins again."""
@@ -99,7 +101,7 @@ def _timeline(frames: Sequence[Frame]) -> tuple[list[float], float]:
     """When each frame begins, long pauses cut, and how long the whole takes."""
     starts = [0.0]
     for before, after in pairwise(frames):
-        starts.append(starts[-1] + min(after.at - before.at, LONGEST_PAUSE_S))
+        starts.append(starts[-1] + min((after.at - before.at) / PACE, LONGEST_PAUSE_S))
     return starts, starts[-1] + LAST_S
 
 
