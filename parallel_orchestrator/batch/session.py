@@ -150,7 +150,7 @@ def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
 def _folder(given: Given, name: str, settled: Settled) -> Path:
     """Where the run of that scenario lies."""
     batch = BatchDirectory(given.folder.absolute())
-    return batch.root / folder_of(batch, name, settled.scenario)
+    return batch.root / folder_of(batch, name, settled.scenario, resumed=settled.resumed)
 
 
 def _in_batch(one: Options, executors: int) -> Options:

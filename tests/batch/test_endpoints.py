@@ -16,10 +16,11 @@ def test_a_batch_is_not_bought_again_elsewhere(tmp_path: Path) -> None:
     with scenarios.api() as first, scenarios.api() as second:
         harness.run(*batch, api=first)
         before = harness.fingerprint(folder)
-        for again in (batch, ("resume", str(folder)), (*batch, "--plan-only")):
+        for again in (batch, (*batch, "--plan-only")):
             told = harness.run(*again, api=second, code=2)
             assert f"was begun at {first.url}, and now {second.url} is asked" in told
             assert harness.fingerprint(folder) == before
+        harness.run("resume", str(folder), api=second)  # another endpoint may be asked, and nothing is left to ask
         assert second.requests == []
         # An edited scenario runs anew wherever that is.
         scenarios.write_batch(config, {"b": "Project b2: 1 layers of 1"})

@@ -67,6 +67,19 @@ def test_a_wrong_model_of_the_planner_stops_the_run_and_resume_takes_another(tmp
     assert harness.summary(directory)["status"] == "done"
 
 
+def test_a_wrong_model_stops_its_scenario_and_the_batch_resumes_with_another(tmp_path: Path) -> None:
+    folder, config = tmp_path / "out", tmp_path / "batch.yaml"
+    one = {"name": "one", "requirements": REQUIREMENT, "planner": {"model": GOOD}, "executor": {"model": BAD}}
+    config.write_text(json.dumps({"scenarios": [one]}))
+    with _api(2) as api:
+        output = harness.run("batch", str(config), "--output-dir", str(folder), api=api, code=2)
+        assert f"does not know the model '{BAD}'" in output
+        assert [move for move in harness.moves(folder / "one") if move["state"] == "failed"] == []
+        harness.run("resume", str(folder), "--model", GOOD, api=api)
+        assert api.answered_twice() == []
+    assert harness.summary(folder / "one")["status"] == "done"
+
+
 def test_an_endpoint_that_is_away_is_told_of_and_can_be_waited_for(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with socket.socket() as never_listens:

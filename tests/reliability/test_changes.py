@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_with_other_limits_and_is_refused_as_another_run(tm
             "verify": ("run", "--config", verify, "--plan", plan, *there),
         }.items():
             _refused(directory, field, *command, url=api.url)
-        _refused(directory, "endpoint", "resume", str(directory), url="http://127.0.0.1:9")
+        _refused(directory, "endpoint", *begin, url="http://127.0.0.1:9")
         assert len(api.requests) == asked
         limits = ("--max-cost", "50", "--max-executors", "1", "--max-turns", "30", "--task-timeout", "20")
         output = harness.run("resume", str(directory), *limits, api=api)
