@@ -8,7 +8,7 @@ Measured is what runs while a file of these tests is collected and while its tes
 what a module of src/ runs while it is imported. Other tests run without any measurement. Coverage is configured here
 alone: no file of the project is read for it.
 
-- Threads are measured. So are Python processes that the tests start, by the .pth file that coverage brings along.
+- Threads are measured. So are the first Python processes that the tests start, by coverage's own .pth file.
 - A forked process is not, nor one that is killed by SIGKILL, nor what runs under another tracer: these leave a doubt.
 """
 
@@ -41,6 +41,9 @@ _QUIET = (
 _CHILDREN = "COVERAGE_PROCESS_START"
 _FORKS = ("os.fork", "os.forkpty", "os.exec")
 _KILLS = ("os.kill", "os.killpg")
+_STARTS = ("subprocess.Popen", "os.system", "os.posix_spawn")
+_MOST_CHILDREN = 10
+"""Processes that are measured: importing coverage costs each of them a fifth of a second of processor time."""
 
 
 class Recorder:
@@ -53,6 +56,7 @@ class Recorder:
         self._thread = threading.get_ident()
         self._depth = 0
         self._switching = False
+        self._children = 0
         self._imported: set[str] = set()
         self._doubt = ""
         # The C tracer: only it can be stopped and started within one process without losing lines.
@@ -113,7 +117,8 @@ class Recorder:
         (self._results / f"{self._name}.json").write_text(json.dumps(told))
 
     def _start(self) -> None:
-        os.environ[_CHILDREN] = self._settings
+        if self._children <= _MOST_CHILDREN:
+            os.environ[_CHILDREN] = self._settings
         with self._unsure_after_errors():
             self._coverage.start()
 
@@ -161,7 +166,8 @@ class Recorder:
         def init(process: Any, args: Any, *positional: Any, **options: Any) -> None:
             if self._depth and not _children_are_measured():
                 self._doubt = "its tests start processes, and this Python does not measure them"
-            if self._depth and options.get("env") is not None and _is_python(args):
+            wanted = self._depth and self._children < _MOST_CHILDREN
+            if wanted and options.get("env") is not None and _is_python(args):
                 options["env"] = {**options["env"], _CHILDREN: self._settings}
             start(process, args, *positional, **options)
 
@@ -172,6 +178,11 @@ class Recorder:
             return
         if event in _FORKS or (event in _KILLS and arguments[1] == signal.SIGKILL):
             self._doubt = "its tests fork, replace or kill a process"
+        elif event in _STARTS:
+            self._children += 1
+            if self._children > _MOST_CHILDREN:
+                os.environ.pop(_CHILDREN, None)
+                self._doubt = f"its tests start more than {_MOST_CHILDREN} processes, and no more are measured"
         elif event == "sys.settrace" and not self._switching and threading.get_ident() == self._thread:
             self._doubt = "its tests trace what runs, and so hide it"
 

@@ -155,6 +155,15 @@ def test_a_server_that_its_test_ends_is_taken(bench: Bench, how: str, code: int)
     assert coverage["files"]["src/calc.py"]["run"] if how == "terminate" else "kill a process" in coverage["doubt"]
 
 
+def test_only_the_first_processes_are_measured(bench: Bench) -> None:
+    many = CHILD.replace(
+        "    done =", "    for _ in range(10):\n        subprocess.run(['true'], check=True)\n    done ="
+    )
+    coverage = ran(bench, MAIN, many.format("[sys.executable, 'src/calc.py', '2']", "env={}"))
+    assert coverage["files"]["src/calc.py"]["run"] == 0
+    assert coverage["doubt"] == "its tests start more than 10 processes, and no more are measured"
+
+
 def test_a_fixture_that_another_tests_need_first_counts_for_all(bench: Bench) -> None:
     conftest = "import pytest, calc\n\n\n@pytest.fixture(scope='session')\ndef made():\n    return calc.add(1, 2)\n"
     base = task(1, "src/base.py", "tests/test_a.py", "tests/conftest.py")
