@@ -9,7 +9,7 @@
       test_whole       test the whole; while it is red and rounds are left, plan a fix task and build that
       finish           describe the whole, sum up
 
-Everything between two steps is on disk: killed anywhere, the same command goes on.
+Everything between two steps is on disk: after a kill anywhere, the same command resumes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.store.plain import listed
@@ -30,6 +29,7 @@ if __name__ == "__main__":
     require_packages()
 
 from parallel_orchestrator.cli.app import make_app, run_app
+from parallel_orchestrator.python_api import ParallelOrchestrator
 from parallel_orchestrator.records.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from parallel_orchestrator.gateway.process import GatewayProcess
     from parallel_orchestrator.records.credential import Credential
     from parallel_orchestrator.records.plan import Plan
-    from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile, SandboxMode, Surroundings
+    from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.console import View
     from parallel_orchestrator.report.progress import Progress
     from parallel_orchestrator.report.summary import RunState
@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from parallel_orchestrator.trunk import Edits, FinalReport, Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 
+__all__ = ("ParallelOrchestrator", "Run", "app", "main", "start", "start_batch", "workforce")
+
 Ask = Callable[[str], bool]
-"""Puts a question to the person; whether the answer is yes."""
+"""Asks the person a question and returns whether the answer is yes."""
 
 # Most modules are imported where they are used: --help, --version and completion must not wait for them.
 
@@ -64,131 +66,10 @@ PRELOAD = (
     "parallel_orchestrator.workers.worker",
     "parallel_orchestrator.agent.preload",
 )
-"""What the fork server imports once, so that planner and executors have it. The last one freezes all for good."""
+"""What the fork server imports once, so that planner and executors have it. Importing the last one calls `gc.freeze()`."""
 
 MOST_AHEAD = 16
-"""Up to so many executors have sandboxes waiting for them; beyond, the memory is better left to others."""
-
-
-class ParallelOrchestrator:
-    """Builds one requirement.
-
-        ParallelOrchestrator("Build a contact form", "outputs/form", max_cost=5).run()
-
-    Settings have the names of the command line's options, and the same defaults; None leaves a default as it is.
-    The credential comes from the environment alone.
-
-    requirements         what to build: a text, or the path of a text file
-    output_dir           where the project goes [outputs/<words of the requirement>]
-    max_executors        the most executors at once; the plan may need fewer
-    replay               a recording, a file or the name of a shipped one: no model is asked
-    plan                 start from this plan file instead of asking the planner
-    fresh                begin again where output_dir holds a run; that one is moved aside, never deleted
-    quiet                print nothing
-    on_progress          is called with each event of the run, a `Progress`, in the thread of `run()`
-    max_cost             USD for the whole run, which stops there and can be resumed
-    task_max_cost        USD for one task, which fails there
-    yes                  agree to a live run without `max_cost`
-    model, backend       of planner and executors; planner_* and executor_* are for one of the two
-    claude_settings      "none" or "host": whose settings Claude Code has
-    max_turns            model answers per attempt at a task
-    task_timeout         minutes of a task's own time
-    repair_rounds        how often a change goes back to the conversation that wrote it
-    fix_rounds           fix tasks that may correct a whole which is red when everything is merged
-    endpoint_patience    how long the endpoint may send nothing until the run stops: seconds, or "90s", "10m", "8h"
-    endpoint_profile     "anthropic" or "compatible" [by the endpoint's address]
-    sandbox              "auto", "required" or "off": where agents' commands run
-    speed                a replay's latencies are divided by this
-    verify               shell commands that prove the whole, after those of the plan
-    planner_instructions a text that adapts planning to a domain
-    prices               a JSON file of prices that goes before the built-in table
-    allow_install        let the plan's packages be installed for the run
-
-    Raises UsageError for a value that cannot be, and UnknownSetting for a setting that there is not.
-    """
-
-    def __init__(
-        self,
-        requirements: str | Path,
-        output_dir: str | Path | None = None,
-        *,
-        max_executors: int = 5,
-        replay: str | Path | None = None,
-        plan: str | Path | None = None,
-        fresh: bool = False,
-        quiet: bool = False,
-        on_progress: Callable[[Progress], None] | None = None,
-        max_cost: float | None = None,
-        task_max_cost: float | None = None,
-        yes: bool | None = None,
-        model: str | None = None,
-        planner_model: str | None = None,
-        executor_model: str | None = None,
-        backend: Backend | None = None,
-        planner_backend: Backend | None = None,
-        executor_backend: Backend | None = None,
-        claude_settings: ClaudeSettings | None = None,
-        max_turns: int | None = None,
-        task_timeout: float | None = None,
-        repair_rounds: int | None = None,
-        fix_rounds: int | None = None,
-        endpoint_patience: float | str | None = None,
-        endpoint_profile: Profile | None = None,
-        sandbox: SandboxMode | None = None,
-        speed: float | None = None,
-        verify: Sequence[str] | None = None,
-        planner_instructions: str | None = None,
-        prices: str | Path | None = None,
-        allow_install: bool | None = None,
-        **old_names: Any,
-    ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "old_names")}
-        from parallel_orchestrator.config.options import make_scenario
-        from parallel_orchestrator.config.requirement import from_file, understood
-        from parallel_orchestrator.config.settings import fields_of, renamed
-
-        settings = {name: value for name, value in given.items() if name not in _NOT_OF_THE_SCENARIO}
-        settings |= renamed(old_names, given)
-        self.requirements = from_file(requirements) if isinstance(requirements, Path) else understood(requirements)
-        self.output_dir = None if output_dir is None else Path(output_dir)
-        self.max_executors = max_executors
-        """The most executors that may run at once; the plan may need fewer."""
-        self.replay = None if replay is None else str(replay)
-        self.plan = None if plan is None else Path(plan)
-        self.fresh = fresh
-        self.quiet = quiet
-        self.on_progress = on_progress
-        self.settings = fields_of(settings)
-        """The scenario's other fields that were given, by their names in scenario.json."""
-        make_scenario(
-            {"requirements": "x", "run": "x", "endpoint": "x", **self._fields()}
-        )  # bad values are refused now
-
-    def run(self) -> dict[str, Any]:
-        """Run to the end, or resume a run that was interrupted; the summary (docs/run-directory.md).
-
-        Blocks until then. Failed tasks are in the summary. Raises OrchestratorError when the run cannot start or has
-        to stop before its end; what is done by then is kept, and running again resumes.
-        """
-        from parallel_orchestrator.config.options import Options
-
-        options = Options(self.requirements, self.output_dir, self.plan, self.replay, self._fields(), fresh=self.fresh)
-        return start(options, quiet=self.quiet, on_progress=self.on_progress).go()
-
-    def _fields(self) -> dict[str, Any]:
-        return {**self.settings, "max_executors": self.max_executors}
-
-
-_NOT_OF_THE_SCENARIO = (
-    "requirements",
-    "output_dir",
-    "max_executors",
-    "replay",
-    "plan",
-    "fresh",
-    "quiet",
-    "on_progress",
-)
+"""Above this many executors, sandboxes are not prewarmed, to save their memory."""
 
 
 def start(
@@ -218,7 +99,7 @@ def start(
 
 
 def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
-    """Build all scenarios of a batch with one set of executors, or go on with it; the batch's summary."""
+    """Build or resume all scenarios of a batch with one set of executors; return the batch's summary."""
     from parallel_orchestrator.batch.session import run_batch
     from parallel_orchestrator.batch.story import Tools
     from parallel_orchestrator.config.options import settle
@@ -237,7 +118,7 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _lend(environment: Mapping[str, str]) -> Credential | None:
-    """The login that pays where there is no key (agent/claude_code/login.py): nobody else waits for its import."""
+    """The login that pays where there is no key (agent/claude_code/login.py), imported only here."""
     from parallel_orchestrator.agent.claude_code.login import lend
 
     return lend(environment)
@@ -274,7 +155,7 @@ class Run:
     name: str = ""
     """In a batch, of the scenario."""
     ask: Ask | None = None
-    """Puts a question to the person; None where nobody can be asked."""
+    """Asks the person a question; None where no person can answer."""
     found_finished: bool = False
     """Whether `go` found the run finished, and so did nothing."""
 
@@ -306,7 +187,7 @@ class Run:
         """Prepare, build, finish; whatever stops that, the run's summary says how far it is."""
         from parallel_orchestrator.workers.forking import warm_up
 
-        warm_up(PRELOAD)  # importing the SDK takes longest: everything else goes on beside it
+        warm_up(PRELOAD)  # importing the SDK takes longest: the rest runs meanwhile
         site = None
         try:
             with self._gateway(owned, self.gateway_config()) as gateway:
@@ -342,7 +223,7 @@ class Run:
         return PriceTable.of(scenario).cost(scenario.executor_model, dict(usage))
 
     def say(self, text: str) -> None:
-        """Tell the person, and the log."""
+        """Print the text for the person, and log it."""
         self._log(text)
         self.view.say(text)
 
@@ -357,7 +238,7 @@ class Run:
         return around, f"{told}. {claude_code}" if claude_code else told
 
     def check_files(self) -> bool:
-        """Refuse prices and recordings that cannot be used. Whether what is replayed is a recording of ours."""
+        """Refuse prices and recordings that cannot be used. Returns whether a shipped recording is replayed."""
         from parallel_orchestrator.config.options import is_shipped
         from parallel_orchestrator.gateway.prices import require_prices
         from parallel_orchestrator.gateway.recording import require_recording
@@ -387,7 +268,7 @@ class Run:
 
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:
-        """The output directory, ours until the end, with its log open."""
+        """Lock the output directory until the end, with its log open."""
         from parallel_orchestrator.store.directory import occupied
         from parallel_orchestrator.trunk import git
 
@@ -397,9 +278,9 @@ class Run:
             yield owned
 
     def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Site:
-        """All that must be there before executors begin: repository, plan, packages, and a queue that tells the truth.
+        """Make all that executors need: repository, plan, packages, and a queue that agrees with the trunk.
 
-        May run beside other runs' preparations, in threads of one process.
+        Several runs may be prepared at once, in threads of one process.
         """
         from parallel_orchestrator.agent.packages import provide
 
@@ -427,17 +308,17 @@ class Run:
         return trunk
 
     def _look_at_edits(self, run: RunDirectory, found: Edits) -> None:
-        """Name what the person changed and did not commit. UsageError where it would be overwritten or not tested."""
+        """Say what the person changed and did not commit. Raises UsageError where a tracked file changed."""
         root = shlex.quote(str(run.root))
         if found.changed:
             raise UsageError(
                 f"{run.root} has uncommitted edits: {listed(found.changed)}. What counts is what is committed, so "
-                f"nothing was begun. To keep them: git -C {root} commit -a; to drop them: git -C {root} stash"
+                f"nothing was started. To keep them: git -C {root} commit -a; to drop them: git -C {root} stash"
             )
         if found.missing:
-            self.say(f"these files of the project were gone and are put back: {listed(found.missing)}")
+            self.say(f"these files of the project were missing and are restored: {listed(found.missing)}")
         if found.new:
-            self.say(f"not committed, so neither tested nor part of the result: {listed(found.new)}")
+            self.say(f"not committed, so not tested and not in the result: {listed(found.new)}")
 
     @contextmanager
     def _gateway(self, owned: OwnedRun, start: StartConfig) -> Iterator[GatewayProcess]:
@@ -492,13 +373,13 @@ class Run:
         return plan
 
     def _lacks_agreement(self) -> bool:
-        """Whether the person has to be asked before executors begin: nothing limits what they spend."""
+        """Whether to ask the person before executors start, because nothing limits the cost."""
         from parallel_orchestrator.config.agreement import lacks_agreement
 
         return self.ask is not None and lacks_agreement(self.settled)
 
     def _before_planning(self) -> str:
-        """What a run without a cap says before the planner's first call is paid for."""
+        """Returns the notice of a run without a cap, printed before the planner's first call."""
         from parallel_orchestrator.gateway.prices import PriceTable
         from parallel_orchestrator.report.account import no_cap_note
         from planner_agent import MAX_ATTEMPTS, MAX_TOKENS
@@ -519,7 +400,7 @@ class Run:
             raise Interrupted("nothing was built. The plan is kept; with --max-cost USD the run has a cap")
 
     def _recover(self, site: Site) -> None:
-        """Begin a session: what is on the trunk counts, what a dead orchestrator left claimed is free again."""
+        """Begin a session: adopt what is on the trunk, and free the claims of a dead orchestrator."""
         from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
@@ -535,7 +416,7 @@ class Run:
         with closing(TaskQueue(run, graph)) as queue:
             again = [task for task in queue.to_retry(self.retry, red=may_be_red(run)) if task in graph.nodes]
             fix_asked = self.retry is not None and not again
-            run.summary.unlink(missing_ok=True)  # from here on the run is not finished, whoever kills it
+            run.summary.unlink(missing_ok=True)  # from here on a killed run counts as unfinished
             queue.start_session(choice.executors, plan_digest(site.plan), fix_asked=fix_asked)
             for merge in site.trunk.recover():
                 queue.adopt(merge.task, merge.evidence)
@@ -572,7 +453,7 @@ class Run:
             watch.close()
 
     def stopped(self, site: Site) -> dict[str, Any]:
-        """Sum up a run that stops before its end; the summary."""
+        """Write the summary of a run that stops before its end, and return it."""
         from parallel_orchestrator.report.summary import incomplete_summary, read_state
 
         run, scenario = site.owned.run, site.owned.scenario
@@ -607,7 +488,7 @@ class Run:
         return None if fix else final
 
     def finish(self, site: Site, final: FinalReport) -> dict[str, Any]:
-        """Describe the whole, which was tested, and sum up."""
+        """Publish the project's README and write the summary; return the summary."""
         from parallel_orchestrator.report.account import headline
         from parallel_orchestrator.report.readme import build_readme, read_documents
         from parallel_orchestrator.report.summary import read_state, summarize, summary_text
@@ -632,7 +513,7 @@ class Run:
         return summary
 
     def _set_right(self, owned: OwnedRun, finished: dict[str, Any]) -> None:
-        """Of a finished run, make again what follows from its other files: summary, page, files that were deleted."""
+        """Restore a finished run's summary, page and deleted files from its other files."""
         from parallel_orchestrator.records.errors import CannotGoOn
         from parallel_orchestrator.report.summary import last_summary, read_state
         from parallel_orchestrator.store.plan_file import plan_of
@@ -646,7 +527,7 @@ class Run:
         try:
             missing, edited = Repository(run).restore_missing()
         except CannotGoOn as error:
-            self.say(f"the trunk cannot be read: {error} `{command('repair', run.root)}` mends what can be mended")
+            self.say(f"the trunk cannot be read: {error} To repair it: {command('repair', run.root)}")
             return
         if missing:
             self.say(f"brought back from the trunk: {_some(missing)}")
@@ -654,7 +535,7 @@ class Run:
             self.say(f"not as on the trunk, and left as it is: {_some(edited)}; `check` names each")
 
     def _write_down(self, run: RunDirectory, summary: dict[str, Any], read: Callable[[], RunState]) -> None:
-        """The page, then the summary: that comes last, as it is what says that the run is finished."""
+        """Write the page, then the summary, whose presence marks the run as finished."""
         from parallel_orchestrator.report.summary import summary_text
         from parallel_orchestrator.report.summary_page import summary_page, write_page
         from parallel_orchestrator.store.files import write_whole

@@ -23,15 +23,16 @@ MAY_IMPORT = {
     "upkeep": {"upkeep", "records", "store", "gateway", "agent", "trunk", "report"},
     "cli": {"cli", "records", "config", "report", "store", "batch", "upkeep"},
     "__main__": {"store", "orchestrator"},
-    PACKAGE: {"records", "config", "report", "orchestrator"},
+    PACKAGE: {"records", "config", "report", "python_api"},
+    "python_api": {"records", "config", "report", "orchestrator"},
     "planner_agent": {"records", "store", "agent", "trunk"},
     "executor_agent": {"records", "store", "agent", "trunk"},
     "orchestrator": {"records", "store", "gateway", "agent", "trunk", "workers", "report", "config", "cli", "batch"}
-    | {"planner_agent", "executor_agent"},
+    | {"planner_agent", "executor_agent", "python_api"},
 }
-"""Room or top file to what it may import of ours. `demo` may import everything.
+"""Room or top file to the rooms it may import. `demo` may import everything.
 
-Only demo, `__main__` and the package's own names import `orchestrator`, the latter when such a name is first used.
+Only demo, `__main__` and `python_api` import `orchestrator`, the latter when a run starts.
 """
 
 
