@@ -66,7 +66,7 @@ PRELOAD = (
     "parallel_orchestrator.workers.worker",
     "parallel_orchestrator.agent.preload",
 )
-"""What the fork server imports once, so that planner and executors have it. Importing the last one calls `gc.freeze()`."""
+"""Modules that the fork server imports once for planner and executors. The last one calls `gc.freeze()`."""
 
 MOST_AHEAD = 16
 """Above this many executors, sandboxes are not prewarmed, to save their memory."""

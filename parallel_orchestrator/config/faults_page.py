@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from parallel_orchestrator.config.yaml_tree import MOST_FAULTS, Fault, Place
+from parallel_orchestrator.config.yaml_nodes import Fault, Place
 from parallel_orchestrator.store import redact
 from parallel_orchestrator.store.plain import counted
 
+MOST_FAULTS = 50
+"""Faults of one file that are shown."""
 LONGEST_LINE = 200
 """Characters of a line that are shown."""
 _LONGEST_MESSAGE = 1000

@@ -223,7 +223,8 @@ def load_plan(path: Path) -> tuple[Plan, str]:
 def _yaml(path: Path, text: str) -> Any:
     """What a YAML file holds. Raises UsageError with every fault of its YAML."""
     from parallel_orchestrator.config.faults_page import faults_page
-    from parallel_orchestrator.config.yaml_tree import plain, read_tree
+    from parallel_orchestrator.config.yaml_nodes import plain
+    from parallel_orchestrator.config.yaml_tree import read_tree
 
     tree, faults = read_tree(text)
     if faults or tree is None:

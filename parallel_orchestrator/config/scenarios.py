@@ -1,4 +1,4 @@
-"""Scenario files: read, every fault told at once with its place, and turned into the options of runs."""
+"""Scenario files: reads them, reports every fault at once with its place, and makes the options of runs."""
 
 from __future__ import annotations
 
@@ -6,45 +6,23 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from parallel_orchestrator.config.credentials import misplaced
-from parallel_orchestrator.config.faults_page import LONGEST_LINE, faults_page
-from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, has_to_be, is_file
+from parallel_orchestrator.config.faults_page import LONGEST_LINE, MOST_FAULTS, faults_page
+from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, is_file
 from parallel_orchestrator.config.requirement import looks_like_a_file
-from parallel_orchestrator.config.scenario_file import (
-    SAME,
-    ExecutorSection,
-    LimitsSection,
-    PlannerSection,
-    ScenarioDefaults,
-    ScenarioEntry,
-    ScenarioFile,
-)
-from parallel_orchestrator.config.yaml_tree import (
-    LONGEST_TEXT,
-    MOST_FAULTS,
-    Fault,
-    Node,
-    Place,
-    earlier,
-    find,
-    key_of,
-    plain,
-    read_tree,
-)
+from parallel_orchestrator.config.scenario_errors import Path_, validation_message
+from parallel_orchestrator.config.scenario_file import SAME, ScenarioDefaults, ScenarioEntry, ScenarioFile
+from parallel_orchestrator.config.yaml_nodes import Fault, Node, Place, earlier, find, key_of, plain
+from parallel_orchestrator.config.yaml_tree import LONGEST_TEXT, read_tree
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.named_file import Unusable, read_named
 from parallel_orchestrator.store.yaml_marks import mark_at
 
-Path_ = tuple[str | int, ...]
-
-_LONGEST_KEY = 60
 _MOST_EARLIER = 1000
 """Values that are not the last of their key, and are looked at all the same: far more than faults are shown."""
 _MOST_NAMED = 10_000_000
@@ -143,7 +121,7 @@ class _Named:
 
 def _validated(named: _Named, tree: Node, faults: list[Fault]) -> ScenarioFile | None:
     """The file's content; what is wrong with it is added to `faults`."""
-    # A value that could not be read has been told of already.
+    # A value that could not be read has a fault already.
     unreadable = {fault.place for fault in faults}
     source = _Source(named, tree)
     file, wrong = source.validate()
@@ -154,7 +132,9 @@ def _validated(named: _Named, tree: Node, faults: list[Fault]) -> ScenarioFile |
         faults += part.faults()
     wrong = sorted((one for one in wrong if one.place not in unreadable), key=lambda one: one.place)
     # Those after the most that are shown count, and need no words.
-    faults += [Fault(one.place, one.told() if n < MOST_FAULTS else "") for n, one in enumerate(wrong)]
+    faults += [
+        Fault(one.place, validation_message(one.error) if n < MOST_FAULTS else "") for n, one in enumerate(wrong)
+    ]
     return file
 
 
@@ -164,13 +144,6 @@ class _Wrong:
 
     place: Place
     error: dict[str, Any]
-
-    def told(self) -> str:
-        """It in our words."""
-        path: Path_ = self.error["loc"]
-        if self.error["type"] == "extra_forbidden":
-            return _unknown_key(path)
-        return f"{path[-1]!r} is missing here" if self.error["type"] == "missing" else _wrong_value(path, self.error)
 
 
 @dataclass(frozen=True)
@@ -283,49 +256,6 @@ def _text(node: Node, *path: str) -> Node | None:
         if len(nodes) > len(path) and last.kind == "scalar" and isinstance(last.value, str) and last.value
         else None
     )
-
-
-_MODELS: dict[str, type[BaseModel]] = {
-    "planner": PlannerSection,
-    "executor": ExecutorSection,
-    "limits": LimitsSection,
-    "defaults": ScenarioDefaults,
-}
-
-
-def _unknown_key(path: Path_) -> str:
-    within = [part for part in path[:-1] if isinstance(part, str)]
-    return _not_known(str(path[-1]), within[-1] if within else "")
-
-
-@cache
-def _not_known(key: str, section: str) -> str:
-    """What to say of a key that the section has not. A file may have it thousands of times."""
-    shown = repr(key if len(key) <= _LONGEST_KEY else key[: _LONGEST_KEY - 1] + "…")
-    if told := misplaced(key):
-        return f"{shown} {told}"
-    model = _MODELS.get(section, ScenarioEntry) if section else ScenarioFile
-    near = difflib.get_close_matches(key[:_LONGEST_KEY], model.model_fields, 1)
-    elsewhere = next((f"{name}.{key}" for name, other in _MODELS.items() if key in other.model_fields), None)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if not near and elsewhere and section != "defaults":
-        hint = f"; did you mean {elsewhere}?"
-    return f"unknown key {shown}{hint or '; known here: ' + ', '.join(model.model_fields)}"
-
-
-def _wrong_value(path: Path_, error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in path if isinstance(part, str)) or "the file"
-    message = has_to_be(str(error["msg"]))
-    if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
-        message = "has to be a mapping of keys to values"
-    got = error.get("input")
-    shown = f", not {got!r}" if isinstance(got, (int, float, bool)) or got is None else ""
-    hint = ""
-    if error["type"] == "literal_error" and isinstance(got, str):
-        allowed = [word.strip(" '") for word in str(error["ctx"]["expected"]).replace(" or ", ",").split(",")]
-        near = difflib.get_close_matches(got, allowed, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{name}: {message}{shown}{hint}"
 
 
 def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) -> Options:

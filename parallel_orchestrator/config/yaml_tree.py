@@ -7,14 +7,13 @@ name for one node, so that what a text expands to is counted and not made.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import yaml
 
+from parallel_orchestrator.config.yaml_nodes import Fault, Node, Place
 from parallel_orchestrator.config.yaml_tabs import Untabbed, without_tabs
 from parallel_orchestrator.store.yaml_marks import mark_at, mark_of
 from parallel_orchestrator.store.yaml_scalars import PLAIN_TAGS, PREFIX, read_scalar
@@ -31,54 +30,11 @@ MOST_DIRECTIVES = 100
 """%TAG, of which a scenario file needs none. The parser's time grows with their square."""
 MOST_BOMBS = 3
 """Aliases that expand to too much, each of another origin, before the rest of the file is given up."""
-MOST_FAULTS = 50
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LONGEST_KEY = 40
 _DIRECTIVE = re.compile(r"(?<![^\n\r\x85\u2028\u2029])%TAG")
 _TAB = "a tab is no indentation in YAML; use spaces"
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where something stands: line and column from 1, and how many characters of its line it takes."""
-
-    line: int
-    column: int
-    length: int = 1
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong, and where."""
-
-    place: Place
-    message: str
-    ends: bool = False
-    """Nothing after it was read, so it is shown however many there are."""
-
-
-@dataclass
-class Node:
-    """A scalar, a sequence or a mapping. `value` is a plain value, a list of nodes, or a list of (key, value) nodes.
-
-    Of kind "unread" is what stands for something that could not be read, and was told of.
-    """
-
-    place: Place
-    value: Any
-    kind: str = "scalar"
-    complete: bool = True
-    """Its end was read, too."""
-
-    @cached_property
-    def keys(self) -> dict[str, tuple[Node, Node]]:
-        """Of a mapping that is whole: by name, where the key stands first, and its value, which is the last one."""
-        found: dict[str, tuple[Node, Node]] = {}
-        for key, value in self.value:
-            if isinstance(key.value, str):
-                found[key.value] = (found.get(key.value, (key,))[0], value)
-        return found
 
 
 @dataclass
@@ -247,13 +203,13 @@ class _Builder:
         if not event.implicit[0]:
             return Node(place, event.value)
         value, complaint = read_scalar(event.value)
-        # A key is a word anyway, so `yes:` is no riddle: the option --yes has that name.
+        # `yes` as a key can only mean the option --yes, so it needs no quotes.
         if complaint and not (event.value == "yes" and self._awaits_key()):
             self.faults.append(Fault(place, complaint))
         return Node(place, value)
 
     def _awaits_key(self) -> bool:
-        """Whether what comes next is the key of a mapping."""
+        """Whether the next node is a key of a mapping."""
         return bool(self._open) and self._open[-1].node.kind == "mapping" and self._open[-1].key is None
 
     def _check_tag(self, event: Any, place: Place) -> None:
@@ -309,57 +265,11 @@ def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
         all(map(builder.take, yaml.parse(source.text, Loader=_PARSER)))
     except yaml.YAMLError as error:
         place = builder.placed(mark_of(error, source.text))
-        builder.broken_off(Fault(place, _told(error, place, source), ends=True))
+        builder.broken_off(Fault(place, _parser_message(error, place, source), ends=True))
     return builder.close(), builder.faults
 
 
-def plain(node: Node) -> Any:
-    """The node's value as dicts, lists and scalars."""
-    if node.kind == "sequence":
-        return [plain(part) for part in node.value]
-    if node.kind == "mapping":
-        return {key.value: plain(value) for key, value in node.value if isinstance(key.value, str)}
-    return node.value
-
-
-def find(node: Node, path: tuple[str | int, ...]) -> Iterator[Node]:
-    """The nodes along a path of keys and indices, `node` first; as far as the path leads."""
-    yield node
-    if not path:
-        return
-    if node.kind == "sequence" and isinstance(path[0], int) and path[0] < len(node.value):
-        yield from find(node.value[path[0]], path[1:])
-    elif node.kind == "mapping":
-        _, below = node.keys.get(str(path[0]), (None, None))
-        if below is not None:
-            yield from find(below, path[1:])
-
-
-def key_of(node: Node, name: str) -> Node | None:
-    """The key called `name` of a mapping."""
-    return node.keys.get(name, (None,))[0] if node.kind == "mapping" else None
-
-
-def earlier(node: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
-    """Of keys that stand more than once each value but the last: its path, and a tree of nothing but what leads to it.
-
-    In that tree a list has one item, so that indices are 0.
-    """
-    if node.kind == "sequence":
-        for part in node.value:
-            for path, alone in earlier(part):
-                yield (0, *path), Node(node.place, [alone], "sequence")
-    elif node.kind == "mapping":
-        for key, value in node.value:
-            if not isinstance(key.value, str):
-                continue
-            if value is not node.keys[key.value][1]:
-                yield (key.value,), Node(node.place, [(key, value)], "mapping")
-            for path, alone in earlier(value):
-                yield (key.value, *path), Node(node.place, [(key, alone)], "mapping")
-
-
-def _told(error: yaml.YAMLError, place: Place, source: Untabbed) -> str:
+def _parser_message(error: yaml.YAMLError, place: Place, source: Untabbed) -> str:
     if not isinstance(error, yaml.MarkedYAMLError):
         return str(error).splitlines()[0]
     lines = source.text.splitlines()
