@@ -37,6 +37,7 @@ def test_the_exit_codes() -> None:
         "RecordingExhausted": 2,
         "CannotGoOn": 3,
         "EndpointUnavailable": 3,
+        "OutOfMemory": 3,
         "BudgetReached": 4,
         "BatchBudgetReached": 4,
         "DirectoryHeld": 5,
