@@ -22,7 +22,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from parallel_orchestrator.store.plain import listed
 from parallel_orchestrator.store.program import require_packages
 
 if __name__ == "__main__":
@@ -31,6 +30,7 @@ if __name__ == "__main__":
 from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.python_api import ParallelOrchestrator
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.plain import listed
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
