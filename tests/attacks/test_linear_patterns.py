@@ -25,6 +25,7 @@ from parallel_orchestrator.report import folding, markdown, readme, summary_page
 from parallel_orchestrator.store import plain, redact
 from parallel_orchestrator.store.named_file import Unusable, parse_json
 from parallel_orchestrator.trunk import closing
+from parallel_orchestrator.trunk.results import VerifyResult
 from planner_agent import json_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ MADE_FOR: dict[str, list[str]] = {
     '"(?<!\\\\n)\\\\n*Today\'s date is \\\\d{4}-\\\\d\\\\d-\\\\d\\\\d\\\\."': ["\n"],
     "'(con|prn|aux|nul|com[0-9]|lpt[0-9])(\\\\..*)?'": [],
     "'[\\\\w.-]'": [],
+    "'[\\\\w.\\\\-]+'": [],
     "'\\\\d+(?:[.:]\\\\d+)*'": [],
     "b'^(Threads|VmRSS|VmSwap):\\\\s+(\\\\d+)'": [],
     "b'^(?:Pss|SwapPss):\\\\s+(\\\\d+)'": [],
@@ -73,6 +75,7 @@ MADE_FOR: dict[str, list[str]] = {
     "'credit|billing'": [],
     "'credit balance|out of credits?|billing'": [],
     "'task_[1-9][0-9]{0,3}'": [],
+    "'fix_[1-9][0-9]{0,3}'": [],
     "'[A-Za-z0-9][A-Za-z0-9._-]*(\\\\[[A-Za-z0-9,._-]+\\\\])?\\\\s*([<>=!~]=?=?\\\\s*[A-Za-z0-9.*+-]+,?\\\\s*)*'": [
         "=1 ,",
         "a=1, ",
@@ -102,7 +105,7 @@ MADE_FOR: dict[str, list[str]] = {
     "'(?i:HTTPS?_PROXY|NO_PROXY)|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|PIP_[A-Z_]+'": [],
     "'(?i:(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT)(?:_ID)?$)'": [],
     "'(?!/)(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}'": [],
-    "'(task_[1-9][0-9]{0,3})(?:\\\\.([1-9][0-9]*))?\\\\.jsonl'": [".1", ".jsonl1"],
+    "'((?:task|fix)_[1-9][0-9]{0,3})(?:\\\\.([1-9][0-9]*))?\\\\.jsonl'": [".1", ".jsonl1"],
     "f'[{_STEERING}]'": [],
     "f'[^\\\\n -~](?<=[{_STEERING}])'": [],
     "f'[^\\\\n\\\\t -~](?<=[{_STEERING}])'": [],
@@ -233,6 +236,11 @@ def _as_json(text: str) -> None:
         parse_json(text)
 
 
+def _printed(text: str) -> None:
+    for phrase in ("no module named ", "cannot access "):
+        VerifyResult("python src/a.py", 1, phrase + text, timed_out=False, seconds=0.0).cannot_work()
+
+
 SCANS: dict[str, Callable[[str], Any]] = {
     "README": _documented,
     "phrase": markdown.phrase,
@@ -249,6 +257,7 @@ SCANS: dict[str, Callable[[str], Any]] = {
     "folded": lambda text: folding.fold(text, 80),
     "slug": slug,
     "closing line of pytest": lambda text: closing.contradicts(text, []),
+    "output of a verify command": _printed,
 }
 """What reads foreign text by hand or by patterns, as a whole."""
 UNITS = ["](a](a", "[", "![", "`", "``a", "*a ", "_", "<", "<!--", "&#", "> ", "- ", "\n- a", "a\n\n", "\\", "{", "{a: ",  # noqa: E501

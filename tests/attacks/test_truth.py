@@ -194,7 +194,7 @@ LIES = [
         "src/lies.dist-info/entry_points.txt has a name that changes how Python or pytest runs",
         files={"src/lies.dist-info/entry_points.txt": "[pytest11]\nlies = lies\n"},
     ),
-    Lie("loops on one call", "loops on one call", commands=("ls",) * 9, module=None, test=None),
+    Lie("loops on one call", "loops on one call", commands=("ls",) * 9),
     Lie("loops on two calls", "makes no progress", commands=("ls", "pwd") * 9, module=None, test=None),
 ]
 IGNORED = Lie("settings at the top, which are no part of the project", "", files={
