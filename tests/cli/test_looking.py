@@ -142,11 +142,18 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
     now = status(root)
     assert (now["state"], now["tests"]["passed"], now["next"].split()[0]) == ("done", 4, "cd")
     assert "(attempt 2)" in text(root)
-    checks = [{"command": "true", "code": 0}, {"command": "make check", "code": 2}]
+    checks = [
+        {"command": "true", "code": 0, "output": "all is well"},
+        {"command": "make check", "code": 2, "output": "1 of 9\nrang \x07 twice\n"},
+    ]
     story.run.summary.write_text(summary_text(summarize(story.state(), {**final, "green": False, "verify": checks})))
     now = status(root)
-    assert (now["state"], now["verify"], now["next"].split()[1]) == ("failed", checks, "resume")
-    assert "  verify:   FAILED make check" in text(root).splitlines()
+    # Every task is merged and the whole is red: `retry` begins another fix round, `resume` only tests it again.
+    assert (now["state"], now["tasks"]["failed"], now["next"].split()[1]) == ("failed", 0, "retry")
+    assert now["verify"] == [{"command": "true", "code": 0}, checks[1]]
+    shown = "  verify:   FAILED make check (exit code 2)\n            | 1 of 9\n            | rang \\x07 twice\n"
+    assert shown in text(root)
+    assert "all is well" not in text(root)
 
 
 def test_no_line_of_a_status_but_paths_is_wider_than_the_terminal(
@@ -204,7 +211,15 @@ def test_a_finished_batch_says_how_its_page_is_shown(tmp_path: Path) -> None:
     story = Story(batch.root / "a", PLAN)
     remember(batch, 3, None, {"a": Options("Build a")})
     write_json(story.run.scenario, story.scenario.model_dump())
+    planned(story)
     write_json(story.run.summary, {"status": "done"})
+    now = status(batch.root)
+    assert (now["state"], now["next"].split()[1]) == ("interrupted", "resume")  # the queue says that, not the summary
+    for _ in PLAN.tasks:
+        story.merge()
+    counts = {"passed": 4, "failed": 0, "skipped": 0, "added": 4}
+    final = {"green": True, "tests": counts, "lines_of_code": None, "coverage_percent": None, "verify": None}
+    story.queue.record_final(final, head="")
     story.close()
     now = status(batch.root)
     assert (now["state"], shlex.split(now["next"])) == ("done", ["cat", str(batch.page)])
