@@ -183,3 +183,17 @@ def test_changes_to_different_places_of_one_file_merge(bench: Bench) -> None:
     merged(bench.offer(task(4, "docs/b.md"), {"docs/b.md": "", "docs/a.md": "".join(["top\n", *lines])}, base=base))
     merged(bench.offer(task(5, "docs/c.md"), {"docs/c.md": "", "docs/a.md": "".join([*lines, "end\n"])}, base=base))
     assert (bench.run.root / "docs/a.md").read_text() == "".join(["top\n", *lines, "end\n"])
+
+
+def test_work_that_ended_early_is_not_merged_without_a_file_of_its_own(bench: Bench) -> None:
+    first, again = task(1, "docs/page.md"), task(2, "docs/page.md", dependencies=["task_1"])
+    merged(bench.offer(first, {"docs/page.md": "# Page\n"}))
+    base, folder = bench.trunk.head(), bench.workspace(again)
+    attempt = (again, plan(first, again), 1, 1, base, folder)
+    offer = Submission(*attempt, title=again.name, ended_early="reached its limit of 3 turns")
+    write(folder, {"docs/notes.md": "# To do\n"})
+    assert bench.trunk.submit(offer, Claim()) == Refused((), nothing=True)
+    assert bench.trunk.head() == base
+    write(folder, {"docs/page.md": "# Page\n\nMore.\n"})
+    evidence = merged(bench.trunk.submit(offer, Claim())).evidence
+    assert evidence["ended_early"] == "reached its limit of 3 turns"

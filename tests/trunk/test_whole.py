@@ -135,6 +135,14 @@ def test_a_correction_alone_lands_and_is_in_the_evidence(red: Bench) -> None:
     assert CORRECTIONS not in red.git("ls-tree", "-r", "--name-only", "main")
 
 
+def test_a_command_that_the_person_named_as_well_is_run_as_it_is(red: Bench) -> None:
+    fix = _fix(_failed(ABSENT, correctable=True))
+    works = "PYTHONPATH=src python -c 'import calc'"
+    back = _offer(red, fix, _correction(ABSENT, works), ABSENT, own=(ABSENT,))
+    assert isinstance(back, Red)
+    assert back.facts[0].startswith(f"`{ABSENT}` ended with exit code 2")
+
+
 @pytest.mark.parametrize(
     ("corrections", "fact"),
     [

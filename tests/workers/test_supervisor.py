@@ -234,6 +234,15 @@ def test_an_executor_that_the_kernel_killed_for_memory_is_no_death_of_its_task(t
 
 
 @pytest.mark.skipif(not can_starve(), reason="no control group for memory can be made here")
+def test_an_executor_killed_for_memory_after_its_work_landed_has_merged_it(tmp_path: Path) -> None:
+    with small_group() as group:
+        settings = Settings(tmp_path, starve_always=("a",), group=group)
+        supervisor, _ = _supervise(tmp_path, _graph("a", "b<a"), 1, settings, landed=("a",))
+    assert set(_states(supervisor).values()) == {TaskState.MERGED}
+    assert [len(_runs(tmp_path, task)) for task in "ab"] == [1, 1]
+
+
+@pytest.mark.skipif(not can_starve(), reason="no control group for memory can be made here")
 def test_an_executor_killed_for_memory_with_nothing_beside_it_stops_the_run(tmp_path: Path) -> None:
     with small_group() as group:
         settings = Settings(tmp_path, starve_always=("a",), group=group)
