@@ -13,8 +13,9 @@ from parallel_orchestrator.cli.default_command import DefaultRun
 from parallel_orchestrator.cli.grouped_help import GroupedCommand
 from parallel_orchestrator.cli.looking import Looking
 from parallel_orchestrator.cli.mending import Mending
-from parallel_orchestrator.cli.running import Running, Start, StartBatch
+from parallel_orchestrator.cli.running import Running
 from parallel_orchestrator.cli.starting import Starting
+from parallel_orchestrator.cli.starts import Start, StartBatch
 
 __all__ = ["make_app", "run_app"]
 

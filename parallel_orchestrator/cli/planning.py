@@ -18,7 +18,7 @@ from parallel_orchestrator.report.batch_summary import worst
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.cli.running import Start, Story
+    from parallel_orchestrator.cli.starts import Start, Story
     from parallel_orchestrator.config.options import Options
 
 

@@ -1,12 +1,12 @@
-"""Commands that build: each turns its options into those of a run or a batch, starts it, and tells what came of it."""
+"""Commands that build: each turns its options into those of a run or a batch, starts it, and returns the result."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,46 +15,19 @@ from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.cli.asking import on_terminal
 from parallel_orchestrator.cli.going_on import next_in_batch, require_failed, told_how_to_go_on
+from parallel_orchestrator.cli.starts import Start, StartBatch
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
     from parallel_orchestrator.batch.session import Given
-    from parallel_orchestrator.batch.spent import Budget
-    from parallel_orchestrator.config.options import Options, Settled
-    from parallel_orchestrator.records.plan import Plan
+    from parallel_orchestrator.config.options import Options
 
 
-class Story(Protocol):
-    """A run that can be told; orchestrator.Run."""
-
-    settled: Settled
-    found_finished: bool
-    """Whether `go` found the run finished, and so did nothing."""
-
-    def go(self) -> dict[str, Any]:
-        """Run it to its end; the summary."""
-
-    def check_files(self) -> bool:
-        """Refuse prices and recordings that cannot be used."""
-
-    def only_plan(self, budget: Budget | None = None) -> Plan:
-        """Run it until there is a plan."""
-
-    def price(self, usage: Mapping[str, int]) -> float | None:
-        """USD for such a usage at the executors' model."""
-
-
-class Start(Protocol):
-    """Makes a run of options; orchestrator.start."""
-
-    def __call__(
-        self, options: Options, *, retry: Sequence[str] | None = None, ask: Callable[[str], bool] | None = None
-    ) -> Story:
-        """The run, checked as far as that goes without a directory. `ask` puts a question to the person."""
-
-
-StartBatch = Callable[["Given"], dict[str, Any]]
-"""Runs a batch; its summary. orchestrator.start_batch."""
+_SETTINGS = (
+    *("max_executors", "model", "backend", "claude_settings", "max_cost", "yes", "max_turns", "task_timeout"),
+    *("fix_rounds", "sandbox", "endpoint_profile", "endpoint_patience", "speed", "prices", "allow_install"),
+)
+"""Parameters that set a field of the scenario; all others say which run to start."""
 
 
 class Running:
@@ -97,6 +70,7 @@ class Running:
 
         In the same directory it goes on with the run that is there.
         """
+        settings = _given(locals())
         from parallel_orchestrator.config.options import Options
         from parallel_orchestrator.config.scenarios import find_config, load_options
 
@@ -110,23 +84,7 @@ class Running:
             options = load_options(find_config(str(config)), only)
         else:
             options = Options(_requirement(requirement, requirements_file))
-        options.settings |= _given(
-            max_executors=max_executors,
-            model=model,
-            backend=backend,
-            claude_settings=claude_settings,
-            max_cost=max_cost,
-            yes=yes,
-            max_turns=max_turns,
-            task_timeout=task_timeout,
-            fix_rounds=fix_rounds,
-            sandbox=sandbox,
-            endpoint_profile=endpoint_profile,
-            endpoint_patience=endpoint_patience,
-            speed=speed,
-            prices=prices,
-            allow_install=allow_install,
-        )
+        options.settings |= settings
         options.output_dir = output_dir or options.output_dir
         options.replay = replay or options.replay
         options.plan = plan
@@ -151,20 +109,10 @@ class Running:
         prices: p.Prices = None,
     ) -> Answer:
         """Plan a requirement and show the plan; build nothing."""
+        settings = _given(locals())
         from parallel_orchestrator.cli.planning import plan_one
         from parallel_orchestrator.config.options import Options
 
-        settings = _given(
-            max_executors=max_executors,
-            model=model,
-            backend=backend,
-            claude_settings=claude_settings,
-            max_cost=max_cost,
-            endpoint_profile=endpoint_profile,
-            endpoint_patience=endpoint_patience,
-            speed=speed,
-            prices=prices,
-        )
         if (requirement is None) == (requirements_file is None):
             raise UsageError("give either a requirement or --requirements-file FILE")
         what = _requirement(requirement, requirements_file)
@@ -212,32 +160,14 @@ class Running:
         In the same folder it goes on with the batch that is there. Options go before what the file says, for each of
         its scenarios.
         """
+        settings = _given(locals(), but=("max_executors", "max_cost"))  # those are the batch's own
         from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.config.scenarios import find_config, load_batch
 
-        if more and not only:
-            raise UsageError(
-                f"a batch is of one file: what is {shlex.join(more)} after {config}? To build only some of its "
-                "scenarios, name them after --only"
-            )
-        names = [name for words in [*(only or []), *(more or [])] for name in words.split(",") if name]
+        names = _chosen(config, only or [], more or [])
         options = load_batch(find_config(str(config)), names)
         for one in options.values():
-            one.settings |= _given(
-                model=model,
-                backend=backend,
-                claude_settings=claude_settings,
-                yes=yes,
-                max_turns=max_turns,
-                task_timeout=task_timeout,
-                fix_rounds=fix_rounds,
-                sandbox=sandbox,
-                endpoint_profile=endpoint_profile,
-                endpoint_patience=endpoint_patience,
-                speed=speed,
-                prices=prices,
-                allow_install=allow_install,
-            )
+            one.settings |= settings
         executors = max_executors or max(one.settings.get("max_executors", 5) for one in options.values())
         folder = output_dir or Path("outputs") / config.stem
         if plan_only:
@@ -269,23 +199,10 @@ class Running:
 
         What is finished is not run again, no answer is bought twice.
         """
+        overrides = _given(locals())
         from parallel_orchestrator.config.options import resume_options
         from parallel_orchestrator.store.paths import BatchDirectory
 
-        overrides = _given(
-            model=model,
-            endpoint_patience=endpoint_patience,
-            max_cost=max_cost,
-            yes=yes,
-            max_executors=max_executors,
-            max_turns=max_turns,
-            task_timeout=task_timeout,
-            fix_rounds=fix_rounds,
-            sandbox=sandbox,
-            speed=speed,
-            prices=prices,
-            allow_install=allow_install,
-        )
         if BatchDirectory(directory).config.exists():
             return self._resume_batch(directory, overrides)
         return self._run(resume_options(directory, overrides))
@@ -320,24 +237,12 @@ class Running:
         Those that they blocked wait for them again. `resume` never does this. Scenarios of a batch without such tasks
         are left as they are.
         """
+        overrides = _given(locals())
         from parallel_orchestrator.config.options import resume_options
         from parallel_orchestrator.store.paths import BatchDirectory
 
         if failed and tasks:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
-        overrides = _given(
-            model=model,
-            endpoint_patience=endpoint_patience,
-            max_cost=max_cost,
-            yes=yes,
-            max_executors=max_executors,
-            max_turns=max_turns,
-            task_timeout=task_timeout,
-            fix_rounds=fix_rounds,
-            sandbox=sandbox,
-            speed=speed,
-            prices=prices,
-        )
         wanted, batch = tasks or [], BatchDirectory(directory.absolute())
         if batch.config.exists():
             from parallel_orchestrator.batch.entries import retried
@@ -353,7 +258,7 @@ class Running:
     def _resume_batch(
         self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None
     ) -> Answer:
-        """Go on with all scenarios of a batch, or with those that have tasks to try again (`Given.retry`)."""
+        """Resume all scenarios of a batch, or only those with tasks to try again (`Given.retry`)."""
         from parallel_orchestrator.batch.entries import recall
         from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.store.paths import BatchDirectory
@@ -380,7 +285,7 @@ class Running:
             return replace(_batch_answer(given.folder, error.summary), error=error)
 
     def _run(self, options: Options, retry: Sequence[str] | None = None, *, again: bool = False) -> Answer:
-        """Run it. `again`: the same command with --fresh builds it once more, which is said of a finished run."""
+        """Run it. `again`: say of a finished run that the same command with --fresh builds it once more."""
         from parallel_orchestrator.report.account import closing_account
         from parallel_orchestrator.report.summary import succeeded
         from parallel_orchestrator.store.program import typed_again
@@ -404,6 +309,16 @@ def _batch_answer(folder: Path, summary: dict[str, Any], following: Sequence[str
     return Answer("\n".join(lines), result, summary["exit_code"], totals(summary))
 
 
+def _chosen(config: Path, only: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The scenarios that --only names, with the words after it. Raises UsageError for words without --only."""
+    if more and not only:
+        raise UsageError(
+            f"a batch is of one file: what is {shlex.join(more)} after {config}? To build only some of its "
+            "scenarios, name them after --only"
+        )
+    return [name for words in [*only, *more] for name in words.split(",") if name]
+
+
 def _requirement(typed: str | None, file: Path | None) -> str:
     """What to build, typed or in a file; of the two one is given. Raises UsageError."""
     from parallel_orchestrator.config.requirement import from_file, understood
@@ -411,8 +326,9 @@ def _requirement(typed: str | None, file: Path | None) -> str:
     return from_file(file) if file else understood(str(typed))
 
 
-def _given(*, allow_install: bool = False, yes: bool = False, **others: Any) -> dict[str, Any]:
-    """The settings of a scenario that options give; absent ones must not overwrite what a file says."""
+def _given(parameters: Mapping[str, Any], *, but: Sequence[str] = ()) -> dict[str, Any]:
+    """The scenario's fields that a command's parameters set. Options left out must not overwrite what a file says."""
     from parallel_orchestrator.config.settings import fields_of
 
-    return fields_of({**others, "allow_install": allow_install or None, "yes": yes or None})
+    names = (name for name in _SETTINGS if name in parameters and name not in but)
+    return fields_of({name: None if parameters[name] is False else parameters[name] for name in names})
