@@ -17,7 +17,7 @@ from pyte.screens import Char, Screen
 CELL, LINE, SIZE, EDGE = 8.4, 18.0, 14.0, 14.0
 """Pixels: a character's width, a row's height, the font's size, the margin."""
 PACE = 2.0
-"""The animation runs so many times as fast as the run did."""
+"""How many times as fast as the run the animation is."""
 LONGEST_PAUSE_S = 1.5
 """Frames in which nothing changes for longer are cut to this."""
 LAST_S = 6.0

@@ -68,7 +68,8 @@ def test_another_run_is_refused_and_the_field_named(field: str, value: Any, tmp_
         _own(tmp_path / "my out", **{field: value})
     told = str(caught.value)
     assert f"its {field} is {getattr(_scenario(), field)!r}, not {value!r}" in told
-    assert told.endswith(f"or go on as it is: parallel-orchestrator resume '{tmp_path}/my out'")
+    hint = " (--model changes its models)" if field.endswith("_model") else ""
+    assert told.endswith(f"or go on as it is: parallel-orchestrator resume '{tmp_path}/my out'{hint}")
     assert owned.run.scenario.read_bytes() == before
     _own(tmp_path / "my out")  # and the lock is free again
 
