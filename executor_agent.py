@@ -8,10 +8,10 @@
 
 A conversation that is stopped (no room, a limit, a loop, a refusal) is submitted as well: code judges
 what is in the workspace. Where that is not merged, the task fails; but once in an attempt, when context
-or turns ran out, a new conversation goes on with the same workspace.
+or turns ran out, a new conversation continues in the same workspace.
 
 Nothing is kept in memory between these steps: transcript and ledger say how far an attempt is, so
-any executor goes on with any attempt.
+any executor can continue any attempt.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class ExecutorAgent:
                 return self._submit(task, job, transcript, ended)
             except ModelUnknown as error:
                 if self._model_of(transcript) == scenario_model:
-                    raise  # of the run: it goes on when the person names another model
+                    raise  # stops the run, which resumes when the person names another model
                 return _failed(transcript, f"{error}; another attempt asks {scenario_model!r}")
             except TaskLimit as error:  # the workspace is too large to be read
                 return _failed(transcript, str(error))
@@ -244,10 +244,10 @@ class ExecutorAgent:
         if not self._may_restart(transcript, ended):
             return _failed(transcript, f"{ended.reason}; its work was submitted and not merged: {back.reason}")
         transcript.restart(restart_text(ended.reason, back.why, back.facts), base=back.base, tree=back.tree)
-        return Outcome(TaskState.REPAIR, f"{ended.reason}; a new conversation goes on: {back.reason}")
+        return Outcome(TaskState.REPAIR, f"{ended.reason}; a new conversation continues: {back.reason}")
 
     def _may_restart(self, transcript: Transcript, ended: Ended) -> bool:
-        """Whether a new conversation may go on where one was stopped."""
+        """Whether a new conversation may continue where one was stopped."""
         now = transcript.conversation
         return ended.restartable and now.restarts < MAX_RESTARTS and now.seconds < self._limits().seconds
 
@@ -304,7 +304,7 @@ class _SentBack:
     base: str
     """The commit of the next submission's base."""
     tree: str
-    """What the workspace goes on from."""
+    """The tree that the workspace starts from."""
 
     @property
     def reason(self) -> str:

@@ -157,7 +157,7 @@ class PlannerAgent:
             plan = Plan.model_validate_json(part := json_part(text))
         except ValidationError as error:
             return None, shape_faults(error, part, whole="answer")
-        # A recording's plan was good when it was made, and nobody could answer for another one.
+        # A recording's plan passed when it was made, and a replay cannot ask for another one.
         return plan, [*plan_faults(plan, new=self._scenario.replay is None), *self._package_faults(plan)]
 
     def _package_faults(self, plan: Plan) -> list[str]:

@@ -58,7 +58,7 @@ def kept_of(content: Iterable[Any], stop_reason: str | None, conversation: Conve
 
 
 def _readable(content: Iterable[Any]) -> Iterator[Block]:
-    """The blocks without those that no request may hold: blank texts, and what is no block."""
+    """Returns the blocks that a request may hold: no blank texts, nothing that is not a block."""
     for block in content:
         if not isinstance(block, dict) or not isinstance(block.get("type"), str):
             continue
@@ -123,7 +123,7 @@ def _why_no_object(value: Any) -> str:
         parsed = json.loads(value)
     except json.JSONDecodeError as error:
         near = value[max(0, error.pos - _EXCERPT) : error.pos + _EXCERPT]
-        return f"and these are no JSON at character {error.pos + 1}, near {near!r}: {error.msg}"
+        return f"and these are not JSON at character {error.pos + 1}, near {near!r}: {error.msg}"
     except (ValueError, RecursionError):
         parsed = {}
     deep = "and these are nested too deep, or hold what JSON does not have (NaN, say)"

@@ -66,7 +66,7 @@ def _see_ours(venv: Path) -> None:
     """Let the venv's Python find pytest and coverage where this program has them, after the venv's own packages."""
     ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # Of ours, Python reads no .pth file: what measures the processes that tests start has to be said here.
+    # Python reads no .pth file in our folders, so the line that measures the tests' child processes stands here.
     lines = [*ours, _MEASURE_CHILDREN]
     (venv / "lib" / version / "site-packages" / "orchestrator.pth").write_text("\n".join(lines) + "\n")
 

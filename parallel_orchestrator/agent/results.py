@@ -32,9 +32,9 @@ class ToolCall:
     def __str__(self) -> str:
         """The call in one line, for progress."""
         arguments = self.arguments if isinstance(self.arguments, Mapping) else {}
-        told = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
-        name = [] if len(told) > 1 else [self.name]  # the editor's commands say enough
-        return " ".join([*name, *told]).replace("\n", "; ")[:120]
+        values = [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
+        name = [] if len(values) > 1 else [self.name]  # the editor's commands say enough
+        return " ".join([*name, *values]).replace("\n", "; ")[:120]
 
 
 def calls_in(content: Sequence[Mapping[str, Any]], faults: Mapping[str, str]) -> tuple[ToolCall, ...]:

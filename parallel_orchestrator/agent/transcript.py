@@ -8,15 +8,14 @@
     tree       turn, tree                     the workspace before the turn's tools ran
     results    turn, results, seconds         one result for each tool call, in order
     repair     round, text, base, tree        facts sent back; the workspace begins again as that tree
-    stopped    reason, restartable            a refusal or a cap ended the conversation; nothing else in it says so
+    stopped    reason, restartable            a refusal or a cap ended the conversation; no other record says so
     restart    round, text, base, tree        a new conversation: the start's task, then these facts, in that tree
     finished | submitted | failed | ...       reason: how it ended
 
-Every record is written before the next step is taken, so a kill loses none. Of those that cannot
-be had again (results, repairs, restarts, how it ended) each has reached the disk by then, with all before it; the
-others a power failure may take: the answer is in the ledger, the tree was as volatile, and the end follows
-from the rest. What the model is sent, and every decision on how to go on, is computed from the
-records alone, so that a conversation which was killed goes on with the same bytes.
+Every record is written before the next step, so a kill loses none. Results, repairs, restarts and the ending
+cannot be rebuilt: they are on disk, with all before them, before the next step. A power failure may take the others:
+the answer is in the ledger, the tree was as volatile, and the end follows from the rest. The requests and every
+decision are computed from the records alone, so a conversation that was killed resumes with the same bytes.
 """
 
 from __future__ import annotations
@@ -195,7 +194,7 @@ class Conversation:
         self._begin_phase(record)
 
     def _begin_phase(self, record: Record) -> None:
-        """Tell the model the record's facts, and begin to count from there."""
+        """Give the model the record's facts, and start the phase's counts."""
         self.phase, self.phase_turn = f"{record['kind']} {record['round']}", 1
         self.base, self.tree = record["base"], record["tree"]
         self.stop_reason = self.stopped = self.outcome = None
@@ -259,7 +258,7 @@ def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
 
 
 def _begun_well(records: Iterable[Record], path: Path) -> Iterator[Record]:
-    """The same records; DamagedState where the first is no start."""
+    """Yields the same records. Raises DamagedState unless the first is a start."""
     for place, record in enumerate(records):
         if not place and record["kind"] != "start":
             raise DamagedState(f"{path} does not begin with a start record. {repair_hint(path)}")

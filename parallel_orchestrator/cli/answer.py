@@ -223,10 +223,10 @@ def _usage_error(error: ClickException, command: str) -> UsageError:
     message = error.format_message().rstrip(".")
     if message[:1].isupper() and not message[1:2].isupper():
         message = message[0].lower() + message[1:]
-    told = UsageError(message)
+    ours = UsageError(message)
     if command:
-        told.add_note(f"help: {help_of(command)}")
-    return told
+        ours.add_note(f"help: {help_of(command)}")
+    return ours
 
 
 class _Document:

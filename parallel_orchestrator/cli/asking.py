@@ -10,7 +10,7 @@ from parallel_orchestrator.store.plain import indented
 
 
 def on_terminal() -> Callable[[str], bool] | None:
-    """Asks a question and returns whether the answer is yes; None where standard input or error is no terminal."""
+    """Asks a question and returns whether the answer is yes; None where standard input or error is not a terminal."""
     return _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
 
 

@@ -32,10 +32,12 @@ def understood(text: str) -> str:
     there = _kind(path) if name and "\n" not in name else ""
     if not there:
         if looks_like_a_file(name):
-            raise UsageError(f"there is no file {name}{_near(path)}. A requirement of words is put in a sentence")
+            raise UsageError(
+                f"there is no file {name}{_near(path)}. To give the requirement in words, write a sentence"
+            )
         return text
     if there == "folder" and not looks_like_a_file(name):
-        return text  # as many a folder is called as a thing to build is
+        return text  # a folder may have the name of what is to be built
     if there == "folder":
         raise UsageError(
             f"{name} is a folder. To resume the run in it: resume {name}. To build what a file says, name that file"
@@ -43,7 +45,7 @@ def understood(text: str) -> str:
     if path.suffix.lower() in _STRUCTURED:
         raise UsageError(
             f"{name} is a file that may be meant in several ways: --config {name} if it is a scenario file, "
-            f"--plan {name} beside a requirement if it is a plan, --requirements-file {name} if it says what to build"
+            f"--plan {name} and a requirement if it is a plan, --requirements-file {name} if it says what to build"
         )
     if not looks_like_a_file(name):
         raise UsageError(
@@ -66,7 +68,7 @@ def from_file(path: Path) -> str:
 
 
 def _kind(path: Path) -> str:
-    """`file` or `folder`; empty where nothing is, or nothing can be."""
+    """Returns `file` or `folder`; empty where neither exists."""
     try:
         return "folder" if path.is_dir() else "file" if path.exists() else ""
     except (OSError, ValueError):
@@ -74,7 +76,7 @@ def _kind(path: Path) -> str:
 
 
 def _near(path: Path) -> str:
-    """A question after a file of nearly that name, where there is one."""
+    """Returns a hint that names a file of nearly that name; empty where there is none."""
     try:
         names = [one.name for one in path.parent.iterdir() if one.is_file()]
     except (OSError, ValueError):

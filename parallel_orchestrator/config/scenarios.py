@@ -73,8 +73,8 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LONGEST_TEXT:
-        told = f"a scenario file has at most {LONGEST_TEXT:,} bytes, and here they end; divide it into several files"
-        raise UsageError(f"{_at(path, data[:LONGEST_TEXT])}: {told}")
+        limit = f"a scenario file has at most {LONGEST_TEXT:,} bytes, and here they end; divide it into several files"
+        raise UsageError(f"{_at(path, data[:LONGEST_TEXT])}: {limit}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -153,7 +153,7 @@ class _Source:
     named: _Named
     tree: Node
     within: Path_ = ()
-    """The one value that is looked at, there being nothing else: an earlier one of a key that stands twice."""
+    """The path of the only value to look at: an earlier one of a repeated key."""
 
     def validate(self) -> tuple[ScenarioFile | None, list[_Wrong]]:
         """The file's content, or what is wrong with it by the models."""

@@ -33,7 +33,7 @@ SETTING_OF = {
 
 
 class UnknownSetting(UsageError, TypeError):
-    """A setting that there is not, or one that is given twice."""
+    """An unknown setting, or one that is given twice."""
 
 
 def fields_of(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ LONGEST_TEXT = 1_000_000
 """Bytes. Some thousand scenarios fit; parsing takes a fraction of a second."""
 DEEPEST = 20
 _PASSED = 1000
-"""Levels below the deepest that are passed over, to go on behind them. The parser's time grows with their square."""
+"""Levels below the deepest that are skipped, to read what follows them. The parser's time grows with their square."""
 MOST_NODES = 30_000
 MOST_CHARACTERS = 2_000_000
 """Of a text together with what its aliases stand for."""
@@ -256,9 +256,9 @@ def _unread(place: Place) -> Node:
 def read_tree(text: str) -> tuple[Node | None, list[Fault]]:
     """The tree of a text, as far as it can be read, and its faults. None when there is nothing in it."""
     if one_more := next(islice(_DIRECTIVE.finditer(text), MOST_DIRECTIVES, None), None):
-        told = f"up to here there are more than {MOST_DIRECTIVES} %TAG directives; a scenario file needs none"
+        message = f"up to here there are more than {MOST_DIRECTIVES} %TAG directives; a scenario file needs none"
         mark = mark_at(text, one_more.start())
-        return None, [Fault(Place(mark.line + 1, mark.column + 1), told, ends=True)]
+        return None, [Fault(Place(mark.line + 1, mark.column + 1), message, ends=True)]
     source = without_tabs(text, _PARSER)
     builder = _Builder(source, [Fault(Place(*place), _TAB) for place in source.tabs])
     try:
@@ -280,4 +280,4 @@ def _parser_message(error: yaml.YAMLError, place: Place, source: Untabbed) -> st
         return 'the colon here begins a value inside a text: put the whole text in quotes ("…"), or below `key: |`'
     context = f" ({error.context})" if error.context else ""
     guessed = f"; the tabs before it were read as {source.width} spaces each" if source.width else ""
-    return f"{error.problem or 'this is no YAML'}{context}{guessed}"
+    return f"{error.problem or 'this is not YAML'}{context}{guessed}"

@@ -88,8 +88,8 @@ def cannot_write(reason: str) -> Declined:
 
 def gateway_fault(error: Exception) -> Declined:
     """The gateway itself failed at a call. Nothing more is bought for its run, so that nothing is bought twice."""
-    told = f"the gateway failed at a call ({type(error).__name__}); its log says where. No more calls are made"
-    return Declined(503, "gateway_fault", f"{told}; resume goes on from what the ledger holds")
+    message = f"the gateway failed at a call ({type(error).__name__}); its log says where. No more calls are made"
+    return Declined(503, "gateway_fault", f"{message}; resume continues from what the ledger holds")
 
 
 def refused(refusal: Refusal) -> Declined:
@@ -108,8 +108,8 @@ def key_refused(refusal: Refusal) -> Declined:
 
 def model_unknown(model: str, refusal: Refusal) -> Declined:
     """The endpoint does not know the model."""
-    told = f"the endpoint does not know the model {model!r} (HTTP {refusal.status}): {refusal.detail}"
-    return Declined(404, "model_unknown", told)
+    message = f"the endpoint does not know the model {model!r} (HTTP {refusal.status}): {refusal.detail}"
+    return Declined(404, "model_unknown", message)
 
 
 def unusable(endpoint: str, why: str) -> Declined:
@@ -119,8 +119,8 @@ def unusable(endpoint: str, why: str) -> Declined:
 
 def misformatted(endpoint: str, sent: str) -> Declined:
     """The endpoint has broken the format in the same way several times in a row."""
-    told = f"this server does not speak the Messages API: {endpoint} sent {sent}; correct ANTHROPIC_BASE_URL"
-    return Declined(502, "endpoint_unusable", told)
+    message = f"this server does not speak the Messages API: {endpoint} sent {sent}; correct ANTHROPIC_BASE_URL"
+    return Declined(502, "endpoint_unusable", message)
 
 
 def credit_exhausted(refusal: Refusal) -> Declined:

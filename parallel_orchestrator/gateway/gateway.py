@@ -78,7 +78,7 @@ class Gateway:
         self._servers[server] = asyncio.create_task(server.serve(sockets=[listener]))
 
     async def _keep_listening(self) -> None:
-        """Make the socket again when its file is gone or another: callers that connect anew look for it there."""
+        """Listen again when the socket's file is gone or replaced, as new callers connect there."""
         while True:
             await asyncio.sleep(_LOOK_S)
             if _identity(self._config.socket) != self._bound:

@@ -183,7 +183,7 @@ def _read_rates(model: str, prices: Any) -> Rates:
     for name, price in prices.items():
         # Not a number would be no less than any cap, and so lift it; of a tier without an end nobody has to say it.
         if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price <= _LARGEST:
-            raise Unusable(f"{name} of {model} is no number from 0 to {_LARGEST:.0e}")
+            raise Unusable(f"{name} of {model} is not a number from 0 to {_LARGEST:.0e}")
     caches = dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h"), prices["input"])
     return Rates(**{name: float(price) for name, price in {**caches, **prices}.items()})
 

@@ -29,7 +29,7 @@ _LONGEST_KEY = 40
 
 
 class BadYaml(ValueError):
-    """The text is no YAML, or YAML that a recording may not have; the message names the line."""
+    """The text is not YAML, or not the YAML that a recording may use; the message names the line."""
 
 
 @dataclass
@@ -114,7 +114,7 @@ def load_yaml(text: str) -> tuple[Any, dict[int, int]]:
         for event in yaml.parse(text, Loader=_PARSER):
             reader.take(event)
     except yaml.YAMLError as error:
-        why = getattr(error, "problem", None) or getattr(error, "reason", None) or "this is no YAML"
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or "this is not YAML"
         raise BadYaml(f"line {mark_of(error, text).line + 1}: {why}") from error
     return reader.root, reader.lines
 

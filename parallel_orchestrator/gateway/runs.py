@@ -10,8 +10,9 @@ from parallel_orchestrator.gateway import declined
 from parallel_orchestrator.gateway.run import Purchase, Run
 
 _LANDING_S = 600.0
-"""For calls in flight to land when a run closes, however long the patience: patience for a night is no reason to
-keep a person waiting who stops a run."""
+"""Most seconds that calls in flight may take when a run closes, whatever the endpoint patience.
+
+A person who stops a run should not wait as long as that."""
 _OPENING_S = 10.0
 """After a restart callers may come before their run is open again; they wait this long for it."""
 

@@ -277,7 +277,7 @@ class Service:
 
 
 def _price(run: Run, answer: Answered, asked: str) -> float | None:
-    """What an answer cost in USD, None when that cannot be told. Nothing that fails here may cost the answer."""
+    """The answer's cost in USD; None when it is unknown. A failure here never loses the answer."""
     try:
         price = run.prices.cost(answer.model, answer.usage)
         return run.prices.cost(asked, answer.usage) if price is None else price

@@ -67,10 +67,10 @@ def _object(text: str) -> Json:
 def assemble(events: Iterable[Json]) -> Json:
     """The Message object that a stream of events describes.
 
-    Usage figures of later events replace earlier ones unless they are null; one that is no object says nothing. The
-    output tokens of the first event are no figure of the whole answer, and left out, as are null fields of a block:
-    they mean nothing, and not every endpoint takes them back. A tool input that is no JSON object becomes an empty
-    one where the answer was cut; in a whole answer it stays what it is, as text where it is no JSON.
+    Usage figures of later events replace earlier ones unless they are null; usage that is not an object is ignored.
+    The first event's output tokens do not count the whole answer, so they are dropped. Null fields of a block are
+    dropped as well, as not every endpoint accepts them back. A tool input that is not a JSON object becomes an empty
+    one in an answer that was cut. In a whole answer it stays what it is, as text where it is not JSON.
     """
     message: Json = {}
     for event in events:
@@ -87,16 +87,16 @@ def assemble(events: Iterable[Json]) -> Json:
                 message.update({k: v for k, v in event["delta"].items() if k not in _MADE_HERE})
                 message["usage"].update({k: v for k, v in _usage(event).items() if v is not None})
     for block in message.get("content", ()):
-        told = block.pop("partial_json", "") or block.get("input")
-        if isinstance(told, str):
-            value = _input(told)
+        given = block.pop("partial_json", "") or block.get("input")
+        if isinstance(given, str):
+            value = _input(given)
             block["input"] = value if isinstance(value, dict) or message.get("stop_reason") not in CUT else {}
     return message
 
 
-def _usage(told: Json) -> Json:
-    usage = told.get("usage")
-    # A figure that is none must not become null, which counts as nothing.
+def _usage(holder: Json) -> Json:
+    usage = holder.get("usage")
+    # NaN and infinity must not become null, which counts as nothing.
     return quick_json.finite(usage, "not finite") if isinstance(usage, dict) else {}
 
 

@@ -58,8 +58,8 @@ def verdict_on_status(status: int, headers: Mapping[str, str], body: Any) -> Fau
             holds_back=status == 429,
         )
     if status < 400:
-        told = f"it answers with a redirect to {headers.get('location', 'nowhere')}:"
-        return Refusal(502, "api_error", told, Verdict.UNUSABLE)
+        reason = f"it answers with a redirect to {headers.get('location', 'nowhere')}:"
+        return Refusal(502, "api_error", reason, Verdict.UNUSABLE)
     return Refusal(status, kind, message, verdict, _whole(body))
 
 

@@ -37,7 +37,7 @@ class Finished:
     starved: bool = False
     """It ended badly while the kernel killed processes for lack of memory: its end proves nothing."""
     memory: int = 0
-    """Bytes that it was seen to use at most, with all that it started; 0 where nobody looked."""
+    """Most bytes that it and its children were seen to use; 0 where that was not measured."""
 
 
 CommandRunner = Callable[[Command], Finished]

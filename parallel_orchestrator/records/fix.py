@@ -40,7 +40,7 @@ class FailedCommand(_Record):
     output: str = ""
     timed_out: bool = False
     correctable: bool = False
-    """It is the plan's, and it failed in a way that no change of the project mends: the command itself is wrong."""
+    """It is the plan's, and no change of the project could make it pass: the command itself is wrong."""
 
 
 class RedWhole(_Record):

@@ -210,15 +210,15 @@ def _shape_fault(fault: Any, data: Any, whole: str) -> str:
     where = list(fault["loc"])
     if where[:1] == ["tasks"] and len(where) > 1:
         where[:2] = [_id_of(data, where[1])]
-    told = re.sub(r"^\w+ should ", "has to ", str(fault["msg"]))
+    message = re.sub(r"^\w+ should ", "has to ", str(fault["msg"]))
     if fault["type"] == "extra_forbidden":
         model: type[BaseModel] = Task if fault["loc"][0] == "tasks" else Complexity
         known = (model if len(fault["loc"]) > 1 else Plan).model_fields
         near = difflib.get_close_matches(str(where[-1])[:_LONGEST_WORD], known, 1)
-        told = "no such field" + (f"; did you mean {near[0]}?" if near else "")
+        message = "no such field" + (f"; did you mean {near[0]}?" if near else "")
     elif fault["type"] == "missing":
-        told = "is missing"
-    return f"{'.'.join(map(str, where)) or whole}: {told}"
+        message = "is missing"
+    return f"{'.'.join(map(str, where)) or whole}: {message}"
 
 
 def _id_of(data: Any, number: Any) -> str:

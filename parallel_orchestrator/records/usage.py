@@ -20,7 +20,7 @@ def token_count(value: Any) -> int | None:
 
 
 def dollars(value: Any) -> float | None:
-    """Return an amount in USD, or None when `value` is no finite number from 0.
+    """Return an amount in USD, or None unless `value` is a finite number from 0.
 
     What is not a number is never at least a cap, and would lift it.
     """

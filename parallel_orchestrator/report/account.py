@@ -26,17 +26,17 @@ _LIMITS = {
 
 
 def replay_note(recording: Path, speed: float, requirement: str) -> str:
-    """What is replayed, said plainly: it is not a live model, and it builds what it was recorded for."""
+    """Says what is replayed: not a live model, and it builds what it was recorded for."""
     head = _head(recording)
     found, recorded = _ORIGIN.search(head), _recorded_for(head)
-    told = {
+    origin = {
         "written": "its answers were written by hand, no model is asked",
         "exported": "the answers of an earlier run, no model is asked",
     }.get(found[1] if found else "", "no model is asked")
     foreign = recorded and _words(recorded) != _words(requirement)
     whose = f" is of {_quoted(recorded)}, which is built; the words given here are not used" if foreign else ""
     pace = "" if speed == 1 else f", {speed:g} times as fast as recorded"
-    return f"recording {recording.stem!r}{whose}: {told}{pace}; costs nothing"
+    return f"recording {recording.stem!r}{whose}: {origin}{pace}; costs nothing"
 
 
 def no_cap_note(most_usd: float | None) -> str:
@@ -54,7 +54,7 @@ def estimate_question(advice: Advice) -> str:
     cost = f"about {size}; the model's price is not known"
     if advice.cost_usd:
         cost = "${:.2f}-${:.2f}".format(*advice.cost_usd) + f" (about {size})"
-    return f"estimate: {cost}. It is no limit: this run has no --max-cost. Build it?"
+    return f"estimate: {cost}. It is not a limit: this run has no --max-cost. Build it?"
 
 
 def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
@@ -169,7 +169,7 @@ def _quoted(text: str) -> str:
 
 
 def _recorded_for(head: str) -> str:
-    """The requirement that a recording was made for; empty where its head does not tell."""
+    """The requirement that a recording was made for; empty where its head does not say."""
     import yaml
 
     block = re.search(r"^requirement:.*(?:\n(?:[ \t].*)?)*", head, re.MULTILINE)

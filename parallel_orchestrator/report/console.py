@@ -56,7 +56,7 @@ class View(Protocol):
 
 @contextlib.contextmanager
 def waiting(view: View, what: str, trouble: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Have the view show that `what` goes on, for as long as the block runs. `trouble`: asked for what fails."""
+    """Have the view show `what` as running while the block runs. `trouble` returns what fails."""
     over, began = threading.Event(), time.monotonic()
 
     def tick() -> None:

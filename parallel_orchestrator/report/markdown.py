@@ -1,4 +1,4 @@
-"""Markdown from somebody else, written again so that it can stand in a page of ours.
+"""Foreign Markdown, rewritten so that it can stand in a page that this program writes.
 
 The text is parsed as CommonMark with HTML off. The result is written from the parsed blocks alone, so a tag is text,
 each fence is closed, and nothing of one part can hide or change what follows it.
@@ -58,7 +58,7 @@ def written(nodes: Iterable[SyntaxTreeNode], move: Move) -> str:
 def bounded(nodes: Sequence[SyntaxTreeNode], move: Move, rest: str, *, more: bool = False) -> str:
     """The first blocks that `MOST_BYTES` hold, as Markdown, and the sentence `rest` where some are left out.
 
-    `more`: the text goes on after these blocks.
+    `more`: the text continues after these blocks.
     """
     parts, room = list[str](), MOST_BYTES
     for node in nodes:

@@ -1,4 +1,4 @@
-"""How a run goes on, for a program that started it: the console's lines as events."""
+"""The progress of a run, for a program that started it: the console's lines as events."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ReportingView:
             self._call(change_text(snapshot, key, item), key, item.standing.value)
 
     def wait(self, what: str, seconds: float) -> None:
-        """What goes on besides; no event."""
+        """Show what is waited for; sends no event."""
         self._view.wait(what, seconds)
 
     def close(self) -> None:

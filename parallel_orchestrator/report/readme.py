@@ -99,8 +99,8 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     parts = [f"# {top.title if top else markdown.phrase(_title(requirement))}"]
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
-        told = (f"{task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
-        listed = "\n".join(f"- {markdown.phrase(one_line(line))}" for line in told)
+        lines = (f"{task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
+        listed = "\n".join(f"- {markdown.phrase(one_line(line))}" for line in lines)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
     parts += [top.lead] if top and top.lead else []
     runs = [f"**{document.title}**\n\n{document.run}" for document in others if document.run]

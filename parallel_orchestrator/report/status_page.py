@@ -50,8 +50,8 @@ def _progress(status: dict[str, Any]) -> str:
 
 def _trouble(trouble: dict[str, Any]) -> str:
     coming = f"next in {clock(trouble['next_s'])}" if trouble["next_s"] else "the next is under way"
-    told = f"{trouble['what']}; try {trouble['tries']} failed, {coming}"
-    return f"{told}, giving up in {clock(trouble['gives_up_s'])}"
+    now = f"{trouble['what']}; try {trouble['tries']} failed, {coming}"
+    return f"{now}, giving up in {clock(trouble['gives_up_s'])}"
 
 
 def _tests(status: dict[str, Any]) -> str:

@@ -111,12 +111,12 @@ def last_summary(run: RunDirectory) -> dict[str, Any] | None:
 def ended_summary(run: RunDirectory) -> dict[str, Any] | None:
     """The summary of a run that has come to its end, else None; also where its files cannot be read.
 
-    Folded from queue and ledger: whoever edits execution_summary.json changes nothing in it.
+    Folded from queue and ledger, so an edit of execution_summary.json has no effect on it.
     """
     try:
         return ended(read_state(run, require_scenario(run), plan_of(run)))
     except (OrchestratorError, OSError):
-        return None  # who goes on with the run tells what is wrong
+        return None  # the commands that resume the run say what is wrong
 
 
 def ended(state: RunState) -> dict[str, Any] | None:
@@ -127,7 +127,7 @@ def ended(state: RunState) -> dict[str, Any] | None:
     if final is None:
         return _ended_before_records(state)
     if final["head"] != branch_head(state.run.git):
-        return None  # somebody has committed since: the whole is to be tested again
+        return None  # a commit came since: the whole has to be tested again
     return summarize(state, {name: value for name, value in final.items() if name != "head"})
 
 
@@ -150,7 +150,7 @@ def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
 
 
 def may_be_red(run: RunDirectory) -> bool:
-    """Whether a run with everything merged may have a red whole: its last tests were red, or nothing tells."""
+    """Whether a run with everything merged may have a red whole: its last tests were red or are unknown."""
     summary = ended_summary(run)
     return summary is None or summary["status"] != "done"
 

@@ -41,7 +41,7 @@ def page_lines(line: bytes) -> Iterator[str]:
     """One record of a transcript, as lines without control characters."""
     record = decode(line)
     if record is None:
-        yield "── bytes that are no record; `check` tells more ──"
+        yield "── bytes that are not a record; `check` says more ──"
         return
     shown = _KINDS.get(record["kind"], _outcome)
     yield from (one_line(text.expandtabs())[:_WIDEST] for text in shown(record))

@@ -62,7 +62,7 @@ def latest(troubles: Iterable[Trouble | None]) -> Trouble | None:
 
 
 class TroubleNews:
-    """Says what fails when that begins, now and then while it goes on, and when it is over."""
+    """Says what fails: when it starts, from time to time while it lasts, and when it is over."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -81,7 +81,7 @@ class TroubleNews:
 
 
 class LedgerTrouble:
-    """Follows one ledger for what fails, while there is no plan yet and nothing else of the run to follow."""
+    """Follows one ledger for what fails, before the run has a plan to follow."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._journal = Journal(path)

@@ -136,7 +136,7 @@ class Board:
         return bool(unsettled)
 
     def room_for(self, executors: int) -> int:
-        """How many of so many executors may find work: where nothing more will come, one a task at most."""
+        """How many of `executors` may find work; once no more runs open, at most one for each unsettled task."""
         self.look()
         left = sum(queue.replica.unsettled for queue in self._queues.values())
         return min(executors, left) if self._members.over() else executors

@@ -157,8 +157,8 @@ def read_scenario(run: RunDirectory) -> Scenario | None:
         return Scenario.model_validate(fields)
     except (ValueError, ValidationError) as error:
         raise DamagedState(
-            f"{run.scenario} is damaged: {error}. Nothing was changed. It holds what the person asked for, so nothing "
-            "else can tell it: put it back from a backup, or start anew in another --output-dir"
+            f"{run.scenario} is damaged: {error}. Nothing was changed. It stores your original request and "
+            "cannot be rebuilt. Restore it from a backup, or start over with another --output-dir"
         ) from error
 
 

@@ -88,7 +88,7 @@ def lines_of(descriptor: int, place: int, piece: bytes = b"") -> Iterator[Line]:
     size = 0
     while piece := piece or _piece(descriptor, place):
         place += len(piece)
-        *lines, rest = piece.split(b"\n") if b"\n" in piece else (piece,)  # split is slow where there is none
+        *lines, rest = piece.split(b"\n") if b"\n" in piece else (piece,)  # split is slow on a piece without a line end
         if lines:
             first = Line(b"".join((*begun, lines[0])), size + len(lines[0]) + 1)
             begun, size = [], 0
@@ -105,7 +105,7 @@ def lines_of(descriptor: int, place: int, piece: bytes = b"") -> Iterator[Line]:
 
 
 def _piece(descriptor: int, place: int) -> bytes:
-    """Some of what stands at `place`. A read that gives less than it was asked for is no sign of the file's end."""
+    """Returns bytes at `place`, empty at the end of the file. A short read does not mean the end."""
     return os.pread(descriptor, _NEXT_PIECE, place) if os.fstat(descriptor).st_size > place else b""
 
 
@@ -157,7 +157,7 @@ class Journal:
                 return
             record = decode(text)
             if record is None or record["seq"] != self.next_seq:
-                raise self._damage(f"record {record['seq']}" if record else "bytes that are no record")
+                raise self._damage(f"record {record['seq']}" if record else "bytes that are not a record")
             self.next_seq += 1
             self.offset += size
             yield record

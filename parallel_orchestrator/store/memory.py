@@ -1,4 +1,4 @@
-"""Memory that ran out: whether the kernel killed for lack of it, and how to run a command with nothing else beside it.
+"""Memory that ran out: whether the kernel killed for lack of it, and how to run a command alone.
 
 The kernel counts the processes that it kills: in the memory control group of this process (those of its own group),
 and in /proc/vmstat (those of the whole machine). A command that ended badly while a count rose proves nothing, and
@@ -54,7 +54,7 @@ def killed_since(before: Kills, code: int) -> bool:
 
 
 def memory_there(proc: Path = Path("/proc"), groups: Path = _GROUPS) -> int:
-    """Bytes of memory that this process and what it starts may use: the machine's, or its control group's limit."""
+    """Returns the bytes that this process and its children may use: the machine's, or the control group's limit."""
     total = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         total = 1024 * int((proc / "meminfo").read_text().split()[1])
@@ -91,12 +91,12 @@ class Room:
         """Called when such a wait is over."""
 
     def use(self, folder: Path, executors: int) -> None:
-        """Share with up to so many executors, by locks in `folder`."""
+        """Share with at most `executors` executors, by locks in `folder`."""
         self._folder, self._executors = folder, executors
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Run a command beside those of others, and never beside one that has to be alone."""
+        """Let the block's command run with those of others, but never with one that has to be alone."""
         if self._alone.get():
             yield
             return
@@ -158,7 +158,7 @@ def lacking(what: str, peak: int, executors: int) -> OutOfMemory:
     seen = f"; it was seen to use {_gib(peak)}, and {executors} such at once want {_gib(executors * peak)}"
     need = seen if peak else ""
     return OutOfMemory(
-        f"the kernel killed {what} for lack of memory, also with nothing else running beside it{need}. "
+        f"the kernel killed {what} for lack of memory, also when it ran alone{need}. "
         f"{_gib(memory_there())} are there. No task is to blame and nothing is lost: "
         "resume with fewer --max-executors, or with more memory"
     )

@@ -35,7 +35,7 @@ def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
 def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises Unusable that says what is wrong and in which line, if the parser knows it.
 
-    Refused besides what is no JSON: a key that an object has twice, NaN, and numbers that no float can hold.
+    Also refuses a key that an object has twice, NaN, and numbers that no float can hold.
     """
     try:
         return json.loads(
@@ -55,7 +55,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> Any:
-    raise Unusable(f"{_shown(text)} in it is no number that can be used")
+    raise Unusable(f"{_shown(text)} in it is not a number that can be used")
 
 
 def _integer(text: str) -> int:

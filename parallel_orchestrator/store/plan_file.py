@@ -59,7 +59,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def task_of(run: RunDirectory, plan: Plan, task: str) -> Task:
-    """A task of the plan, or a fix task with the facts that the queue has of it. KeyError when there is none."""
+    """A task of the plan, or a fix task with the facts that the queue has of it. Raises KeyError for an unknown id."""
     if not FIX_ID.fullmatch(task):
         return plan.task(task)
     return fix_task(task, fixes_in(read_all(run.queue))[task], plan)

@@ -1,6 +1,6 @@
 """JSON that is read or written thousands of times: by msgspec, and by the standard library what that does not take.
 
-Lone surrogates, NaN and numbers beyond a float are no JSON for msgspec; events of an endpoint and old files may hold
+msgspec refuses lone surrogates, NaN and numbers beyond a float; events of an endpoint and old files may hold
 them. They are read, and written as null: what is written is JSON to the letter. Integers stay exact; one of more
 digits than Python converts is read as its text.
 """

@@ -106,11 +106,11 @@ def _salvage(path: Path, descriptor: int) -> Salvage:
                 stored.add(seq, offset, size - 1)
                 last = max(last, seq)
         elif ended:
-            damage.append(Damage(number, offset, "bytes that are no record"))
+            damage.append(Damage(number, offset, "bytes that are not a record"))
         elif is_torn(text, last + 1):
             torn = size
         else:
-            damage.append(Damage(number, offset, "bytes that are no beginning of a record"))
+            damage.append(Damage(number, offset, "bytes that do not begin a record"))
         offset += size
     missing = [seq for seq in range(1, last) if seq not in stored.numbers]
     return Salvage(stored, damage, torn, missing)

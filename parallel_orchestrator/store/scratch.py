@@ -65,7 +65,7 @@ def remove_folder(folder: Path) -> None:
 def remove_orphans(base: str | Path, remove: Callable[[Path], None] = remove_folder, *, foreign: bool = False) -> int:
     """Remove this user's marked folders in `base` whose makers are proven dead; how many there were.
 
-    `foreign`: those of other pid namespaces, too, which only `remove` can tell to be in use.
+    `foreign`: also those of other pid namespaces; only `remove` can see whether they are in use.
     """
     orphans = []
     with contextlib.suppress(OSError), os.scandir(base) as entries:

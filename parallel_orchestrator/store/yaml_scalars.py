@@ -63,7 +63,7 @@ def _float(text: str) -> Reading:
     except ValueError:
         return 0.0, _odd_number(text)
     if not math.isfinite(number):
-        return 0.0, f"{_shown(text)} is no number that can be used here"
+        return 0.0, f"{_shown(text)} is not a number that can be used here"
     return number, ""
 
 

@@ -29,7 +29,7 @@ class Difference:
 
 
 def differences(root: Path, tree: Tree) -> Iterator[Difference]:
-    """Each file of `tree` that is missing below `root` or differs, by path. What `tree` does not have is no matter."""
+    """Each file of `tree` that is missing below `root` or differs, by path. Other files are ignored."""
     for path, entry in sorted(tree.items()):
         if entry.mode != FOLDER and not _is_there(root / path, entry):
             yield Difference(path, missing=not os.path.lexists(root / path))

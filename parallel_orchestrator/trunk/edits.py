@@ -1,7 +1,7 @@
 """What a person changed in the output directory and did not commit.
 
-The files beside the repository are the trunk's checkout. A person may edit them; what is committed counts, and what is
-not is never overwritten: it is named, and moved aside where the trunk has to write.
+The output directory holds the trunk's checkout. A person may edit it. Only what is committed counts; the rest is
+reported and never overwritten: it is moved aside where the trunk has to write.
 
 A checkout that was killed leaves files of older commits, and a file that is only partly written. Neither is an edit.
 """

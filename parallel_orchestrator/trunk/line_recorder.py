@@ -1,8 +1,8 @@
 """A pytest plugin: which lines of src/ a task's own tests run. PYTEST_DONT_REWRITE
 
-The test bench copies this file into the project's folder, under a name that nobody can know beforehand, with the names
-of the task's test files in a line after it (`TESTS`). At the end it writes a JSON file beside the JUnit report: `lines`
-(path to numbers of lines), `imported` (paths), and `doubt` (why there may be more; empty when there is not).
+The test bench copies this file into the project's folder, under a name that cannot be guessed, with the names
+of the task's test files in a line after it (`TESTS`). At the end it writes a JSON file next to the JUnit report:
+`lines` (path to numbers of lines), `imported` (paths), and `doubt` (why there may be more; else empty).
 
 Measured is what runs while a file of these tests is collected and while its tests run, their fixtures included; not
 what a module of src/ runs while it is imported. Other tests run without any measurement. Coverage is configured here
@@ -109,12 +109,12 @@ class Recorder:
         for data in found:
             for file in data.measured_files():
                 lines.setdefault(_relative(file), set()).update(data.lines(file) or ())
-        told = {
+        record = {
             "lines": {path: sorted(numbers) for path, numbers in lines.items()},
             "imported": sorted(self._imported),
             "doubt": self._doubt,
         }
-        (self._results / f"{self._name}.json").write_text(json.dumps(told))
+        (self._results / f"{self._name}.json").write_text(json.dumps(record))
 
     def _start(self) -> None:
         if self._children <= _MOST_CHILDREN:
@@ -129,7 +129,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def _unsure_after_errors(self) -> Iterator[None]:
-        """A fault of the measurement is no fault of the tests."""
+        """Turn an error of the measurement into a doubt, so that it does not fail the tests."""
         self._switching = True
         try:
             yield

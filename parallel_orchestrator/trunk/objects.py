@@ -147,7 +147,7 @@ class Objects:
             if kind != "tree" or name == EMPTY_TREE:
                 entries[os.fsdecode(path)] = Entry(int(mode, 8), name)
         if not entries and self._git.text("rev-parse", f"{tree}^{{tree}}") != EMPTY_TREE:
-            raise GitFailed(f"git ls-tree ended with 0 and told nothing of {tree}. Look at the `git` on PATH.")
+            raise GitFailed(f"git ls-tree ended with 0 and printed nothing of {tree}. Look at the `git` on PATH.")
         return entries
 
     def blobs(self, ids: Iterable[str]) -> Iterator[bytes]:

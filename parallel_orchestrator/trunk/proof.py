@@ -1,7 +1,7 @@
-"""Whether a task's own tests run its code: the lines that they ran, beside those that wait to be run.
+"""Whether a task's own tests run its code: the lines that they ran, out of those that importing does not run.
 
 Importing a module proves nothing, as `import calc` with `assert True` does it. What counts are lines that run only when
-somebody uses the module: those inside functions, and those below `if __name__ == "__main__"`. Stubs have none: bodies
+the module is used: those inside functions, and those below `if __name__ == "__main__"`. Stubs have none: bodies
 of `...`, `pass` or `raise NotImplementedError`. A file without any such line has to be imported, no more.
 
 The lines come from the process that the tests run in (`line_recorder`), so tests that set out to forge them can.
@@ -74,11 +74,11 @@ class OwnCoverage:
 
 
 def parse_record(record: bytes | None) -> Ran:
-    """A recorder's record, read as the work of somebody who may have forged it. What is none leaves a doubt."""
+    """Returns what a recorder's record says, which may be forged. A malformed one leaves a doubt."""
     try:
-        told = json.loads(record or b"")
-        lines = {str(path): frozenset(n for n in numbers if type(n) is int) for path, numbers in told["lines"].items()}
-        return Ran(lines, frozenset(map(str, told["imported"])), str(told["doubt"])[:_LONGEST_DOUBT])
+        data = json.loads(record or b"")
+        lines = {str(path): frozenset(n for n in numbers if type(n) is int) for path, numbers in data["lines"].items()}
+        return Ran(lines, frozenset(map(str, data["imported"])), str(data["doubt"])[:_LONGEST_DOUBT])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Ran(doubt="it could not be measured")
 

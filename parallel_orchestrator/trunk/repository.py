@@ -114,10 +114,10 @@ class Repository:
         name = (_text(self._run.git / BRANCH) or "").rstrip("\n")
         if self._loose_commit(name):
             return name
-        told = self.git.text("rev-parse", "--verify", f"{BRANCH}^{{commit}}")
-        if not _COMMIT.fullmatch(told):
+        commit = self.git.text("rev-parse", "--verify", f"{BRANCH}^{{commit}}")
+        if not _COMMIT.fullmatch(commit):
             raise did_nothing("rev-parse", self._run.git)
-        return told
+        return commit
 
     def commit(
         self, tree: str, parent: str, subject: str, trailers: Mapping[str, object], *, durable: bool = False
@@ -176,7 +176,7 @@ class Repository:
         Raises GitFailed when files of the output directory still differ from the trunk's afterwards.
         """
         for wrong in self.differences():
-            with contextlib.suppress(OSError):  # a folder, for instance: git tells
+            with contextlib.suppress(OSError):  # a folder, for instance: git reports it
                 (self._run.root / wrong.path).unlink(missing_ok=True)
         self.check_out()
         if left := [wrong.path for wrong in self.differences()]:

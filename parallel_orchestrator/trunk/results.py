@@ -96,7 +96,7 @@ class Refused:
 
     facts: tuple[str, ...]
     nothing: bool = False
-    """Whether there is no work in it: none of the task's own files was changed."""
+    """Whether it is empty: it changes none of the task's own files."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class MergeQueue:
 
     @contextmanager
     def _turn(self, hold: Hold, commands: int = 0) -> Iterator[None]:
-        """merge.lock, to run the tests and so many commands under. Waiting for it has no limit: its holder has one."""
+        """Hold merge.lock to run the tests and `commands` commands. The wait has no limit, as its holder has one."""
         hold.report("waiting to merge")
         with self.repository.alone():
             hold.report("testing and merging", (_LONGEST_IN_TESTS + commands) * self.bench.timeout_s)

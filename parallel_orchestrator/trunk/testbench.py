@@ -174,18 +174,18 @@ class TestBench:
         flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
         command = self._command(folder, results, launcher, *flags, "tests")
         finished = (run or self.runner)(command)
-        # Scratch names differ from run to run, and are nobody's business.
+        # Scratch names differ from run to run, so the output leaves them out.
         output = finished.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
         written = read_plain(results / junit, LARGEST_REPORT)
         report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
         cases = parse(report)
         broken = _breakage(finished, cases, name, self.timeout_s) or _tampering(before.altered(folder), name)
         project = tuple(case for case in cases or () if name not in case.id)
-        told = f"{broken}\nLast output:\n{output}" if broken else ""
+        fault = f"{broken}\nLast output:\n{output}" if broken else ""
         unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
         kept = without(report, name) if cases is not None else report
         ran = read_record(folder, results, name)
-        made = Report(project, told, unrun, kept, finished.seconds, memory=finished.memory, ran=ran)
+        made = Report(project, fault, unrun, kept, finished.seconds, memory=finished.memory, ran=ran)
         return replace(made, starved=finished.starved and bool(made.red))
 
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:

@@ -60,7 +60,7 @@ class Trunk:
             check_out(self._repository)
 
     def edits(self) -> Edits:
-        """What a person has changed in the output directory and not committed; nothing where there is no trunk yet."""
+        """What a person changed in the output directory without a commit; empty before there is a trunk."""
         if not (self._run.git / "index").exists():
             return Edits([], [], [])
         self._repository.refuse_foreign()
@@ -122,9 +122,9 @@ class Trunk:
             return self._queue.submit(submission, hold)
 
     def publish(self, files: Mapping[str, bytes], message: str) -> str:
-        """Commit files of ours (README.md, documents) to the trunk, untested; the head afterwards.
+        """Commit this program's files (README.md, documents) to the trunk, untested; the head afterwards.
 
-        There is no commit when nothing changes. Raises GitFailed unless the output directory holds the trunk's files
+        Makes no commit when nothing changes. Raises GitFailed unless the output directory holds the trunk's files
         afterwards.
         """
         repository = self._repository

@@ -39,7 +39,7 @@ def read_corrections(folder: Path, fix: str) -> tuple[list[Correction], str]:
     """The corrections in a fix task's workspace, and what is wrong with their file; empty when nothing is."""
     content = read_plain(folder / CORRECTIONS, _LARGEST)
     if content is None:
-        return [], f"{CORRECTIONS} is no plain file of at most {_LARGEST} bytes." if _is_there(folder) else ""
+        return [], f"{CORRECTIONS} is not a plain file of at most {_LARGEST} bytes." if _is_there(folder) else ""
     try:
         read: Any = json.loads(content)
         entries = [read] if isinstance(read, dict) else list(read)

@@ -6,7 +6,7 @@ check
   queue        does it fit the plan, and the trunk, both ways
   answers      is each that a transcript has in the ledger
   merged       has each merged task its conversation and its evidence
-  product      are the files beside the repository those of the trunk
+  product      are the files in the output directory those of the trunk
   summary      does it say what queue, ledger and the record of the last tests say
 """
 
@@ -154,7 +154,7 @@ class _Look:
                 self._find(found.path, f"the workspace's tree {tree} cannot be read from .git", self._repair)
 
     def merged(self) -> None:
-        """What proves a merged task's story is there. It can be told, and most of it not made again."""
+        """Check the evidence of merged tasks. Most of it cannot be rebuilt once lost."""
         tasks = self.reading.replica.tasks if self.reading.replica else {}
         conversations = {(found.task, found.attempt): content for found, content in self.reading.transcripts.items()}
         for task, status in tasks.items():
@@ -170,7 +170,7 @@ class _Look:
                 self._find(path, f"{what}, and {task} is merged", LOST if path.suffix == ".xml" else self._repair)
 
     def product(self, trunk: Trunk) -> None:
-        """The files beside the repository are the trunk's. What a person added is no damage."""
+        """Check that the output directory holds the trunk's files. What a person added is not damage."""
         for wrong in [] if self._running else trunk.differences:
             what = "it is on the trunk and not here" if wrong.missing else "it is not as on the trunk"
             if self._report.state != "finished":
@@ -194,8 +194,8 @@ class _Look:
             self._find(self.run.summary, f"{told}; this program writes version {VERSION}", self._resume)
         elif state and not self._running and (right := folded(state, summary)) is not None:
             fix = self._resume if state.replica.finals else f"remove it, then {self._resume}"
-            for told in contradictions(summary, right):
-                self._find(self.run.summary, told, fix)
+            for contradiction in contradictions(summary, right):
+                self._find(self.run.summary, contradiction, fix)
         elif state and state.replica.final and state.replica.final["head"] != branch_head(self.run.git):
             self._note(self.run.summary, "the trunk has moved since the whole was tested; the next resume tests again")
 

@@ -20,7 +20,7 @@ from parallel_orchestrator.trunk.repository import BRANCH, PROJECT_FILE, PROJECT
 
 DESCRIBED = "Describe the project"
 _BEFORE_S, _AFTER_S = 180, 3
-"""A commit is made at most so many seconds before and after the queue says that it landed."""
+"""Most seconds between a commit and the queue's record that it landed."""
 _FIRST_BEFORE_S = 3600
 _NEAR_S = 5
 """Around the time of a file that was written with the commit."""

@@ -268,8 +268,8 @@ class History:
             about = f"tree {tree}\n{heads}".encode() + link.text
             return self.repository.objects.write("commit", about, durable=True)
         passed = self.repository.about(parent).number("Tests-Passed") if parent else 0
-        told = known or KnownCommit(link.name, REPAIRED, {"Tests-Passed": passed}, 0.0)
-        return self.repository.commit(tree, parent, told.subject, told.trailers, durable=True)
+        content = known or KnownCommit(link.name, REPAIRED, {"Tests-Passed": passed}, 0.0)
+        return self.repository.commit(tree, parent, content.subject, content.trailers, durable=True)
 
     # Reading what is there
 

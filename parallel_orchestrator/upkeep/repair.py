@@ -54,15 +54,15 @@ log = logging.getLogger(__name__)
 
 
 def repair(directory: Path, say: Callable[[str], None]) -> Report:
-    """Mend what can be mended, telling each step; the check afterwards.
+    """Repair what can be repaired, say each step, and return the check made afterwards.
 
-    Raises UsageError when no run is there, DirectoryHeld while one goes on, DamagedState where nothing can be done.
+    Raises UsageError when no run is there, DirectoryHeld while it runs, DamagedState where nothing can be repaired.
     """
     reading = read_run(directory)
     if reading.scenario is None:
         raise DamagedState(
-            f"{reading.run.scenario}: {reading.faults[reading.run.scenario]}. It holds what the person asked for, so "
-            "nothing else can tell it: put it back from a backup, or start anew in another --output-dir"
+            f"{reading.run.scenario}: {reading.faults[reading.run.scenario]}. It stores your original request and "
+            "cannot be rebuilt. Restore it from a backup, or start over with another --output-dir"
         )
     lock = RunLock.acquire(reading.run.run_lock, say=say)
     handler = log_to(reading.run.log)
@@ -131,11 +131,11 @@ class _Repair:
         scenario = self.reading.scenario
         plan = None if scenario and scenario.plan_sha256 else answered_plan(self.reading.ledger.records)
         if plan is None:
-            self.say("execution_plan.json cannot be made anew here: put back the file that the run was started from")
+            self.say("execution_plan.json cannot be rebuilt: put back the plan file that the run was started from")
             return
         self.keep(self.run.plan)
         write_whole(self.run.plan, json_text(plan.model_dump()))
-        self.say("execution_plan.json was read anew from the planner's answer in the ledger")
+        self.say("execution_plan.json was rebuilt from the planner's answer in the ledger")
         self.reading = read_run(self.run.root)  # what depends on it can be looked at now
 
     def _trunk(self) -> None:
@@ -172,7 +172,7 @@ class _Repair:
         content.damage = []
 
     def _tree(self, found: AttemptFile, records: Iterable[Record]) -> None:
-        """Where the tree that a resume would restore is lost, have the attempt go on from the workspace as it is."""
+        """Keep the workspace as it is where the tree that a resume would restore is lost."""
         conversation = fold(records)
         tree = conversation.tree
         task = self.reading.replica.tasks.get(found.task) if self.reading.replica else None
@@ -189,7 +189,7 @@ class _Repair:
         write_anew(found.path, kept)
         self.reading.transcripts[found].records = kept
         name = found.path.relative_to(self.run.root)
-        self.say(f"{name}: the workspace before its last tools is lost; the attempt goes on from what is there")
+        self.say(f"{name}: the workspace before its last tools is lost; the attempt continues from what is there")
 
     def _base(self, found: AttemptFile, base: str) -> None:
         """Where the commit that an attempt started from is lost, have it start from one that can be merged from."""
@@ -203,10 +203,10 @@ class _Repair:
         ]
         write_anew(found.path, rebased)
         name = found.path.relative_to(self.run.root)
-        self.say(f"{name}: the commit that it started from is lost; it goes on from {new}, which has the same files")
+        self.say(f"{name}: the commit that it started from is lost; it now starts from {new}, which has the same files")
 
     def _start(self, found: AttemptFile, answers: dict[int, Record]) -> Record | None:
-        """A transcript's first record made anew, if the ledger's first answer proves it to be the same."""
+        """The rebuilt first record of a transcript, if the ledger's first answer proves it to be the same."""
         plan, scenario = self.reading.plan, self.reading.scenario
         task = self._task(found.task)
         if plan is None or scenario is None or task is None:
@@ -226,7 +226,7 @@ class _Repair:
         return record if base and proven else None
 
     def _task(self, name: str) -> Task | None:
-        """A task of the plan, or a fix task as the queue's whole records tell of it."""
+        """A task of the plan, or a fix task from the queue's whole records."""
         plan = self.reading.plan
         if plan is None:
             return None
@@ -253,10 +253,10 @@ class _Repair:
         self.keep(self.run.ledger)
         write_anew(self.run.ledger, rebuilt)
         self.reading.ledger = salvage(self.run.ledger)
-        told = f"{len(records)} whole records kept, {len(content.missing)} lost"
+        result = f"{len(records)} whole records kept, {len(content.missing)} lost"
         if lost:
-            told += f"; answers put back from the transcripts: {', '.join(map(_named, lost))}"
-        self.say(f"ledger.jsonl: {told}")
+            result += f"; answers put back from the transcripts: {', '.join(map(_named, lost))}"
+        self.say(f"ledger.jsonl: {result}")
         for intent in open_intents(rebuilt):
             bound = "an unknown sum" if intent["bound_usd"] is None else f"up to ${intent['bound_usd']:.2f}"
             self.say(f"ledger.jsonl: {_named(key_of(intent))} has no outcome: it counts at its bound, {bound}")
@@ -298,7 +298,7 @@ class _Repair:
         self.reading.queue = salvage(self.run.queue)
         counts = ", ".join(f"{number} {state}" for state, number in rebuilt.replica.count().items() if number)
         self.say(
-            f"queue.jsonl: {kept} records kept, the rest made anew from trunk and transcripts: {counts}. "
+            f"queue.jsonl: {kept} records kept, the rest rebuilt from trunk and transcripts: {counts}. "
             "When and how long the tasks were worked on after that record is lost"
         )
 
@@ -319,7 +319,7 @@ class _Repair:
         return begun
 
     def _evidence(self) -> None:
-        """What the queue has of a merge's evidence is written down again where its own file is lost."""
+        """Restore lost evidence files of merges from the queue."""
         if not self.run.git.exists():
             return
         proven = (r for r in self.reading.queue.records if r.get("state") == TaskState.MERGED and r.get("evidence"))
@@ -331,7 +331,7 @@ class _Repair:
                     self.say(f"{path.relative_to(self.run.root)}: {what}; it was written again from the queue")
 
     def _product(self) -> None:
-        """The trunk's files in the output directory of a run that has ended; the next resume does it in another."""
+        """Restore the trunk's files in an ended run's directory; in others, the next resume does that."""
         found = trunk.examine(self.run)
         if found.differences and finished_summary(self.run):
             for step in trunk.restore(self.run, self.keep):
@@ -350,7 +350,7 @@ class _Repair:
             return
         self.keep(self.run.summary)
         self.run.summary.unlink()
-        self.say("execution_summary.json was moved aside; `resume` makes it anew")
+        self.say("execution_summary.json was moved aside; `resume` writes it again")
 
 
 def _in(plan: Plan | None, task: str) -> bool:

@@ -21,10 +21,10 @@ def folded(state: RunState, summary: Mapping[str, Any]) -> dict[str, Any] | None
     Versions before the queue recorded the last tests have their results in the summary alone: they are taken from it.
     """
     if state.replica.finals or state.replica.unsettled:
-        told = ended(state)
-        if told is None and summary.get("status") != "incomplete" and state.replica.final is None:
+        right = ended(state)
+        if right is None and summary.get("status") != "incomplete" and state.replica.final is None:
             return summarize(state, None)
-        return told
+        return right
     if summary.get("status") not in ("done", "failed"):
         return None
     return summarize(state, {name: summary[name] for name in _TESTED if name in summary})

@@ -54,7 +54,7 @@ class Mending:
     def _begin(self, start: Record | None) -> None:
         if start is None:
             raise NotProvable("its beginning is lost")
-        self.steps.append("its beginning is made anew from the plan; the ledger confirms it")
+        self.steps.append("its beginning is rebuilt from the plan; the ledger confirms it")
         self._add(start)
 
     def _take(self, record: Record) -> None:
@@ -102,20 +102,20 @@ class Mending:
         """Before another answer: results for the calls of the last one, and facts where a new phase begins."""
         now = self.conversation
         if now.calls:
-            self.steps.append(f"the tool results of turn {now.turns} are lost; the model is told so")
+            self.steps.append(f"the tool results of turn {now.turns} are lost, which the model is shown")
             # Each names its call: results that are all the same would be taken for a lack of progress.
             lost = {call.id: LOST_RESULT.format(call.id) for call in now.calls}
-            told = [{"tool_use_id": call, "content": text, "is_error": False} for call, text in lost.items()]
-            self._add({"kind": "results", "turn": now.turns, "results": told, "seconds": 0.0})
+            results = [{"tool_use_id": call, "content": text, "is_error": False} for call, text in lost.items()]
+            self._add({"kind": "results", "turn": now.turns, "results": results, "seconds": 0.0})
         if phase != now.phase:
             kind, number = phase.split()
-            self.steps.append(f"the facts of {phase} are lost; the model is told so")
+            self.steps.append(f"the facts of {phase} are lost, which the model is shown")
             base = self.base_under(self._next_tree())
             # Without a tree: the workspace stays as it is, and is what this round left.
             self._add({"kind": kind, "round": int(number), "text": LOST_FACTS, "base": base, "tree": None})
 
     def _next_tree(self) -> str | None:
-        """The first tree that the transcript still tells of later turns."""
+        """The first tree that the transcript still holds of later turns."""
         later = (r for r in self._left if r["kind"] == "tree" and r["turn"] > self.conversation.turns)
         return next((record["tree"] for record in later), None)
 

@@ -33,7 +33,7 @@ _LARGEST = 64_000_000
 _DERIVED = ("info/commit-graph", "info/commit-graphs/commit-graph-chain", "pack/multi-pack-index")
 """What git makes from other objects to be quicker. It names them also when they are lost."""
 _OURS = (PROJECT_FILE, "README.md")
-"""Files beside the project's folders that a commit of the trunk may hold."""
+"""Files outside the project's folders that a commit of the trunk may hold."""
 
 
 @dataclass
@@ -127,7 +127,7 @@ def _short(error: CannotGoOn) -> str:
 def mend(
     run: RunDirectory, known: Sequence[KnownCommit], keep: Callable[[Path], None], renamed: dict[str, str]
 ) -> Iterator[str]:
-    """Put back what can be: each step as a sentence. `keep` backs a file up before it changes.
+    """Repair what can be repaired; yields each step as a sentence. `keep` backs a file up before it changes.
 
     `known`: what the run's other files say of commits, oldest first. `renamed`: takes the commits that get other names.
     """
@@ -182,7 +182,7 @@ def _mend_index(run: RunDirectory, repository: Repository, keep: Callable[[Path]
     except GitFailed:
         keep(run.git / "index")
         (run.git / "index").unlink(missing_ok=True)
-        yield "git's index was damaged; it is made anew from the trunk"
+        yield "git's index was damaged; it is rebuilt from the trunk"
     try:
         for one in repository.differences():
             keep(run.root / one.path)

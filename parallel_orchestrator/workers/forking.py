@@ -111,7 +111,9 @@ def _no_process(error: EOFError | OSError) -> CannotGoOn:
     why = f"{type(error).__name__}: {error}" if str(error) else "it died while it was asked for one"
     where = tempfile.gettempdir()
     gone = "" if Path(where).is_dir() else f"; the temporary folder {where} is not there any more"
-    return CannotGoOn(f"the fork server cannot start a process ({why}{gone}). Nothing is lost: mend that, then resume")
+    return CannotGoOn(
+        f"the fork server cannot start a process ({why}{gone}). Nothing is lost: correct that, then resume"
+    )
 
 
 @contextmanager

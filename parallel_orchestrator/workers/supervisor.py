@@ -213,7 +213,7 @@ class Supervisor:
         self._start(slot.number, barren)
 
     def _after_starvation(self, slot: Slot, why: str) -> None:
-        """Go on with one executor fewer after the kernel killed one for lack of memory, which is no task's fault.
+        """Continue with one executor fewer after the kernel killed one for lack of memory; no task is to blame.
 
         The last one is started again, once. Raises OutOfMemory when it is killed a second time, alone.
         """
@@ -221,7 +221,7 @@ class Supervisor:
         self.board.take_back(slot.number, f"{why}: the kernel had no memory left", died=False)
         self.wake()
         if self.slots:
-            log.warning("executor %d was killed for lack of memory; %d others go on", slot.number, len(self.slots))
+            log.warning("executor %d was killed for lack of memory; %d others continue", slot.number, len(self.slots))
             return
         self._starved_alone += 1
         if self._starved_alone > 1:

@@ -290,9 +290,9 @@ def test_a_plan_file_is_part_of_what_the_run_is(tmp_path: Path) -> None:
         ('{"tasks": [],\n "tasks": []}', "tasks stands in it 2 times in one object"),
         ("[" * 100_000, "it is nested too deep"),
         ('{"a": ' * 100_000, "it is nested too deep"),
-        ('{"priority": NaN}', "NaN in it is no number that can be used"),
-        (f'{{"priority": {"9" * 5_000}}}', "999… in it is no number that can be used"),
-        (f'{{"priority": -1{"0" * 400}.5}}', "000… in it is no number that can be used"),
+        ('{"priority": NaN}', "NaN in it is not a number that can be used"),
+        (f'{{"priority": {"9" * 5_000}}}', "999… in it is not a number that can be used"),
+        (f'{{"priority": -1{"0" * 400}.5}}', "000… in it is not a number that can be used"),
         ("[]", "is not a plan:\n  file: "),
         (plan(task(1)).model_dump_json(exclude={"contract"}), "is not a plan:\n  contract: is missing"),
         (

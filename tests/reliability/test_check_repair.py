@@ -53,7 +53,7 @@ def test_the_commands(finished: Path, run: Path, tmp_path: Path) -> None:
     document = json.loads(harness.run("check", str(run), "--json", code=1))["result"]
     assert (document["version"], document["state"], document["clean"]) == (1, "interrupted", False)
     assert document["findings"][0]["file"] == "ledger.jsonl"
-    assert re.fullmatch(r"line 4, byte \d+: bytes that are no record", document["findings"][0]["what"])
+    assert re.fullmatch(r"line 4, byte \d+: bytes that are not a record", document["findings"][0]["what"])
     assert document["findings"][0]["fix"] == harness.typed("repair", run)
     told = harness.run("check", str(run), code=1).splitlines()
     assert len(told) == 1 + len(document["findings"])
@@ -209,7 +209,7 @@ def test_what_cannot_be_repaired_is_said(run: Path) -> None:
     plan, scenario = (run / "execution_plan.json").read_text(), (run / "scenario.json").read_text()
     (run / "scenario.json").write_text("{")
     assert "scenario.json" in dict(_found(run))
-    with pytest.raises(DamagedState, match="put it back from a backup"):
+    with pytest.raises(DamagedState, match="Restore it from a backup"):
         repair(run, list[str]().append)
     given = json.dumps({**json.loads(scenario), "plan_sha256": "ab"})
     (run / "scenario.json").write_text(given)
@@ -228,7 +228,7 @@ def test_a_damaged_plan_comes_back_from_the_planners_answer(run: Path, tmp_path:
     for content in (plan[:500], None):
         if content is None:
             (run / "execution_plan.json").unlink()
-        assert any("read anew from the planner's answer" in step for step in repaired(run))
+        assert any("rebuilt from the planner's answer" in step for step in repaired(run))
         assert (run / "execution_plan.json").read_text() == plan
 
 
@@ -255,5 +255,5 @@ def test_a_workspace_that_was_to_be_restored_and_cannot_be(run: Path) -> None:
     (found,) = [what for file, what in _found(run) if file.endswith("task_2.jsonl")]
     assert f"the workspace's tree {tree} cannot be read" in found
     said = repaired(run)
-    assert any("goes on from what is there" in step for step in said)
+    assert any("continues from what is there" in step for step in said)
     assert [record["kind"] for record in read_all(path)] == kinds[:-2]

@@ -181,7 +181,7 @@ def test_all_three_journals_damaged_at_once_are_repaired_and_the_run_completes(r
     output = harness.run("repair", str(run))
     assert f"{run} is whole again; what was changed is kept in repair-1/" in output
     assert "comes from the ledger" in output
-    assert "are lost; the model is told so" in output
+    assert "are lost, which the model is shown" in output
     assert harness.run("check", str(run)).endswith("(interrupted): clean\n")
     kept, written = set(answers(run)), len(read_all(run / "ledger.jsonl"))
     assert answered - kept <= {("plan", 1, 1)}

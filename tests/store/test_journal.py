@@ -160,15 +160,19 @@ def _lines(path: Path) -> list[bytes]:
 
 Change = Callable[[list[bytes]], list[bytes]]
 CHANGES: dict[str, tuple[Change, int, str]] = {
-    "a byte altered": (lambda ls: [ls[0], ls[1].replace(b"task_1", b"task_2"), *ls[2:]], 2, "bytes that are no record"),
-    "a byte lost": (lambda ls: [*ls[:2], ls[2][5:], *ls[3:]], 3, "bytes that are no record"),
-    "zeros": (lambda ls: [*ls[:2], b"\0" * len(ls[2]), *ls[3:]], 3, "bytes that are no record"),
+    "a byte altered": (
+        lambda ls: [ls[0], ls[1].replace(b"task_1", b"task_2"), *ls[2:]],
+        2,
+        "bytes that are not a record",
+    ),
+    "a byte lost": (lambda ls: [*ls[:2], ls[2][5:], *ls[3:]], 3, "bytes that are not a record"),
+    "zeros": (lambda ls: [*ls[:2], b"\0" * len(ls[2]), *ls[3:]], 3, "bytes that are not a record"),
     "a line lost": (lambda ls: [*ls[:2], *ls[3:]], 3, "record 4"),
     "a line twice": (lambda ls: [*ls[:3], *ls[2:]], 4, "record 3"),
     "two lines swapped": (lambda ls: [ls[0], ls[2], ls[1], *ls[3:]], 2, "record 3"),
     "the last line twice": (lambda ls: [*ls, ls[-1]], 6, "record 5"),
     "the first line lost": (lambda ls: ls[1:], 1, "record 2"),
-    "an empty line": (lambda ls: [*ls[:4], b"\n", ls[4]], 5, "bytes that are no record"),
+    "an empty line": (lambda ls: [*ls[:4], b"\n", ls[4]], 5, "bytes that are not a record"),
     "another journal's line": (lambda ls: [*ls[:4], encode(9, {"n": 9}), ls[4]], 5, "record 9"),
 }
 

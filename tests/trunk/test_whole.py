@@ -152,7 +152,7 @@ def test_a_command_that_the_person_named_as_well_is_run_as_it_is(red: Bench) -> 
         ({CORRECTIONS: "[1]"}, "must be a JSON list"),
         ({CORRECTIONS: '{"command": "x", "replacement": " ", "reason": "y"}'}, "must be a JSON list"),
         ({CORRECTIONS: "[" * 90_000}, "must be a JSON list"),
-        ({CORRECTIONS: "x" * 200_000}, "is no plain file of at most"),
+        ({CORRECTIONS: "x" * 200_000}, "is not a plain file of at most"),
     ],
 )
 def test_what_is_no_correction_is_refused_with_a_sentence(red: Bench, corrections: dict[str, str], fact: str) -> None:

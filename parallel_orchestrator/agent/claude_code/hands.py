@@ -64,7 +64,7 @@ class ClaudeCodeHands:
         return {"backend": "claude-code", **self._session.to_model(start)}
 
     def restart(self) -> None:
-        """Forget its session: the conversation begins again, and what the session holds is no part of it."""
+        """Forget the session, because the conversation starts over without what the session holds."""
         self._held = None
         self._session.forget()
 
@@ -101,8 +101,8 @@ class ClaudeCodeHands:
                 what, limit = reached
                 raise limit(f"Claude Code ended at its own limit of {what}") from error
             _log.warning("Claude Code ended over %s: %s", ", ".join(map(str, calls)), error)
-            told = f"Error: the tools stopped during this call, so its effect is unknown; check the files: {error}"
-            return [ToolResult(told, is_error=True)] * len(calls)
+            message = f"Error: the tools stopped during this call, so its effect is unknown; check the files: {error}"
+            return [ToolResult(message, is_error=True)] * len(calls)
         return [ToolResult(self._session.to_model(result.content), result.is_error) for result in results]
 
     def finish(self, text: str) -> None:

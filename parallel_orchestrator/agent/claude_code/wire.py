@@ -150,7 +150,7 @@ def _blocks(content: Any) -> list[Json]:
 
 
 def _object(arguments: Any) -> Json:
-    """The arguments of a call; empty where they are no object, which the program could not send back."""
+    """The arguments of a call; empty unless they are an object, as the program could not send others back."""
     return arguments if isinstance(arguments, dict) else {}
 
 
