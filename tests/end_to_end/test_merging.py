@@ -68,6 +68,11 @@ def _wait_for_the_other(_body: Body) -> None:
 UNIQUE = """
 import pathlib
 
+import part_{number}
+
+def test_id():
+    assert part_{number}.ID > 0
+
 def test_ids_are_unique():
     modules = pathlib.Path("src").glob("part_*.py")
     ids = [line for module in modules for line in module.read_text().splitlines() if "ID =" in line]
@@ -92,7 +97,7 @@ def _red_together(body: Body, *, repairs: bool) -> list[Block]:
         return [text("The id is its own now.")]
     if answers_before(body) == 0:
         _wait_for_the_other(body)
-        test = {"command": "create", "path": f"tests/test_part_{number}.py", "file_text": UNIQUE}
+        test = {"command": "create", "path": f"tests/test_part_{number}.py", "file_text": UNIQUE.format(number=number)}
         return [
             tool_use(f"toolu_{name}_m", EDITOR, **module, file_text="ID = 7\n"),
             tool_use(f"toolu_{name}_t", EDITOR, **test),
