@@ -60,7 +60,7 @@ def keep_edits(repository: Repository) -> None:
 
 
 def find_edits(repository: Repository) -> Edits:
-    """Compare the output directory with the trunk and with git's index. Changes nothing; needs no lock."""
+    """Compare the output directory with the trunk and with git's index. Changes nothing; the view has to be there."""
     root = repository.git.work_tree
     head = {path: entry.id for path, entry in repository.tree(BRANCH).items() if entry.mode != LINK}
     index = _index(repository)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.branch import TRUNK
-from parallel_orchestrator.store.files import replace_by_lock
+from parallel_orchestrator.store.files import disk_faults_in, replace_by_lock
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk.checkout import Difference, differences
 from parallel_orchestrator.trunk.folder import add_to_folder
@@ -88,7 +88,7 @@ class Repository:
     def create(self) -> None:
         """Make the repository with its first commit, by rename: what stands under its name is always whole."""
         if self._run.git.exists():
-            make_view(self._run.git)  # a run of an earlier version has none
+            self.provide_view()
             return
         draft = self._run.git.with_name(".git-new")
         shutil.rmtree(draft, ignore_errors=True)
@@ -107,6 +107,12 @@ class Repository:
             raise did_nothing("commit-tree", self._run.git)
         make_view(draft)
         draft.rename(self._run.git)
+
+    def provide_view(self) -> None:
+        """Make the view of a run that an earlier version began. For the run's owner alone."""
+        if self._run.git.exists():
+            with disk_faults_in(self._run.git, ours=True):
+                make_view(self._run.git)
 
     def head(self) -> str:
         """The commit that the trunk stands at. Raises Tampered where a git call would."""
@@ -165,6 +171,7 @@ class Repository:
 
         A file that differs may be a person's work, and stays. For the run's owner alone.
         """
+        self.provide_view()
         wrong, tree = self.differences(), self.tree(self.head())
         missing = [one.path for one in wrong if one.missing]
         add_to_folder(self.objects, self._run.root, {path: tree[path] for path in missing})

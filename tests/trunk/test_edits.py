@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Edits
+from parallel_orchestrator.trunk.repository import Repository
+from parallel_orchestrator.trunk.view import view_of
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
@@ -31,6 +33,15 @@ def test_a_checkout_has_no_edits_wherever_it_lies(built: Bench, tmp_path: Path) 
     assert Bench(copy).trunk.edits() == NONE
     built.git("-c", "user.name=P", "status")
     assert built.trunk.edits() == NONE
+
+
+def test_a_repository_of_an_earlier_version_can_be_looked_at(built: Bench) -> None:
+    built.git("repack", "-adq")
+    shutil.rmtree(view_of(built.run.git))
+    assert Bench(built.run.root).trunk.edits() == NONE
+    shutil.rmtree(view_of(built.run.git))
+    (built.run.root / "src/calc.py").unlink()
+    assert Repository(built.run).restore_missing() == (["src/calc.py"], [])
 
 
 def test_changed_missing_and_new_files_are_told_apart(built: Bench) -> None:
