@@ -39,7 +39,7 @@ from parallel_orchestrator.records.errors import (
 from parallel_orchestrator.report.batch_summary import Ending, kept
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.store.batchlog import BatchLog, BatchSource
-from parallel_orchestrator.store.directory import cut_torn_tails, own_in
+from parallel_orchestrator.store.directory import own_in, take_up
 from parallel_orchestrator.store.logfile import log_to, stop_logging
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.queue import TaskQueue
@@ -176,11 +176,9 @@ class Batch:
     def _prepare(self, entry: Entry) -> None:
         """Plan one scenario and make it ready to be opened."""
         try:
-            say = self._watch.of(entry.name).say
-            owned = own_in(
-                entry.run(self.batch), entry.scenario, self._lock, entry.story.say, resumed=entry.story.settled.resumed
-            )
-            cut_torn_tails(owned.run, say)
+            resumed = entry.story.settled.resumed
+            owned = own_in(entry.run(self.batch), entry.scenario, self._lock, resumed=resumed)
+            take_up(owned, self._watch.of(entry.name).say)
             self._gateway.open_run(entry.story.served(owned))
             site = self._sites[entry.name] = entry.story.prepare(owned, self._gateway, entry.story.check()[0])
             path = max(site.plan.graph().remaining().values())

@@ -44,6 +44,8 @@ class OwnedRun:
     scenario: Scenario
     lock: RunLock
     resumed: bool
+    written: Scenario
+    """What scenario.json holds; `take_up` brings it up to date."""
 
 
 def own(directory: Path, scenario: Scenario, say: Callable[[str], None], *, resumed: bool = False) -> OwnedRun:
@@ -53,12 +55,13 @@ def own(directory: Path, scenario: Scenario, say: Callable[[str], None], *, resu
 
     Raises DirectoryHeld when another orchestrator has it, UsageError when it cannot be written or holds something
     else: files that no run made, or a run whose identity differs, naming the field. CannotGoOn when its disk is full.
+    `take_up` has to follow.
     """
     run = RunDirectory(directory)
     _make(run)
     lock = RunLock.acquire(run.run_lock, say=say)
     try:
-        return own_in(run, scenario, lock, say, resumed=resumed)
+        return own_in(run, scenario, lock, resumed=resumed)
     except BaseException:
         lock.release()
         raise
@@ -104,16 +107,14 @@ def occupied(
         for text in said:  # before the log was open
             log.info("%s", text)
         try:
-            cut_torn_tails(owned.run, say)  # the journal itself tells the log
+            take_up(owned, say)
             yield owned
         except OrchestratorError as error:
             log.error("%s", error)
             raise
 
 
-def own_in(
-    run: RunDirectory, scenario: Scenario, lock: RunLock, say: Callable[[str], None], *, resumed: bool = False
-) -> OwnedRun:
+def own_in(run: RunDirectory, scenario: Scenario, lock: RunLock, *, resumed: bool = False) -> OwnedRun:
     """`own` under a lock that is held already; one that covers several runs perhaps."""
     _make(run)
     for folder in (run.root, run.evidence):
@@ -121,8 +122,24 @@ def own_in(
     old = read_scenario(run)
     if old is None:
         write_json(run.scenario, scenario.model_dump())
-        return OwnedRun(run, scenario, lock, resumed=False)
-    return OwnedRun(run, _same_run(run, old, scenario, say, resumed=resumed), lock, resumed=True)
+        return OwnedRun(run, scenario, lock, resumed=False, written=scenario)
+    return OwnedRun(run, _same_run(run, old, scenario, resumed=resumed), lock, resumed=True, written=old)
+
+
+def take_up(owned: OwnedRun, say: Callable[[str], None]) -> None:
+    """Cut off torn tails, then write down what is new in the scenario. Says and logs each of them.
+
+    Raises DamagedState where a journal is damaged; nothing has been written then.
+    """
+    cut_torn_tails(owned.run, say)  # the journal itself tells the log
+    old, new = owned.written, owned.scenario
+    changed = [name for name, value in new.model_dump().items() if getattr(old, name) != value]
+    for name in changed:
+        told = f"{name}: {_short(getattr(old, name))} -> {_short(getattr(new, name))}"
+        log.info("%s: %s", owned.run.scenario, told)
+        say(told)
+    if changed:
+        write_json(owned.run.scenario, new.model_dump())
 
 
 def _make(run: RunDirectory) -> None:
@@ -218,9 +235,7 @@ def _require_empty(directory: Path) -> None:
         )
 
 
-def _same_run(
-    run: RunDirectory, old: Scenario, new: Scenario, say: Callable[[str], None], *, resumed: bool
-) -> Scenario:
+def _same_run(run: RunDirectory, old: Scenario, new: Scenario, *, resumed: bool) -> Scenario:
     """The scenario to go on with: the new caps and limits under the old identity."""
     # Until work begins on it, a plan may still be replaced by an edited one.
     planned_only = new.plan_sha256 is not None and not run.queue.exists()
@@ -233,13 +248,7 @@ def _same_run(
             f"not {_short(getattr(new, field))}{source}. Choose another --output-dir, or go on as it is: "
             f"{command('resume', run.root)}{' (--model changes its models)' if field.endswith('_model') else ''}"
         )
-    effective = new.model_copy(update={"run": old.run})
-    for name, value in effective.model_dump().items():
-        if getattr(old, name) != value:
-            say(f"{name}: {_short(getattr(old, name))} -> {_short(value)}")
-    if effective != old:
-        write_json(run.scenario, effective.model_dump())
-    return effective
+    return new.model_copy(update={"run": old.run})
 
 
 def _short(value: object) -> str:

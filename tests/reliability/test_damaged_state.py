@@ -162,7 +162,7 @@ def test_resume_refuses_a_damaged_journal_and_touches_nothing(kind: int, run: Pa
         with (run / "queue.jsonl").open("ab") as queue:
             queue.write(b'{"seq":')
     before = harness.fingerprint(run)
-    output = harness.run("resume", str(run), code=1)
+    output = harness.run("resume", str(run), "--max-cost", "5", "--max-turns", "30", code=1)
     assert f"error: {path} is damaged at line {line}, byte {offset}: expected record {line}, found " in output
     assert harness.typed("repair", run) in output
     assert "Traceback" not in output

@@ -11,7 +11,7 @@ import pytest
 
 from parallel_orchestrator.records.errors import DamagedState, DirectoryHeld, UsageError
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.store.directory import OwnedRun, own, read_scenario
+from parallel_orchestrator.store.directory import OwnedRun, own, read_scenario, take_up
 from parallel_orchestrator.store.paths import RunDirectory
 
 
@@ -21,7 +21,9 @@ def _scenario(**fields: Any) -> Scenario:
 
 def _own(directory: Path, said: list[str] | None = None, **fields: Any) -> OwnedRun:
     """Own it and let go again."""
-    owned = own(directory, _scenario(**fields), (said if said is not None else list[str]()).append)
+    say = (said if said is not None else list[str]()).append
+    owned = own(directory, _scenario(**fields), say)
+    take_up(owned, say)
     owned.lock.release()
     return owned
 
@@ -72,6 +74,17 @@ def test_another_run_is_refused_and_the_field_named(field: str, value: Any, tmp_
     assert told.endswith(f"or go on as it is: parallel-orchestrator resume '{tmp_path}/my out'{hint}")
     assert owned.run.scenario.read_bytes() == before
     _own(tmp_path / "my out")  # and the lock is free again
+
+
+def test_a_damaged_journal_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = _own(tmp_path / "out").run
+    run.queue.write_bytes(b"no record\n")
+    before = run.scenario.read_bytes()
+    with pytest.raises(DamagedState, match="Nothing was changed"):
+        _own(tmp_path / "out", said, max_cost_usd=2.5)
+    assert run.scenario.read_bytes() == before
+    assert said == []
 
 
 def test_files_that_no_run_made_are_refused_and_not_touched(tmp_path: Path) -> None:
