@@ -10,6 +10,8 @@ from parallel_orchestrator.report.summary import RunState, ended, summarize
 
 _TESTED = ("green", "commit", "lines_of_code", "tests", "coverage_percent", "verify")
 """What the tests of the whole say."""
+_LATER = ("fixes", "corrections")
+"""Lists that the summaries of those versions lack; they planned no fix tasks."""
 _BOUGHT = frozenset(Spending().as_json())
 _SHOWN = 60
 """Characters of a value in a finding."""
@@ -27,7 +29,8 @@ def folded(state: RunState, summary: Mapping[str, Any]) -> dict[str, Any] | None
         return right
     if summary.get("status") not in ("done", "failed"):
         return None
-    return summarize(state, {name: summary[name] for name in _TESTED if name in summary})
+    right = summarize(state, {name: summary[name] for name in _TESTED if name in summary})
+    return {name: value for name, value in right.items() if value or name in summary or name not in _LATER}
 
 
 def contradictions(summary: Any, right: Any, path: str = "", source: str = "the queue") -> Iterator[str]:

@@ -148,9 +148,8 @@ def test_a_summary_that_says_done_is_not_believed_against_the_queue(finished: Pa
     failed = {"state": "failed", "why": "it gave up", **{k: lost[k] for k in ("task", "attempt", "at", "mono")}}
     records = [{k: v for k, v in record.items() if k != "seq"} for record in [*kept, failed]]
     queue.write_bytes(b"".join(encode(seq, record) for seq, record in enumerate(records, 1)))
-    (finished / ".git/refs/heads/main").write_text(
-        next(r["evidence"]["commit"] for r in kept if r.get("task") == "task_2" and r.get("state") == "merged") + "\n"
-    )
+    before = next(r["evidence"]["commit"] for r in kept if (r.get("task"), r.get("state")) == ("task_2", "merged"))
+    subprocess.run(["git", "-C", str(finished), "reset", "--quiet", "--hard", before], check=True)
     assert "done" in (finished / "execution_summary.json").read_text()
     harness.run("resume", str(finished), code=1)
     assert harness.summary(finished)["status"] == "failed"
