@@ -11,9 +11,8 @@ from parallel_orchestrator.gateway.prices import require_prices
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.records.usage import dollars
-from parallel_orchestrator.report.spending import Ledger, Spending
+from parallel_orchestrator.report.spending import Spending, read_ledger
 from parallel_orchestrator.store.directory import read_scenario
-from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 
 
@@ -31,7 +30,7 @@ def by_run(batch: BatchDirectory, spent: Mapping[str, Spending]) -> dict[str, fl
 def of_run(run: RunDirectory) -> Spending:
     """By its ledger; by its summary where that cannot be read, which is told by whoever goes on with the run."""
     try:
-        return Ledger(read_each(run.ledger)).total()
+        return read_ledger(run.ledger).total()
     except (OSError, OrchestratorError):
         return _by_summary(run)
 

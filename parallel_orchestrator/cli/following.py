@@ -137,8 +137,7 @@ class Executors:
 
     def _read(self, root: Path) -> tuple[Journal, Ledger]:
         journal, ledger = self._ledgers.setdefault(root, (Journal(RunDirectory(root).ledger), Ledger()))
-        for record in journal.each_new():
-            ledger.apply(record)
+        ledger.follow(journal.each_new(), journal.path)
         journal.close()  # a batch may have more runs than a process may have files open
         return journal, ledger
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.usage import dollars, token_count
 from parallel_orchestrator.report.trouble import Trouble, following
+from parallel_orchestrator.store.journal import read_each
+from parallel_orchestrator.store.paths import repair_hint
 from parallel_orchestrator.store.plain import counted
 
 TOKEN_KINDS = {
@@ -93,10 +97,17 @@ def _bound(intent: Mapping[str, Any]) -> float:
     return dollars(intent.get("bound_usd")) or 0.0
 
 
+def read_ledger(path: Path) -> Ledger:
+    """A ledger from its file; an empty one where there is none. Raises DamagedState."""
+    ledger = Ledger()
+    ledger.follow(read_each(path), path)
+    return ledger
+
+
 class Ledger:
     """Spending per task, folded record by record; the planner is the task `plan`."""
 
-    def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
+    def __init__(self) -> None:
         self.tasks: dict[str, Spending] = {}
         self.limited_at: float | None = None
         """Wall clock at which the endpoint said that its rate limit is reached, as long as no call was let through."""
@@ -105,8 +116,17 @@ class Ledger:
         self._answered: Counter[tuple[str, int, int]] = Counter()
         self._open: dict[int, dict[str, Any]] = {}
         """Intents whose outcome has not been seen, by call."""
+
+    def follow(self, records: Iterable[dict[str, Any]], source: Path) -> None:
+        """Take in records of the journal `source`. Raises DamagedState at one that cannot be understood."""
         for record in records:
-            self.apply(record)
+            try:
+                self.apply(record)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise DamagedState(
+                    f"{source}, line {record['seq']}: the record cannot be understood "
+                    f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(source)}"
+                ) from error
 
     def apply(self, record: dict[str, Any]) -> None:
         """Take in the ledger's next record."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.report.spending import Ledger, Spending
+from parallel_orchestrator.report.spending import Spending, read_ledger
 from parallel_orchestrator.report.summary import RunState, ended, read_state
 from parallel_orchestrator.report.transcript_page import call_text
 from parallel_orchestrator.store.directory import require_scenario
-from parallel_orchestrator.store.journal import decode, read_each
+from parallel_orchestrator.store.journal import decode
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
 from parallel_orchestrator.store.program import command
@@ -36,7 +36,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     alive = bool(owner and owner.alive())
     planned = run.plan.exists()
     state = read_state(run, scenario, read_plan(run.plan)) if planned else None
-    ledger = state.ledger if state else Ledger(read_each(run.ledger))
+    ledger = state.ledger if state else read_ledger(run.ledger)
     spent = ledger.total()
     summary = ended(state) if state else None
     trouble = ledger.trouble if alive else None

@@ -15,7 +15,7 @@ from parallel_orchestrator.records.fix import FIX_NAME, FixTask, corrections_in,
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.report.spending import Ledger
+from parallel_orchestrator.report.spending import Ledger, read_ledger
 from parallel_orchestrator.report.timing import Timing, fold_timing
 from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.directory import require_scenario
@@ -60,7 +60,7 @@ def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
     moves = read_all(run.queue)
     replica = Replica(plan.graph())
     follow(replica, moves, run.queue)
-    return RunState(run, scenario, plan, replica, moves, fold_timing(moves), Ledger(read_each(run.ledger)))
+    return RunState(run, scenario, plan, replica, moves, fold_timing(moves), read_ledger(run.ledger))
 
 
 def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
@@ -226,4 +226,4 @@ def _handed_in(run: RunDirectory, task: str, status: TaskStatus) -> bool:
     if not status.folder:
         return False
     records = read_each(run.transcript(status.folder, task, status.attempt))
-    return any(record["kind"] == "submitted" for record in records)
+    return any(record.get("kind") == "submitted" for record in records)

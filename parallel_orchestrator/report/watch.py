@@ -15,7 +15,7 @@ from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.console import View
 from parallel_orchestrator.report.snapshot import Item, Row, Snapshot, Traffic, task_item
-from parallel_orchestrator.report.spending import Ledger
+from parallel_orchestrator.report.spending import Ledger, read_ledger
 from parallel_orchestrator.report.trouble import TroubleNews
 from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import RunDirectory
@@ -104,8 +104,7 @@ class Part:
 
     def refresh_ledger(self) -> None:
         """As `refresh`, for who knows the queue by himself."""
-        for record in self._calls.each_new():
-            self.ledger.apply(record)
+        self.ledger.follow(self._calls.each_new(), self._calls.path)
 
     def row(self, replica: Replica, executor: int, task: str, doing: str, prefix: str = "") -> Row:
         """An executor that works on a task."""
@@ -208,7 +207,7 @@ def _task_left(status: TaskStatus, expected: float, now: float) -> float:
 
 def reuse(run: RunDirectory, replica: Replica) -> str:
     """What a resume takes over from before, what it goes on with, and why: in one line."""
-    ledger = Ledger(read_each(run.ledger))
+    ledger = read_ledger(run.ledger)
     done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
     turns_of = {
         task: ledger.turns(task, status.attempt)
@@ -228,7 +227,7 @@ def reuse(run: RunDirectory, replica: Replica) -> str:
 
 def _going_on(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
     records = read_each(run.transcript(status.folder, task, status.attempt)) if status.folder else iter(())
-    handed_in = any(record["kind"] == "submitted" for record in deque(records, maxlen=1))
+    handed_in = any(record.get("kind") == "submitted" for record in deque(records, maxlen=1))
     how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
     return f"{task} {how}" + (f" ({_short(status.why)})" if status.why else "")
 

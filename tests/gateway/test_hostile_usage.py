@@ -18,7 +18,7 @@ from parallel_orchestrator.gateway.prices import PriceTable
 from parallel_orchestrator.gateway.run import Delivery, Run
 from parallel_orchestrator.gateway.service import Service
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.report.spending import Ledger as Report
+from parallel_orchestrator.report.spending import read_ledger
 from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import Answer, FakeApi, text
 from tests.gateway.support import MODEL, RUN, body, gateway
@@ -85,7 +85,7 @@ def test_an_answer_with_any_usage_is_bought_once_and_counts_at_its_bound(tmp_pat
             assert (answer["usd"], status["unpriced"]) == (None, 1), usage
             assert status["unsure_usd"] == pytest.approx(intent["bound_usd"]), usage
             assert gw.error(gw.ask(2, client=client, json=asked)) == "budget_reached"
-            money = Report(read_all(gw.ledger(run))).total().as_json()
+            money = read_ledger(gw.ledger(run)).total().as_json()
             assert (money["cost_usd"], money["unpriced_calls"]) == (0, 1)
             assert money["uncertain_cost_usd"] == pytest.approx(intent["bound_usd"], abs=1e-6)
             assert all(0 <= count <= 100 for count in money["tokens"].values()), usage

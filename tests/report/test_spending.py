@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from parallel_orchestrator.report.spending import Ledger, Spending
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.report.spending import Ledger, Spending, read_ledger
+from parallel_orchestrator.store.journal import encode
 from tests.report.runs import Calls
 
 
@@ -21,7 +23,7 @@ def calls(tmp_path: Path) -> Iterator[Calls]:
 
 
 def _fold(calls: Calls) -> Ledger:
-    return Ledger(read_all(calls.ledger._journal.path))
+    return read_ledger(calls.ledger._journal.path)
 
 
 def _agrees(calls: Calls) -> bool:
@@ -34,8 +36,16 @@ def _agrees(calls: Calls) -> bool:
 
 
 def test_an_empty_ledger_is_nothing(tmp_path: Path) -> None:
-    assert Ledger(read_all(tmp_path / "none")).total() == Spending()
+    assert read_ledger(tmp_path / "none").total() == Spending()
     assert set(Spending().as_json()["tokens"].values()) == {0}
+
+
+@pytest.mark.parametrize("record", [{"kind": "answer", "task": "t", "call": 1}, {"task": "t"}, {"task": []}])
+def test_a_record_that_cannot_be_understood_is_named(record: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(encode(1, record))
+    with pytest.raises(DamagedState, match=r"ledger\.jsonl, line 1: .*Nothing was changed.* repair "):
+        read_ledger(path)
 
 
 def test_answers_are_summed_by_task_and_in_all(calls: Calls) -> None:
