@@ -177,7 +177,8 @@ def _link(node: SyntaxTreeNode, move: Move | None) -> str:
 
 def _image(node: SyntaxTreeNode, move: Move | None) -> str:
     """An image of the project. One from elsewhere becomes a link: opening the page loads nothing."""
-    target, label = str(node.attrs.get("src", "")), _escaped(_SPACES.sub(" ", node.content)) or "image"
+    target = str(node.attrs.get("src", ""))
+    label = "".join(_inline(one, None) for one in node.children).strip() or "image"
     if move is None or target.startswith("data:"):
         return label
     return ("" if _SCHEME.match(target) or target.startswith("//") else "!") + link(label, move(target))

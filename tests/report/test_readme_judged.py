@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from tests.report.runs import Story
 
 HOSTILE = [f"{text}\n" for text in Path(__file__).with_name("hostile_documents.md").read_text().split("\n=====\n")]
 PLAIN = "# Second\n\nIt is next.\n\n## Run\n\nstart it\n"
-SECTIONS = ["What it is", "How to run it", "How to test it", "Its parts"]
+SECTIONS = ["How to run it", "How to test it", "What it is made of", "What was asked for"]
 
 
 def parsed(text: str) -> Iterator[Token]:
@@ -37,13 +37,20 @@ def headings(text: str) -> list[str]:
 
 def words(text: str, **options: bool) -> str:
     """Its text and code, without markup and white space."""
-    tokens = MarkdownIt("commonmark", options).parse(text)
-    inline = [child for token in tokens for child in token.children or ()]
-    shown = [token.content for token in (*tokens, *inline) if token.type in SHOWN]
-    return "".join("".join(shown).split())
+    return "".join(spoken(MarkdownIt("commonmark", options).parse(text)).split())
 
 
-SHOWN = ("text", "code_inline", "fence", "code_block", "image")
+def spoken(tokens: Iterable[Token]) -> str:
+    """The text of tokens; an image without words gets the word "image"."""
+    parts = list[str]()
+    for token in tokens:
+        below = spoken(token.children or ())
+        parts += [below.strip() or "image"] if token.type == "image" else [below]
+        parts += [token.content] if token.type in SHOWN else []
+    return "".join(parts)
+
+
+SHOWN = ("text", "code_inline", "fence", "code_block")
 
 
 def assert_harmless(text: str) -> None:
@@ -71,11 +78,13 @@ def test_a_document_made_for_it_becomes_text_and_hides_nothing(story: Story, doc
         story.merge()
     text = build_readme(story.state(), {"docs/part_1.md": document, "docs/part_2.md": PLAIN})
     assert_harmless(text)
-    assert headings(text) == ["Build it", *SECTIONS]
-    assert "\nIt is next.\n" in text
-    assert "**Second**\n\nstart it\n" in text
-    rows = [token for token in parsed(text.rpartition("\n## ")[2]) if token.type == "tr_open"]
-    assert len(rows) == 4, "the table is whole"
+    assert headings(text) == ["Second", *SECTIONS]
+    assert text.startswith("# Second\n\nIt is next.\n\n## How to run it\n\nstart it\n")
+    tokens = list(parsed(text))
+    first = next(n for n, token in enumerate(tokens) if token.content == "part" and tokens[n - 1].type == "th_open")
+    rows = [token.type for token in tokens[first:]]
+    assert rows[: rows.index("table_close")].count("tr_open") == 3, "the table is whole"
+    assert text.endswith("## What was asked for\n\nBuild it.\n\n" + text.rpartition("\n\n")[2])
 
 
 @pytest.mark.parametrize("document", HOSTILE)
@@ -130,6 +139,7 @@ def test_ordinary_markdown_keeps_its_meaning(text: str) -> None:
 
 
 @given(st.lists(MARKUP | PIECES).map("".join))
+@example("![]() ![ ](a:b) ![a\\*b *c* `d`](e.png)")
 @settings(max_examples=200, deadline=None)
 def test_no_word_is_lost(text: str) -> None:
     text = page(text.replace("\r", "").replace("\x00", ""))
