@@ -20,7 +20,7 @@ SECONDS_PER_EFFORT = 19.2
 
 USAGE_PER_EFFORT = {
     "input_tokens": 5172,
-    "output_tokens": 1360,
+    "output_tokens": 1388,
     "cache_creation_input_tokens": 360,
     "cache_read_input_tokens": 10159,
 }
