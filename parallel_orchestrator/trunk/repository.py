@@ -171,7 +171,6 @@ class Repository:
 
         A file that differs may be a person's work, and stays. For the run's owner alone.
         """
-        self.provide_view()
         wrong, tree = self.differences(), self.tree(self.head())
         missing = [one.path for one in wrong if one.missing]
         add_to_folder(self.objects, self._run.root, {path: tree[path] for path in missing})

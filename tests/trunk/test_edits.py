@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Edits
-from parallel_orchestrator.trunk.repository import Repository
 from parallel_orchestrator.trunk.view import view_of
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
@@ -39,9 +38,6 @@ def test_a_repository_of_an_earlier_version_can_be_looked_at(built: Bench) -> No
     built.git("repack", "-adq")
     shutil.rmtree(view_of(built.run.git))
     assert Bench(built.run.root).trunk.edits() == NONE
-    shutil.rmtree(view_of(built.run.git))
-    (built.run.root / "src/calc.py").unlink()
-    assert Repository(built.run).restore_missing() == (["src/calc.py"], [])
 
 
 def test_changed_missing_and_new_files_are_told_apart(built: Bench) -> None:
