@@ -200,7 +200,7 @@ def evidence_of(left: Left, task: Json, attempt: int, told: Json) -> Json:
         "commit": commit.id,
         "files": {kind: {"count": len(paths), "paths": listed(paths)} for kind, paths in files.items()},
         "tests": {**tests, "added": added},
-        "own_coverage": told["own_coverage"],
+        **({"own_coverage": told["own_coverage"]} if "own_coverage" in told else {}),
         "tested": "merged and tested" if tests["passed"] and (added > 0 or own) else "merged, not tested",
         "left_out": told["left_out"],
         "unplanned": listed([path for path in files["created"] if path not in task["files"]]),
@@ -348,8 +348,10 @@ def recount(left: Left, summary: Json, *, run_verify: bool = False) -> Json:
     times = times_of(left.queue)
     told = {task["id"]: task for task in summary["tasks"]}
     tasks = [task_of(left, times, task, told[task["id"]]) for task in left.plan["tasks"]]
-    told_fixes = {fix["id"]: fix for fix in summary["fixes"]}
+    told_fixes = {fix["id"]: fix for fix in summary.get("fixes", [])}
     fixes = [fix_of(left, times, fix, told_fixes[fix]) for fix in left.fixes]
+    corrected = {"fixes": fixes, "corrections": left.corrections}
+    recorded = any("final" in record for record in left.queue)
     states = Counter(task["state"] for task in tasks)
     checked = final(left, summary, run_verify=run_verify)
     done = states["merged"] == len(tasks) and checked.get("green")
@@ -370,8 +372,8 @@ def recount(left: Left, summary: Json, *, run_verify: bool = False) -> Json:
         **spending(left.ledger, None),
         "planning": planning(left),
         "tasks": tasks,
-        "fixes": fixes,
-        "corrections": left.corrections,
+        # The first version planned no fix tasks, and wrote neither of the two.
+        **{name: value for name, value in corrected.items() if value or name in summary or recorded},
     }
 
 

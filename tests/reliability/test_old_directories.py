@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ def test_a_finished_run_is_whole_and_stays_as_it_is(version: str, tmp_path: Path
     report = check(run)
     assert (report.state, report.findings, report.notes) == ("finished", [], [])
     before = harness.fingerprint(run)
-    assert "is finished; nothing to do" in harness.run("resume", str(run))
+    plainly = [*harness.PROGRAM, "resume", str(run)]  # without --yes, which would be written down
+    told = subprocess.run(
+        plainly, env=harness.environment(None), stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+    assert b"is finished; nothing to do" in told.stderr
     assert harness.fingerprint(run) == before
     assert harness.recount(run) == []
 
