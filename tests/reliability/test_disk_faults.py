@@ -21,13 +21,12 @@ import pytest
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.upkeep.check import check
 from tests.end_to_end import harness
-from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi
 from tests.reliability import killing, syscalls
 from tests.reliability.accounts import Account, Job, folder_of_a_run, play
 from tests.reliability.campaign import undisturbed
 from tests.reliability.killing import GATEWAY, LATENCY_S, ORCHESTRATOR, WORKER, Outcome, Victim
-from tests.reliability.project import answer
+from tests.reliability.project import answer, conversation_of
 from tests.reliability.syscalls import Point
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -71,7 +70,7 @@ def faults_at(points: Iterable[Point]) -> list[tuple[Point, str]]:
 
 def run_with_fault(point: Point, error: str, golden: dict[str, bytes]) -> Outcome:
     """Run, with that call failing; look at what is there; resume, and judge."""
-    with folder_of_a_run() as (folder, outcome), FakeApi(answer, task_of=task_of, latency_s=LATENCY_S) as api:
+    with folder_of_a_run() as (folder, outcome), FakeApi(answer, task_of=conversation_of, latency_s=LATENCY_S) as api:
         victim = Victim(folder, api, {}, outcome)
         variables = syscalls.variables(point.role, victim.directory, folder, point, f"error={error}")
         with harness.started(*victim.command(), url=api.url, variables=variables) as process:
