@@ -65,7 +65,7 @@ def test_a_turn_whose_command_was_killed_is_repeated_on_its_tree(group: Path, tm
 
 
 def test_a_turn_whose_command_is_killed_again_stops_the_run(group: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemory, match="an agent's command for lack of memory, also with nothing else") as raised:
+    with pytest.raises(OutOfMemory, match="an agent's command for lack of memory, also when it ran alone") as raised:
         _run_all(_calls(_starving(group)), _means(tmp_path, []), "tree")
     assert raised.value.exit_code == 3
 
