@@ -68,6 +68,7 @@ def test_a_red_whole_is_corrected_by_a_fix_task(tmp_path: Path) -> None:
     harness.run("check", str(directory))
 
 
+@pytest.mark.thorough
 def test_a_fix_that_is_sent_back_corrects_it_in_the_same_conversation(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with red_whole.api(red_whole.planned(), red_whole.late) as api:
@@ -113,6 +114,7 @@ def test_a_model_that_changes_nothing_leaves_reason_output_and_ways_on(tmp_path:
     assert harness.recount(directory) == []
 
 
+@pytest.mark.thorough
 def test_retry_begins_another_attempt_at_a_failed_fix_and_resume_never_does(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with red_whole.api(red_whole.planned(), red_whole.only_talks) as api:
@@ -147,6 +149,7 @@ def test_a_commit_of_the_person_counts_and_an_uncommitted_edit_is_named(tmp_path
     assert "Let part 1 return 28" in _git(directory, "log", "--format=%s")
 
 
+@pytest.mark.thorough
 def test_a_fix_that_makes_nothing_worse_is_merged_and_the_next_round_goes_on_from_it(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with red_whole.api(red_whole.planned(), red_whole.changes_something_else) as api:
@@ -164,6 +167,7 @@ def test_a_fix_that_makes_nothing_worse_is_merged_and_the_next_round_goes_on_fro
     assert harness.recount(directory) == []
 
 
+@pytest.mark.thorough
 def test_two_rounds_are_all_that_are_planned_unasked(tmp_path: Path) -> None:
     directory = tmp_path / "out"
 
@@ -221,6 +225,7 @@ def test_a_command_of_the_plan_that_cannot_work_is_corrected_with_a_reason(tmp_p
     harness.run("check", str(directory))
 
 
+@pytest.mark.thorough
 def test_a_command_of_the_person_is_not_corrected(tmp_path: Path) -> None:
     directory, config = tmp_path / "out", tmp_path / "one.yaml"
     one = {"name": "one", "requirements": REQUIREMENT, "verify": [red_whole.ABSENT], "fix_rounds": 1}
@@ -232,6 +237,7 @@ def test_a_command_of_the_person_is_not_corrected(tmp_path: Path) -> None:
     assert _fixes(directory) == [("fix_1", "failed")]
 
 
+@pytest.mark.thorough
 def test_a_fix_is_exported_and_replayed(tmp_path: Path) -> None:
     made, recording = tmp_path / "made", tmp_path / "with.yaml"
     with red_whole.api(red_whole.planned(), red_whole.corrects) as api:
@@ -263,7 +269,14 @@ def _is_at(what: str, directory: Path, api: FakeApi) -> bool:
     return any(r.get("task") == "fix_1" and r["state"] == "merged" for r in records)
 
 
-@pytest.mark.parametrize("place", ["the whole is tested", "the fix is worked on", "the fix is merged"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("the whole is tested", marks=pytest.mark.thorough),
+        "the fix is worked on",
+        pytest.param("the fix is merged", marks=pytest.mark.thorough),
+    ],
+)
 def test_killed_around_a_fix_the_run_goes_on_and_buys_nothing_again(place: str, tmp_path: Path) -> None:
     directory = tmp_path / "out"
     slow = f"sleep 2; {THIRTY}"
@@ -283,6 +296,7 @@ def test_killed_around_a_fix_the_run_goes_on_and_buys_nothing_again(place: str, 
     assert harness.recount(directory) == []
 
 
+@pytest.mark.thorough
 def test_an_edit_made_while_the_run_works_is_kept(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     module = directory / "src" / "part_1.py"
@@ -321,6 +335,7 @@ def test_a_batch_corrects_a_red_whole_while_its_other_scenarios_go_on(tmp_path: 
     assert harness.recount(folder / "red") == []
 
 
+@pytest.mark.thorough
 def test_a_batch_tells_of_a_red_whole_and_retry_begins_another_round(tmp_path: Path) -> None:
     def script(body: Body) -> list[Block]:
         if task_of(body) == "plan":

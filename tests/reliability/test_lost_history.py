@@ -77,6 +77,7 @@ def test_a_lost_commit_is_made_again_byte_for_byte(finished: Path, place: int, d
     assert {name for name in before if name.startswith(("src/", "docs/"))} <= harness.fingerprint(finished).keys()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", range(5), ids=NAMES)
 def test_where_a_commit_cannot_be_made_again_the_history_is_with_the_same_files(
     finished: Path, place: int, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +109,7 @@ def test_a_run_whose_history_was_made_again_is_finished_by_resume_and_buys_nothi
     assert check(finished).findings == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", [_lose, _spoil])
 @pytest.mark.parametrize("path", ["", "src", "tests", "src/part_1.py"])
 @pytest.mark.parametrize("place", [1, 3, 4])
@@ -158,6 +160,7 @@ def test_a_branch_that_is_lost_or_old_names_the_newest_commit_again(finished: Pa
     assert _product(finished) == product
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["lost", "its index lost", "spoilt"])
 def test_a_pack_that_is_lost_or_damaged(finished: Path, how: str) -> None:
     product = _product(finished)
