@@ -251,7 +251,9 @@ def test_a_refusal_of_the_request_goes_to_its_caller_as_it_is(tmp_path: Path) ->
         assert response.status_code == 400
         assert "temperature" in response.json()["error"]["message"]
         missing = gw.ask(2, json=body(model="claude-nobody"))
-        assert (missing.status_code, gw.error(missing)) == (404, "not_found_error")
+        assert (missing.status_code, gw.error(missing)) == (404, "model_unknown")
+        assert "claude-nobody" in missing.json()["error"]["message"]
+        assert gw.error(gw.ask(4, json=body(model="claude-nobody"))) == "model_unknown"  # without another call
         assert [record["status"] for record in gw.records("refused")] == [400, 404]
         assert gw.ask(3).status_code == 200
         assert len(api.requests) == 3
