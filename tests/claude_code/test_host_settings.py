@@ -107,7 +107,7 @@ def test_what_a_command_makes_of_them_is_gone_at_the_next_start(tmp_path: Path) 
     script = [[_write(1, "x = 1\n")], [_bash(2, f"{spoil}; kill -9 $CLAUDE_PID; sleep 60")], [_write(3, "x")], DONE]
     bench = Bench(tmp_path, script, "host")
     assert bench.run().kind is End.FINISHED
-    assert "the tools ended" in bench.results()[1]
+    assert "the tools stopped" in bench.results()[1]
     assert "created" in bench.results()[2]
     assert not (bench.folder / "steered").exists()
 

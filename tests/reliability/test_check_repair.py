@@ -218,7 +218,7 @@ def test_what_cannot_be_repaired_is_said(run: Path) -> None:
     said: list[str] = []
     report = repair(run, said.append)
     assert [finding.file for finding in report.findings] == ["execution_plan.json"]
-    assert "put back the file that the run was started from" in said[0]
+    assert "put back the plan file that the run was started from" in said[0]
 
 
 def test_a_damaged_plan_comes_back_from_the_planners_answer(run: Path, tmp_path: Path) -> None:
