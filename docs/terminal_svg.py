@@ -16,7 +16,7 @@ from pyte.screens import Char, Screen
 
 CELL, LINE, SIZE, EDGE = 8.4, 18.0, 14.0, 14.0
 """Pixels: a character's width, a row's height, the font's size, the margin."""
-PACE = 2.0
+PACE = 4.0
 """How many times as fast as the run the animation is."""
 LONGEST_PAUSE_S = 1.5
 """Frames in which nothing changes for longer are cut to this."""
