@@ -153,12 +153,19 @@ def _inline(node: SyntaxTreeNode, move: Move | None) -> str:
         case "softbreak" | "hardbreak":
             return "\n" if node.type == "softbreak" else "\\\n"
         case "em" | "strong":
-            return node.markup + "".join(_inline(one, move) for one in node.children) + node.markup
+            return _emphasised("".join(_inline(one, move) for one in node.children), node.markup)
         case "link":
             return _link(node, move)
         case "image":
             return _image(node, move)
     return _escaped(_SPACES.sub(" ", node.content))
+
+
+def _emphasised(content: str, mark: str) -> str:
+    """`content` with a mark on each side. Blanks, which entities can put at its ends, would undo the marks there."""
+    inner = content.strip(" ")
+    before, _, after = content.partition(inner) if inner else (content, "", "")
+    return f"{before}{mark}{inner}{mark}{after}" if inner else before
 
 
 def _code(content: str) -> str:
