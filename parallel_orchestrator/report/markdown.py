@@ -29,7 +29,7 @@ _ACTIVE = re.compile(r"[\\`*\[\]]|_|<(?=[A-Za-z/!?]|$)|!(?=\[|$)|&(?=#?\w{1,40};
 """Characters of a text that CommonMark may read as markup."""
 _INERT = {"<": "&lt;", "&": "&amp;"}
 _NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
-_MARKED = re.compile(r">|~~~|#{1,6}(?:\s|$)|[-+](?:\s|$)|-+\s*$|=+\s*$")
+_MARKED = re.compile(r">|~~~|#{1,6}(?:\s|$)|[-+](?:\s|$)|-[-\s]*$|=+\s*$")
 _SPACES = re.compile(r"\s+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:")
 _INFO = re.compile(r"[\w.+#-]{1,30}")

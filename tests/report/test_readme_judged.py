@@ -141,6 +141,7 @@ def test_ordinary_markdown_keeps_its_meaning(text: str) -> None:
 @given(st.lists(MARKUP | PIECES).map("".join))
 @example("![]() ![ ](a:b) ![a\\*b *c* `d`](e.png)")
 @example(":*&#10;*")
+@example("--&#10;-")
 @example("a **&#32;b&nbsp;** _&#10;c_ *d **&#10;** *")
 @settings(max_examples=200, deadline=None)
 def test_no_word_is_lost(text: str) -> None:

@@ -127,9 +127,8 @@ MEMORY = """
 import os, resource, sys
 from pathlib import Path
 from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.report.spending import Ledger as Spent
+from parallel_orchestrator.report.spending import read_ledger
 from parallel_orchestrator.store.directory import cut_torn_tails
-from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.salvage import salvage
 from parallel_orchestrator.upkeep.ledger import misfits
@@ -139,7 +138,7 @@ def peak():
 began = peak()
 cut_torn_tails(run, print)
 opened = Ledger(run.ledger)
-told = Spent(read_each(run.ledger)).total()
+told = read_ledger(run.ledger).total()
 found = salvage(run.ledger)
 assert not list(misfits(found.records)) and not found.damage
 print(opened.answers, told.calls, peak() - began)
