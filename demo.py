@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from parallel_orchestrator.store.program import require_packages
+from parallel_orchestrator.system.invocation import require_packages
 
 if __name__ == "__main__":
     require_packages()
@@ -39,9 +39,9 @@ from parallel_orchestrator.config.requirement import understood
 from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import OUR_DOCUMENTS
-from parallel_orchestrator.report.account import closing_account
-from parallel_orchestrator.report.folding import folded, output_columns
-from parallel_orchestrator.report.summary import succeeded
+from parallel_orchestrator.report.facts.summary import succeeded
+from parallel_orchestrator.report.pages.summary_text import closing_account
+from parallel_orchestrator.report.pages.wrapping import folded, output_columns
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.workers.forking import start_process

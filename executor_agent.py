@@ -23,29 +23,35 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from parallel_orchestrator.agent.claude_code.hands import CALL_S, TOOLS, ClaudeCodeHands
-from parallel_orchestrator.agent.claude_code.program import find
-from parallel_orchestrator.agent.claude_code.session import START_S, Runner, Session, Setting, session_id
-from parallel_orchestrator.agent.client import Answer, ModelClient
-from parallel_orchestrator.agent.prompt import Rejection, claude_code_texts, opening, restart_text, send_back_text
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, clear_up, runner_for
-from parallel_orchestrator.agent.tools import ToolBox
+from parallel_orchestrator.agent.model_client import Answer, ModelClient
+from parallel_orchestrator.agent.prompt import (
+    Rejection,
+    claude_code_texts,
+    opening,
+    restart_text,
+    send_back_text,
+)
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
+from parallel_orchestrator.claude_code.binary import find
+from parallel_orchestrator.claude_code.session import START_S, Runner, Session, Setting, session_id
+from parallel_orchestrator.claude_code.tool_runner import CALL_S, TOOLS, ClaudeCodeHands
+from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.errors import ModelUnknown, RecordingExhausted, TaskLimit
 from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.records.token import Caller, mint
-from parallel_orchestrator.store.board import Member
-from parallel_orchestrator.store.directory import require_scenario
-from parallel_orchestrator.store.files import disk_faults_in
-from parallel_orchestrator.store.memory import ROOM
+from parallel_orchestrator.sandbox.runner import BubblewrapRunner, clear_up, runner_for
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of, planned_verify, task_of
-from parallel_orchestrator.store.replica import Claim
+from parallel_orchestrator.store.queue.queue_state import Claim
+from parallel_orchestrator.store.queue.scheduler import Member
+from parallel_orchestrator.store.run_directory import require_scenario
+from parallel_orchestrator.system.files import disk_faults_in
+from parallel_orchestrator.system.memory import ROOM
 from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
 
 MAX_RESTARTS = 1

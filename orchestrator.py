@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from parallel_orchestrator.store.program import require_packages
+from parallel_orchestrator.system.invocation import require_packages
 
 if __name__ == "__main__":
     require_packages()
@@ -30,23 +30,23 @@ if __name__ == "__main__":
 from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.python_api import ParallelOrchestrator
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.plain import listed
+from parallel_orchestrator.system.terminal_text import listed
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.batch.session import Given
-    from parallel_orchestrator.batch.spent import Budget
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
-    from parallel_orchestrator.gateway.process import GatewayProcess
+    from parallel_orchestrator.gateway.handle import GatewayProcess
     from parallel_orchestrator.records.credential import Credential
     from parallel_orchestrator.records.plan import Plan
     from parallel_orchestrator.records.scenario import Surroundings
-    from parallel_orchestrator.report.console import View
-    from parallel_orchestrator.report.progress import Progress
-    from parallel_orchestrator.report.summary import RunState
-    from parallel_orchestrator.store.directory import OwnedRun
+    from parallel_orchestrator.report.facts.summary import RunState
+    from parallel_orchestrator.report.live.console import View
+    from parallel_orchestrator.report.live.progress import Progress
+    from parallel_orchestrator.run.cost import Budget
+    from parallel_orchestrator.run.session import Given
     from parallel_orchestrator.store.paths import RunDirectory
-    from parallel_orchestrator.store.runlock import RunLock
+    from parallel_orchestrator.store.run_directory import OwnedRun
+    from parallel_orchestrator.store.run_lock import RunLock
     from parallel_orchestrator.trunk import Edits, FinalReport, Trunk
     from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 
@@ -85,14 +85,14 @@ def start(
     `ask` puts a question to the person, where one can be asked. `on_progress` is called with each event.
     """
     from parallel_orchestrator.config.options import settle
-    from parallel_orchestrator.report.console import make_view
-    from parallel_orchestrator.store import redact
-    from parallel_orchestrator.store.environment import secret_values
+    from parallel_orchestrator.report.live.console import make_view
+    from parallel_orchestrator.system import redact
+    from parallel_orchestrator.system.environment import secret_values
 
     redact.know(*secret_values(os.environ))
     settled, view = settle(options, os.environ, _lend), make_view(quiet)
     if on_progress:
-        from parallel_orchestrator.report.progress import ReportingView
+        from parallel_orchestrator.report.live.progress import ReportingView
 
         view = ReportingView(view, on_progress)
     return Run(settled, view, retry, ask=ask)
@@ -100,11 +100,11 @@ def start(
 
 def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     """Build or resume all scenarios of a batch with one set of executors; return the batch's summary."""
-    from parallel_orchestrator.batch.session import run_batch
-    from parallel_orchestrator.batch.story import Tools
     from parallel_orchestrator.config.options import settle
-    from parallel_orchestrator.gateway.process import serving
-    from parallel_orchestrator.report.console import make_view
+    from parallel_orchestrator.gateway.handle import serving
+    from parallel_orchestrator.report.live.console import make_view
+    from parallel_orchestrator.run.runner import Tools
+    from parallel_orchestrator.run.session import run_batch
     from parallel_orchestrator.store.paths import BatchDirectory
 
     view = make_view(quiet)
@@ -118,8 +118,8 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _lend(environment: Mapping[str, str]) -> Credential | None:
-    """The login that pays where there is no key (agent/claude_code/login.py), imported only here."""
-    from parallel_orchestrator.agent.claude_code.login import lend
+    """The login that pays where there is no key (claude_code/login.py), imported only here."""
+    from parallel_orchestrator.claude_code.login import lend
 
     return lend(environment)
 
@@ -162,8 +162,8 @@ class Run:
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
         from parallel_orchestrator.config.agreement import require_agreement
-        from parallel_orchestrator.report.summary import finished_summary, succeeded
-        from parallel_orchestrator.store.directory import set_aside
+        from parallel_orchestrator.report.facts.summary import finished_summary, succeeded
+        from parallel_orchestrator.store.run_directory import set_aside
 
         try:
             around, described = self.check()
@@ -217,7 +217,7 @@ class Run:
 
     def price(self, usage: Mapping[str, int]) -> float | None:
         """USD that such a usage costs at the executors' model; None when that is not known."""
-        from parallel_orchestrator.gateway.prices import PriceTable
+        from parallel_orchestrator.gateway.endpoints.prices import PriceTable
 
         scenario = self.settled.scenario
         return PriceTable.of(scenario).cost(scenario.executor_model, dict(usage))
@@ -229,8 +229,8 @@ class Run:
 
     def check(self) -> tuple[Surroundings, str]:
         """What can be found wrong before a directory is touched; where commands will run, and a line on it."""
-        from parallel_orchestrator.agent.claude_code.program import acting
-        from parallel_orchestrator.agent.sandbox import choose
+        from parallel_orchestrator.claude_code.binary import acting
+        from parallel_orchestrator.sandbox.runner import choose
 
         ours, scenario = self.check_files(), self.settled.scenario
         claude_code = acting(scenario)
@@ -240,9 +240,9 @@ class Run:
     def check_files(self) -> bool:
         """Refuse prices and recordings that cannot be used. Returns whether a shipped recording is replayed."""
         from parallel_orchestrator.config.options import is_shipped
-        from parallel_orchestrator.gateway.prices import require_prices
-        from parallel_orchestrator.gateway.recording import require_recording
-        from parallel_orchestrator.store.process import hide_memory
+        from parallel_orchestrator.gateway.endpoints.prices import require_prices
+        from parallel_orchestrator.gateway.endpoints.recording import require_recording
+        from parallel_orchestrator.system.process import hide_memory
 
         hide_memory()  # credentials stay in this process's environment, which commands of the same user could read
         require_prices(self.settled.scenario)
@@ -255,7 +255,7 @@ class Run:
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
         from parallel_orchestrator.config.credentials import LOGIN_BREAKS
-        from parallel_orchestrator.report.account import replay_note
+        from parallel_orchestrator.report.pages.summary_text import replay_note
 
         settled = self.settled
         if settled.recording:
@@ -269,8 +269,8 @@ class Run:
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:
         """Lock the output directory until the end, with its log open."""
-        from parallel_orchestrator.store.directory import occupied
-        from parallel_orchestrator.trunk import git
+        from parallel_orchestrator.store.run_directory import occupied
+        from parallel_orchestrator.trunk.git import git
 
         git.require()
         settled = self.settled
@@ -282,7 +282,7 @@ class Run:
 
         Several runs may be prepared at once, in threads of one process.
         """
-        from parallel_orchestrator.agent.packages import provide
+        from parallel_orchestrator.sandbox.packages import provide
 
         trunk = self._open_trunk(owned, around)
         uncapped = self._lacks_agreement()
@@ -299,7 +299,7 @@ class Run:
     def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
-        from parallel_orchestrator.agent.sandbox import runner_for
+        from parallel_orchestrator.sandbox.runner import runner_for
         from parallel_orchestrator.trunk import Trunk
 
         trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
@@ -323,7 +323,7 @@ class Run:
     @contextmanager
     def _gateway(self, owned: OwnedRun, start: StartConfig) -> Iterator[GatewayProcess]:
         """The gateway, serving this run. At the end it lands the calls in flight."""
-        from parallel_orchestrator.gateway.process import serving
+        from parallel_orchestrator.gateway.handle import serving
 
         with serving(start, owned.lock.descriptor, owned.run.log, self.say) as gateway:
             gateway.open_run(self.served(owned))
@@ -343,12 +343,12 @@ class Run:
 
     def _plan(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings | None) -> Plan:
         """The run's plan: the one on disk, the one given, or the planner's, which works where the SDK is imported."""
-        from parallel_orchestrator.agent.client import ModelClient
-        from parallel_orchestrator.records.token import Caller, mint
-        from parallel_orchestrator.report.console import waiting
-        from parallel_orchestrator.report.trouble import LedgerTrouble
-        from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.agent.model_client import ModelClient
+        from parallel_orchestrator.records.attempt_token import Caller, mint
+        from parallel_orchestrator.report.facts.trouble import LedgerTrouble
+        from parallel_orchestrator.report.live.console import waiting
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
+        from parallel_orchestrator.system.files import write_whole
         from parallel_orchestrator.workers.call import call_apart
         from planner_agent import plan_run
 
@@ -380,8 +380,8 @@ class Run:
 
     def _before_planning(self) -> str:
         """Returns the notice of a run without a cap, printed before the planner's first call."""
-        from parallel_orchestrator.gateway.prices import PriceTable
-        from parallel_orchestrator.report.account import no_cap_note
+        from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+        from parallel_orchestrator.report.pages.summary_text import no_cap_note
         from planner_agent import MAX_ATTEMPTS, MAX_TOKENS
 
         scenario = self.settled.scenario
@@ -392,8 +392,8 @@ class Run:
     def _agree(self, plan: Plan) -> None:
         """Show the estimate, and ask whether to build without a cap. Raises Interrupted when the person declines."""
         from parallel_orchestrator.records.errors import Interrupted
-        from parallel_orchestrator.report.account import estimate_question
-        from parallel_orchestrator.report.advice import advise
+        from parallel_orchestrator.report.facts.advice import advise
+        from parallel_orchestrator.report.pages.summary_text import estimate_question
 
         question = estimate_question(advise(plan, self.settled.scenario.max_executors, self.price))
         if not (self.ask and self.ask(question)):
@@ -401,13 +401,13 @@ class Run:
 
     def _recover(self, site: Site) -> None:
         """Begin a session: adopt what is on the trunk, and free the claims of a dead orchestrator."""
-        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
-        from parallel_orchestrator.report.summary import may_be_red
-        from parallel_orchestrator.report.watch import reuse
+        from parallel_orchestrator.report.facts.summary import may_be_red
+        from parallel_orchestrator.report.live.follower import reuse
+        from parallel_orchestrator.sandbox.runner import clear_up
         from parallel_orchestrator.store.plan_file import plan_digest
-        from parallel_orchestrator.store.queue import TaskQueue
+        from parallel_orchestrator.store.queue.queue import TaskQueue
 
         clear_up()
         run, graph = site.owned.run, site.plan.graph()
@@ -429,10 +429,10 @@ class Run:
 
     def _build(self, site: Site, gateway: GatewayProcess) -> None:
         """Run executors until every task is settled."""
-        from parallel_orchestrator.agent.sandbox import clear_up
         from parallel_orchestrator.records.graph import choose_executors
-        from parallel_orchestrator.report.watch import Watch
-        from parallel_orchestrator.store.board import Alone, Member
+        from parallel_orchestrator.report.live.follower import Watch
+        from parallel_orchestrator.sandbox.runner import clear_up
+        from parallel_orchestrator.store.queue.scheduler import Alone, Member
         from parallel_orchestrator.workers.supervisor import Supervisor
 
         owned, graph = site.owned, site.plan.graph()
@@ -454,7 +454,7 @@ class Run:
 
     def stopped(self, site: Site) -> dict[str, Any]:
         """Write the summary of a run that stops before its end, and return it."""
-        from parallel_orchestrator.report.summary import incomplete_summary, read_state
+        from parallel_orchestrator.report.facts.summary import incomplete_summary, read_state
 
         run, scenario = site.owned.run, site.owned.scenario
         summary = incomplete_summary(run, scenario, site.plan)
@@ -463,10 +463,10 @@ class Run:
 
     def test_whole(self, site: Site) -> FinalReport | None:
         """Test the whole. None when it is red and a fix task is planned for it, or other tasks are left."""
-        from parallel_orchestrator.agent.sandbox import clear_up
-        from parallel_orchestrator.report.console import waiting
+        from parallel_orchestrator.report.live.console import waiting
+        from parallel_orchestrator.sandbox.runner import clear_up
         from parallel_orchestrator.store.plan_file import plan_of, planned_verify
-        from parallel_orchestrator.store.queue import TaskQueue
+        from parallel_orchestrator.store.queue.queue import TaskQueue
 
         owned, plan = site.owned, plan_of(site.owned.run)
         with closing(TaskQueue(owned.run, plan.graph())) as queue:
@@ -489,11 +489,11 @@ class Run:
 
     def finish(self, site: Site, final: FinalReport) -> dict[str, Any]:
         """Publish the project's README and write the summary; return the summary."""
-        from parallel_orchestrator.report.account import headline
-        from parallel_orchestrator.report.readme import build_readme, read_documents
-        from parallel_orchestrator.report.summary import read_state, summarize, summary_text
+        from parallel_orchestrator.report.facts.summary import read_state, summarize, summary_text
+        from parallel_orchestrator.report.pages.readme import build_readme, read_documents
+        from parallel_orchestrator.report.pages.summary_text import headline
         from parallel_orchestrator.store.plan_file import plan_of
-        from parallel_orchestrator.store.queue import TaskQueue
+        from parallel_orchestrator.store.queue.queue import TaskQueue
 
         owned, trunk, plan = site.owned, site.trunk, plan_of(site.owned.run)
         state = read_state(owned.run, owned.scenario, plan)
@@ -515,10 +515,10 @@ class Run:
     def _set_right(self, owned: OwnedRun, finished: dict[str, Any]) -> None:
         """Restore a finished run's summary, page and deleted files from its other files."""
         from parallel_orchestrator.records.errors import CannotGoOn
-        from parallel_orchestrator.report.summary import last_summary, read_state
+        from parallel_orchestrator.report.facts.summary import last_summary, read_state
         from parallel_orchestrator.store.plan_file import plan_of
-        from parallel_orchestrator.store.program import command
-        from parallel_orchestrator.trunk.repository import Repository
+        from parallel_orchestrator.system.invocation import command
+        from parallel_orchestrator.trunk.git.repository import Repository
 
         run = owned.run
         if last_summary(run) != finished:
@@ -536,9 +536,9 @@ class Run:
 
     def _write_down(self, run: RunDirectory, summary: dict[str, Any], read: Callable[[], RunState]) -> None:
         """Write the page, then the summary, whose presence marks the run as finished."""
-        from parallel_orchestrator.report.summary import summary_text
-        from parallel_orchestrator.report.summary_page import summary_page, write_page
-        from parallel_orchestrator.store.files import write_whole
+        from parallel_orchestrator.report.facts.summary import summary_text
+        from parallel_orchestrator.report.pages.summary_page import summary_page, write_page
+        from parallel_orchestrator.system.files import write_whole
 
         write_page(run.page, lambda: summary_page(read(), summary), in_batch=bool(self.name))
         write_whole(run.summary, summary_text(summary))

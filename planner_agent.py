@@ -19,19 +19,19 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from parallel_orchestrator.agent.claude_code.planning import ClaudeCodePlanning
-from parallel_orchestrator.agent.claude_code.program import find
-from parallel_orchestrator.agent.claude_code.session import Session, Setting, session_id
-from parallel_orchestrator.agent.client import ModelClient
-from parallel_orchestrator.agent.packages import missing
-from parallel_orchestrator.agent.sandbox import runner_for
+from parallel_orchestrator.agent.model_client import ModelClient
+from parallel_orchestrator.claude_code.binary import find
+from parallel_orchestrator.claude_code.planning import ClaudeCodePlanning
+from parallel_orchestrator.claude_code.session import Session, Setting, session_id
+from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shape_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario, Surroundings
-from parallel_orchestrator.records.token import Caller
-from parallel_orchestrator.store.files import disk_faults_in
+from parallel_orchestrator.sandbox.packages import missing
+from parallel_orchestrator.sandbox.runner import runner_for
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.system.files import disk_faults_in
 
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 32_000

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.timing import fold_timing
+from parallel_orchestrator.report.facts.timing import fold_timing
 from parallel_orchestrator.store.journal import read_all
 
 NAME = "batch"

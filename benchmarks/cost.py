@@ -18,8 +18,8 @@ from benchmarks import stack, stack_model
 from benchmarks.cost_meter import ADDED, BARE, METER, MINIMA, SAID
 from benchmarks.plot import bars
 from benchmarks.stack_model import VARIABLE, Shape
-from parallel_orchestrator.gateway.prices import PriceTable
-from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording, load
+from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+from parallel_orchestrator.gateway.endpoints.recording import RecordedAnswer, Recording, load
 from parallel_orchestrator.records.scenario import DEFAULT_MODEL
 
 NAME = "cost"

@@ -23,10 +23,10 @@ from benchmarks.contestants import ours
 from benchmarks.rounds import folder, markdown
 from benchmarks.shapes import Shape, shapes
 from benchmarks.work import Sleeping, sleeper
-from parallel_orchestrator.store import queue
-from parallel_orchestrator.store.board import Board
 from parallel_orchestrator.store.journal import Journal
-from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.queue import queue
+from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.scheduler import Board
 from parallel_orchestrator.workers import worker
 from parallel_orchestrator.workers.worker import Work, Worker
 

@@ -21,12 +21,12 @@ from typing import TypeVar
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.files import write_all
 from parallel_orchestrator.store.journal import Journal, decode, encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.files import write_all
 
 TASKS = 10_000
 Part = tuple[str, int, Callable[[], object]]

@@ -28,8 +28,8 @@ from typing import Any
 from benchmarks import stack_model
 from benchmarks.plot import bars
 from benchmarks.stack_model import TURNS, VARIABLE, Shape
-from parallel_orchestrator.store.environment import clean_environment
 from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.system.environment import clean_environment
 from tests.fake_api import KEY
 
 NAME = "stack"

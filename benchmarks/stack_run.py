@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import orchestrator
 from benchmarks.stack_trace import TracedSettings, open_executor
-from parallel_orchestrator.gateway.process import GatewayProcess
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.gateway.handle import GatewayProcess
+from parallel_orchestrator.store.run_lock import RunLock
 from parallel_orchestrator.workers.supervisor import Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 

@@ -18,14 +18,14 @@ from typing import Any
 
 import executor_agent
 from executor_agent import ExecutorAgent, ExecutorSettings, Job
-from parallel_orchestrator.agent.client import ModelClient
-from parallel_orchestrator.agent.tools import ToolBox
+from parallel_orchestrator.agent.model_client import ModelClient
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.board import Board
+from parallel_orchestrator.store.queue.scheduler import Board
 from parallel_orchestrator.trunk import Trunk
 from parallel_orchestrator.trunk.submit import MergeQueue
-from parallel_orchestrator.trunk.testbench import TestBench
+from parallel_orchestrator.trunk.testing.testbench import TestBench
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.records.errors import BudgetReached
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome

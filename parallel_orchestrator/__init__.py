@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from parallel_orchestrator.config.settings import UnknownSetting as UnknownSetting
     from parallel_orchestrator.python_api import ParallelOrchestrator as ParallelOrchestrator
     from parallel_orchestrator.records.errors import *  # noqa: F403 - every error there is
-    from parallel_orchestrator.report.progress import Progress as Progress
+    from parallel_orchestrator.report.live.progress import Progress as Progress
 
 _HOME = {
     "ParallelOrchestrator": "parallel_orchestrator.python_api",
-    "Progress": "parallel_orchestrator.report.progress",
+    "Progress": "parallel_orchestrator.report.live.progress",
     "UnknownSetting": "parallel_orchestrator.config.settings",
 }
 _ERRORS = "parallel_orchestrator.records.errors"

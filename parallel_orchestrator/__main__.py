@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallel_orchestrator.store.program import require_packages
+from parallel_orchestrator.system.invocation import require_packages
 
 if __name__ == "__main__":
     require_packages()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile, SandboxMode
-    from parallel_orchestrator.report.progress import Progress
+    from parallel_orchestrator.report.live.progress import Progress
 
 _NOT_IN_THE_SCENARIO = (
     "requirements",

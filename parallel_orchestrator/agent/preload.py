@@ -10,7 +10,7 @@ import contextlib
 import gc
 from pathlib import Path
 
-from parallel_orchestrator.agent.client import ModelClient
+from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.records.errors import EndpointUnavailable
 
 # The SDK makes thousands of classes that stay: looking for garbage among them takes a fifth of the time, and in each

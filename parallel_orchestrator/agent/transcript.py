@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.agent.client import Answer
-from parallel_orchestrator.agent.results import ToolCall, ToolResult, calls_in
+from parallel_orchestrator.agent.model_client import Answer
+from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult, calls_in
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, read_each
 from parallel_orchestrator.store.paths import repair_hint

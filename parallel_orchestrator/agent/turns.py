@@ -22,12 +22,18 @@ from enum import Enum
 from typing import Any, Protocol
 
 from parallel_orchestrator.agent.answers import kept_of
-from parallel_orchestrator.agent.client import Answer
+from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.prompt import build_request
-from parallel_orchestrator.agent.results import ToolCall, ToolResult
 from parallel_orchestrator.agent.transcript import Conversation, Transcript
-from parallel_orchestrator.records.errors import ContextFull, OutOfMemory, RequestRefused, TaskLimit, TurnLimit
-from parallel_orchestrator.store.memory import ROOM
+from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult
+from parallel_orchestrator.records.errors import (
+    ContextFull,
+    OutOfMemory,
+    RequestRefused,
+    TaskLimit,
+    TurnLimit,
+)
+from parallel_orchestrator.system.memory import ROOM
 
 MAX_RETRIES = 2
 """How often the model is asked for another answer after one that was cut off, or that said nothing."""

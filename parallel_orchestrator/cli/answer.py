@@ -32,12 +32,12 @@ from typer._click.exceptions import (
 )  # typer brings its own click, and names it nowhere else
 
 from parallel_orchestrator.records.errors import CannotGoOn, Interrupted, OrchestratorError, UsageError
-from parallel_orchestrator.report.folding import folded
-from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.environment import secret_values
-from parallel_orchestrator.store.files import OF_THE_DISK, disk_error
-from parallel_orchestrator.store.plain import indented, json_text, printable
-from parallel_orchestrator.store.program import NAME, help_of
+from parallel_orchestrator.report.pages.wrapping import folded
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.environment import secret_values
+from parallel_orchestrator.system.files import OF_THE_DISK, disk_error
+from parallel_orchestrator.system.invocation import NAME, help_of
+from parallel_orchestrator.system.terminal_text import indented, json_text, printable
 
 _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 

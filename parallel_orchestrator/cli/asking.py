@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from parallel_orchestrator.report.folding import folded
-from parallel_orchestrator.store.plain import indented
+from parallel_orchestrator.report.pages.wrapping import folded
+from parallel_orchestrator.system.terminal_text import indented
 
 
 def on_terminal() -> Callable[[str], bool] | None:

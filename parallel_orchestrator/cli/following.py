@@ -8,24 +8,24 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel_orchestrator.batch.entries import recall
-from parallel_orchestrator.batch.spent import by_folder
-from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.report.console import View, make_view
-from parallel_orchestrator.report.spending import Ledger
-from parallel_orchestrator.report.status import doing, held_s
-from parallel_orchestrator.report.trouble import LedgerTrouble
-from parallel_orchestrator.report.watch import Watch
-from parallel_orchestrator.store.batchlog import BatchLog, BatchSource
-from parallel_orchestrator.store.board import Alone, Board, Member
-from parallel_orchestrator.store.directory import read_scenario, require_scenario
+from parallel_orchestrator.report.facts.spending import Ledger
+from parallel_orchestrator.report.facts.status import doing, held_s
+from parallel_orchestrator.report.facts.trouble import LedgerTrouble
+from parallel_orchestrator.report.live.console import View, make_view
+from parallel_orchestrator.report.live.follower import Watch
+from parallel_orchestrator.run.batch_follower import BatchWatch
+from parallel_orchestrator.run.cost import by_folder
+from parallel_orchestrator.run.manifest import recall
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
-from parallel_orchestrator.store.replica import Claim
-from parallel_orchestrator.store.runlock import is_held
-from parallel_orchestrator.store.tail import Tail
+from parallel_orchestrator.store.queue.batch_journal import BatchLog, BatchSource
+from parallel_orchestrator.store.queue.queue_state import Claim
+from parallel_orchestrator.store.queue.scheduler import Alone, Board, Member
+from parallel_orchestrator.store.run_directory import read_scenario, require_scenario
+from parallel_orchestrator.store.run_lock import is_held
+from parallel_orchestrator.system.tail import Tail
 
 _LOOK_S = 0.5
 

@@ -22,12 +22,12 @@ def require_failed(directory: Path, tasks: Sequence[str]) -> None:
 
     A run that somebody works on is not looked at: its lock refuses that later.
     """
-    from parallel_orchestrator.report.summary import may_be_red
-    from parallel_orchestrator.store.directory import require_scenario
+    from parallel_orchestrator.report.facts.summary import may_be_red
     from parallel_orchestrator.store.paths import RunDirectory
     from parallel_orchestrator.store.plan_file import plan_of
-    from parallel_orchestrator.store.queue import TaskQueue
-    from parallel_orchestrator.store.runlock import is_held
+    from parallel_orchestrator.store.queue.queue import TaskQueue
+    from parallel_orchestrator.store.run_directory import require_scenario
+    from parallel_orchestrator.store.run_lock import is_held
 
     run = RunDirectory(directory.absolute())
     require_scenario(run)
@@ -43,7 +43,7 @@ def told_how_to_go_on(directory: Path) -> Iterator[None]:
         yield
     except (CannotGoOn, EndpointUnusable, KeyRefused, ModelUnknown, Interrupted, KeyboardInterrupt) as error:
         from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-        from parallel_orchestrator.store.program import command
+        from parallel_orchestrator.system.invocation import command
 
         stop = Interrupted("interrupted") if isinstance(error, KeyboardInterrupt) else error
         if RunDirectory(directory).scenario.exists() or BatchDirectory(directory).config.exists():
@@ -57,7 +57,7 @@ def told_how_to_go_on(directory: Path) -> Iterator[None]:
 
 def next_in_batch(folder: Path, summary: Mapping[str, Any]) -> list[str]:
     """What to type after a batch that came to its end, where not all of it is done."""
-    from parallel_orchestrator.store.program import command
+    from parallel_orchestrator.system.invocation import command
 
     lines, whole = [], set()
     for one in summary["scenarios"]:
@@ -71,9 +71,9 @@ def next_in_batch(folder: Path, summary: Mapping[str, Any]) -> list[str]:
 
 def _more(directory: Path) -> float:
     """USD that a run or a batch may go on with which has reached its cap: twice as much."""
-    from parallel_orchestrator.batch.entries import recall
-    from parallel_orchestrator.store.directory import require_scenario
+    from parallel_orchestrator.run.manifest import recall
     from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+    from parallel_orchestrator.store.run_directory import require_scenario
 
     batch = BatchDirectory(directory)
     cap = (

@@ -16,8 +16,8 @@ from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-from parallel_orchestrator.store.plain import counted, one_line
-from parallel_orchestrator.store.tail import Tail
+from parallel_orchestrator.system.tail import Tail
+from parallel_orchestrator.system.terminal_text import counted, one_line
 
 if TYPE_CHECKING:
     Render = Callable[[bytes], Iterable[str]]
@@ -31,8 +31,8 @@ class Looking:
 
         Each task, tests, cost, who works on it, and what to type next: from the files alone, also while it runs.
         """
-        from parallel_orchestrator.report.folding import output_columns
-        from parallel_orchestrator.report.status_page import status_page
+        from parallel_orchestrator.report.pages.status_page import status_page
+        from parallel_orchestrator.report.pages.wrapping import output_columns
 
         place = _place(directory)
         if follow:
@@ -84,7 +84,7 @@ class Looking:
 
         Editors complete and check scenario files by it.
         """
-        from parallel_orchestrator.config.scenario_file import json_schema, schema_text
+        from parallel_orchestrator.config.schema import json_schema, schema_text
 
         return Answer(schema_text().rstrip(), {"schema": json_schema()})
 
@@ -97,7 +97,7 @@ class Looking:
 
         --replay plays them again, without a key.
         """
-        from parallel_orchestrator.upkeep.export import export_recording
+        from parallel_orchestrator.maintenance.export import export_recording
 
         count = export_recording(directory, recording)
         return Answer(
@@ -118,8 +118,8 @@ def _place(directory: Path) -> RunDirectory | BatchDirectory:
 
 
 def _status(place: RunDirectory | BatchDirectory) -> dict[str, Any]:
-    from parallel_orchestrator.report.batch_status import batch_status
-    from parallel_orchestrator.report.status import run_status
+    from parallel_orchestrator.report.facts.batch_status import batch_status
+    from parallel_orchestrator.report.facts.status import run_status
 
     return batch_status(place) if isinstance(place, BatchDirectory) else run_status(place)
 
@@ -136,7 +136,7 @@ def _log_line(line: bytes) -> Iterator[str]:
 
 def _conversation(place: RunDirectory | BatchDirectory, task: str) -> tuple[Path, Render]:
     """The transcript of a task's last attempt, and how to show it. Raises UsageError."""
-    from parallel_orchestrator.report.transcript_page import page_lines
+    from parallel_orchestrator.report.pages.transcript_page import page_lines
 
     scenario, slash, name = task.rpartition("/")
     if isinstance(place, BatchDirectory):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.cli import parameters as p
 from parallel_orchestrator.cli.answer import Answer
-from parallel_orchestrator.store.plain import counted
+from parallel_orchestrator.system.terminal_text import counted
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.upkeep.findings import Report
+    from parallel_orchestrator.maintenance.findings import Report
 
 
 class Mending:
@@ -21,7 +21,7 @@ class Mending:
 
         Changes nothing; the run may be going on. Exit code 0: nothing is wrong; 1: something is, each with its fix.
         """
-        from parallel_orchestrator.upkeep.batch import check_all
+        from parallel_orchestrator.maintenance.batch import check_all
 
         reports = check_all(directory)
         return _answer(reports, [report.as_text() for report in reports])
@@ -31,7 +31,7 @@ class Mending:
 
         What it replaces is kept as a backup. A healthy run is left as it is.
         """
-        from parallel_orchestrator.upkeep.batch import repair_all
+        from parallel_orchestrator.maintenance.batch import repair_all
 
         told: list[str] = []
         reports = repair_all(directory, told.append)

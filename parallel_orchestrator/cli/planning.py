@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parallel_orchestrator.batch.entries import folder_of, require_place
-from parallel_orchestrator.batch.spent import Budget
-from parallel_orchestrator.batch.story import STOPS_EVERYTHING
 from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.cli.going_on import told_how_to_go_on
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.report.account import plan_account
-from parallel_orchestrator.report.advice import advise
-from parallel_orchestrator.report.batch_summary import worst
+from parallel_orchestrator.report.facts.advice import advise
+from parallel_orchestrator.report.facts.batch_summary import worst
+from parallel_orchestrator.report.pages.summary_text import plan_account
+from parallel_orchestrator.run.cost import Budget
+from parallel_orchestrator.run.manifest import folder_of, require_place
+from parallel_orchestrator.run.runner import STOPS_EVERYTHING
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from parallel_orchestrator.cli.starts import Start, StartBatch
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.batch.session import Given
     from parallel_orchestrator.config.options import Options
+    from parallel_orchestrator.run.session import Given
 
 
 _SETTINGS = (
@@ -161,8 +161,8 @@ class Running:
         its scenarios.
         """
         settings = _given(locals(), but=("max_executors", "max_cost"))  # those are the batch's own
-        from parallel_orchestrator.batch.session import Given
         from parallel_orchestrator.config.scenarios import find_config, load_batch
+        from parallel_orchestrator.run.session import Given
 
         names = _chosen(config, only or [], more or [])
         options = load_batch(find_config(str(config)), names)
@@ -245,7 +245,7 @@ class Running:
             raise UsageError("--failed means all that failed: name tasks, or give --failed")
         wanted, batch = tasks or [], BatchDirectory(directory.absolute())
         if batch.config.exists():
-            from parallel_orchestrator.batch.entries import retried
+            from parallel_orchestrator.run.manifest import retried
 
             again = retried(batch, wanted)
             for task in wanted:
@@ -259,8 +259,8 @@ class Running:
         self, directory: Path, overrides: dict[str, Any], retry: Mapping[str, Sequence[str]] | None = None
     ) -> Answer:
         """Resume all scenarios of a batch, or only those with tasks to try again (`Given.retry`)."""
-        from parallel_orchestrator.batch.entries import recall
-        from parallel_orchestrator.batch.session import Given
+        from parallel_orchestrator.run.manifest import recall
+        from parallel_orchestrator.run.session import Given
         from parallel_orchestrator.store.paths import BatchDirectory
 
         old = recall(BatchDirectory(directory.absolute()))
@@ -286,9 +286,9 @@ class Running:
 
     def _run(self, options: Options, retry: Sequence[str] | None = None, *, again: bool = False) -> Answer:
         """Run it. `again`: say of a finished run that the same command with --fresh builds it once more."""
-        from parallel_orchestrator.report.account import closing_account
-        from parallel_orchestrator.report.summary import succeeded
-        from parallel_orchestrator.store.program import typed_again
+        from parallel_orchestrator.report.facts.summary import succeeded
+        from parallel_orchestrator.report.pages.summary_text import closing_account
+        from parallel_orchestrator.system.invocation import typed_again
 
         story = self._start(options, retry=retry, ask=on_terminal())
         directory = story.settled.directory
@@ -302,7 +302,7 @@ class Running:
 
 
 def _batch_answer(folder: Path, summary: dict[str, Any], following: Sequence[str] = ()) -> Answer:
-    from parallel_orchestrator.report.batch_summary import batch_account, totals
+    from parallel_orchestrator.report.facts.batch_summary import batch_account, totals
 
     lines = [batch_account(summary), f"more in {folder / 'batch_summary.md'}", *(f"next:  {one}" for one in following)]
     result = {"directory": str(folder.absolute()), "summary": summary, "next": list(following)}

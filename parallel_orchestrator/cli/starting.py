@@ -27,9 +27,9 @@ class Starting:
         It is commented and runs at once, on a recording. Beside it comes scenarios.schema.json, by which editors
         complete and check it. Nothing is ever overwritten.
         """
-        from parallel_orchestrator.config.scenario_file import SCHEMA_NAME, schema_text
+        from parallel_orchestrator.config.schema import SCHEMA_NAME, schema_text
         from parallel_orchestrator.config.template import TEMPLATE
-        from parallel_orchestrator.store.program import called
+        from parallel_orchestrator.system.invocation import called
 
         quoted = shlex.quote(str(file))
         if not _write_new(file, TEMPLATE.format(program=called(), file=quoted)):
@@ -52,8 +52,8 @@ class Starting:
         Each fault comes with its fix. Asks no model and costs nothing. Exit code 0, or 2 when something is missing.
         """
         from parallel_orchestrator.config.credentials import LOGIN_BREAKS, endpoint_from
+        from parallel_orchestrator.maintenance import doctor
         from parallel_orchestrator.records.scenario import DEFAULT_MODEL
-        from parallel_orchestrator.upkeep import doctor
 
         checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code(os.environ)]
         try:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.batch.session import Given
-    from parallel_orchestrator.batch.spent import Budget
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.records.plan import Plan
+    from parallel_orchestrator.run.cost import Budget
+    from parallel_orchestrator.run.session import Given
 
 
 class Story(Protocol):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from parallel_orchestrator.config.options import Settled
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.directory import read_scenario
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.run_directory import read_scenario
 
 NO_CAP = (
     "a live model is asked, and nothing limits what that costs. Nothing was started. Set a cap in USD with "

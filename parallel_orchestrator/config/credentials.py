@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.environment import names_secret
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.environment import names_secret
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com"
 

@@ -27,9 +27,11 @@ from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import Plan, plan_faults, shape_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.directory import require_scenario
-from parallel_orchestrator.store.named_file import (
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.plan_file import plan_digest
+from parallel_orchestrator.store.run_directory import require_scenario
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.user_file import (
     LONGEST_PLAN,
     LONGEST_RECORDING,
     Unusable,
@@ -37,8 +39,6 @@ from parallel_orchestrator.store.named_file import (
     read_named,
     require_size,
 )
-from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.plan_file import plan_digest
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
 """Recordings and configuration that come with the package."""
@@ -222,7 +222,7 @@ def load_plan(path: Path) -> tuple[Plan, str]:
 
 def _yaml(path: Path, text: str) -> Any:
     """What a YAML file holds. Raises UsageError with every fault of its YAML."""
-    from parallel_orchestrator.config.faults_page import faults_page
+    from parallel_orchestrator.config.diagnostics import faults_page
     from parallel_orchestrator.config.yaml_nodes import plain
     from parallel_orchestrator.config.yaml_tree import read_tree
 

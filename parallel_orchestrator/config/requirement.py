@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.named_file import Unusable, read_named
+from parallel_orchestrator.system.user_file import Unusable, read_named
 
 _NAME_OF_A_FILE = re.compile(
     r"\S+\.(md|markdown|txt|text|rst|adoc|org|pdf|docx?|odt|rtf|html?|tex|csv|json|ya?ml|toml)", re.I

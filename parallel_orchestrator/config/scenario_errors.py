@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from parallel_orchestrator.config.credentials import misplaced
 from parallel_orchestrator.config.options import has_to_be
-from parallel_orchestrator.config.scenario_file import (
+from parallel_orchestrator.config.schema import (
     ExecutorSection,
     LimitsSection,
     PlannerSection,

@@ -12,16 +12,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from parallel_orchestrator.config.faults_page import LONGEST_LINE, MOST_FAULTS, faults_page
-from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, is_file
+from parallel_orchestrator.config.diagnostics import LONGEST_LINE, MOST_FAULTS, faults_page
+from parallel_orchestrator.config.options import (
+    SHIPPED,
+    SHIPPED_SCENARIOS,
+    Options,
+    find_recording,
+    is_file,
+)
 from parallel_orchestrator.config.requirement import looks_like_a_file
 from parallel_orchestrator.config.scenario_errors import Path_, validation_message
-from parallel_orchestrator.config.scenario_file import SAME, ScenarioDefaults, ScenarioEntry, ScenarioFile
+from parallel_orchestrator.config.schema import SAME, ScenarioDefaults, ScenarioEntry, ScenarioFile
 from parallel_orchestrator.config.yaml_nodes import Fault, Node, Place, earlier, find, key_of, plain
 from parallel_orchestrator.config.yaml_tree import LONGEST_TEXT, read_tree
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.named_file import Unusable, read_named
 from parallel_orchestrator.store.yaml_marks import mark_at
+from parallel_orchestrator.system.user_file import Unusable, read_named
 
 _MOST_EARLIER = 1000
 """Values that are not the last of their key, and are looked at all the same: far more than faults are shown."""

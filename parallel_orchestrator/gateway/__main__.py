@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from parallel_orchestrator.gateway.gateway import main
+from parallel_orchestrator.gateway.control import main
 
 main()

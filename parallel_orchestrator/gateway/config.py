@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.gateway.sockets import new_socket_directory
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.store import redact
+from parallel_orchestrator.system import redact
 
 if TYPE_CHECKING:
     from parallel_orchestrator.records.scenario import Scenario

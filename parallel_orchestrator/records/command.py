@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+MOUNT = "/workspace"
+"""Where models and sandboxed commands see the workspace."""
+
 RESULTS = "{results}"
 """In an argument: replaced by where the command sees `Command.results`."""
 

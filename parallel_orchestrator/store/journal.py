@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store import quick_json, redact
-from parallel_orchestrator.store.files import disk_error, sync_directory, write_all
 from parallel_orchestrator.store.paths import repair_hint
-from parallel_orchestrator.store.plain import escape_json
+from parallel_orchestrator.system import json_codec, redact
+from parallel_orchestrator.system.files import disk_error, sync_directory, write_all
+from parallel_orchestrator.system.terminal_text import escape_json
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _NEXT_PIECE = 2**20
 
 def encode(seq: int, fields: Record) -> bytes:
     """One record as its line, newline included."""
-    body = escape_json(quick_json.text({"seq": seq, **fields})[:-1]).encode()
+    body = escape_json(json_codec.text({"seq": seq, **fields})[:-1]).encode()
     return body + _SUM % zlib.crc32(body) + b"\n"
 
 
@@ -55,7 +55,7 @@ def decode(line: bytes) -> Record | None:
     if line[-_SUM_LENGTH:] != _SUM % zlib.crc32(body):
         return None
     try:
-        record = quick_json.loads(body + b"}")
+        record = json_codec.loads(body + b"}")
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel_orchestrator.store.program import command
+from parallel_orchestrator.system.invocation import command
 
 _TRANSCRIPT = re.compile(r"((?:task|fix)_[1-9][0-9]{0,3})(?:\.([1-9][0-9]*))?\.jsonl")
 

@@ -15,7 +15,7 @@ from parallel_orchestrator.records.fix import FIX_ID, corrected, corrections_in,
 from parallel_orchestrator.records.plan import Plan, Task, plan_faults
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
-from parallel_orchestrator.store.plain import json_text
+from parallel_orchestrator.system.terminal_text import json_text
 
 
 def read_plan(path: Path) -> Plan:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.files import read_at, write_pieces
 from parallel_orchestrator.store.journal import Record, decode, encode, is_torn, lines_of
+from parallel_orchestrator.system.files import read_at, write_pieces
 
 
 @dataclass(frozen=True)

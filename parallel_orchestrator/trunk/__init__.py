@@ -1,6 +1,6 @@
 """git: workspaces, the merge queue, the tests of the merged tree."""
 
-from parallel_orchestrator.trunk.edits import Edits
+from parallel_orchestrator.trunk.git.edits import Edits
 from parallel_orchestrator.trunk.results import (
     Conflict,
     Coverage,

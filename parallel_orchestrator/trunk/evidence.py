@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.store.files import write_whole, write_whole_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.plain import json_text
-from parallel_orchestrator.trunk import rules
-from parallel_orchestrator.trunk.change import Change, shown
-from parallel_orchestrator.trunk.checks import is_checked
-from parallel_orchestrator.trunk.junit import Ending
-from parallel_orchestrator.trunk.repository import Commit
+from parallel_orchestrator.system.files import write_whole, write_whole_all
+from parallel_orchestrator.system.terminal_text import json_text
+from parallel_orchestrator.trunk.changes import rules
+from parallel_orchestrator.trunk.changes.change import Change, shown
+from parallel_orchestrator.trunk.changes.syntax import is_checked
+from parallel_orchestrator.trunk.git.repository import Commit
 from parallel_orchestrator.trunk.results import Evidence
-from parallel_orchestrator.trunk.verdict import Verdict
+from parallel_orchestrator.trunk.testing.junit import Ending
+from parallel_orchestrator.trunk.testing.verdict import Verdict
 
 _LISTED = 200
 """Paths per list."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from parallel_orchestrator.records.command import RESULTS
 from parallel_orchestrator.records.plan import OUR_DOCUMENTS, PROJECT_ROOTS
-from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk.folder import read_plain
-from parallel_orchestrator.trunk.objects import LINK, Tree
-from parallel_orchestrator.trunk.repository import Repository
+from parallel_orchestrator.system.files import write_whole
+from parallel_orchestrator.trunk.changes.folder import read_plain
+from parallel_orchestrator.trunk.git.objects import LINK, Tree
+from parallel_orchestrator.trunk.git.repository import Repository
 from parallel_orchestrator.trunk.results import Coverage, FinalReport
-from parallel_orchestrator.trunk.testbench import NO_TESTS, PYTHON, Report, TestBench, fed, may_hold_tests
-from parallel_orchestrator.trunk.verify import run_verify, why_red
+from parallel_orchestrator.trunk.testing.testbench import NO_TESTS, PYTHON, Report, TestBench, fed, may_hold_tests
+from parallel_orchestrator.trunk.testing.verify import run_verify, why_red
 
 _DATA = f"--data-file={RESULTS}/coverage.data"
 _LARGEST_COVERAGE = 16_000_000

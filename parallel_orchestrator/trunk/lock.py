@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.store.files import disk_error
+from parallel_orchestrator.system.files import disk_error
 
 
 @contextmanager

@@ -28,17 +28,17 @@ from dataclasses import dataclass, field
 
 from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk import rules
-from parallel_orchestrator.trunk.change import Change, collect
-from parallel_orchestrator.trunk.edits import check_out
+from parallel_orchestrator.trunk.changes import rules
+from parallel_orchestrator.trunk.changes.change import Change, collect
+from parallel_orchestrator.trunk.changes.merge import merge
+from parallel_orchestrator.trunk.changes.own import own_files
 from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
-from parallel_orchestrator.trunk.merge import merge
-from parallel_orchestrator.trunk.objects import Tree
-from parallel_orchestrator.trunk.own import own_files
-from parallel_orchestrator.trunk.repository import Commit, Repository, one_line
+from parallel_orchestrator.trunk.git.edits import check_out
+from parallel_orchestrator.trunk.git.objects import Tree
+from parallel_orchestrator.trunk.git.repository import Commit, Repository, one_line
 from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Red, Refused, Submission
-from parallel_orchestrator.trunk.testbench import TestBench
-from parallel_orchestrator.trunk.verdict import Trial, Verdict, glance, judge
+from parallel_orchestrator.trunk.testing.testbench import TestBench
+from parallel_orchestrator.trunk.testing.verdict import Trial, Verdict, glance, judge
 from parallel_orchestrator.trunk.whole import judge_whole, read_corrections, refused_corrections
 
 logger = logging.getLogger(__name__)

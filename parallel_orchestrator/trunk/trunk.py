@@ -8,16 +8,16 @@ from pathlib import Path
 
 from parallel_orchestrator.records.command import CommandRunner, StartAhead
 from parallel_orchestrator.records.errors import TaskLimit
-from parallel_orchestrator.store.files import disk_faults_in
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk import folder as folders
-from parallel_orchestrator.trunk import git
-from parallel_orchestrator.trunk.edits import Edits, check_out, find_edits, keep_edits
+from parallel_orchestrator.system.files import disk_faults_in
+from parallel_orchestrator.trunk.changes import folder as folders
+from parallel_orchestrator.trunk.changes.folder import read_folder, write_folder
 from parallel_orchestrator.trunk.evidence import read_evidence
 from parallel_orchestrator.trunk.final import FinalChecks
-from parallel_orchestrator.trunk.folder import read_folder, write_folder
-from parallel_orchestrator.trunk.objects import FILE, Entry
-from parallel_orchestrator.trunk.repository import Repository, one_line
+from parallel_orchestrator.trunk.git import git
+from parallel_orchestrator.trunk.git.edits import Edits, check_out, find_edits, keep_edits
+from parallel_orchestrator.trunk.git.objects import FILE, Entry
+from parallel_orchestrator.trunk.git.repository import Repository, one_line
 from parallel_orchestrator.trunk.results import (
     Conflict,
     Evidence,
@@ -30,7 +30,7 @@ from parallel_orchestrator.trunk.results import (
     Submission,
 )
 from parallel_orchestrator.trunk.submit import MergeQueue
-from parallel_orchestrator.trunk.testbench import TestBench
+from parallel_orchestrator.trunk.testing.testbench import TestBench
 
 
 class Trunk:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.fix import CORRECTIONS, Correction, FixTask, corrected, how_it_failed
-from parallel_orchestrator.trunk.folder import read_plain
-from parallel_orchestrator.trunk.junit import Ending
+from parallel_orchestrator.trunk.changes.folder import read_plain
 from parallel_orchestrator.trunk.results import Evidence, Submission, VerifyResult
-from parallel_orchestrator.trunk.testbench import Report, TestBench
-from parallel_orchestrator.trunk.verdict import Trial, Verdict
-from parallel_orchestrator.trunk.verify import run_verify, why_red
+from parallel_orchestrator.trunk.testing.junit import Ending
+from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
+from parallel_orchestrator.trunk.testing.verdict import Trial, Verdict
+from parallel_orchestrator.trunk.testing.verify import run_verify, why_red
 
 _LARGEST = 100_000
 _MOST_LOST = 20

@@ -19,9 +19,14 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError, internal_error
-from parallel_orchestrator.store import memory
-from parallel_orchestrator.store.process import Stopped
-from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker, how_it_died, start_process
+from parallel_orchestrator.system import memory
+from parallel_orchestrator.system.process import Stopped
+from parallel_orchestrator.workers.forking import (
+    InheritedDescriptor,
+    become_worker,
+    how_it_died,
+    start_process,
+)
 
 log = logging.getLogger(__name__)
 

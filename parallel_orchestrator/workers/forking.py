@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
-from parallel_orchestrator.store.environment import clean_environment
-from parallel_orchestrator.store.process import die_with_parent, hide_memory
-from parallel_orchestrator.store.program import CALLED, called
+from parallel_orchestrator.system.environment import clean_environment
+from parallel_orchestrator.system.invocation import CALLED, called
+from parallel_orchestrator.system.process import die_with_parent, hide_memory
 
 _LONGEST_TEMPORARY = 60
 """Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.store import memory
-from parallel_orchestrator.store.board import Board, Member, Source
-from parallel_orchestrator.store.process import Stopped
+from parallel_orchestrator.store.queue.scheduler import Board, Member, Source
+from parallel_orchestrator.system import memory
+from parallel_orchestrator.system.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, how_it_died, start_process
 from parallel_orchestrator.workers.worker import Report, WorkerPipes, WorkSource, run_worker
 

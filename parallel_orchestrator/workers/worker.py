@@ -32,9 +32,9 @@ from parallel_orchestrator.records.errors import (
 )
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.board import Board, Hold, Member, Source
-from parallel_orchestrator.store.files import disk_faults_in
-from parallel_orchestrator.store.logfile import log_to
+from parallel_orchestrator.store.queue.scheduler import Board, Hold, Member, Source
+from parallel_orchestrator.system.files import disk_faults_in
+from parallel_orchestrator.system.logfile import log_to
 from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker
 
 log = logging.getLogger(__name__)

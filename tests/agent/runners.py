@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner, detect
 from parallel_orchestrator.records.command import Command, CommandRunner, Finished
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner, detect
 
 ROOT = Path(__file__).resolve().parents[2]
 

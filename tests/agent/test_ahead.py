@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.ahead import Ahead
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, detect
-from parallel_orchestrator.agent.tools import ToolBox
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.records.command import RESULTS, Command
+from parallel_orchestrator.sandbox.prewarm import Ahead
+from parallel_orchestrator.sandbox.runner import BubblewrapRunner, detect
 
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={RESULTS}/report.xml", "tests")
 TEST = """\

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.agent.capture import Output
+from parallel_orchestrator.sandbox.output import Output
 
 
 def test_short_output_is_kept_as_it_is() -> None:

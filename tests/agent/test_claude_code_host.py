@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.host import HostSettings
+from parallel_orchestrator.claude_code.host_settings import HostSettings
 from parallel_orchestrator.records.errors import UsageError
 
 

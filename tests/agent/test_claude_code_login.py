@@ -6,7 +6,7 @@ import http.client
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code import login
+from parallel_orchestrator.claude_code import login
 
 
 def _shown(counter: login._Counter, path: str, token: str) -> int:

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.wire import answer_stream, opening_of, request_of, results_in, steady
-from parallel_orchestrator.agent.results import ToolCall
-from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.messages_api import sse
+from parallel_orchestrator.messages_api.claude_code_wire import (
+    answer_stream,
+    opening_of,
+    request_of,
+    results_in,
+    steady,
+)
+from parallel_orchestrator.messages_api.tool_calls import ToolCall
 from tests.fake_api import Block, text, tool_use
 
 CACHED = {"cache_control": {"type": "ephemeral"}}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.client import Answer, ModelClient
+from parallel_orchestrator.agent.model_client import Answer, ModelClient
 from parallel_orchestrator.records import errors
 from tests.agent.conftest import Gateway
 

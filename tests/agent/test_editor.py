@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.editor import LISTING_LIMIT, VIEW_LIMIT, WRITE_LIMIT, Editor
-from parallel_orchestrator.agent.paths import Workspace
-from parallel_orchestrator.agent.results import ToolFault
+from parallel_orchestrator.agent.tools.editor import LISTING_LIMIT, VIEW_LIMIT, WRITE_LIMIT, Editor
+from parallel_orchestrator.agent.tools.workspace_paths import Workspace
+from parallel_orchestrator.messages_api.tool_calls import ToolFault
 
 Run = Callable[..., str]
 

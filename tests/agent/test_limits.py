@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.asroot import process_group
-from parallel_orchestrator.agent.namespace import Namespace
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, PlainRunner
-from parallel_orchestrator.agent.watch import Limits, Watch
 from parallel_orchestrator.records.command import CommandRunner
+from parallel_orchestrator.sandbox.namespace import Namespace
+from parallel_orchestrator.sandbox.resource_monitor import Limits, Watch
+from parallel_orchestrator.sandbox.root_isolation import process_group
+from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner
 from tests.agent.conftest import wait_for
 from tests.agent.runners import as_root, in_both, in_sandbox, running, sh
 

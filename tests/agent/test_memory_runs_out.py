@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.results import ToolCall
-from parallel_orchestrator.agent.sandbox import PlainRunner
-from parallel_orchestrator.agent.tools import BASH, ToolBox
+from parallel_orchestrator.agent.tools.toolbox import BASH, ToolBox
 from parallel_orchestrator.agent.turns import Means, _run_all
-from parallel_orchestrator.agent.watch import Limits
+from parallel_orchestrator.messages_api.tool_calls import ToolCall
 from parallel_orchestrator.records.command import Command, Finished
 from parallel_orchestrator.records.errors import OutOfMemory
-from parallel_orchestrator.trunk import testbench
-from parallel_orchestrator.trunk.testbench import Report, fed
+from parallel_orchestrator.sandbox.resource_monitor import Limits
+from parallel_orchestrator.sandbox.runner import PlainRunner
+from parallel_orchestrator.trunk.testing import testbench
+from parallel_orchestrator.trunk.testing.testbench import Report, fed
 from tests.agent.runners import sh
 from tests.starving import MIB, can_starve, small_group
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.packages import install, missing
-from parallel_orchestrator.agent.sandbox import PlainRunner, detect
 from parallel_orchestrator.records.command import Command
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.sandbox.packages import install, missing
+from parallel_orchestrator.sandbox.runner import PlainRunner, detect
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.agent.paths import PathRefused, Workspace, open_beneath, split
+from parallel_orchestrator.agent.tools.workspace_paths import PathRefused, Workspace, open_beneath, split
 
 
 @pytest.fixture(params=[True, False], ids=["openat2", "walk"])

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent import reaper
-from parallel_orchestrator.agent.sandbox import PlainRunner
 from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
+from parallel_orchestrator.sandbox import reaper
+from parallel_orchestrator.sandbox.runner import PlainRunner
 from tests.agent.conftest import wait_for
 from tests.agent.runners import ROOT, in_both, needs_bubblewrap, running, sh
 
@@ -71,7 +71,7 @@ def test_no_descriptor_of_ours_reaches_a_command(runner: CommandRunner, folder: 
 HAS_TERMINAL = """
 import os, pty, sys
 from pathlib import Path
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.sandbox.runner import detect
 from parallel_orchestrator.records.command import Command
 pid, terminal = pty.fork()
 if pid == 0:
@@ -177,7 +177,7 @@ def test_no_descriptor_is_left_open(runner: CommandRunner, folder: Path) -> None
 WORKER = """
 import sys
 from pathlib import Path
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.sandbox.runner import detect
 from parallel_orchestrator.records.command import Command
 detect(sys.argv[1])(Command(("bash", "-c", sys.argv[3]), Path(sys.argv[2]), 100))
 """
@@ -198,7 +198,7 @@ CALLERS = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
 from parallel_orchestrator.agent import reaper
-from parallel_orchestrator.agent.sandbox import PlainRunner, detect
+from parallel_orchestrator.sandbox.runner import PlainRunner, detect
 from parallel_orchestrator.records.command import Command
 
 def seen(name):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent import seccomp
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, detect
 from parallel_orchestrator.records.command import Command, CommandRunner
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+from parallel_orchestrator.sandbox import seccomp
+from parallel_orchestrator.sandbox.runner import BubblewrapRunner, detect
 from tests.agent.runners import as_root, in_sandbox, sh
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.sandbox import PlainRunner
-from parallel_orchestrator.agent.tools import BASH, EDITOR, ToolBox
+from parallel_orchestrator.agent.tools.toolbox import BASH, EDITOR, ToolBox
+from parallel_orchestrator.sandbox.runner import PlainRunner
 
 
 @pytest.fixture

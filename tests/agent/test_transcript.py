@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.client import Answer
-from parallel_orchestrator.agent.results import ToolResult
+from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.transcript import GO_ON, Transcript, read
+from parallel_orchestrator.messages_api.tool_calls import ToolResult
 from parallel_orchestrator.records.errors import DamagedState
 
 OPENING: dict[str, Any] = {

@@ -7,14 +7,22 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.client import Answer
+from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.prompt import MAX_TOKENS, opening
-from parallel_orchestrator.agent.sandbox import PlainRunner
-from parallel_orchestrator.agent.tools import ToolBox
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import GO_ON, Transcript, read
-from parallel_orchestrator.agent.turns import MAX_ERROR_TURNS, MAX_REPEATS, End, Ended, Limits, Means, take_turns
+from parallel_orchestrator.agent.turns import (
+    MAX_ERROR_TURNS,
+    MAX_REPEATS,
+    End,
+    Ended,
+    Limits,
+    Means,
+    take_turns,
+)
 from parallel_orchestrator.records.errors import BudgetReached, ContextFull, RequestRefused, TaskLimit
 from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.sandbox.runner import PlainRunner
 from tests.agent.conftest import Trees, files_below
 from tests.fake_api_rules import refusal
 

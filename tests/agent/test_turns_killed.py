@@ -10,16 +10,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.agent.client import Answer
+from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.prompt import opening
-from parallel_orchestrator.agent.sandbox import PlainRunner
-from parallel_orchestrator.agent.tools import ToolBox
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript, read
 from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
 from parallel_orchestrator.records.errors import ContextFull
 from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.sandbox.runner import PlainRunner
 from parallel_orchestrator.store import journal
-from parallel_orchestrator.store.files import write_all
+from parallel_orchestrator.system.files import write_all
 from tests.agent.conftest import Trees, files_below
 from tests.agent.test_turns import bash, create, text
 

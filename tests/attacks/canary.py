@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.sandbox import reaper
 
 CANARY = "sk-ant-api03-Qm7xkX2-vR9tLw4ZsYb1NcJd8HfGp0eUaTi6oKxBn3y_Vj5CrMlWqSzDgEhFuIvOtPkAyXbR2s9J4w7e0QzLm-8yHUAgAA"
 """Of a real key's shape and length."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.sandbox import reaper
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Block, Body, FakeApi, tool_use
 

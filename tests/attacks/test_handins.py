@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.trunk.folder import MOST_MEMBERS
-from parallel_orchestrator.trunk.rules import LARGEST_FILE, MOST_FILES
+from parallel_orchestrator.trunk.changes.folder import MOST_MEMBERS
+from parallel_orchestrator.trunk.changes.rules import LARGEST_FILE, MOST_FILES
 from tests.attacks.stage import Stage, Turn, bash, create
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Block, Body, FakeApi

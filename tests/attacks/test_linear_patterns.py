@@ -20,12 +20,12 @@ import pytest
 
 from parallel_orchestrator.config.options import slug
 from parallel_orchestrator.config.yaml_tree import read_tree
-from parallel_orchestrator.gateway.recording_yaml import BadYaml, load_yaml
-from parallel_orchestrator.report import folding, markdown, readme, summary_page
-from parallel_orchestrator.store import plain, redact
-from parallel_orchestrator.store.named_file import Unusable, parse_json
-from parallel_orchestrator.trunk import closing
+from parallel_orchestrator.gateway.endpoints.recording_yaml import BadYaml, load_yaml
+from parallel_orchestrator.report.pages import markdown, readme, summary_page, wrapping
+from parallel_orchestrator.system import redact, terminal_text
+from parallel_orchestrator.system.user_file import Unusable, parse_json
 from parallel_orchestrator.trunk.results import VerifyResult
+from parallel_orchestrator.trunk.testing import pytest_summary
 from planner_agent import json_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,15 +248,15 @@ SCANS: dict[str, Callable[[str], Any]] = {
     "scenario file": read_tree,
     "JSON": _as_json,
     "plan in an answer": json_part,
-    "one line": plain.one_line,
-    "printable": plain.printable,
-    "page": plain.page,
-    "JSON for people": plain.escape_json,
+    "one line": terminal_text.one_line,
+    "printable": terminal_text.printable,
+    "page": terminal_text.page,
+    "JSON for people": terminal_text.escape_json,
     "secrets": redact.foreign,
     "Markdown of a summary": summary_page.escaped,
-    "folded": lambda text: folding.fold(text, 80),
+    "folded": lambda text: wrapping.fold(text, 80),
     "slug": slug,
-    "closing line of pytest": lambda text: closing.contradicts(text, []),
+    "closing line of pytest": lambda text: pytest_summary.contradicts(text, []),
     "output of a verify command": _printed,
 }
 """What reads foreign text by hand or by patterns, as a whole."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.config.options import make_scenario
-from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.system.files import write_json
 from tests.attacks.stage import REQUIREMENT, fingerprint
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Block, Body, FakeApi

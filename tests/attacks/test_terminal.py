@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.store.plain import escape_json, json_text, one_line, page, printable
+from parallel_orchestrator.system.terminal_text import escape_json, json_text, one_line, page, printable
 from tests.attacks.stage import REQUIREMENT, Stage, attacker, bash, create, seen_by_model
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Block, Body, FakeApi, Fault, Wrong, text

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.batch.entries import recall, remember
-from parallel_orchestrator.batch.spent import by_folder
 from parallel_orchestrator.config.options import SHIPPED, Options
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.store.batchlog import BatchLog, ScenarioState
+from parallel_orchestrator.run.cost import by_folder
+from parallel_orchestrator.run.manifest import recall, remember
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import BatchDirectory
+from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioState
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
 from tests.fake_api import KEY, Block, Body, text

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from parallel_orchestrator.maintenance.batch import check_all
 from parallel_orchestrator.store.journal import encode, read_all
-from parallel_orchestrator.upkeep.batch import check_all
 from tests.end_to_end import harness
 from tests.reliability.runs import lines, unpack
 

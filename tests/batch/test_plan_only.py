@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.run_lock import RunLock
 from tests.batch import scenarios
 from tests.end_to_end import harness
 from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.batch.spent import by_folder
-from parallel_orchestrator.batch.watch import BatchWatch
 from parallel_orchestrator.cli.following import Slot
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.report.console import PlainView
-from parallel_orchestrator.report.snapshot import Snapshot, counts_text
-from parallel_orchestrator.store.batchlog import BatchLog
-from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.report.live.console import PlainView
+from parallel_orchestrator.report.live.snapshot import Snapshot, counts_text
+from parallel_orchestrator.run.batch_follower import BatchWatch
+from parallel_orchestrator.run.cost import by_folder
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.plan_file import plan_text
+from parallel_orchestrator.store.queue.batch_journal import BatchLog
+from parallel_orchestrator.system.files import write_whole
 from tests.records.plans import plan, task
 from tests.report.runs import Story, evidence
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.program import find
+from parallel_orchestrator.claude_code.binary import find
 from parallel_orchestrator.records.errors import UsageError
 from tests.reliability.conftest import pytest_terminal_summary, sound
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from parallel_orchestrator.gateway.dialect import told_for
+from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
 from tests.end_to_end import scripted
 from tests.fake_api import Answer, Block, Body, Script
 from tests.reliability import project

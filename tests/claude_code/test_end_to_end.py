@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.session import session_id
-from parallel_orchestrator.records.token import Caller
+from parallel_orchestrator.claude_code.session import session_id
+from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.store.journal import read_all
 from tests.attacks.canary import CANARY, leaks, processes_watched
 from tests.claude_code.models import OPTIONS, in_their_tools, layered

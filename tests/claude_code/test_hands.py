@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.door import Request
-from parallel_orchestrator.agent.claude_code.hands import TOOLS, ClaudeCodeHands
-from parallel_orchestrator.agent.claude_code.program import find
-from parallel_orchestrator.agent.claude_code.session import Session, Setting
-from parallel_orchestrator.agent.client import Answer
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
+from parallel_orchestrator.claude_code.binary import find
+from parallel_orchestrator.claude_code.request_server import Request
+from parallel_orchestrator.claude_code.session import Session, Setting
+from parallel_orchestrator.claude_code.tool_runner import TOOLS, ClaudeCodeHands
 from parallel_orchestrator.records.scenario import ClaudeSettings
+from parallel_orchestrator.sandbox.runner import detect
 from tests.agent.conftest import Trees, wait_for
 from tests.fake_api import Block, text, tool_use
 

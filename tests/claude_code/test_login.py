@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent import reaper
-from parallel_orchestrator.agent.claude_code.program import find
+from parallel_orchestrator.claude_code.binary import find
+from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.store.journal import read_all
 from tests.attacks.canary import CANARY, leaks, processes_watched
 from tests.claude_code.models import OPTIONS, in_their_tools, layered
@@ -201,7 +201,7 @@ def test_a_renewed_login_that_the_endpoint_quotes_is_written_nowhere(tmp_path: P
 
 def test_a_refused_login_is_asked_for_again(person: Person) -> None:
     """As when another Claude Code of the person has renewed it, or none has."""
-    command = [sys.executable, "-m", "parallel_orchestrator.agent.claude_code.login", str(find().path)]
+    command = [sys.executable, "-m", "parallel_orchestrator.claude_code.login", str(find().path)]
     around = {**os.environ, **person.variables()}
     for refused, told in ((OLD, CANARY), (CANARY, None)):
         asker = subprocess.Popen(
@@ -266,7 +266,7 @@ def test_nobody_waits_for_a_renewal_whose_asker_is_dead(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the renewal never comes
         proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
         around = {**os.environ, **person.variables(HTTPS_PROXY=proxy)}
-        command = [sys.executable, "-m", "parallel_orchestrator.agent.claude_code.login", str(find().path)]
+        command = [sys.executable, "-m", "parallel_orchestrator.claude_code.login", str(find().path)]
         asker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=around)
         assert asker.stdin
         asker.stdin.write(OLD.encode() + b"\n")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.planning import ClaudeCodePlanning
-from parallel_orchestrator.agent.claude_code.program import find
-from parallel_orchestrator.agent.claude_code.session import Session, Setting
-from parallel_orchestrator.agent.client import ModelClient
-from parallel_orchestrator.agent.sandbox import detect
+from parallel_orchestrator.agent.model_client import ModelClient
+from parallel_orchestrator.claude_code.binary import find
+from parallel_orchestrator.claude_code.planning import ClaudeCodePlanning
+from parallel_orchestrator.claude_code.session import Session, Setting
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.sandbox.runner import detect
 from planner_agent import CLAUDE_CODE_PROMPT, PLAN_SCHEMA, PlannerAgent
 from tests.end_to_end.scripted import plan, task
 from tests.fake_api import Answer, Block, Body, FakeApi, text, tool_use

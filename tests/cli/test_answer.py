@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.batch.entries import remember
 from parallel_orchestrator.config.options import Options
+from parallel_orchestrator.run.manifest import remember
 from parallel_orchestrator.store.paths import BatchDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,7 +146,7 @@ def test_files_are_read_as_utf_8_in_every_locale(tmp_path: Path) -> None:
     assert (done.returncode, "there is no recording 'gone.yaml'" in done.stderr) == (2, True), done.stderr
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# Größe")
-    show = "from pathlib import Path\nfrom parallel_orchestrator.report.readme import read_documents\n"
+    show = "from pathlib import Path\nfrom parallel_orchestrator.report.pages.readme import read_documents\n"
     read = typed(cwd=tmp_path, before=f"{show}print(ascii(read_documents(Path('.')))); sys.exit()", **ASCII)
     assert read.stdout == "{'docs/a.md': '# Gr\\xf6\\xdfe'}\n"
 
@@ -163,7 +163,7 @@ def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None
 
 
 def test_what_others_print_does_not_get_into_the_document(tmp_path: Path) -> None:
-    before = "import os, parallel_orchestrator.upkeep.doctor as d\n" + (
+    before = "import os, parallel_orchestrator.maintenance.doctor as d\n" + (
         "real = d.python\nd.python = lambda: (print('chatter'), os.system('echo chatter'), real())[2]"
     )
     # Nothing listens on port 9: a fault among the results.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.claude_code.login import find_login
+from parallel_orchestrator.claude_code.login import find_login
 from tests.cli.test_answer import typed
 
 WITHOUT_EXTRA = """

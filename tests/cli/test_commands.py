@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import typer
 
-from parallel_orchestrator.batch.entries import remember
-from parallel_orchestrator.batch.session import Given
-from parallel_orchestrator.batch.spent import Budget
 from parallel_orchestrator.cli.app import make_app, run_app
 from parallel_orchestrator.config.options import Options, Settled, settle
 from parallel_orchestrator.records.errors import BudgetReached, Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.run.cost import Budget
+from parallel_orchestrator.run.manifest import remember
+from parallel_orchestrator.run.session import Given
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+from parallel_orchestrator.system.files import write_json
 from tests.records.plans import plan, task
 
 ROOT = Path(__file__).resolve().parents[2]

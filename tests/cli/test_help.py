@@ -137,7 +137,7 @@ def test_completion_is_for_the_command_that_people_type() -> None:
 
 
 ENTRIES = ("orchestrator.py", "demo.py", "parallel_orchestrator/__main__.py")
-BEFORE_THE_CHECK = (*ENTRIES, "parallel_orchestrator/__init__.py", "parallel_orchestrator/store/program.py")
+BEFORE_THE_CHECK = (*ENTRIES, "parallel_orchestrator/__init__.py", "parallel_orchestrator/system/invocation.py")
 
 
 @pytest.mark.parametrize("file", [*BEFORE_THE_CHECK, "parallel_orchestrator/store/__init__.py"])

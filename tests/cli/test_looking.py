@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.batch.entries import remember
 from parallel_orchestrator.cli.app import make_app
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.scenarios import load_batch
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.report.summary import incomplete_summary, summarize, summary_text
-from parallel_orchestrator.store.batchlog import BatchLog
-from parallel_orchestrator.store.files import write_json
+from parallel_orchestrator.report.facts.summary import incomplete_summary, summarize, summary_text
+from parallel_orchestrator.run.manifest import remember
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_text
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.queue.batch_journal import BatchLog
+from parallel_orchestrator.store.run_lock import RunLock
+from parallel_orchestrator.system.files import write_json
 from tests.end_to_end import harness
 from tests.records.plans import plan, task
 from tests.report.runs import Story, evidence
@@ -161,7 +161,7 @@ def test_no_line_of_a_status_but_paths_is_wider_than_the_terminal(
 ) -> None:
     planned(story)
     story.fail("a long reason " * 20)
-    monkeypatch.setattr("parallel_orchestrator.report.folding.output_columns", lambda: 60)
+    monkeypatch.setattr("parallel_orchestrator.report.pages.wrapping.output_columns", lambda: 60)
     lines = [line for line in text(story.run.root).splitlines() if str(story.run.root) not in line]
     assert len(lines) > 5
     assert max(map(len, lines)) == 60

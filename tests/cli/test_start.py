@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.plan_file import plan_text
+from parallel_orchestrator.system.files import write_json
 from tests.records.plans import plan, task
 from tests.report.runs import Story
 

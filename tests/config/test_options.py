@@ -29,9 +29,9 @@ from parallel_orchestrator.config.options import (
 )
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.files import write_json
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.files import write_json
 from tests.records.plans import plan, task
 
 KEY = {"ANTHROPIC_API_KEY": "sk-ant-0123456789abcdef"}

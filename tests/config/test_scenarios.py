@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.config.options import find_recording, settle
-from parallel_orchestrator.config.scenario_file import json_schema
 from parallel_orchestrator.config.scenarios import find_config, load_batch, load_options
+from parallel_orchestrator.config.schema import json_schema
 from parallel_orchestrator.records.errors import UsageError
 from tests.config.files import load
 

@@ -13,7 +13,7 @@ import typer
 
 import parallel_orchestrator
 from orchestrator import ParallelOrchestrator, app
-from parallel_orchestrator.config.scenario_file import LimitsSection, ScenarioDefaults, ScenarioEntry
+from parallel_orchestrator.config.schema import LimitsSection, ScenarioDefaults, ScenarioEntry
 from parallel_orchestrator.config.settings import fields_of
 from parallel_orchestrator.records import errors
 from parallel_orchestrator.records.errors import UsageError

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import DirectoryHeld
-from parallel_orchestrator.store.directory import set_aside
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.run_directory import set_aside
+from parallel_orchestrator.store.run_lock import RunLock
 from tests.end_to_end import harness
 
 HELLO = "Create a hello world function"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.agent.prompt import _OWN_TOOLS, _PLAIN_TOOLS
-from parallel_orchestrator.gateway.dialect import told_for
-from parallel_orchestrator.gateway.recording import load, shipped
+from parallel_orchestrator.gateway.endpoints.recording import load, shipped
+from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
 from tests.fake_api import Block, text, tool_use
 
 CLAUDE_CODE = {"tools": [{"name": name} for name in ("Bash", "Edit", "Read", "Write")]}

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway import declined
-from parallel_orchestrator.gateway.endpoint import LiveEndpoint
-from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.gateway.limiter import Limiter
-from parallel_orchestrator.gateway.messages import Ask, Slot
-from parallel_orchestrator.gateway.prices import PriceTable
-from parallel_orchestrator.gateway.run import Delivery, Run
-from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.gateway.calls.ledger import Ledger
+from parallel_orchestrator.gateway.calls.messages import Ask, Slot
+from parallel_orchestrator.gateway.calls.run import Delivery, Run
+from parallel_orchestrator.gateway.calls.service import Service
+from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
+from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+from parallel_orchestrator.gateway.http import errors
+from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.report.spending import read_ledger
+from parallel_orchestrator.report.facts.spending import read_ledger
 from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import Answer, FakeApi, text
 from tests.gateway.support import MODEL, RUN, body, gateway
@@ -127,7 +127,7 @@ def _asked(folder: Path, api: FakeApi, *, spoil: Any) -> tuple[list[object], Ser
         for _ in range(3):
             try:
                 told.append(await service.ask(RUN, ask))
-            except declined.Declined as error:
+            except errors.Declined as error:
                 told.append(error.type)
         await service.runs.close_all()
         await endpoint.close()
@@ -159,7 +159,7 @@ def test_a_fault_after_the_write_buys_nothing_again(
         elif place == "note":
             monkeypatch.setattr(service, "_note", _fail)
         else:
-            monkeypatch.setattr("parallel_orchestrator.gateway.spending.Spending.add_answer", _fail)
+            monkeypatch.setattr("parallel_orchestrator.gateway.calls.spending.Spending.add_answer", _fail)
 
     with FakeApi(lambda _: Answer([text("hi")])) as api:
         told, _ = _asked(tmp_path, api, spoil=spoil)

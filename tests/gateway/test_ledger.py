@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Refusal, Slot
+from parallel_orchestrator.gateway.calls.ledger import Ledger
+from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Refusal, Slot
 from parallel_orchestrator.records.errors import DamagedState
 
 ASK = Ask(Slot("task_1", 1, 1), "work", 1, "claude-opus-5-5", 100, b"{}", "hash1")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.gateway.declined import Declined
-from parallel_orchestrator.gateway.endpoint import LiveEndpoint
-from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.gateway.limiter import Limiter
-from parallel_orchestrator.gateway.messages import Ask, Slot
-from parallel_orchestrator.gateway.prices import PriceTable
-from parallel_orchestrator.gateway.run import Run
-from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.gateway.calls.ledger import Ledger
+from parallel_orchestrator.gateway.calls.messages import Ask, Slot
+from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.service import Service
+from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
+from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import FakeApi

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from parallel_orchestrator.gateway.limiter import MAX_BACKOFF_S, START_LIMIT, Limiter, Unlimited, backoff
+from parallel_orchestrator.gateway.pacing.limiter import MAX_BACKOFF_S, START_LIMIT, Limiter, Unlimited, backoff
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.silence import Silence
+from parallel_orchestrator.gateway.pacing.inactivity import Silence
 from tests.fake_api import FakeApi, Fault, Wrong
 from tests.gateway.support import gateway
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.gateway.prefixes import Prefixes
+from parallel_orchestrator.gateway.pacing.prompt_cache import Prefixes
 from tests.fake_api import Answer, FakeApi, Fault, text
 from tests.gateway.support import Setup, body, gateway
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.prices import PriceTable
+from parallel_orchestrator.gateway.endpoints.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
 
 TABLE = PriceTable.load()

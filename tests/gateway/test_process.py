@@ -21,7 +21,7 @@ import httpx2
 import pytest
 
 from parallel_orchestrator.gateway.config import StartConfig
-from parallel_orchestrator.gateway.process import GatewayProcess, gateway_environment, new_socket_directory
+from parallel_orchestrator.gateway.handle import GatewayProcess, gateway_environment, new_socket_directory
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, UsageError
 from tests.fake_api import KEY, FakeApi, Fault

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording, dump, from_ledger, load, shipped
+from parallel_orchestrator.gateway.endpoints.recording import (
+    RecordedAnswer,
+    Recording,
+    dump,
+    from_ledger,
+    load,
+    shipped,
+)
 from parallel_orchestrator.records.errors import UsageError
 from tests.fake_api import FakeApi, text, tool_use
 from tests.gateway.support import MODEL, body, gateway

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from parallel_orchestrator.gateway.recording import RecordedAnswer, Recording, dump
+from parallel_orchestrator.gateway.endpoints.recording import RecordedAnswer, Recording, dump
 from tests.fake_api import Block, text, tool_use
 from tests.gateway.support import MODEL, RUN, events_of, gateway
 

@@ -12,15 +12,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.endpoint import LiveEndpoint
-from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.gateway.limiter import Limiter
-from parallel_orchestrator.gateway.prices import PriceTable
-from parallel_orchestrator.gateway.run import Run
-from parallel_orchestrator.gateway.server import Application
-from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.gateway.calls.ledger import Ledger
+from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.service import Service
+from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
+from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+from parallel_orchestrator.gateway.http.server import Application
+from parallel_orchestrator.gateway.pacing.limiter import Limiter
+from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.records.token import Caller, mint
 from tests.fake_api import FakeApi, Fault, text, tool_use
 from tests.gateway.support import body, events_of, gateway
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.endpoint import LiveEndpoint
-from parallel_orchestrator.gateway.ledger import Ledger, Stored
-from parallel_orchestrator.gateway.limiter import Limiter
-from parallel_orchestrator.gateway.messages import Ask, Slot
-from parallel_orchestrator.gateway.prices import PriceTable
-from parallel_orchestrator.gateway.run import Run
-from parallel_orchestrator.gateway.service import Service
+from parallel_orchestrator.gateway.calls.ledger import Ledger, Stored
+from parallel_orchestrator.gateway.calls.messages import Ask, Slot
+from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.service import Service
+from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
+from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.records.credential import Credential
 from tests.fake_api import Answer, FakeApi, Fault, Wrong, text, tool_use
 from tests.gateway.support import MODEL, RUN, body, events_of, gateway, wait_until, words_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.messages_api import sse
 from tests.fake_api import events_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

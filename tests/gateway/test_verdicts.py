@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.messages import Fault, Refusal, Verdict
-from parallel_orchestrator.gateway.renewal import renewed
-from parallel_orchestrator.gateway.verdicts import verdict_on_event, verdict_on_status
+from parallel_orchestrator.gateway.calls.messages import Fault, Refusal, Verdict
+from parallel_orchestrator.gateway.endpoints.error_classifier import verdict_on_event, verdict_on_status
+from parallel_orchestrator.gateway.endpoints.renewal import renewed
 from parallel_orchestrator.records.credential import Credential
 
 

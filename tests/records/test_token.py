@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.records.token import Caller, mint, verify
+from parallel_orchestrator.records.attempt_token import Caller, mint, verify
 
 names = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=12)
 callers = st.builds(Caller, names, names, st.integers(1, 10**6))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.errors import DirectoryHeld
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.store.directory import own
+from parallel_orchestrator.store.run_directory import own
 
 SCENARIO = Scenario(run="r", requirements="Build it", endpoint="http://x")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
 from tests.fake_api import FakeApi, Script

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from parallel_orchestrator.maintenance.repair import repair
 from parallel_orchestrator.store.journal import Record, read_all
-from parallel_orchestrator.upkeep.repair import repair
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir())

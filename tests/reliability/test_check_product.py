@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from parallel_orchestrator.maintenance.check import check
+from parallel_orchestrator.maintenance.repair import repair
 from parallel_orchestrator.store.journal import encode, read_all
-from parallel_orchestrator.upkeep.check import check
-from parallel_orchestrator.upkeep.repair import repair
 from tests.end_to_end import harness
 from tests.reliability.runs import GOLDEN, LATEST, repaired, transcript, unpack
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from parallel_orchestrator.maintenance.check import check
+from parallel_orchestrator.maintenance.repair import repair
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import encode, read_all
-from parallel_orchestrator.upkeep.check import check
-from parallel_orchestrator.upkeep.repair import repair
 from tests.end_to_end import harness
 from tests.reliability.runs import GOLDEN, LATEST, answers, flipped, lines, moves, repaired, transcript, unpack
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.directory import cut_torn_tails
 from parallel_orchestrator.store.journal import encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.upkeep.check import check
+from parallel_orchestrator.store.run_directory import cut_torn_tails
 from tests.end_to_end import harness
 from tests.reliability.runs import (
     Change,

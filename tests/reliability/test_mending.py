@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from parallel_orchestrator.agent.transcript import fold
-from parallel_orchestrator.gateway import sse
+from parallel_orchestrator.maintenance.transcript import LOST_FACTS, Mending
+from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.store.journal import Record
-from parallel_orchestrator.upkeep.transcript import LOST_FACTS, Mending
 
 TASK = [{"type": "text", "text": "do it"}]
 START: Record = {

@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
+from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.records.errors import DirectoryHeld, StaleClaim
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.store.journal import encode, read_all
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import Claim
-from parallel_orchestrator.store.runlock import RunLock
-from parallel_orchestrator.upkeep.check import check
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue_state import Claim
+from parallel_orchestrator.store.run_lock import RunLock
 from tests.end_to_end import harness
 from tests.reliability.runs import answers, unpack
 from tests.trunk.bench import ADD, TEST_ADD, Bench, task, write
@@ -72,7 +72,7 @@ def test_of_several_commands_on_one_run_one_goes_on_and_the_others_end_with_5(tm
 HOLDER = """
 import sys, time
 from pathlib import Path
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.run_lock import RunLock
 lock = RunLock.acquire(Path(sys.argv[1]), say=print)
 print("held", flush=True)
 time.sleep(60)

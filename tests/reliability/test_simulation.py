@@ -13,20 +13,20 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.gateway.messages import Answered, Ask, Slot
+from parallel_orchestrator.gateway.calls.ledger import Ledger
+from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Slot
+from parallel_orchestrator.maintenance import queue as rebuilding
+from parallel_orchestrator.maintenance.ledger import fitted, misfits
+from parallel_orchestrator.maintenance.queue import Begun, Landed, Rebuilt
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.timing import fold_timing
-from parallel_orchestrator.store import queue as queue_module
+from parallel_orchestrator.report.facts.timing import fold_timing
 from parallel_orchestrator.store.journal import read_all
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.queue import queue as queue_module
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue_state import Replica
 from parallel_orchestrator.store.salvage import salvage, write_anew
-from parallel_orchestrator.upkeep import queue as rebuilding
-from parallel_orchestrator.upkeep.ledger import fitted, misfits
-from parallel_orchestrator.upkeep.queue import Begun, Landed, Rebuilt
 from tests.reliability.runs import flipped, lines
 from tests.store.test_queue_stateful import QueueMachine
 

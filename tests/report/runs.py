@@ -6,16 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.gateway.ledger import Intent, Ledger
-from parallel_orchestrator.gateway.messages import Answered, Ask, Fault, Slot
+from parallel_orchestrator.gateway.calls.ledger import Intent, Ledger
+from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Slot
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.report.summary import RunState, read_state
+from parallel_orchestrator.report.facts.summary import RunState, read_state
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue import TaskQueue
 
 NASTY = "a\x1b[2J\x1b]0;title\x07\r\nb\u202e"
 ESCAPED = "a\\x1b[2J\\x1b]0;title\\x07\\r\\nb\\u202e"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from parallel_orchestrator.report.account import closing_account, plan_account
-from parallel_orchestrator.report.advice import advise
-from parallel_orchestrator.report.summary import summarize
+from parallel_orchestrator.report.facts.advice import advise
+from parallel_orchestrator.report.facts.summary import summarize
+from parallel_orchestrator.report.pages.summary_text import closing_account, plan_account
 from tests.records.plans import plan, task
 from tests.report.runs import CONTROL, ESCAPED, NASTY, Story
 

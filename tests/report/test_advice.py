@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from parallel_orchestrator.records.plan import EFFORT_WEIGHT
-from parallel_orchestrator.report.advice import SECONDS_PER_EFFORT, USAGE_PER_EFFORT, advice_lines, advise
+from parallel_orchestrator.report.facts.advice import SECONDS_PER_EFFORT, USAGE_PER_EFFORT, advice_lines, advise
 from tests.records.plans import plan, task
 
 

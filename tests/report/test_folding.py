@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from parallel_orchestrator.report.folding import folded
+from parallel_orchestrator.report.pages.wrapping import folded
 
 
 def test_sentences_are_broken_between_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:

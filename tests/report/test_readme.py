@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.report.readme import build_readme, read_document, read_documents
+from parallel_orchestrator.report.pages.readme import build_readme, read_document, read_documents
 from tests.records.plans import plan, task
 from tests.report.runs import Story
 

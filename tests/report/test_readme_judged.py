@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from parallel_orchestrator.report import markdown
-from parallel_orchestrator.report.readme import build_readme, read_document, read_documents
-from parallel_orchestrator.store.plain import page
+from parallel_orchestrator.report.pages import markdown
+from parallel_orchestrator.report.pages.readme import build_readme, read_document, read_documents
+from parallel_orchestrator.system.terminal_text import page
 from tests.records.plans import plan, task
 from tests.report.runs import Story
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.report.spending import Ledger, Spending, read_ledger
+from parallel_orchestrator.report.facts.spending import Ledger, Spending, read_ledger
 from parallel_orchestrator.store.journal import encode
 from tests.report.runs import Calls
 

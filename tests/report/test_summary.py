@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.report.summary import (
+from parallel_orchestrator.report.facts.summary import (
     finished_summary,
     incomplete_summary,
     succeeded,
     summarize,
     summary_text,
 )
-from parallel_orchestrator.store.files import write_whole
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.system.files import write_whole
 from tests.records.plans import plan, task
 from tests.reliability.runs import unpack
 from tests.report.runs import Story, evidence

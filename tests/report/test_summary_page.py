@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.report.summary import summarize
-from parallel_orchestrator.report.summary_page import STEP_SUMMARY_BYTES, summary_page, write_page
+from parallel_orchestrator.report.facts.summary import summarize
+from parallel_orchestrator.report.pages.summary_page import STEP_SUMMARY_BYTES, summary_page, write_page
 from tests.records.plans import plan, task
 from tests.report.runs import Story
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.timing import Timing, fold_timing
+from parallel_orchestrator.report.facts.timing import Timing, fold_timing
 from tests.records.plans import graph
 
 START: dict[str, Any] = {"session": "start", "executors": 2}

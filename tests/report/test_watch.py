@@ -19,12 +19,19 @@ from rich.console import Console
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.report import console
-from parallel_orchestrator.report.console import HEARTBEAT_S, PlainView, QuietView, Snapshot, View, make_view
-from parallel_orchestrator.report.live import LiveView, table_of
-from parallel_orchestrator.report.snapshot import Item, Row, Standing, Traffic, traffic_text
-from parallel_orchestrator.report.spending import Spending
-from parallel_orchestrator.report.watch import Watch, reuse, seconds_left
+from parallel_orchestrator.report.facts.spending import Spending
+from parallel_orchestrator.report.live import console
+from parallel_orchestrator.report.live.console import (
+    HEARTBEAT_S,
+    PlainView,
+    QuietView,
+    Snapshot,
+    View,
+    make_view,
+)
+from parallel_orchestrator.report.live.follower import Watch, reuse, seconds_left
+from parallel_orchestrator.report.live.snapshot import Item, Row, Standing, Traffic, traffic_text
+from parallel_orchestrator.report.live.table import LiveView, table_of
 from tests.records.plans import plan, task
 from tests.report.runs import CONTROL, ESCAPED, NASTY, Story
 

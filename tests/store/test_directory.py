@@ -11,8 +11,8 @@ import pytest
 
 from parallel_orchestrator.records.errors import DamagedState, DirectoryHeld, UsageError
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.store.directory import OwnedRun, own, read_scenario, take_up
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.run_directory import OwnedRun, own, read_scenario, take_up
 
 
 def _scenario(**fields: Any) -> Scenario:

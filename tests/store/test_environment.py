@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from parallel_orchestrator.store.environment import clean_environment, names_secret, secret_values
+from parallel_orchestrator.system.environment import clean_environment, names_secret, secret_values
 
 ALL = {
     "PATH": "/usr/bin",

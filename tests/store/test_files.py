@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.store.files import (
+from parallel_orchestrator.system.files import (
     disk_faults_in,
     replace_by_lock,
     sync_all,
@@ -29,7 +29,7 @@ from parallel_orchestrator.store.files import (
 ENDLESS = """
 import sys
 from pathlib import Path
-from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.system.files import write_whole
 print("writing", flush=True)
 number = 0
 while True:
@@ -72,7 +72,7 @@ REFUSED = """
 import resource, sys
 from pathlib import Path
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.store.files import write_whole
+from parallel_orchestrator.system.files import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     write_whole(Path(sys.argv[1]), "new" * 1000)
@@ -153,7 +153,7 @@ def test_all_that_is_to_be_durable_is_waited_for(tmp_path: Path) -> None:
 TRACED = """
 import sys
 from pathlib import Path
-from parallel_orchestrator.store.files import replace_by_lock, write_whole_all
+from parallel_orchestrator.system.files import replace_by_lock, write_whole_all
 folder = Path(sys.argv[1])
 if sys.argv[2] == "lock":
     replace_by_lock(folder / "head", b"new")

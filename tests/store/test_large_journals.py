@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState
-from parallel_orchestrator.store.directory import cut_torn_tails
 from parallel_orchestrator.store.journal import Journal, encode, read_all, read_each
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.run_directory import cut_torn_tails
 from parallel_orchestrator.store.salvage import salvage
 
 RECORDS = 300
@@ -126,12 +126,12 @@ def test_records_are_given_one_by_one_and_the_rest_stays_for_later(run: RunDirec
 MEMORY = """
 import os, resource, sys
 from pathlib import Path
-from parallel_orchestrator.gateway.ledger import Ledger
-from parallel_orchestrator.report.spending import read_ledger
-from parallel_orchestrator.store.directory import cut_torn_tails
+from parallel_orchestrator.gateway.calls.ledger import Ledger
+from parallel_orchestrator.report.facts.spending import read_ledger
+from parallel_orchestrator.store.run_directory import cut_torn_tails
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.salvage import salvage
-from parallel_orchestrator.upkeep.ledger import misfits
+from parallel_orchestrator.maintenance.ledger import misfits
 run = RunDirectory(Path(sys.argv[1]))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

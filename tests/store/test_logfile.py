@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.store.logfile import log_to, one_line, printable, stop_logging
+from parallel_orchestrator.system.logfile import log_to, one_line, printable, stop_logging
 
 FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -56,7 +56,7 @@ def test_a_message_cannot_forge_a_line_nor_can_its_traceback(tmp_path: Path) -> 
 WRITER = """
 import logging, sys
 from pathlib import Path
-from parallel_orchestrator.store.logfile import log_to
+from parallel_orchestrator.system.logfile import log_to
 log_to(Path(sys.argv[1]))
 for number in range(300):
     logging.getLogger("parallel_orchestrator.x").info("%s", f"<{sys.argv[2]}:{number}>" * 100)

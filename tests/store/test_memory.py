@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.store import memory
-from parallel_orchestrator.store.memory import Room, killed_since, kills, lacking, memory_there
+from parallel_orchestrator.system import memory
+from parallel_orchestrator.system.memory import Room, killed_since, kills, lacking, memory_there
 from tests.gateway.support import wait_until
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.store.program import command
+from parallel_orchestrator.system.invocation import command
 
 
 @pytest.mark.parametrize(

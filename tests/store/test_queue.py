@@ -13,8 +13,8 @@ from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal, read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import Claim, Replica
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue_state import Claim, Replica
 from tests.records.plans import graph
 
 MERGED, FAILED, REPAIR = (Outcome(TaskState(name)) for name in ("merged", "failed", "repair"))

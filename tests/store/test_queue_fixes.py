@@ -12,7 +12,7 @@ from parallel_orchestrator.records.fix import RedWhole
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue import TaskQueue
 from tests.records.plans import graph
 
 RED = RedWhole(commit="c", tests=["x failed"]).model_dump()

@@ -14,8 +14,8 @@ from pathlib import Path
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue_state import Replica
 from tests.store.claimant import layered
 
 ROOT = Path(__file__).resolve().parents[2]

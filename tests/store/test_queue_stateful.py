@@ -16,11 +16,11 @@ from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store import queue as queue_module
 from parallel_orchestrator.store.journal import encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue import TaskQueue
-from parallel_orchestrator.store.replica import MAX_DEATHS, Claim, Replica
+from parallel_orchestrator.store.queue import queue as queue_module
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Claim, Replica
 from tests.records.test_graph import graphs
 
 executors = st.integers(1, 3)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.store import quick_json
+from parallel_orchestrator.system import json_codec
 
 texts = st.text()  # lone surrogates, too
 values = st.recursive(
@@ -20,15 +20,15 @@ values = st.recursive(
 @given(values, st.booleans())
 def test_it_reads_what_the_standard_library_reads(value: Any, ascii_only: bool) -> None:
     told = json.dumps(value, ensure_ascii=ascii_only)
-    assert quick_json.loads(told) == json.loads(told)
+    assert json_codec.loads(told) == json.loads(told)
     if ascii_only:
-        assert quick_json.loads(told.encode()) == json.loads(told)
+        assert json_codec.loads(told.encode()) == json.loads(told)
 
 
 @given(values)
 def test_what_it_writes_is_read_as_the_same(value: Any) -> None:
     try:
-        told = quick_json.dumps(value)
+        told = json_codec.dumps(value)
     except UnicodeEncodeError:
         assert not _is_utf8(value)
     else:
@@ -37,38 +37,38 @@ def test_what_it_writes_is_read_as_the_same(value: Any) -> None:
 
 @given(values)
 def test_what_it_writes_as_text_is_read_as_the_same(value: Any) -> None:
-    told = quick_json.text(value)
+    told = json_codec.text(value)
     assert json.loads(told) == _finite(value)
     assert "\n" not in told
 
 
 @pytest.mark.parametrize("more", ["", "\ud800"])
 def test_what_is_no_number_is_written_as_null(more: str) -> None:
-    told = quick_json.text({"a": [math.nan], "b": -math.inf, "c": None, "d": more})
+    told = json_codec.text({"a": [math.nan], "b": -math.inf, "c": None, "d": more})
     assert json.loads(told) == {"a": [None], "b": None, "c": None, "d": more}
 
 
 def test_an_integer_that_python_does_not_convert_is_read_as_its_text() -> None:
-    assert quick_json.loads('{"a": %s, "b": -7}' % ("1" * 5000)) == {"a": "1" * 5000, "b": -7}
+    assert json_codec.loads('{"a": %s, "b": -7}' % ("1" * 5000)) == {"a": "1" * 5000, "b": -7}
 
 
 @pytest.mark.parametrize("told", ["", "{", "[1,]", "{'a': 1}", '"\t"', "1 2", "\ufeff1", b"\xff", b'"\xff"'])
 def test_what_is_no_json_is_a_value_error(told: bytes | str) -> None:
-    for loads in (json.loads, quick_json.loads):
+    for loads in (json.loads, json_codec.loads):
         with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
             loads(told)
 
 
 @pytest.mark.parametrize("told", ["NaN", "1e400", '"\\ud800"', str(2**70), '{"a": 1, "a": 2}', "-0", "1.0", "1E5"])
 def test_odd_values_are_the_same(told: str) -> None:
-    found, expected = quick_json.loads(told), json.loads(told)
+    found, expected = json_codec.loads(told), json.loads(told)
     assert type(found) is type(expected)
     assert found == expected or math.isnan(found)
 
 
 def test_what_is_nested_too_deep_is_a_recursion_error() -> None:
     with pytest.raises(RecursionError):
-        quick_json.loads("[" * 100_000)
+        json_codec.loads("[" * 100_000)
 
 
 def _is_utf8(value: Any) -> bool:

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.store import redact
-from parallel_orchestrator.store.files import write_json, write_whole
 from parallel_orchestrator.store.journal import Journal, read_all
-from parallel_orchestrator.store.logfile import log_to, one_line, printable, stop_logging
-from parallel_orchestrator.store.redact import MARK, Redactor
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.files import write_json, write_whole
+from parallel_orchestrator.system.logfile import log_to, one_line, printable, stop_logging
+from parallel_orchestrator.system.redact import MARK, Redactor
 
 ODD = 'key-"odd"/and\\strange+0123456789=~x&y'
 LETTERS = string.ascii_letters + string.digits

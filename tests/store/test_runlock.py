@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn, DirectoryHeld
-from parallel_orchestrator.store.process import process_birth
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.run_lock import RunLock
+from parallel_orchestrator.system.process import process_birth
 
 OWNER = """
 import subprocess, sys, time
 from pathlib import Path
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.run_lock import RunLock
 lock = RunLock.acquire(Path(sys.argv[1]), say=print)
 child = None
 if len(sys.argv) > 2:
@@ -149,7 +149,7 @@ RACE = """
 import sys, time
 from pathlib import Path
 from parallel_orchestrator.records.errors import DirectoryHeld
-from parallel_orchestrator.store.runlock import RunLock
+from parallel_orchestrator.store.run_lock import RunLock
 sys.stdin.read(1)
 try:
     RunLock.acquire(Path(sys.argv[1]), say=lambda text: None)

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent import asroot
-from parallel_orchestrator.agent.asroot import process_group
-from parallel_orchestrator.agent.sandbox import PlainRunner, clear_up, runner_for
 from parallel_orchestrator.records.command import Command
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.store.scratch import marked, remove_orphans, scratch_folder
+from parallel_orchestrator.sandbox import root_isolation
+from parallel_orchestrator.sandbox.root_isolation import process_group
+from parallel_orchestrator.sandbox.runner import PlainRunner, clear_up, runner_for
+from parallel_orchestrator.system.scratch import marked, remove_orphans, scratch_folder
 
 KILLED = """
 import os, signal, sys, tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from parallel_orchestrator.agent.asroot import device_nodes, process_group
+from parallel_orchestrator.sandbox.root_isolation import device_nodes, process_group
 from parallel_orchestrator.gateway.sockets import listen, new_socket_directory
-from parallel_orchestrator.store.scratch import scratch_folder
+from parallel_orchestrator.system.scratch import scratch_folder
 
 with ExitStack() as stack:
     merge = stack.enter_context(scratch_folder("merge-"))
@@ -97,7 +97,7 @@ def test_an_old_empty_group_of_another_namespace_is_removed(monkeypatch: pytest.
             (busy / "cgroup.procs").write_text(str(sleeper.pid))
             clear_up()
             assert group.exists()  # its maker may be about to enter it
-            monkeypatch.setattr(asroot, "_ENTERED_S", -1.0)
+            monkeypatch.setattr(root_isolation, "_ENTERED_S", -1.0)
             clear_up()
             assert (group.exists(), busy.exists()) == (False, True)
             sleeper.kill()

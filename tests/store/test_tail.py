@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.store.tail import Tail
+from parallel_orchestrator.system.tail import Tail
 
 
 @pytest.mark.parametrize("lines", [0, 1, 5, 20_000])

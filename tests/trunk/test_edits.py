@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Edits
-from parallel_orchestrator.trunk.view import view_of
+from parallel_orchestrator.trunk.git.safe_git_dir import view_of
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
-from parallel_orchestrator.trunk import folder as folders
-from parallel_orchestrator.trunk.folder import read_plain
+from parallel_orchestrator.trunk.changes import folder as folders
+from parallel_orchestrator.trunk.changes.folder import read_plain
 from tests.store.test_folders import nest
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, tree_of, write
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.trunk.git import Git, GitFailed, require
-from parallel_orchestrator.trunk.view import Tampered
+from parallel_orchestrator.trunk.git.git import Git, GitFailed, require
+from parallel_orchestrator.trunk.git.safe_git_dir import Tampered
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")

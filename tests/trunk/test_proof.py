@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.sandbox import BubblewrapRunner, detect
+from parallel_orchestrator.sandbox.runner import BubblewrapRunner, detect
 from parallel_orchestrator.trunk import Red, Submission, Trunk
-from parallel_orchestrator.trunk.proof import parse_record
+from parallel_orchestrator.trunk.testing.proof import parse_record
 from tests.trunk.bench import ADD, TEST_ADD, Bench, Claim, merged, plan, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Refused
-from parallel_orchestrator.trunk.git import Git
-from parallel_orchestrator.trunk.rules import LARGEST_FILE, MOST_FILES, twins
+from parallel_orchestrator.trunk.changes.rules import LARGEST_FILE, MOST_FILES, twins
+from parallel_orchestrator.trunk.git.git import Git
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, plan, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")

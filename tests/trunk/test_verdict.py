@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Red
-from parallel_orchestrator.trunk.closing import contradicts
-from parallel_orchestrator.trunk.junit import Case, Ending, parse
-from parallel_orchestrator.trunk.repository import Repository
-from parallel_orchestrator.trunk.testbench import TestBench
+from parallel_orchestrator.trunk.git.repository import Repository
+from parallel_orchestrator.trunk.testing.junit import Case, Ending, parse
+from parallel_orchestrator.trunk.testing.pytest_summary import contradicts
+from parallel_orchestrator.trunk.testing.testbench import TestBench
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, run_plainly, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")

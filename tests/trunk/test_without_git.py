@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.trunk.merge import merge
-from parallel_orchestrator.trunk.objects import FILE, Entry, Tree
-from parallel_orchestrator.trunk.repository import Repository
+from parallel_orchestrator.trunk.changes.merge import merge
+from parallel_orchestrator.trunk.git.objects import FILE, Entry, Tree
+from parallel_orchestrator.trunk.git.repository import Repository
 from tests.trunk.bench import Bench
 
 

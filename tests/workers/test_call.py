@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, PlanRefused
-from parallel_orchestrator.store.process import process_birth
+from parallel_orchestrator.system.process import process_birth
 from parallel_orchestrator.workers import call
 from parallel_orchestrator.workers.call import call_apart
 from tests.workers import calls

@@ -16,10 +16,10 @@ from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import Surroundings
-from parallel_orchestrator.store.board import Alone, Board, Member
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.process import process_birth
-from parallel_orchestrator.store.replica import Replica
+from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.scheduler import Alone, Board, Member
+from parallel_orchestrator.system.process import process_birth
 from parallel_orchestrator.workers.forking import InheritedDescriptor
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import MAX_TASKS_PER_PROCESS, Worker, WorkerPipes, WorkSource

@@ -76,7 +76,8 @@ def die_at_opening(number: int) -> None:
 
 def rewrite_in_place() -> None:
     """Replace the store's two ways to write by the naive one: cut the file off, write it anew."""
-    from parallel_orchestrator.store import files, journal
+    from parallel_orchestrator.store import journal
+    from parallel_orchestrator.system import files
 
     def write_whole(path: Path, content: str | bytes) -> None:
         rewrite(path, content.encode() if isinstance(content, str) else content)

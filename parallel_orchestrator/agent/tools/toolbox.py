@@ -1,0 +1,150 @@
+"""The tools of one attempt: the text editor and bash, over its workspace."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.agent.tools.editor import Editor
+from parallel_orchestrator.agent.tools.workspace_paths import Workspace
+from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolFault, ToolResult
+from parallel_orchestrator.records.command import MOUNT, Ahead, Command, CommandRunner, Finished, StartAhead
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.memory import ROOM
+
+EDITOR = "str_replace_based_edit_tool"
+BASH = "bash"
+
+_COMMAND_LIMIT = 100_000
+"""Bytes of the longest command; the kernel takes 128 KiB in one argument."""
+
+_NAME_GOES_ON = re.compile(r"[\w.-]")
+
+_log = logging.getLogger(__name__)
+
+
+class ToolBox:
+    """Runs a model's tool calls. Whatever a call does wrong becomes a result that says so; nothing is raised for it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        runner: CommandRunner,
+        bash_timeout_s: float = 120,
+        start_ahead: StartAhead | None = None,
+    ) -> None:
+        self._folder = folder.resolve()
+        self._runner = runner
+        self._start_ahead = start_ahead
+        self._waiting: Ahead | None = None
+        self._timeout_s = bash_timeout_s
+        self._host_paths = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
+
+    def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
+        """Carry out an answer's calls one after the other, each announced to `progress`."""
+        results = []
+        for call in calls:
+            progress(str(call))
+            results.append(self.run(call.name, call.arguments))
+        return results
+
+    def run(self, name: str, arguments: object) -> ToolResult:
+        """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
+        try:
+            if not isinstance(arguments, Mapping):
+                raise ToolFault(f"the arguments must be a JSON object, not {type(arguments).__name__}")
+            result = self._dispatch(name, arguments)
+        except ToolFault as fault:
+            result = ToolResult(f"Error: {fault}", is_error=True)
+        except OSError as error:
+            _log.warning("%s failed on the host: %s", name, error)
+            result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
+        shown = redact.foreign(result.content)
+        for path in self._host_paths:
+            shown = _mounted(shown, path)
+        return ToolResult(shown or "(no output)", result.is_error)
+
+    def restart(self) -> None:
+        """Nothing: tools remember no conversation."""
+
+    def prepare(self) -> None:
+        """Have a shell waiting for the next command, so that it need not be waited for then; `close` gives it up."""
+        if self._start_ahead and self._waiting is None:
+            self._waiting = self._start_ahead(self._command(""))
+
+    def answered(self, usage: Mapping[str, Any]) -> None:
+        """Nothing: what an answer cost is the ledger's to know."""
+
+    def finish(self, text: str) -> None:
+        """Nothing: nobody else is to be told the model's closing words."""
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self._waiting:
+            self._waiting.close()
+            self._waiting = None
+
+    def mutates(self, name: str, arguments: object) -> bool:
+        """Whether the call can change files of the workspace."""
+        if not isinstance(arguments, Mapping):
+            return False
+        if name == EDITOR:
+            return arguments.get("command") != "view"
+        return name == BASH and not arguments.get("restart")
+
+    def _dispatch(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        if name == EDITOR:
+            workspace = Workspace(self._folder)
+            try:
+                return ToolResult(Editor(workspace).run(arguments))
+            finally:
+                workspace.close()
+        if name == BASH:
+            return self._bash(arguments)
+        raise ToolFault(f"there is no tool {name!r}; the tools are {EDITOR} and {BASH}")
+
+    def _bash(self, arguments: Mapping[str, Any]) -> ToolResult:
+        if arguments.get("restart"):
+            return ToolResult("There is nothing to restart: each command starts a fresh shell.")
+        command = arguments.get("command")
+        if not isinstance(command, str) or not command.strip():
+            raise ToolFault("the argument command is missing; it must be a string")
+        if "\0" in command or len(command.encode(errors="replace")) > _COMMAND_LIMIT:
+            raise ToolFault(
+                "a command must not contain NUL characters and is "
+                f"limited to at most {_COMMAND_LIMIT:,} bytes; write long text to a file first"
+            )
+        command = command.encode(errors="replace").decode()
+        done = self._run(self._command(command))
+        if done.starved:
+            raise ROOM.exhausted("an agent's command", done.memory)
+        output = done.output.rstrip("\n")
+        if done.timed_out:
+            note = f"[stopped: it ran longer than {self._timeout_s:g} s; every process that it started was killed]"
+            return ToolResult(f"{output}\n{note}".lstrip("\n"), is_error=True)
+        if done.code != 0:
+            output = f"{output}\n[exit code {done.code}]".lstrip("\n")
+        return ToolResult(output)
+
+    def _command(self, script: str) -> Command:
+        return Command(("bash", "-c", script), self._folder, self._timeout_s)
+
+    def _run(self, command: Command) -> Finished:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return self._runner(command)
+        with closing(waiting):
+            return waiting(command)
+
+
+def _mounted(text: str, path: str) -> str:
+    """The text with the workspace's path on the host as the one inside the sandbox, where it does not go on as a name.
+
+    No pattern is made of the path: `re` would keep one for each of the last hundreds of workspaces.
+    """
+    first, *others = text.split(path)
+    return first + "".join((path if _NAME_GOES_ON.match(other) else MOUNT) + other for other in others)

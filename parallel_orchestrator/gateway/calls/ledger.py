@@ -1,0 +1,263 @@
+"""One run's ledger of model calls: intent before each call, outcome after it, both on disk before anything follows.
+
+Writing a record is one thing and having it on disk another: `on_disk` waits for that, once for all that wait.
+
+Records (see `_fold` for what they mean together):
+
+    {"kind":"intent", "call":n, "task", "attempt", "turn", "phase", "phase_turn", "hash", "model", "try":k,
+     "bound_usd":x|null, "changed":bool, "at"}
+    {"kind":"answer", "call", ..., "model", "stop_reason", "usage", "usd", "recorded_usd", "endpoint_s", "waited_s",
+     "request_id", "at", "events"}
+    {"kind":"fault", "call", ..., "fault", "ambiguous", "detail", "at"}        a retry is a new intent, same call
+    {"kind":"refused", "call", ..., "status", "error_type", "detail", "at"}
+
+An intent without an outcome, found at opening, is a call that died with an earlier gateway: it may have been
+billed and counts at its bound. Answers stay on disk; memory holds where each one lies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Refusal, Slot
+from parallel_orchestrator.gateway.calls.spending import Spending
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.store.journal import Journal, Record, decode
+from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.system.files import read_at
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where an answer lies in the ledger file, and what its task's clock wants to know."""
+
+    offset: int
+    length: int
+    endpoint_s: float
+    """Seconds that the successful try took."""
+    waited_s: float
+    """All other seconds from the ask to the answer."""
+    request_id: str | None
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A try that was announced in the ledger and has no outcome yet."""
+
+    call: int
+    ask: Ask
+    bound_usd: float | None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What follows a try that failed."""
+
+    number: int
+    """The failed try's, from 1."""
+    next_s: float
+    """Seconds until the next try."""
+    gives_up_s: float
+    """Seconds until no other try is made, when nothing comes from the endpoint."""
+
+
+class Ledger:
+    """The ledger of one run. Its only writer is this process; opening it repairs a torn tail.
+
+    Every method that writes raises CannotGoOn when the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path)
+        self._answers: dict[Slot, dict[str, Stored]] = defaultdict(dict)
+        self._open: dict[int, tuple[str, float | None]] = {}
+        """Task and bound of each call whose last intent has no outcome."""
+        self._last_call = 0
+        self.by_task: dict[str, Spending] = defaultdict(Spending)
+        self.changed = 0
+        """Calls bought although their turn was answered before, for another request."""
+        self.answers = 0
+        self.dead_calls = 0
+        """Calls that died with an earlier gateway."""
+        self.torn_bytes = 0
+        """Cut off the file's end at opening: a record that was being written at a kill."""
+        self._synced = 0
+        """Bytes of the file that are on disk for certain."""
+        self._syncing: asyncio.Future[int] | None = None
+        self._load()
+
+    def find(self, slot: Slot, request_hash: str) -> Stored | None:
+        """The answer to that very request, if it is there."""
+        return self._answers[slot].get(request_hash) if slot in self._answers else None
+
+    def answered_otherwise(self, slot: Slot, request_hash: str) -> bool:
+        """Whether the slot's turn has an answer, but to another request."""
+        return slot.turn is not None and slot in self._answers and request_hash not in self._answers[slot]
+
+    def count(self, task: str, attempt: int) -> int:
+        """Answers in one attempt so far."""
+        return sum(len(found) for slot, found in self._answers.items() if (slot.task, slot.attempt) == (task, attempt))
+
+    def events(self, stored: Stored) -> str:
+        """The SSE text of an answer, read back from disk. Raises DamagedState."""
+        with self._journal.path.open("rb") as file:
+            line = read_at(file.fileno(), stored.length, stored.offset)
+        record = decode(line.removesuffix(b"\n"))
+        if record is None:
+            raise DamagedState(f"{self._journal.path} was changed at byte {stored.offset} while the gateway ran")
+        events: str = record["events"]
+        return events
+
+    async def on_disk(self, stored: Stored | None = None) -> None:
+        """Return when that answer, or everything written so far, is on disk. Raises CannotGoOn when it cannot be had.
+
+        All who wait at one time share a sync, and the event loop goes on meanwhile.
+        """
+        end = self._journal.offset if stored is None else stored.offset + stored.length
+        while self._synced < end:
+            if self._syncing is None:
+                self._syncing = asyncio.ensure_future(asyncio.to_thread(self._sync))
+                # Those who wait may be gone when it fails, and then nobody takes the exception.
+                self._syncing.add_done_callback(lambda sync: sync.cancelled() or sync.exception())
+            syncing = self._syncing
+            try:
+                self._synced = max(self._synced, await asyncio.shield(syncing))
+            finally:
+                if self._syncing is syncing and syncing.done():
+                    self._syncing = None
+
+    def _sync(self) -> int:
+        end = self._journal.offset
+        self._journal.sync()
+        return end
+
+    def require_trust(self) -> None:
+        """Raise CannotGoOn when the disk has refused a record once."""
+        self._journal.require_trust()
+
+    def spending(self) -> Spending:
+        """The whole run's."""
+        total = Spending()
+        for part in self.by_task.values():
+            total.answered += part.answered
+            total.unsure += part.unsure
+            total.recorded += part.recorded
+            total.unpriced += part.unpriced
+        return total
+
+    def spent_by_task(self, task: str) -> float:
+        """USD that can have been billed for one task, over all its attempts."""
+        return self.by_task[task].total if task in self.by_task else 0.0
+
+    def new_call(self) -> int:
+        """The number for a call that starts now; its tries share it."""
+        self._last_call += 1
+        return self._last_call
+
+    def write_intent(self, call: int, ask: Ask, number: int, bound_usd: float | None) -> Intent:
+        """Announce a try. Only when this is on disk may anything go to the endpoint."""
+        changed = number == 1 and self.answered_otherwise(ask.slot, ask.hash)
+        fields = {"hash": ask.hash, "model": ask.model, "try": number, "bound_usd": bound_usd, "changed": changed}
+        self._write("intent", call, ask, fields)
+        return Intent(call, ask, bound_usd)
+
+    def write_answer(
+        self, intent: Intent, answer: Answered, usd: float | None, recorded_usd: float | None, waited_s: float
+    ) -> Stored:
+        """Record a whole answer. Only when this is on disk may it be delivered."""
+        fields = {
+            "hash": intent.ask.hash,
+            "model": answer.model,
+            "stop_reason": answer.stop_reason,
+            "usage": answer.usage,
+            "usd": usd,
+            "recorded_usd": recorded_usd,
+            "endpoint_s": round(answer.endpoint_s, 3),
+            "waited_s": round(waited_s, 3),
+            "request_id": answer.request_id,
+        }
+        self._write("answer", intent.call, intent.ask, fields, events=answer.events)
+        return self._answers[intent.ask.slot][intent.ask.hash]
+
+    def write_fault(self, intent: Intent, fault: Fault, retry: Retry | None = None) -> None:
+        """Record that a try failed, and when the next comes; None: no other does."""
+        fields = {"fault": fault.kind, "ambiguous": fault.ambiguous, "detail": fault.detail}
+        if retry:
+            fields |= {"try": retry.number, "next_s": round(retry.next_s, 3), "gives_up_s": round(retry.gives_up_s, 3)}
+        self._write("fault", intent.call, intent.ask, fields)
+
+    def write_refusal(self, intent: Intent, refusal: Refusal) -> None:
+        """Record that the endpoint said no."""
+        fields = {"status": refusal.status, "error_type": refusal.type, "detail": refusal.detail}
+        self._write("refused", intent.call, intent.ask, fields)
+
+    def close(self) -> None:
+        """Give the file back, once a sync that nobody waits for any more has ended."""
+        if self._syncing is None or self._syncing.done():
+            self._journal.close()
+        else:
+            self._syncing.add_done_callback(self._close_after)
+
+    def _close_after(self, sync: asyncio.Future[int]) -> None:
+        if not sync.cancelled() and (error := sync.exception()):
+            log.warning("%s", error)
+        self._journal.close()
+
+    def _write(self, kind: str, call: int, ask: Ask, fields: Record, **last: Any) -> None:
+        slot = ask.slot
+        head = {"kind": kind, "call": call, "task": slot.task, "attempt": slot.attempt, "turn": slot.turn}
+        where = {"phase": ask.phase, "phase_turn": ask.phase_turn}
+        record = {**head, **where, **fields, "at": round(time.time(), 3), **last}
+        before = self._journal.offset
+        self._journal.append(record, durable=False)
+        self._fold(record, before, self._journal.offset - before)
+
+    def _load(self) -> None:
+        before = 0
+        for record in self._journal.each_new():
+            self._fold_read(record, before, self._journal.offset - before)
+            before = self._journal.offset
+        self.torn_bytes = self._journal.repair_tail()
+        self.dead_calls = len(self._open)
+        for task, bound in self._open.values():
+            self.by_task[task].add_doubt(bound)
+        self._open.clear()
+
+    def _fold_read(self, record: Record, offset: int, length: int) -> None:
+        try:
+            self._fold(record, offset, length)
+        except (KeyError, ValueError, TypeError) as error:
+            raise DamagedState(
+                f"{self._journal.path}, line {record['seq']}: the record does not fit those before it "
+                f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(self._journal.path)}"
+            ) from error
+
+    def _fold(self, record: Record, offset: int, length: int) -> None:
+        """Take one record into account, whether just written or found at opening."""
+        call, task = record["call"], record["task"]
+        self._last_call = max(self._last_call, call)
+        if record["kind"] == "intent":
+            if call in self._open:
+                raise ValueError(f"call {call} was begun twice")
+            self._open[call] = (task, record["bound_usd"])
+            self.changed += record["changed"]
+            return
+        _, bound = self._open.pop(call)
+        if record["kind"] == "answer":
+            slot = Slot(task, record["attempt"], record["turn"])
+            # First of all: what can be found is not bought again, whatever goes wrong in counting it.
+            self._answers[slot][record["hash"]] = Stored(
+                offset, length, record["endpoint_s"], record["waited_s"], record["request_id"]
+            )
+            self.answers += 1
+            self.by_task[task].add_answer(record["usd"], record["recorded_usd"], bound)
+        elif record["kind"] == "fault" and record["ambiguous"]:
+            self.by_task[task].add_doubt(bound)

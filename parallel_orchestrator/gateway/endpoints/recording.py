@@ -1,0 +1,200 @@
+"""Recordings: model answers in a YAML file, replayed instead of calling an endpoint.
+
+    recording: 1
+    name: medium
+    origin: written                  # or exported
+    requirement: Build a todo list ...
+    model: claude-opus-5-5           # whose latencies and token counts these are
+    answers:
+      - task: plan                   # the planner, or task_1, task_2, …, or fix_1, fix_2, …
+        phase: work                  # work, repair 1, repair 2, restart 1, …
+        turn: 1                      # from 1, within the phase
+        latency_s: 8.4
+        stop_reason: end_turn
+        usage: {input_tokens: 1480, output_tokens: 2210}
+        content: [{type: text, text: ...}]
+
+Answers that are never asked for are no error. One that is missing is, and names its key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from parallel_orchestrator.gateway.endpoints.recording_yaml import BadYaml, dump_yaml, load_yaml
+from parallel_orchestrator.messages_api import sse
+from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.store.journal import Record, read_each
+from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, read_named
+
+AnswerKey = tuple[str, str, int]
+"""Task, phase, turn in the phase."""
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "recordings"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_FORM = "docs/recordings.md has the form; `export --recording FILE` writes one of a run"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class RecordedAnswer(_Record):
+    """One answer of the model."""
+
+    task: Annotated[str, Field(pattern=r"^(plan|(task|fix)_[1-9][0-9]{0,3})$")]
+    phase: Annotated[str, Field(pattern=r"^(work|(repair|restart) [1-9][0-9]*)$")]
+    turn: Annotated[int, Field(ge=1)]
+    latency_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    stop_reason: str
+    usage: dict[str, JsonValue]
+    content: list[dict[str, JsonValue]]
+
+    @property
+    def key(self) -> AnswerKey:
+        """What the answer is found by."""
+        return self.task, self.phase, self.turn
+
+
+class Recording(_Record):
+    """A whole recording, checked."""
+
+    recording: Literal[1] = 1
+    name: str
+    origin: Literal["written", "exported"]
+    requirement: str
+    model: str
+    answers: list[RecordedAnswer]
+
+
+def shipped(name: str) -> Path | None:
+    """The file of a recording that comes with the package, or None when none has that name."""
+    path = _SHIPPED / f"{name}.yaml"
+    return path if _NAME.fullmatch(name) and path.is_file() else None
+
+
+def load(path: Path) -> Recording:
+    """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
+    try:
+        value, lines = load_yaml(read_named(path, LONGEST_RECORDING))
+    except (Unusable, BadYaml) as error:
+        raise UsageError(f"cannot read the recording {path}: {error}. {_FORM}") from error
+    try:
+        recording = Recording.model_validate(value)
+    except ValidationError as error:
+        raise UsageError(
+            f"{path} is not a recording that can be replayed: {_first_fault(error, value, lines)}. {_FORM}"
+        ) from error
+    fault = next(_faults(recording.answers, written=recording.origin == "written"), None)
+    if fault:
+        raise UsageError(f"{path} is not a recording that can be replayed: {fault}. {_FORM}")
+    return recording
+
+
+def require_recording(path: Path) -> None:
+    """Raise UsageError as `load` does. Each file is looked at once, however many scenarios replay it."""
+    if fault := _fault_of(path):
+        raise UsageError(fault)
+
+
+@cache
+def _fault_of(path: Path) -> str:
+    try:
+        load(path)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def dump(recording: Recording, comment: str = "") -> str:
+    """The YAML text of a recording: fields in the documented order, code as literal blocks."""
+    header = "".join(f"# {line}\n" for line in comment.splitlines())
+    return header + dump_yaml(recording.model_dump(mode="json"))
+
+
+def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
+    """A recording of what a run's model answered: of each task its last attempt, of each turn its last answer.
+
+    Raises UsageError when the ledger has no answer, DamagedState when it is damaged.
+    """
+    last_attempt: dict[str, int] = {}
+    model = ""
+    for record in read_each(ledger):
+        if record["kind"] == "answer":
+            last_attempt[record["task"]] = max(record["attempt"], last_attempt.get(record["task"], 0))
+            model = record["model"]
+    if not last_attempt:
+        raise UsageError(f"{ledger} holds no answers, so there is nothing to export; finish a part of the run first")
+    answers: dict[AnswerKey, RecordedAnswer] = {}
+    for record in read_each(ledger):
+        if record["kind"] == "answer" and record["attempt"] == last_attempt[record["task"]]:
+            answer = _exported(record)
+            answers[answer.key] = answer
+    return Recording(
+        name=name,
+        origin="exported",
+        requirement=requirement,
+        model=model,
+        answers=list(answers.values()),
+    )
+
+
+def _exported(record: Record) -> RecordedAnswer:
+    return RecordedAnswer(
+        task=record["task"],
+        phase=record["phase"],
+        turn=record["phase_turn"],
+        latency_s=record["endpoint_s"],
+        stop_reason=record["stop_reason"],
+        usage={figure: value for figure, value in record["usage"].items() if value is not None},
+        content=sse.assemble(sse.parse(record["events"]))["content"],
+    )
+
+
+def _faults(answers: list[RecordedAnswer], *, written: bool) -> Iterator[str]:
+    """What is wrong. In an exported recording a tool call may be as broken as the model made it."""
+    seen: dict[AnswerKey, int] = {}
+    for index, answer in enumerate(answers):
+        if answer.key in seen:
+            yield f"answers[{index}] is for {_named(answer.key)}, and so is answers[{seen[answer.key]}]"
+        seen[answer.key] = index
+        for place, block in enumerate(answer.content):
+            if (written or block.get("type") != "tool_use") and (problem := _block_problem(block)):
+                yield f"answers[{index}].content[{place}]: {problem}"
+
+
+def _block_problem(block: dict[str, Any]) -> str | None:
+    needed: dict[str, dict[str, type]] = {
+        "text": {"text": str},
+        "tool_use": {"id": str, "name": str, "input": dict},
+        "thinking": {"thinking": str},
+        "redacted_thinking": {"data": str},
+    }
+    fields = needed.get(str(block.get("type")))
+    if fields is None:
+        return f"type {block.get('type')!r} is none of {', '.join(needed)}"
+    wrong = [name for name, kind in fields.items() if not isinstance(block.get(name), kind)]
+    return f"{block['type']} needs {', '.join(wrong)}" if wrong else None
+
+
+def _named(key: AnswerKey) -> str:
+    return f"{key[0]}, phase {key[1]}, turn {key[2]}"
+
+
+def _first_fault(error: ValidationError, value: Any, lines: dict[int, int]) -> str:
+    """The first fault, with the line where the innermost list or mapping around it begins."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    line = lines.get(id(value), 1)
+    for part in fault["loc"]:
+        with suppress(LookupError, TypeError):
+            value = value[part]
+            line = lines.get(id(value), line)
+    return f"line {line}: {where or 'the file'}: {fault['msg']}"

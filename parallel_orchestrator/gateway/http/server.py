@@ -1,0 +1,144 @@
+"""The HTTP side: a raw ASGI application on a Unix socket.
+
+    POST /v1/messages             token of an attempt       the Messages API, streamed or not; a whole message also has
+                                                            `orchestrator`: {"endpoint_s", "waited_s"}
+    GET  /orchestrator/status     the gateway's secret      money, load, waiting
+
+Errors have the API's form, and a status of their own when they are known within 15 seconds. Who waits longer gets a
+sign of life every 15 seconds, an event or white space, and learns of an error by an event or from the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from parallel_orchestrator.gateway.calls.run import Delivery
+from parallel_orchestrator.gateway.calls.service import Service
+from parallel_orchestrator.gateway.http import errors
+from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.http.requests import MAX_BODY, Headers, read_ask
+from parallel_orchestrator.messages_api import sse
+from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.system import json_codec
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PING_S = 15.0
+"""Between two signs of life, and until the headers go out without an outcome."""
+
+_PING = sse.encode({"type": "ping"}).encode()
+
+
+class Application:
+    """The gateway as an ASGI application."""
+
+    def __init__(self, service: Service, secret: str, ping_s: float = PING_S) -> None:
+        self._service = service
+        self._secret = secret
+        self._ping_s = ping_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        response = Response(send)
+        try:
+            await self._route(scope, receive, response)
+        except Declined as error:
+            await response.error(error)
+        except OrchestratorError as error:
+            log.error("%s", error)
+            await response.error(errors.cannot_write(str(error)))
+
+    async def _route(self, scope: Scope, receive: Receive, response: Response) -> None:
+        method, path, headers = scope["method"], scope["path"], Headers.of(scope)
+        if (method, path) == ("POST", "/v1/messages"):
+            await self._messages(scope, headers, receive, response)
+        elif (method, path) == ("GET", "/orchestrator/status"):
+            if not any(hmac.compare_digest(token.encode(), self._secret.encode()) for token in headers.tokens()):
+                raise errors.unknown_token()
+            await response.json(200, self._service.status())
+        else:
+            raise errors.not_found()
+
+    async def _messages(self, scope: Scope, headers: Headers, receive: Receive, response: Response) -> None:
+        caller = headers.caller(self._secret)
+        query = scope["query_string"].decode("latin-1")
+        ask, response.streams = read_ask(caller, headers, query, await _body(receive))
+        answer = asyncio.create_task(self._service.ask(caller.run, ask))
+        while not (await asyncio.wait([answer], timeout=self._ping_s))[0]:
+            await response.ping()
+        await response.answer(await answer)
+
+
+def _message(answer: Delivery) -> bytes:
+    times = {"endpoint_s": answer.stored.endpoint_s, "waited_s": answer.stored.waited_s}
+    return json_codec.text({**answer.message, "orchestrator": times}).encode(errors="replace")
+
+
+async def _body(receive: Receive) -> bytes:
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise errors.bad_request("the caller went away before its request was whole")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY:
+            raise errors.too_large(MAX_BODY)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+class Response:
+    """Writes one response. Writing to a caller that has gone away does nothing."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = False
+        self.streams = False
+        """Whether the caller wants events; else it gets JSON."""
+
+    async def json(self, status: int, value: Any) -> None:
+        """A whole response that is no answer of the model."""
+        await self._head(status, "application/json")
+        await self._write(json.dumps(value).encode(), last=True)
+
+    async def ping(self) -> None:
+        """A sign of life in front of the answer."""
+        await self._begin()
+        await self._write(_PING if self.streams else b"\n")
+
+    async def answer(self, answer: Delivery) -> None:
+        """All events at once, or the message that they make."""
+        await self._begin(answer.stored.request_id)
+        await self._write(answer.events.encode() if self.streams else _message(answer), last=True)
+
+    async def error(self, error: Declined) -> None:
+        """The error: as a status while there is a choice."""
+        if not self._begun:
+            await self.json(error.status, error.body)
+            return
+        told = {**error.body, "type": "error"}
+        await self._write((sse.encode(told) if self.streams else json.dumps(told)).encode(), last=True)
+
+    async def _begin(self, request_id: str | None = None) -> None:
+        if not self._begun:
+            await self._head(200, "text/event-stream" if self.streams else "application/json", request_id)
+
+    async def _head(self, status: int, content_type: str, request_id: str | None = None) -> None:
+        self._begun = True
+        headers = [(b"content-type", f"{content_type}; charset=utf-8".encode())]
+        if request_id:
+            headers.append((b"request-id", request_id.encode("latin-1", errors="replace")))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, data: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})

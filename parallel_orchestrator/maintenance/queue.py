@@ -1,0 +1,132 @@
+"""The queue made anew from what proves it: its own records as far as they are whole, the trunk, the transcripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_orchestrator.records.fix import FIX_ID, RedWhole
+from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
+from parallel_orchestrator.store.journal import Record
+from parallel_orchestrator.store.queue.queue_state import Replica
+
+WHY = "put back by repair"
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A task's work on the trunk."""
+
+    task: str
+    attempt: int
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The last attempt at a task that left a transcript, and how that ends."""
+
+    task: str
+    attempt: int
+    executor: int
+    """In whose folder it lies."""
+    last: Record
+
+
+class Rebuilt:
+    """The records of a queue, as they are put together."""
+
+    def __init__(self, graph: TaskGraph) -> None:
+        self._graph = graph
+        self.replica = Replica(graph)
+        self.records: list[Record] = []
+
+    def keep(self, unbroken: Iterable[Record], on_trunk: set[str], folders: Mapping[tuple[str, int], int]) -> None:
+        """Take over old records, up to the first that cannot be true. `folders`: where attempts are known to lie."""
+        for record in unbroken:
+            claim = (record.get("task", ""), record.get("attempt", 0))
+            if record.get("executor", folders.get(claim)) != folders.get(claim, record.get("executor")):
+                return
+            if record.get("state") == TaskState.MERGED and record.get("task") not in on_trunk:
+                return
+            try:
+                self.replica.apply(record)
+            except (IllegalMove, KeyError, ValueError, TypeError):
+                self.replica = Replica(self._graph)  # the old one may have taken half of it in
+                for kept in self.records:
+                    self.replica.apply(kept)
+                return
+            self.records.append(record)
+
+    def plan_fixes(self, named: Iterable[str]) -> None:
+        """Plan again those fix tasks that left a commit or a transcript and have no record. Their facts are lost."""
+        numbers = [int(task.removeprefix("fix_")) for task in named if FIX_ID.fullmatch(task)]
+        for number in range(1, max(numbers, default=0) + 1):
+            if f"fix_{number}" not in self.replica.fixes:
+                self._add({"fix": f"fix_{number}", "why": WHY, **RedWhole().model_dump()})
+
+    def complete(self, landed: Sequence[Landed], begun: Mapping[str, Begun]) -> None:
+        """Bring every task to where trunk and transcripts prove it to be."""
+        self._add({"session": "start", "executors": 0})
+        for task, status in self.replica.tasks.items():
+            if status.state is TaskState.CLAIMED:
+                self._move(task, TaskState.QUEUED)
+        for work in landed:
+            if self.replica.tasks[work.task].state is not TaskState.MERGED:
+                self._claim(work.task, work.attempt, begun.get(work.task))
+                self._move(work.task, TaskState.MERGED, evidence=work.evidence)
+        for task in self.replica.graph.order:
+            if task in begun and self.replica.tasks[task].state is not TaskState.MERGED:
+                self._go_on(begun[task])
+        self._block()
+
+    def _go_on(self, begun: Begun) -> None:
+        status = self.replica.tasks[begun.task]
+        failed = begun.last["kind"] == "failed"
+        there = status.attempt == begun.attempt and (status.folder or status.state is TaskState.FAILED)
+        if there and (status.state is TaskState.FAILED or not failed):
+            return
+        self._claim(begun.task, begun.attempt, begun)
+        if failed:
+            self._move(begun.task, TaskState.FAILED, why=begun.last.get("reason", ""))
+        else:
+            sent_back = begun.last["kind"] in ("repair", "restart")
+            self._move(begun.task, TaskState.REPAIR if sent_back else TaskState.QUEUED)
+
+    def _claim(self, task: str, attempt: int, begun: Begun | None) -> None:
+        """Have the task claimed in that attempt, by whose folder it lies in."""
+        status = self.replica.tasks[task]
+        while status.attempt < attempt or status.state in (TaskState.FAILED, TaskState.BLOCKED):
+            if status.state in (TaskState.QUEUED, TaskState.REPAIR):
+                self._move(task, TaskState.CLAIMED, executor=status.folder or 1)
+                self._move(task, TaskState.FAILED)
+            self._move(task, TaskState.QUEUED, attempt=max(attempt, status.attempt))
+        executor = begun.executor if begun and begun.attempt == attempt else status.folder or 1
+        self._move(task, TaskState.CLAIMED, executor=executor)
+
+    def _block(self) -> None:
+        """Have exactly those tasks blocked that stand behind a failed one."""
+        tasks = self.replica.tasks
+        failed = [task for task, status in tasks.items() if status.state is TaskState.FAILED]
+        behind = {later: task for task in failed for later in self.replica.dependents(task)}
+        for task, status in tasks.items():
+            if status.state is TaskState.QUEUED and task in behind:
+                self._move(task, TaskState.BLOCKED, why=f"{behind[task]} failed")
+            elif status.state is TaskState.BLOCKED and task not in behind:
+                self._move(task, TaskState.QUEUED)
+
+    def _move(self, task: str, state: TaskState, **details: Any) -> None:
+        status = self.replica.tasks[task]
+        fields: Record = {"task": task, "state": state.value, "attempt": status.attempt, "why": WHY}
+        if status.claim:
+            fields |= {"executor": status.claim.executor, "claim": status.claim.number}
+        self._add(fields | details)
+
+    def _add(self, fields: Record) -> None:
+        now = {"at": round(time.time(), 3), "mono": round(time.monotonic(), 6)}
+        record = {"seq": len(self.records) + 1, **fields, **now}
+        self.replica.apply(record)
+        self.records.append(record)

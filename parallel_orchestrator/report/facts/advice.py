@@ -1,0 +1,169 @@
+"""What a plan will take and cost with so many executors, told before it is built: an estimate from efforts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_orchestrator.records.graph import TaskGraph, choose_executors
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.report.live.snapshot import clock, short_count
+from parallel_orchestrator.system.terminal_text import one_line
+
+Price = Callable[[Mapping[str, int]], float | None]
+"""USD for such a usage at the executors' model; None when it has no known price."""
+
+SECONDS_PER_EFFORT = 19.2
+"""Of one unit (records/plan.py, EFFORT_WEIGHT), waiting for the model. From the three shipped recordings: 19 tasks,
+43 units, 89 answers. They were written by hand with estimated latencies, so this is an estimate on an estimate."""
+
+USAGE_PER_EFFORT = {
+    "input_tokens": 5172,
+    "output_tokens": 1388,
+    "cache_creation_input_tokens": 360,
+    "cache_read_input_tokens": 10159,
+}
+"""Tokens of one unit, from the same."""
+
+TIME_RANGE, COST_RANGE = (0.6, 1.6), (0.5, 1.6)
+"""By how much single tasks of the recordings lie below and above the mean."""
+
+_STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
+"""Told as far as the plan has width; how many are allowed is told besides."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """So many executors, and how long the plan is expected to take with them."""
+
+    executors: int
+    seconds: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a plan is expected to take."""
+
+    path: list[str]
+    """The critical path."""
+    width: int
+    """The most tasks that can ever run at once."""
+    choices: list[Choice]
+    cost_usd: tuple[float, float] | None
+    """Lowest and highest; the same for any number of executors. None without a known price."""
+    tokens: int
+    recommended: int
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "estimate": True,
+            "critical_path": self.path,
+            "width": self.width,
+            "choices": [
+                {"executors": one.executors, "seconds": _range(one.seconds), "speedup": round(one.speedup, 2)}
+                for one in self.choices
+            ],
+            "cost_usd": self.cost_usd,
+            "tokens": self.tokens,
+            "recommended_executors": self.recommended,
+            "reason": self.reason,
+        }
+
+
+def advise(plan: Plan, budget: int, price: Price = lambda usage: None) -> Advice:
+    """What to expect of the plan, and how many of at most `budget` executors it is worth."""
+    graph = plan.graph()
+    units = sum(node.weight for node in graph.nodes.values())
+    usage = {kind: round(count * units) for kind, count in USAGE_PER_EFFORT.items()}
+    usd, chosen, width = price(usage), choose_executors(graph, budget), graph.width()
+    numbers = sorted({m for m in _STEPS if m <= width} | {min(width, budget), budget, chosen.executors})
+    if chosen.executors == 1:
+        reason = "run this sequentially: " + _why_alone(graph, width, budget)
+    else:
+        reason = f"run it with {chosen.executors} executors: {_why_so_many(chosen.executors, width, budget)}"
+    return Advice(
+        graph.critical_path(),
+        width,
+        [Choice(m, graph.makespan(m) * SECONDS_PER_EFFORT, units / graph.makespan(m)) for m in numbers],
+        None if usd is None else (round(usd * COST_RANGE[0], 2), round(usd * COST_RANGE[1], 2)),
+        sum(usage.values()),
+        chosen.executors,
+        reason,
+    )
+
+
+def _why_so_many(executors: int, width: int, budget: int) -> str:
+    if executors == width:
+        return "no more tasks than that can ever run at once"
+    if executors == budget:
+        return "so many are allowed; --max-executors says otherwise"
+    allowed = f" of the {budget} that are allowed" if budget < width else ""
+    return f"more{allowed} would end less than 5 % sooner"
+
+
+def _why_alone(graph: TaskGraph, width: int, budget: int) -> str:
+    if len(graph.nodes) == 1:
+        return "it is one task"
+    if width == 1:
+        return "each task waits for the one before it"
+    if budget == 1:
+        return "one executor is allowed; --max-executors says otherwise"
+    return "more executors would end less than 5 % sooner"
+
+
+def advice_lines(advice: Advice, spends: bool) -> list[str]:
+    """The advice for a person. `spends`: a live model will be paid; a replay costs nothing."""
+    lines = [
+        f"critical path: {' -> '.join(advice.path)}",
+        f"width: {advice.width}",
+        "",
+        "executors  expected time  speedup",
+    ]
+    for one in advice.choices:
+        mark = "  <- recommended" if one.executors == advice.recommended else ""
+        low, high = _range(one.seconds)
+        lines.append(f"{one.executors:>9}  {f'{clock(low)}-{clock(high)}':<13}  {one.speedup:>7.2f}{mark}")
+    cost = "no price is known for the model" if advice.cost_usd is None else "${:.2f}-${:.2f}".format(*advice.cost_usd)
+    if not spends:
+        cost = f"nothing, as it is a replay; with a live model {cost}"
+    lines.append(f"cost: {cost} (about {short_count(advice.tokens)} tokens), with any number of executors")
+    lines.append(
+        f"These are estimates: {SECONDS_PER_EFFORT:g} s and {sum(USAGE_PER_EFFORT.values())} tokens a unit of effort "
+        "(low 1, medium 2, high 4), the mean of the shipped recordings, and their spread; planning and the time of "
+        "tests are not in them"
+    )
+    return [*lines, "", advice.reason]
+
+
+def tree_lines(plan: Plan) -> list[str]:
+    """The plan as a tree: each task below that of its dependencies which ends last; further ones are named."""
+    graph = plan.graph()
+    ends: dict[str, float] = {}
+    for task in graph.order:
+        node = graph.nodes[task]
+        ends[task] = node.weight + max((ends[one] for one in node.dependencies), default=0.0)
+    below: dict[str, list[str]] = {}
+    for task in graph.nodes:
+        parent = max(graph.nodes[task].dependencies, key=lambda one: ends[one], default="")
+        below.setdefault(parent, []).append(task)
+    lines: list[str] = []
+    stack = [(task, "", "") for task in reversed(below.get("", []))]
+    while stack:
+        task, own, further = stack.pop()
+        said, behind = plan.task(task), graph.nodes[task].dependencies
+        others = [one for one in behind if one != max(behind, key=lambda one: ends[one])]
+        also = f", also after {', '.join(others)}" if others else ""
+        lines.append(one_line(f"{own}{task} {said.name}  [{said.estimated_effort}]{also}"))
+        children = below.get(task, [])
+        for place, child in reversed(list(enumerate(children))):
+            last = place == len(children) - 1
+            stack.append((child, further + ("└─ " if last else "├─ "), further + ("   " if last else "│  ")))
+    return lines
+
+
+def _range(seconds: float) -> tuple[int, int]:
+    return round(seconds * TIME_RANGE[0]), round(seconds * TIME_RANGE[1])

@@ -1,0 +1,180 @@
+"""What the ledger says was bought: a fold over ledger.jsonl, and its sums in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.usage import dollars, token_count
+from parallel_orchestrator.report.facts.trouble import Trouble, following
+from parallel_orchestrator.store.journal import read_each
+from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.system.terminal_text import counted
+
+TOKEN_KINDS = {
+    "input": "input_tokens",
+    "cache_write": "cache_creation_input_tokens",
+    "cache_read": "cache_read_input_tokens",
+    "output": "output_tokens",
+}
+"""Our name of each kind of token, and the API's. Input counts uncached tokens only, as the API does."""
+
+
+@dataclass
+class Spending:
+    """Sums over model calls, of one task or of the whole run."""
+
+    calls: int = 0
+    """Answers received."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    usd: float = 0.0
+    recorded_usd: float = 0.0
+    """What replayed answers would have cost; not part of `usd`."""
+    unpriced: int = 0
+    """Answers whose cost is unknown, by their model or their usage; `usd` leaves them out."""
+    retries: int = 0
+    """Tries that failed and were made again."""
+    bought_again: int = 0
+    """Answers beyond the first for the same turn."""
+    changed: int = 0
+    """Calls whose body differed from one already answered for the same turn."""
+    open_calls: int = 0
+    """Calls begun whose outcome nobody recorded: the gateway died with them in flight."""
+    uncertain_usd: float = 0.0
+    """Upper bound of what faults, open calls and unpriced answers may have cost on top of `usd`."""
+    endpoint_s: float = 0.0
+    """Seconds that the endpoint worked on answers."""
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Count one answer."""
+        self.calls += 1
+        usage = answer["usage"] if isinstance(answer["usage"], Mapping) else {}
+        self.tokens.update({ours: token_count(usage.get(theirs)) or 0 for ours, theirs in TOKEN_KINDS.items()})
+        usd = dollars(answer["usd"])
+        self.unpriced += usd is None
+        self.usd += usd or 0.0
+        self.recorded_usd += dollars(answer.get("recorded_usd")) or 0.0
+        self.endpoint_s += answer["endpoint_s"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The part of a summary that is about model calls."""
+        return {
+            "model_calls": self.calls,
+            "tokens": {kind: self.tokens[kind] for kind in TOKEN_KINDS},
+            "cost_usd": round(self.usd, 6),
+            "uncertain_cost_usd": round(self.uncertain_usd, 6),
+            "recorded_cost_usd": round(self.recorded_usd, 6),
+            "unpriced_calls": self.unpriced,
+            "retries": self.retries,
+            "bought_again": self.bought_again,
+            "changed_bodies": self.changed,
+            "open_calls": self.open_calls,
+        }
+
+
+def spent_text(money: Mapping[str, Any]) -> str:
+    """What a summary says was spent: at least so much, where answers have no price, and up to how much more."""
+    text = least_text(money)
+    if money["uncertain_cost_usd"]:
+        text += f", up to ${money['uncertain_cost_usd']:.2f} more for calls of unknown end or price"
+    return text
+
+
+def least_text(money: Mapping[str, Any]) -> str:
+    """The lower bound alone."""
+    text = f"${money['cost_usd']:.2f}"
+    if money["unpriced_calls"]:
+        text = f"≥ {text} ({counted(money['unpriced_calls'], 'turn')} unpriced)"
+    return text
+
+
+def _bound(intent: Mapping[str, Any]) -> float:
+    """The most that a try can have cost, 0 where that is unknown."""
+    return dollars(intent.get("bound_usd")) or 0.0
+
+
+def read_ledger(path: Path) -> Ledger:
+    """A ledger from its file; an empty one where there is none. Raises DamagedState."""
+    ledger = Ledger()
+    ledger.follow(read_each(path), path)
+    return ledger
+
+
+class Ledger:
+    """Spending per task, folded record by record; the planner is the task `plan`."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Spending] = {}
+        self.limited_at: float | None = None
+        """Wall clock at which the endpoint said that its rate limit is reached, as long as no call was let through."""
+        self.trouble: Trouble | None = None
+        """What fails at the endpoint, since its last answer."""
+        self._answered: Counter[tuple[str, int, int]] = Counter()
+        self._open: dict[int, dict[str, Any]] = {}
+        """Intents whose outcome has not been seen, by call."""
+
+    def follow(self, records: Iterable[dict[str, Any]], source: Path) -> None:
+        """Take in records of the journal `source`. Raises DamagedState at one that cannot be understood."""
+        for record in records:
+            try:
+                self.apply(record)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise DamagedState(
+                    f"{source}, line {record['seq']}: the record cannot be understood "
+                    f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(source)}"
+                ) from error
+
+    def apply(self, record: dict[str, Any]) -> None:
+        """Take in the ledger's next record."""
+        spending = self.tasks.setdefault(record["task"], Spending())
+        self.trouble = following(self.trouble, record)
+        if record["kind"] == "intent":
+            spending.changed += bool(record["changed"]) and record["try"] == 1
+            spending.retries += record["try"] > 1
+            self._open[record["call"]] = record
+            self.limited_at = None
+            return
+        intent = self._open.pop(record["call"], {})
+        if record["kind"] == "answer":
+            key = (record["task"], record["attempt"], record["turn"])
+            spending.bought_again += self._answered[key] > 0
+            self._answered[key] += 1
+            spending.add(record)
+            spending.uncertain_usd += _bound(intent) if dollars(record["usd"]) is None else 0.0
+        elif record["kind"] == "fault":
+            spending.uncertain_usd += _bound(intent) if record["ambiguous"] else 0.0
+            self.limited_at = record["at"] if record["fault"] == "429" else self.limited_at
+
+    def in_flight(self) -> int:
+        """Tasks that wait for an answer, while somebody works on the run: each asks for one at a time.
+
+        A call that died with its gateway stays open in the file, and counts until its turn is answered or its task
+        asks for another.
+        """
+        last = {one["task"]: (one["task"], one["attempt"], one["turn"]) for one in self._open.values()}
+        return sum(turn not in self._answered for turn in last.values())
+
+    def turns(self, task: str, attempt: int) -> int:
+        """Turns of one attempt that have an answer."""
+        return sum(key[:2] == (task, attempt) for key in self._answered)
+
+    def of(self, task: str) -> Spending:
+        """Spending of one task, calls still open counted as uncertain."""
+        spending = replace(self.tasks.get(task, Spending()))
+        for intent in self._open.values():
+            if intent["task"] == task:
+                spending.open_calls += 1
+                spending.uncertain_usd += _bound(intent)
+        return spending
+
+    def total(self) -> Spending:
+        """The sum over all tasks."""
+        total = Spending()
+        for spending in map(self.of, self.tasks):
+            for name, value in vars(spending).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total

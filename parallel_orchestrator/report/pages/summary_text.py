@@ -1,0 +1,185 @@
+"""Short texts for a person: who pays before a run, what came of it after."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.report.facts.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.report.facts.spending import spent_text
+from parallel_orchestrator.report.facts.status import next_command
+from parallel_orchestrator.report.live.snapshot import short_count
+from parallel_orchestrator.report.pages.status_page import correction_lines, failure_lines
+from parallel_orchestrator.system.invocation import command
+from parallel_orchestrator.system.terminal_text import counted, one_line
+
+_ORIGIN = re.compile(r"^origin: {0,9}[\"']?(written|exported)\b", re.MULTILINE)
+_HEAD = 100_000
+"""Characters of a recording in which its origin and its requirement are looked for."""
+_LIMITS = {
+    "--max-turns": re.compile(r"reached its limit of (\d+) turns"),
+    "--task-timeout": re.compile(r"reached its limit of ([\d.]+) minutes"),
+}
+"""What a failed task's reason (agent/turns.py) says of a limit, and the option that raises it."""
+
+
+def replay_note(recording: Path, speed: float, requirement: str) -> str:
+    """Says what is replayed: not a live model, and it builds what it was recorded for."""
+    head = _head(recording)
+    found, recorded = _ORIGIN.search(head), _recorded_for(head)
+    origin = {
+        "written": "its answers were written by hand, no model is asked",
+        "exported": "the answers of an earlier run, no model is asked",
+    }.get(found[1] if found else "", "no model is asked")
+    foreign = recorded and _words(recorded) != _words(requirement)
+    whose = f" is of {_quoted(recorded)}, which is built; the words given here are not used" if foreign else ""
+    pace = "" if speed == 1 else f", {speed:g} times as fast as recorded"
+    return f"recording {recording.stem!r}{whose}: {origin}{pace}; costs nothing"
+
+
+def no_cap_note(most_usd: float | None) -> str:
+    """What is said before a run without a cap is planned. `most_usd`: of the planner's answers, where that is known."""
+    bound = "" if most_usd is None else f" and costs at most ${most_usd:.2f} of output"
+    return (
+        f"no --max-cost is given. The plan comes first{bound}; then you see an estimate and are asked. "
+        "Ctrl-C stops; what is planned by then is kept"
+    )
+
+
+def estimate_question(advice: Advice) -> str:
+    """What building the plan may cost, and whether to do that without a cap."""
+    size = f"{short_count(advice.tokens)} tokens"
+    cost = f"about {size}; the model's price is not known"
+    if advice.cost_usd:
+        cost = "${:.2f}-${:.2f}".format(*advice.cost_usd) + f" (about {size})"
+    return f"estimate: {cost}. It is not a limit: this run has no --max-cost. Build it?"
+
+
+def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
+    """A plan for a person: its tasks, what follows from what, what it will take, how many executors it is worth."""
+    complexity = plan.complexity
+    lines = [f"{complexity.level}: {complexity.reasoning}", "", *tree_lines(plan), "", *advice_lines(advice, spends)]
+    lines.append(f"the plan is in {directory / 'execution_plan.json'}; running the same requirement there uses it")
+    return "\n".join(map(one_line, lines))
+
+
+def closing_account(summary: dict[str, Any], directory: Path) -> str:
+    """What was made, where, and what to do next."""
+    lines = [headline(summary)]
+    tests, lines_of_code = summary["tests"], summary["lines_of_code"]
+    if tests:
+        covered = summary["coverage_percent"]
+        shown = f", {covered:.0f} % of src covered" if covered is not None else ""
+        lines.append(
+            f"  tests:    {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped{shown}"
+        )
+    for check in summary["verify"] or []:
+        if check["code"] == 0:
+            lines.append(f"  verify:   ok     {_short(check['command'])}")
+    lines += failure_lines((tests or {}).get("facts", ()), summary["verify"] or ())
+    lines += correction_lines(summary.get("corrections", ()))
+    lines += [_fix_line(fix) for fix in summary.get("fixes", ())]
+    if lines_of_code:
+        count = ", ".join(f"{kind} {number}" for kind, number in lines_of_code.items())
+        lines.append(f"  made:     {summary['total_files_created']} files; lines: {count}")
+    lines.append(f"  time:     {_time(summary)}")
+    lines.append(f"  cost:     {_cost(summary)}")
+    lines += [f"  {task['state']}: {task['id']} {task['name']}: {task['reason']}" for task in _unfinished(summary)]
+    lines += [
+        f"  merged:   {task['id']} {task['name']}, whose conversation ended early: {task['evidence']['ended_early']}"
+        for task in ended_early(summary)
+    ]
+    lines.append(f"  where:    {directory}")
+    if summary["status"] == "done":
+        lines.append(f"  read:     {directory / 'README.md'}")
+    following = next_command(summary["status"], directory)
+    lines.append(f"  next:     {following}{_with_more(summary)}")
+    if is_red(summary):
+        lines.append(f"  or:       correct it in {directory}, commit that there, then {command('resume', directory)}")
+    return "\n".join(map(one_line, lines))
+
+
+def _with_more(summary: dict[str, Any]) -> str:
+    """Options that give twice as much of what failed tasks ran out of; another attempt would run out of it as well."""
+    reasons = [task["reason"] for task in [*summary["tasks"], *summary.get("fixes", [])] if task["state"] == "failed"]
+    found = {option: [float(m[1]) for why in reasons if (m := limit.search(why))] for option, limit in _LIMITS.items()}
+    return "".join(f" {option} {2 * max(limits):g}" for option, limits in found.items() if limits)
+
+
+def _short(command: str) -> str:
+    return command if len(command) <= 60 else command[:59] + "…"
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """How it ended, in a sentence."""
+    rate = f"{summary['success_rate']:.0%}"
+    done = f"{summary['completed']} of {summary['total_tasks']} tasks merged ({rate})"
+    word = {"done": "done", "failed": "not all is done", "incomplete": "stopped before the end"}[summary["status"]]
+    if is_red(summary):
+        word = "everything is merged, and the whole is red"
+    return f"{word}: {done}"
+
+
+def is_red(summary: dict[str, Any]) -> bool:
+    """Whether everything is merged and the whole is red all the same."""
+    return bool(summary["status"] == "failed" and summary["completed"] == summary["total_tasks"])
+
+
+def _fix_line(fix: dict[str, Any]) -> str:
+    why = f": {fix['reason']}" if fix["reason"] and fix["state"] != "merged" else ""
+    return f"  fix:      {fix['id']} {fix['state']}{why}"
+
+
+def _time(summary: dict[str, Any]) -> str:
+    if not summary["speedup"]:
+        return "no task was worked on"
+    return (
+        f"{summary['makespan_s']:.1f} s, executors: {summary['executors_used']}; {summary['work_s']:.1f} s of work, "
+        f"{summary['speedup']:.2f} times as fast as one after the other"
+    )
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    tokens = summary["tokens"]
+    read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
+    text = spent_text(summary)
+    if summary["recorded_cost_usd"]:
+        text += f" (when recorded: ${summary['recorded_cost_usd']:.2f})"
+    return f"{text}; {counted(summary['model_calls'], 'call')}, {read} tokens read, {tokens['output']} written"
+
+
+def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [task for task in summary["tasks"] if task["state"] in ("failed", "blocked")]
+
+
+def ended_early(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The merged tasks whose model did not come to say that it had finished."""
+    return [task for task in summary["tasks"] if task["state"] == "merged" and task["evidence"].get("ended_early")]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _quoted(text: str) -> str:
+    first = one_line(" ".join(text.split()))
+    return f'"{first}"' if len(first) <= 100 else f'"{first[:99]}…"'
+
+
+def _recorded_for(head: str) -> str:
+    """The requirement that a recording was made for; empty where its head does not say."""
+    import yaml
+
+    block = re.search(r"^requirement:.*(?:\n(?:[ \t].*)?)*", head, re.MULTILINE)
+    try:
+        return str(yaml.safe_load(block[0])["requirement"]) if block else ""
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+        return ""
+
+
+def _head(recording: Path) -> str:
+    """What stands in the recording before its answers."""
+    with recording.open(encoding="utf-8") as file:
+        return file.read(_HEAD).partition("\nanswers:")[0]

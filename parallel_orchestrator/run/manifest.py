@@ -1,0 +1,287 @@
+"""The scenarios of a batch: which folder each has, and which of them are finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from parallel_orchestrator.config.options import Options, Settled, is_file
+from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
+from parallel_orchestrator.report.facts.batch_status import fold
+from parallel_orchestrator.report.facts.batch_summary import Ending, kept
+from parallel_orchestrator.report.facts.summary import (
+    ended_summary,
+    finished_summary,
+    incomplete_summary,
+    last_summary,
+    may_be_red,
+)
+from parallel_orchestrator.run.cost import of_run
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+from parallel_orchestrator.store.plan_file import plan_of
+from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.store.run_directory import OwnedRun, read_scenario, require_scenario
+from parallel_orchestrator.system.files import write_json
+
+if TYPE_CHECKING:
+    from parallel_orchestrator.gateway.config import RunConfig, StartConfig
+    from parallel_orchestrator.gateway.handle import GatewayProcess
+
+
+class Site(Protocol):
+    """A run that executors can work on; orchestrator.Site."""
+
+    @property
+    def owned(self) -> OwnedRun:
+        """Its directory."""
+
+    @property
+    def plan(self) -> Plan:
+        """Its plan."""
+
+    @property
+    def around(self) -> Surroundings:
+        """Where its commands run."""
+
+
+class Story(Protocol):
+    """The steps of one run; orchestrator.Run."""
+
+    settled: Settled
+    retry: Sequence[str] | None
+    """Failed tasks to try again; empty: all of them; None: none."""
+
+    def say(self, text: str) -> None:
+        """Say a line to the person, and to the log."""
+
+    def check(self) -> tuple[Surroundings, str]:
+        """What can be found wrong before a directory is touched."""
+
+    def who_pays(self) -> str:
+        """Which credential pays for which endpoint."""
+
+    def gateway_config(self) -> StartConfig:
+        """How a gateway for this run starts."""
+
+    def served(self, owned: OwnedRun) -> RunConfig:
+        """What the gateway needs to know of it."""
+
+    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Any:
+        """All that must be there before executors begin; a Site."""
+
+    def test_whole(self, site: Any) -> Any:
+        """Test the whole; None when a fix task is planned for it."""
+
+    def finish(self, site: Any, final: Any) -> dict[str, Any]:
+        """Describe the whole that was tested, and sum up; the summary."""
+
+    def stopped(self, site: Any) -> dict[str, Any]:
+        """Sum up a run that stops before its end; the summary."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scenario of the batch."""
+
+    name: str
+    story: Story
+    folder: str
+    """Of its run, in the batch's."""
+    finished: dict[str, Any] | None = None
+    """What is kept of its summary, when it is finished already."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """What its run does."""
+        return self.story.settled.scenario
+
+    def run(self, batch: BatchDirectory) -> RunDirectory:
+        """Where its run lies."""
+        return RunDirectory(batch.root / self.folder)
+
+
+def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
+    """The scenario as the batch has it.
+
+    It is not finished when its failed tasks are to be tried again, nor where its run is damaged: who opens that tells.
+    """
+    settled = story.settled
+    folder = folder_of(batch, name, settled.scenario, resumed=settled.resumed)
+    run = RunDirectory(batch.root / folder)
+    finished = finished_summary(run) if story.retry is None and not _is_damaged(run) else None
+    return Entry(name, story, folder, kept(finished) if finished else None)
+
+
+def folder_of(batch: BatchDirectory, name: str, scenario: Scenario, *, resumed: bool = False) -> str:
+    """The scenario's folder: NAME, or NAME-HASH6 where NAME holds the run of an earlier text of it.
+
+    Raises UsageError when it would run anew for no other reason than that another endpoint is asked now.
+    """
+    own = f"{name}-{_identity_hash(scenario)}"
+    if _is_damaged(RunDirectory(batch.root / name)):
+        return own if (batch.root / own).exists() else name
+    if _may_use(batch.root / name, scenario, resumed=resumed):
+        return name
+    if resumed:  # the run of a text that differs from NAME's: its models may have changed, and its hash with them
+        begun = [path for path in batch.root.glob(f"{name}-{_HASH}") if not _is_damaged(RunDirectory(path))]
+        if found := next((path for path in sorted(begun) if _may_use(path, scenario, resumed=True)), None):
+            return found.name
+    if not (batch.root / own).exists() and not scenario.replay:
+        _require_same_endpoint([batch.root / name, *batch.root.glob(f"{name}-{_HASH}")], scenario)
+    return own
+
+
+def _require_same_endpoint(directories: Iterable[Path], scenario: Scenario) -> None:
+    for run in map(RunDirectory, directories):
+        old = None if _is_damaged(run) else read_scenario(run)
+        if old and identity_difference(old, {**scenario.model_dump(), "endpoint": old.endpoint}) is None:
+            raise UsageError(
+                f"{run.root} was begun at {old.endpoint}, and now {scenario.endpoint} is asked: all of it would be "
+                "bought again. Set ANTHROPIC_BASE_URL as it was, or choose another --output-dir"
+            )
+
+
+def _is_damaged(run: RunDirectory) -> bool:
+    """Whether nobody can tell any more which run it is."""
+    try:
+        read_scenario(run)
+    except DamagedState:
+        return True
+    return False
+
+
+def _may_use(directory: Path, scenario: Scenario, *, resumed: bool) -> bool:
+    """Whether that directory is free, or holds this very run."""
+    old = read_scenario(RunDirectory(directory))
+    return old is None or identity_difference(old, scenario.model_dump(), resumed=resumed) is None
+
+
+_HASH = "[0-9a-f]" * 6
+"""What any `_identity_hash` looks like, for a search."""
+
+
+def _identity_hash(scenario: Scenario) -> str:
+    identity = scenario.model_dump(include=set(IDENTITY))
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def remember(batch: BatchDirectory, executors: int, max_cost_usd: float | None, options: Mapping[str, Options]) -> None:
+    """Write down what `resume` needs to go on with the batch by its folder alone."""
+    scenarios = [
+        {
+            "name": name,
+            "requirements": one.requirements,
+            "replay": _wherever(one.replay) if one.replay else None,
+            "settings": one.settings | {name: _wherever(one.settings[name]) for name in _FILES & one.settings.keys()},
+            "variables": one.variables,
+        }
+        for name, one in options.items()
+    ]
+    fields = {"version": 1, "max_executors": executors, "max_cost_usd": max_cost_usd, "scenarios": scenarios}
+    write_json(batch.config, fields)
+
+
+_FILES = {"prices"}
+"""Settings that name a file."""
+
+
+def _wherever(name: str) -> str:
+    """The name of a file as it is found from every folder. That of a shipped recording stays a name."""
+    return str(Path(name).absolute()) if is_file(Path(name)) else name
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A batch as it was given last."""
+
+    max_executors: int
+    max_cost_usd: float | None
+    options: dict[str, Options]
+
+
+def recall(batch: BatchDirectory) -> Remembered:
+    """The inverse of `remember`. Raises UsageError where no batch is, DamagedState where the file is none any more."""
+    try:
+        fields = json.loads(batch.config.read_bytes())
+        options = {
+            one["name"]: Options(
+                one["requirements"], None, None, one["replay"], one["settings"], variables=one.get("variables", {})
+            )
+            for one in fields["scenarios"]
+        }
+        return Remembered(fields["max_executors"], fields["max_cost_usd"], options)
+    except FileNotFoundError as error:
+        raise UsageError(f"{batch.root} holds no batch (there is no batch.json in it)") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedState(f"{batch.config} is damaged ({error}); start the batch again from its YAML file") from error
+
+
+def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]:
+    """By scenario the failed tasks to try again: those named as SCENARIO/TASK; with none, all that failed anywhere.
+
+    Raises UsageError for what is not named so, and where nothing failed.
+    """
+    scenarios = recall(batch).options
+    folders = {folder: name for name, folder in fold(batch)[0].items() if name in scenarios}
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        folder, _, name = task.rpartition("/")
+        if folder not in folders:
+            raise UsageError(f"{batch.root} is a batch: name the task as SCENARIO/TASK, not {task!r}")
+        found.setdefault(folders[folder], []).append(name)
+    if not tasks:
+        found = {name: [] for folder, name in folders.items() if _some_failed(RunDirectory(batch.root / folder))}
+    if not found:
+        raise UsageError(f"no task failed in {batch.root}, so there is nothing to retry")
+    return found
+
+
+def _some_failed(run: RunDirectory) -> bool:
+    """Whether tasks have failed or the whole is red, by its queue: a session that was killed has left no summary."""
+    try:
+        with closing(TaskQueue(run, plan_of(run).graph())) as queue:
+            replica = queue.refresh()
+            failed = any(status.state is TaskState.FAILED for status in replica.tasks.values())
+            return failed or (not replica.unsettled and may_be_red(run))
+    except FileNotFoundError:  # it has no plan
+        return False
+    except OrchestratorError:  # it is damaged, which stops no retry of another
+        return bool((last_summary(run) or {}).get("failed"))
+
+
+def left_alone(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
+    """How scenarios stand that this session is not about."""
+    folders, states = fold(batch)
+    return {name: _ending(batch, name, folders.get(name, name), states.get(name, {})) for name in names}
+
+
+def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> Ending:
+    ending = Ending(name, folder, standing(RunDirectory(batch.root / folder)))
+    stopped = ending.status == "stopped" and last.get("why")
+    return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
+
+
+def standing(run: RunDirectory) -> dict[str, Any]:
+    """What a batch keeps of how that run stands: by its summary, or by its other files where it has none."""
+    try:
+        if (summary := ended_summary(run)) is None:
+            summary = {**incomplete_summary(run, require_scenario(run), plan_of(run)), "status": "incomplete"}
+        return kept(summary)
+    except Exception:  # noqa: BLE001 - it has no plan yet; or they cannot be read, which who goes on with it tells
+        return kept({**of_run(run).as_json(), "status": "incomplete"})
+
+
+def require_place(batch: BatchDirectory) -> None:
+    """Refuse a folder that holds something else. Raises UsageError."""
+    if RunDirectory(batch.root).scenario.exists():
+        raise UsageError(f"{batch.root} holds a single run: choose another --output-dir for the batch")
+    if batch.root.exists() and not batch.root.is_dir():
+        raise UsageError(f"{batch.root} is not a directory")

@@ -1,0 +1,122 @@
+"""Following a process to its end: its output kept within bounds, its time limit held."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable
+
+from parallel_orchestrator.system import redact
+
+_CHUNK = 1 << 16
+_POLL_S = 0.02
+"""How often to look for a process's end where nothing tells of it."""
+_WATCH_S = 0.05
+
+
+class Output:
+    """The head and the tail of a byte stream of any length."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # UTF-8 takes up to four bytes a character.
+        self._half = 4 * (limit // 2 + 1)
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._total = 0
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes; those in the middle are let go."""
+        self._total += len(data)
+        room = self._half - len(self._head)
+        self._head += data[: max(room, 0)]
+        self._tail += data[max(room, 0) :]
+        if len(self._tail) > 2 * self._half + _CHUNK:
+            del self._tail[: -self._half]
+
+    def text(self) -> str:
+        """What was kept, at most `limit` characters and a note on what was cut."""
+        if self._total == len(self._head) + len(self._tail):
+            whole = redact.foreign((self._head + self._tail).decode(errors="replace"))
+            if len(whole) <= self._limit:
+                return whole
+        half = self._limit // 2
+        head = redact.foreign(self._head.decode(errors="replace"))[:half]
+        tail = redact.foreign(bytes(self._tail or self._head).decode(errors="replace"))[-half:]
+        return f"{head}\n[... the middle was cut out of {self._total:,} bytes of output ...]\n{tail}"
+
+
+class Follower:
+    """Reads a process's output until the process itself ends.
+
+    Not until the pipe ends: a child left in the background may hold the pipe open for ever.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], output_limit: int) -> None:
+        self._process = process
+        self._output = Output(output_limit)
+        if process.stdout is None:
+            raise ValueError("the process has to be started with a pipe for its output")
+        self._pipe = process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        self._pipe_open = True
+
+    def until_end(self, deadline: float, keep_on: Callable[[], bool] | None = None) -> bool:
+        """Follow until the process ends, True, or the monotonic clock reaches `deadline`, False.
+
+        `keep_on` is asked every now and then, and may end it with False too.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._pipe, selectors.EVENT_READ)
+            descriptor = _end_descriptor(self._process.pid)
+            try:
+                if descriptor is not None:
+                    selector.register(descriptor, selectors.EVENT_READ)
+                longest = _POLL_S if descriptor is None else _WATCH_S if keep_on else 3600.0
+                return self._follow(selector, deadline, longest, keep_on)
+            finally:
+                if descriptor is not None:
+                    os.close(descriptor)
+
+    def _follow(
+        self, selector: selectors.BaseSelector, deadline: float, longest: float, keep_on: Callable[[], bool] | None
+    ) -> bool:
+        watched = time.monotonic()
+        while self._process.poll() is None:
+            now = time.monotonic()
+            if now >= deadline:
+                return False
+            if keep_on is not None and now - watched >= _WATCH_S:
+                watched = now
+                if not keep_on():
+                    return False
+            selector.select(max(0.0, min(longest, deadline - now)))
+            if self._pipe_open and not self._read():
+                selector.unregister(self._pipe)
+                self._pipe_open = False
+        return True
+
+    def rest(self) -> str:
+        """All output, what is still in the pipe included. Call it when every writer is gone."""
+        while self._pipe_open and self._read(to_end=True):
+            pass
+        return self._output.text()
+
+    def _read(self, *, to_end: bool = False) -> bool:
+        """Take what is there; False when there is no more to come."""
+        try:
+            data = os.read(self._pipe, _CHUNK)
+        except BlockingIOError:
+            return not to_end
+        self._output.add(data)
+        return bool(data)
+
+
+def _end_descriptor(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends; None where the system has none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None

@@ -1,0 +1,170 @@
+"""Sandboxes under way: one that a command runs in, and one that was started before its command is known.
+
+Starting is most of a short command: a sandbox, then a shell, or Python with pytest. So they are started while the
+model thinks, and wait for a line that says what to do. Each runs once: what a command does to it is gone with it.
+Nothing of the project runs in it before its command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Protocol
+
+from parallel_orchestrator.records.command import RESULTS, Command, Finished
+from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.sandbox import prewarmed_pytest, reaper
+from parallel_orchestrator.sandbox.guarded_process import Leashed
+from parallel_orchestrator.sandbox.mounts import RESULTS_MOUNT
+from parallel_orchestrator.sandbox.namespace import Namespace
+from parallel_orchestrator.sandbox.resource_monitor import Watch
+from parallel_orchestrator.system.memory import ROOM
+
+
+@dataclass(frozen=True)
+class Starter:
+    """What waits in a sandbox."""
+
+    stands_for: tuple[str, ...]
+    """What the commands begin with that it can run."""
+    program: tuple[str, ...]
+    tell: Callable[[tuple[str, ...]], bytes]
+    """What it is told on its standard input, from a command's words."""
+
+    def fits(self, command: Command) -> bool:
+        """Whether it can run that command."""
+        return command.argv[: len(self.stands_for)] == self.stands_for
+
+
+def _arguments(argv: tuple[str, ...]) -> bytes:
+    return json.dumps([part.replace(RESULTS, RESULTS_MOUNT) for part in argv[2:]]).encode() + b"\n"
+
+
+STARTERS = (
+    Starter(prewarmed_pytest.STANDS_FOR, ("python", "-c", prewarmed_pytest.read_text()), _arguments),
+    Starter(
+        ("bash", "-c"),
+        ("bash", "-c", 'IFS= read -rd "" told && exec bash -c "$told" < /dev/null'),
+        lambda argv: argv[2].encode() + b"\0",
+    ),
+)
+
+
+class Begun:
+    """A sandbox that was started. A context manager: at its end nothing of it is left."""
+
+    def __init__(self, leashed: Leashed, reports: BufferedReader, around: contextlib.ExitStack) -> None:
+        self.process = leashed.process
+        self._leashed = leashed
+        self._reports = reports
+        self._around = around
+
+    def __enter__(self) -> Begun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what there still is of it."""
+        self._around.close()
+
+    def finish(self, command: Command, watch: Watch, started: float) -> Finished:
+        """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
+        follower = self._leashed.follower
+        with Namespace(self._reports.readline(), watch) as namespace:
+            in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
+            if not in_time and not watch.verdict:
+                namespace.terminate()
+                follower.until_end(time.monotonic() + reaper.GRACE_S)
+            namespace.kill()
+            self._leashed.end()
+            output = follower.rest()
+        began = namespace.killed_early or b"exit-code" in self._reports.read()
+        if not began and in_time:
+            raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
+        return finished(self.process, output, watch, in_time, started)
+
+
+class _Runner(Protocol):
+    """Runs a command in a sandbox that is started for it."""
+
+    def __call__(self, command: Command) -> Finished: ...
+
+    def watch(self, command: Command) -> Watch: ...
+
+
+class Ahead:
+    """Something that waits in a sandbox of its own for a command to run. Closed, it is gone."""
+
+    def __init__(self, runner: _Runner, starter: Starter, begun: Begun, command: Command) -> None:
+        self._runner = runner
+        self._starter = starter
+        self._begun: Begun | None = begun
+        self._folders = folders_of(command)
+
+    def __call__(self, command: Command) -> Finished:
+        """Run a command as the runner does: in here when it is one that was waited for, else in a sandbox anew."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return self._runner(command)
+        with begun, ROOM.shared():
+            started = time.monotonic()
+            watch = self._runner.watch(command)
+            if watch.refusal:
+                return refused(watch)
+            if folders_of(command) == self._folders and self._starter.fits(command) and self._told(begun, command):
+                return begun.finish(command, watch, started)
+        return self._runner(command)
+
+    def close(self, *, wait: bool = False) -> None:
+        """End it unless it was used. Its namespaces take the kernel a while; with `wait`, nothing of it is left."""
+        begun, self._begun = self._begun, None
+        if begun:
+            ending = threading.Thread(target=begun.close, name="sandbox ending")
+            ending.start()  # no daemon: this process ends after it
+            if wait:
+                ending.join()
+
+    def _told(self, begun: Begun, command: Command) -> bool:
+        """Say what to do; False when it does not wait any more."""
+        if begun.process.stdin is None or begun.process.poll() is not None:
+            return False
+        try:
+            with begun.process.stdin as line:
+                line.write(self._starter.tell(command.argv))
+        except OSError:
+            return False
+        return True
+
+
+def refused(watch: Watch) -> Finished:
+    """How a command ended that was not begun."""
+    return Finished(126, f"[not run: {watch.refusal}]", timed_out=False, seconds=0.0)
+
+
+def finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_time: bool, started: float) -> Finished:
+    """How a command ended of which nothing is left, with what its limits have to say."""
+    watch.look_at_files()
+    code = _code(process)
+    note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
+    late = not in_time and not watch.verdict
+    starved = in_time and watch.starved(code)
+    return Finished(code, output + note, late, time.monotonic() - started, starved, watch.peak)
+
+
+def folders_of(command: Command) -> list[Path]:
+    """Where a command can write."""
+    return [folder for folder in (command.folder, command.results) if folder]
+
+
+def _code(process: subprocess.Popen[bytes]) -> int:
+    code = process.returncode
+    return code if code >= 0 else 128 - code

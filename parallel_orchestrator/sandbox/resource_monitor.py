@@ -1,0 +1,195 @@
+"""What a command takes up in all, looked at while it runs: processes, memory, files.
+
+The kernel's own limits (`rootfs.limited`) hold for each process. Sums would need cgroups, which a user seldom
+has; so they are counted, twenty times a second for processes and memory and four times for files, and a command
+that goes beyond a limit is ended. Until it is, it gets further by what it can take in that time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parallel_orchestrator.system import memory
+
+_FILES_S = 0.25
+_SLOWEST_LOOK_S, _SLOWEST_WALK_S = 0.1, 2.0
+_SHARE = 20
+"""Looking takes at most one part in so many of the time, but is never further apart than the slowest.
+
+Processes that multiply make each look slower: whoever then looks less often loses the race for good.
+"""
+
+_OF_THE_SANDBOX = 65536
+"""Bytes that count for nothing: the sandbox holds its options in a nameless file while it is set up."""
+
+_STATUS = re.compile(rb"^(Threads|VmRSS|VmSwap):\s+(\d+)", re.MULTILINE)
+_PROPORTIONAL = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that one command may take up, with all that it starts."""
+
+    processes: int = 256
+    """Threads count as well."""
+    memory: int = 2 * 2**30
+    """Bytes, resident or swapped out; what several processes share counts once."""
+    files: int = 100_000
+    """Files and folders in the folders that it can write to."""
+    written: int = 2**30
+    """Bytes there, by size or by space on the disk, whichever is more; deleted files that are still open count."""
+
+
+USUAL = Limits()
+
+
+class Watch:
+    """Looks after one command. What its folders held before it is not held against it, only that it adds to it.
+
+    `refusal` says why it should not even begin: its folders hold more than twice the limit.
+    """
+
+    def __init__(self, limits: Limits, folders: Sequence[Path]) -> None:
+        self._limits = limits
+        self._folders = folders
+        self._room = _room(folders)
+        self.verdict = ""
+        """Why the command has to be ended; empty while it keeps within its limits."""
+        before = self._taken(2 * limits.files, 2 * limits.written)
+        self.refusal = self._beyond(before, 2)
+        self._most = max(before[0], limits.files), max(before[1], limits.written) + _OF_THE_SANDBOX
+        self._next_look = self._next_walk = 0.0
+        self.peak = 0
+        """Bytes of memory, the most that was seen."""
+        self._kills = memory.kills()
+
+    def starved(self, code: int) -> bool:
+        """Whether a command that ended with `code` may have failed because the machine had no memory left."""
+        return not self.verdict and memory.killed_since(self._kills, code)
+
+    def allows(self, proc: Path, processes: Callable[[], Sequence[int]]) -> bool:
+        """Whether these processes, as `proc` shows them, keep within the limits. Cheap to ask often."""
+        began = time.monotonic()
+        if not self.verdict and began >= self._next_look:
+            pids = processes()
+            self.verdict = self._of_processes(proc, pids)
+            self._next_look = _after(began, 0.0, _SLOWEST_LOOK_S)
+            if not self.verdict and began >= self._next_walk:
+                self.look_at_files([proc / str(pid) for pid in pids])
+                self._next_walk = _after(began, _FILES_S, _SLOWEST_WALK_S)
+        return not self.verdict
+
+    def look_at_files(self, processes: Sequence[Path] = ()) -> None:
+        """Give the verdict on files alone; without processes for a command that ended before anybody looked."""
+        taken = self._taken(*self._most, processes)
+        if taken[0] > self._most[0] or taken[1] > self._most[1]:
+            self.verdict = self.verdict or self._beyond(taken, 1)
+
+    def _of_processes(self, proc: Path, pids: Sequence[int]) -> str:
+        threads = resident = 0
+        crowd = f"it had started more than {self._limits.processes} processes"
+        if len(pids) > self._limits.processes:
+            return crowd
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                found = dict(_STATUS.findall((proc / str(pid) / "status").read_bytes()))
+                threads += int(found.get(b"Threads", 0))
+                resident += 1024 * (int(found.get(b"VmRSS", 0)) + int(found.get(b"VmSwap", 0)))
+            if threads > self._limits.processes:
+                return crowd
+        self.peak = max(self.peak, min(resident, self._limits.memory))
+        # The exact sum takes a walk over page tables, so it is made only where it may matter.
+        if resident > self._limits.memory and _proportional(proc, pids) > self._limits.memory:
+            return f"its processes used more than {_spelt(self._limits.memory)} of memory"
+        return ""
+
+    def _taken(self, most_files: int, most_bytes: int, processes: Sequence[Path] = ()) -> tuple[int, int]:
+        """Files and bytes. Counting ends at the first beyond its limit, so that a flood takes no longer."""
+        seen: set[tuple[int, int]] = set()
+        files = taken = 0
+        hidden = False
+        for nameless in _open_and_deleted(processes):
+            if (nameless.st_dev, nameless.st_ino) not in seen:
+                seen.add((nameless.st_dev, nameless.st_ino))
+                taken += 512 * nameless.st_blocks
+        for about in (found for folder in self._folders for found in _below(folder)):
+            if files > most_files or taken > most_bytes:
+                break
+            files += 1
+            if about is None:
+                hidden = True
+            elif about.st_nlink == 1 or (about.st_dev, about.st_ino) not in seen:
+                seen.add((about.st_dev, about.st_ino))
+                taken += max(about.st_size, 512 * about.st_blocks)
+        # What is in folders that cannot be read: at most what the disk has lost since the beginning.
+        return files, taken + hidden * max(0, self._room - _room(self._folders))
+
+    def _beyond(self, taken: tuple[int, int], times: int) -> str:
+        if taken[1] > times * self._limits.written:
+            return f"the project's folder holds more than {_spelt(times * self._limits.written)}"
+        if taken[0] > times * self._limits.files:
+            return f"the project's folder holds more than {times * self._limits.files:,} files"
+        return ""
+
+
+def _below(folder: Path) -> Iterator[os.stat_result | None]:
+    """What lies below `folder`, no link followed; None for a folder that cannot be read."""
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        yield entry.stat(follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            yield None
+
+
+def _open_and_deleted(processes: Sequence[Path]) -> Iterator[os.stat_result]:
+    """Files that have no name any more, or never had one, and are held open by these processes."""
+    for process in processes:
+        with contextlib.suppress(OSError), os.scandir(process / "fd") as descriptors:
+            for descriptor in descriptors:
+                with contextlib.suppress(OSError):
+                    about = descriptor.stat()
+                    if about.st_nlink == 0 and stat.S_ISREG(about.st_mode):
+                        yield about
+
+
+def _proportional(proc: Path, pids: Sequence[int]) -> int:
+    """Bytes of memory that these processes have, each page counted once however many share it."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += sum(map(int, _PROPORTIONAL.findall((proc / str(pid) / "smaps_rollup").read_bytes())))
+    return 1024 * total
+
+
+def _room(folders: Sequence[Path]) -> int:
+    """Bytes that are free on the disk of the first folder; 0 when it is not there."""
+    try:
+        about = os.statvfs(folders[0])
+    except OSError:
+        return 0
+    return about.f_bfree * about.f_frsize
+
+
+def _after(began: float, shortest: float, longest: float) -> float:
+    """When to look again, after a look that began then and ends now."""
+    now = time.monotonic()
+    return now + min(longest, max(shortest, _SHARE * (now - began)))
+
+
+def _spelt(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"

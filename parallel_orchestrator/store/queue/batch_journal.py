@@ -1,0 +1,214 @@
+"""batch.jsonl: how each scenario of a batch stands. Append-only; whoever writes holds batch.lock.
+
+    {"session": "start", "executors": 8, "scenarios": {NAME: FOLDER, "shop": "shop-1a2b3c"}, "mono": 1.5}
+    {"scenario": "todo", "state": "planned", "path": 7.0, "limit": 5, "sandbox": "required"}       may be opened
+    {"scenario": "todo", "state": "open"}                                                         may be claimed from
+    {"scenario": "todo", "state": "closed", "ending": "done", "why": ""}
+
+Planned and closed are written by the orchestrator. Open is written by the executor that would have been idle: it
+opens the planned scenario with the longest critical path, so that what takes longest does not begin last. A session
+begins with every scenario that is not finished; what an earlier one had planned or opened counts no more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
+from parallel_orchestrator.store.plan_file import plan_of
+from parallel_orchestrator.store.queue.scheduler import Member
+from parallel_orchestrator.system.files import disk_error
+
+
+class ScenarioState(Enum):
+    """Where one scenario of the session stands."""
+
+    WAITING = "waiting"
+    PLANNED = "planned"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass
+class ScenarioStatus:
+    """One scenario of the present session."""
+
+    folder: str
+    state: ScenarioState = ScenarioState.WAITING
+    record: dict[str, Any] = field(default_factory=dict)
+    """That of `planned`, later that of `closed`."""
+
+
+class BatchReplica:
+    """The fold over the journal's records."""
+
+    def __init__(self) -> None:
+        self.scenarios: dict[str, ScenarioStatus] = {}
+        self.begun = False
+        self.executors = 1
+        """Of the present session."""
+        self.began = time.monotonic()
+        """When the present session began, by the machine's monotonic clock."""
+        self.left = 0
+        """Scenarios that are not closed."""
+        self.ready = 0
+        """Scenarios that are planned and not open yet."""
+
+    def apply(self, record: dict[str, Any]) -> None:
+        """Take in one record."""
+        if "session" in record:
+            self.scenarios = {name: ScenarioStatus(folder) for name, folder in record["scenarios"].items()}
+            self.begun, self.left, self.ready = True, len(self.scenarios), 0
+            self.executors = record["executors"]
+            self.began = record.get("mono", self.began)
+            return
+        status = self.scenarios[record["scenario"]]
+        state = ScenarioState(record["state"])
+        self.left -= state is ScenarioState.CLOSED and status.state is not ScenarioState.CLOSED
+        self.ready += (state is ScenarioState.PLANNED) - (status.state is ScenarioState.PLANNED)
+        status.state = state
+        if state is not ScenarioState.OPEN:
+            status.record = record
+
+    def named(self, state: ScenarioState) -> list[str]:
+        """The scenarios in that state, in the file's order."""
+        return [name for name, status in self.scenarios.items() if status.state is state]
+
+    def longest_planned(self) -> str | None:
+        """The one to open next."""
+        planned = self.named(ScenarioState.PLANNED)
+        return max(planned, key=lambda name: self.scenarios[name].record["path"], default=None)
+
+
+class BatchLog:
+    """A handle on batch.jsonl. One process's; its threads may share it."""
+
+    def __init__(self, batch: BatchDirectory) -> None:
+        self.batch = batch
+        self.replica = BatchReplica()
+        self._journal = Journal(batch.journal)
+        self._mutex = threading.RLock()
+        self._lock = -1
+
+    def refresh(self) -> BatchReplica:
+        """The state after all that is in the file by now."""
+        with self._mutex:
+            for record in self._journal.each_new():
+                self.replica.apply(record)
+        return self.replica
+
+    def start_session(self, executors: int, scenarios: dict[str, str]) -> None:
+        """Begin with these scenarios: name to folder."""
+        with self._held():
+            now = {"mono": round(time.monotonic(), 6)}
+            self._append({"session": "start", "executors": executors, "scenarios": scenarios, **now})
+
+    def planned(self, scenario: str, path: float, limit: int, around: Surroundings) -> None:
+        """A scenario has a plan whose critical path is `path` long."""
+        fields: dict[str, Any] = {"path": path, "limit": limit, "sandbox": around.sandbox}
+        if around.venv:
+            fields["venv"] = str(around.venv)
+        with self._held():
+            self._append({"scenario": scenario, "state": ScenarioState.PLANNED.value, **fields})
+
+    def closed(self, scenario: str, ending: str, why: str = "") -> None:
+        """A scenario has come to its end, or cannot go on."""
+        with self._held():
+            self._append({"scenario": scenario, "state": ScenarioState.CLOSED.value, "ending": ending, "why": why})
+
+    def open_next(self) -> bool:
+        """Open the planned scenario with the longest critical path. False when none is planned."""
+        if not self.refresh().ready:
+            return False
+        with self._held():
+            scenario = self.replica.longest_planned()
+            if scenario is not None:
+                self._append({"scenario": scenario, "state": ScenarioState.OPEN.value})
+            return scenario is not None
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._journal.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        # Not synced: nothing is proven by this file that a run's own files do not prove.
+        self.replica.apply(self._journal.append(fields, durable=False))
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._mutex:
+            if self._lock < 0:
+                try:
+                    self._lock = os.open(self.batch.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                except OSError as error:
+                    raise disk_error(self.batch.lock, error) from error
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                self.refresh()
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """A batch as the source of its executors' work."""
+
+    batch: BatchDirectory
+
+    @property
+    def log(self) -> Path:
+        """The batch's own."""
+        return self.batch.log
+
+    def members(self) -> Window:
+        """The open runs, as one process follows them."""
+        return Window(BatchLog(self.batch))
+
+
+class Window:
+    """The open runs of a batch. A run's plan is read when it is first seen open, and forgotten when it is closed."""
+
+    def __init__(self, log: BatchLog) -> None:
+        self._log = log
+        self._open: dict[str, Member] = {}
+
+    def look(self) -> tuple[Member, ...]:
+        """Those that are open now."""
+        names = self._log.refresh().named(ScenarioState.OPEN)
+        self._open = {name: self._open.get(name) or self._member(name) for name in names}
+        return tuple(self._open.values())
+
+    def widen(self) -> bool:
+        """Open the planned run with the longest critical path."""
+        return self._log.open_next()
+
+    def over(self) -> bool:
+        """Whether every scenario is closed. One whose tasks are settled may still get a fix task."""
+        replica = self._log.replica
+        return replica.begun and not replica.left
+
+    def close(self) -> None:
+        """Give the journal's descriptors back."""
+        self._log.close()
+
+    def _member(self, name: str) -> Member:
+        status = self._log.replica.scenarios[name]
+        run = RunDirectory(self._log.batch.root / status.folder)
+        venv = status.record.get("venv")
+        around = Surroundings(status.record["sandbox"], Path(venv) if venv else None)
+        return Member(run, plan_of(run).graph(), around, status.record["limit"])

@@ -1,0 +1,197 @@
+"""Plain folders and what is in them: read without following a link, write, empty.
+
+An executor may have left anything in its workspace. Folders are opened one below
+the other by descriptor, never by path, so that a folder that turns into a link
+between look and use leads nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
+from parallel_orchestrator.system.files import disk_error, write_all
+from parallel_orchestrator.system.folders import empty_folder, open_folder
+from parallel_orchestrator.trunk.git.objects import (
+    EMPTY_TREE,
+    FILE,
+    FOLDER,
+    LINK,
+    PROGRAM,
+    Entry,
+    Objects,
+    Tree,
+    Unsteady,
+)
+
+CACHES = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
+"""Names that are no part of anybody's work, wherever they stand."""
+
+DEEPEST = 64
+"""Folders below this depth are not read."""
+
+MOST_MEMBERS = 50_000
+"""Files, links and folders of one workspace."""
+MOST_BYTES = 2 * 2**30
+"""Of all its files together: a snapshot reads all of them, before each turn."""
+MOST_STORED = 4 * 2**30
+"""Of all its snapshots together, as they are stored: each keeps what has changed since the one before."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass
+class Contents:
+    """What a folder holds. `entries` are stored as objects already."""
+
+    entries: Tree = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of each regular file."""
+    odd: dict[str, str] = field(default_factory=dict)
+    """Path to what it is, for everything that no tree can hold or that must not be in one."""
+
+
+def read_folder(objects: Objects, folder: Path) -> Contents:
+    """Everything in `folder` but caches. TaskLimit when that is more than anybody's work."""
+    contents = Contents()
+    try:
+        descriptor = open_folder(folder)
+    except OSError as error:
+        raise CannotGoOn(
+            f"cannot read the workspace {folder}: {error.strerror}. Bring it back, then resume."
+        ) from error
+    try:
+        _Reader(objects, contents).folder(descriptor, "", 0)
+    finally:
+        os.close(descriptor)
+    return contents
+
+
+def write_folder(objects: Objects, folder: Path, entries: Tree) -> None:
+    """Make `folder` hold exactly `entries`. The folder itself stays the same one: somebody may have it mounted."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        empty_folder(folder)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    add_to_folder(objects, folder, entries)
+
+
+def add_to_folder(objects: Objects, folder: Path, entries: Tree) -> None:
+    """Write `entries` into `folder`, where none of them may be yet."""
+    try:
+        with objects.reader() as reader:
+            for path, entry in entries.items():
+                _write_entry(folder / path, entry, partial(reader.chunks, entry.id))
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def read_plain(path: Path, limit: int) -> bytes | None:
+    """The content of a regular file of at most `limit` bytes, or None. Neither links nor pipes are opened."""
+    try:
+        descriptor = os.open(path, _REGULAR)
+    except OSError:
+        return None
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
+
+
+class _Reader:
+    """Walks a folder and fills a Contents."""
+
+    def __init__(self, objects: Objects, contents: Contents) -> None:
+        self._objects = objects
+        self._contents = contents
+        self._members = 0
+        self._bytes = 0
+
+    def folder(self, descriptor: int, prefix: str, depth: int) -> None:
+        """Read an open folder. `prefix` is its path with a slash at the end, empty for the outermost."""
+        names = sorted(islice((entry.name for entry in os.scandir(descriptor)), MOST_MEMBERS + 1))
+        if not names and prefix:
+            self._contents.entries[prefix[:-1]] = Entry(FOLDER, EMPTY_TREE)
+        self._count(members=len(names))
+        for name in names:
+            if name not in CACHES and not name.endswith(".pyc"):
+                try:
+                    self._member(descriptor, name, prefix + name, depth)
+                except FileNotFoundError:
+                    continue  # gone since the listing
+                except Unsteady:
+                    self._contents.odd[prefix + name] = "still being written"
+                except OSError:
+                    self._contents.odd[prefix + name] = "not readable"
+
+    def _count(self, members: int = 0, size: int = 0) -> None:
+        self._members += members
+        self._bytes += size
+        if self._members > MOST_MEMBERS:
+            raise TaskLimit(f"its workspace holds more than {MOST_MEMBERS} files and folders")
+        if self._bytes > MOST_BYTES:
+            raise TaskLimit(f"the files of its workspace are larger than {MOST_BYTES // 2**20} MiB together")
+
+    def _member(self, parent: int, name: str, path: str, depth: int) -> None:
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        if name.casefold() == ".git":
+            self._contents.odd[path] = "a git repository of its own"
+        elif stat.S_ISLNK(mode):
+            target = os.fsencode(os.readlink(name, dir_fd=parent))
+            self._contents.entries[path] = Entry(LINK, self._objects.write("blob", target))
+        elif stat.S_ISDIR(mode):
+            self._below(parent, name, path, depth)
+        elif stat.S_ISREG(mode):
+            self._file(parent, name, path)
+        else:
+            self._contents.odd[path] = "neither a file nor a folder"
+
+    def _below(self, parent: int, name: str, path: str, depth: int) -> None:
+        if depth >= DEEPEST:
+            self._contents.odd[path] = f"nested deeper than {DEEPEST} folders"
+            return
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            self.folder(descriptor, path + "/", depth + 1)
+        finally:
+            os.close(descriptor)
+
+    def _file(self, parent: int, name: str, path: str) -> None:
+        descriptor = os.open(name, _REGULAR, dir_fd=parent)
+        try:
+            about = os.fstat(descriptor)
+            self._count(size=about.st_size)
+            mode = PROGRAM if about.st_mode & stat.S_IXUSR else FILE
+            self._contents.sizes[path] = about.st_size
+            self._contents.entries[path] = Entry(mode, self._objects.write_file(descriptor, about.st_size))
+        finally:
+            os.close(descriptor)
+
+
+def _write_entry(path: Path, entry: Entry, content: Callable[[], Iterator[bytes]]) -> None:
+    if entry.mode == FOLDER:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if entry.mode == LINK:
+        path.symlink_to(os.fsdecode(b"".join(content())))
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o777 if entry.mode == PROGRAM else 0o666)
+    try:
+        for chunk in content():
+            write_all(descriptor, chunk)
+    finally:
+        os.close(descriptor)

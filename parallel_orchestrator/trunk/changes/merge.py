@@ -1,0 +1,90 @@
+"""Merging a change onto the trunk's head without touching any file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parallel_orchestrator.trunk.git.objects import Entry, Tree
+from parallel_orchestrator.trunk.git.repository import Repository
+
+OURS = "the trunk"
+THEIRS = "your change"
+"""How conflict markers name the two sides. Nothing else writes them so, hence they can be found again."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A change merged onto a head."""
+
+    tree: Tree
+    conflicts: tuple[str, ...]
+    """What could not be merged, one sentence each; empty when the merge is clean."""
+
+
+def merge(repository: Repository, tree: Tree, base: str, head: str) -> Merge:
+    """Three-way merge of `tree`, which was made from commit `base`, onto commit `head`."""
+    if base == head:
+        return Merge(tree, ())
+    if (plain := _by_path(repository.tree(base), repository.tree(head), tree)) is not None:
+        return Merge(plain, ())
+    change = repository.commit(repository.objects.write_tree(tree), base, "submission", {})
+    code, output = repository.git.outcome("merge-tree", "--write-tree", "-z", "--messages", head, change, accept=(0, 1))
+    merged, _, rest = os.fsdecode(output).partition("\0")
+    entries = repository.tree(merged)
+    if code == 0:
+        return Merge(entries, ())
+    files, _, messages = rest.partition("\0\0")
+    names = {head: OURS, change: THEIRS}
+    paths = {row.partition("\t")[2] for row in files.split("\0")}
+    return Merge(_relabelled(repository, entries, paths, names), _sentences(messages, names))
+
+
+def _by_path(base: Tree, ours: Tree, theirs: Tree) -> Tree | None:
+    """The merge where every path was changed by one side at most, which is nearly always; else None, and git merges."""
+    merged: Tree = {}
+    for path in ours.keys() | theirs.keys():
+        before, our, their = base.get(path), ours.get(path), theirs.get(path)
+        if before not in (our, their) and our != their:
+            return None
+        kept = their if our == before else our
+        if kept is not None:
+            merged[path] = kept
+    folders = {parent for path in merged for parent in _parents(path)}
+    return None if folders & merged.keys() else merged
+
+
+def _parents(path: str) -> list[str]:
+    return [path[:end] for end, letter in enumerate(path) if letter == "/"]
+
+
+def _relabelled(repository: Repository, tree: Tree, paths: set[str], names: dict[str, str]) -> Tree:
+    """The same tree with sides named for a reader: commit ids mean nothing to the one who resolves."""
+    tree = dict(tree)
+    present = [path for path in paths if path in tree]
+    for path, content in zip(present, repository.objects.blobs(tree[p].id for p in present), strict=True):
+        tree[path] = Entry(tree[path].mode, repository.objects.write("blob", _rename_sides(content, names)))
+    return tree
+
+
+def _rename_sides(content: bytes, names: dict[str, str]) -> bytes:
+    for commit, name in names.items():
+        for marker in (b"<<<<<<< ", b">>>>>>> "):
+            content = content.replace(marker + commit.encode(), marker + name.encode())
+    return content
+
+
+def _sentences(messages: str, names: dict[str, str]) -> tuple[str, ...]:
+    """git's own messages about conflicts, each once. Records are: number of paths, the paths, kind, message."""
+    fields: Sequence[str] = messages.split("\0")
+    sentences = []
+    while len(fields) > 3:
+        count = int(fields[0])
+        kind, message = fields[count + 1], fields[count + 2].strip()
+        fields = fields[count + 3 :]
+        if kind.startswith("CONFLICT"):
+            for commit, name in names.items():
+                message = message.replace(commit, name)
+            sentences.append(message)
+    return tuple(dict.fromkeys(sentences)) or ("the change and the trunk conflict",)

@@ -1,0 +1,116 @@
+"""What a person changed in the output directory and did not commit.
+
+The output directory holds the trunk's checkout. A person may edit it. Only what is committed counts; the rest is
+reported and never overwritten: it is moved aside where the trunk has to write.
+
+A checkout that was killed leaves files of older commits, and a file that is only partly written. Neither is an edit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parallel_orchestrator.records.plan import PROJECT_ROOTS
+from parallel_orchestrator.system.folders import files_below
+from parallel_orchestrator.trunk.changes.folder import CACHES, read_plain
+from parallel_orchestrator.trunk.git.objects import LINK
+from parallel_orchestrator.trunk.git.repository import BRANCH, Repository
+
+log = logging.getLogger(__name__)
+
+_LARGEST = 2**30
+_KEPT = "edits-"
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Paths, sorted."""
+
+    changed: list[str]
+    """Files of the trunk whose content is of no commit."""
+    missing: list[str]
+    """Files of the trunk that are gone."""
+    new: list[str]
+    """Files in the project's folders that the trunk does not have."""
+
+
+def check_out(repository: Repository, since: str = "") -> None:
+    """Bring the trunk's files in the output directory up to date. Within `Repository.alone`.
+
+    `since`: the commit that is checked out now, where that is known. An uncommitted edit stays; where the trunk has to
+    write, it is copied to a folder edits-N first.
+    """
+    if since and repository.advance(since):
+        return
+    keep_edits(repository)
+    repository.check_out()
+
+
+def keep_edits(repository: Repository) -> None:
+    """Copy uncommitted edits to a folder edits-N, before they are overwritten."""
+    if (repository.git.repository / "index").exists() and (edited := find_edits(repository).changed):
+        folder = _keep_aside(repository.git.work_tree, edited)
+        log.warning("uncommitted edits were copied to %s before they were overwritten: %s", folder, ", ".join(edited))
+
+
+def find_edits(repository: Repository) -> Edits:
+    """Compare the output directory with the trunk and with git's index. Changes nothing; the view has to be there."""
+    root = repository.git.work_tree
+    head = {path: entry.id for path, entry in repository.tree(BRANCH).items() if entry.mode != LINK}
+    index = _index(repository)
+    changed, missing = [], []
+    for path in sorted(head.keys() | index.keys()):
+        content = read_plain(root / path, _LARGEST)
+        if content is None:
+            if path in head and index.get(path) == head[path] and not os.path.lexists(root / path):
+                missing.append(path)
+            continue
+        name = _blob_name(content)
+        if name != head.get(path) and not _left_by_a_kill(repository, path, content, index.get(path), head.get(path)):
+            changed.append(path)
+    known = head.keys() | index.keys()
+    found = {below.relative_to(root).as_posix() for top in PROJECT_ROOTS for below in files_below(root / top)}
+    new = sorted(path for path in found - known if not _is_cache(path))
+    return Edits(changed, missing, new)
+
+
+def _index(repository: Repository) -> dict[str, str]:
+    listed = os.fsdecode(repository.git("ls-files", "--stage", "-z"))
+    rows = (row.partition("\t") for row in listed.split("\0") if row)
+    return {path: about.split(" ")[1] for about, _, path in rows}
+
+
+def _blob_name(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0%s" % (len(content), content), usedforsecurity=False).hexdigest()
+
+
+def _left_by_a_kill(repository: Repository, path: str, content: bytes, index: str | None, head: str | None) -> bool:
+    """Whether a checkout that has not ended explains a content: an older commit's, or the beginning of the new one."""
+    if index == head:
+        return False  # the file was checked out to its end
+    if head is not None and next(iter(repository.objects.blobs([head]))).startswith(content):
+        return True
+    name = _blob_name(content)
+    commits = repository.log(repository.head())
+    return any((entry := repository.tree(commit.id).get(path)) and entry.id == name for commit in reversed(commits))
+
+
+def _is_cache(path: str) -> bool:
+    return path.endswith(".pyc") or any(part in CACHES for part in path.split("/"))
+
+
+def _keep_aside(root: Path, paths: Sequence[str]) -> Path:
+    """Copy files into a new folder edits-N of the output directory; that folder."""
+    taken = [path.name.removeprefix(_KEPT) for path in root.glob(f"{_KEPT}*")]
+    folder = root / f"{_KEPT}{max((int(name) for name in taken if name.isdecimal()), default=0) + 1}"
+    for path in paths:
+        target = folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy2(root / path, target, follow_symlinks=False)
+    return folder

@@ -1,0 +1,160 @@
+"""The one door to git: a closed environment, no configuration but ours, no hooks, no filters.
+
+A tree that an agent has written must never make git run something. So every call
+names the repository and the work tree, reads neither system nor user
+configuration nor the repository's own (`view`), and gets an environment that is
+built from nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from parallel_orchestrator.records.errors import CannotGoOn, UsageError
+from parallel_orchestrator.trunk.git.safe_git_dir import check_view, view_of
+
+OLDEST_GIT = (2, 38)
+"""The first version with `merge-tree --write-tree`."""
+
+_SETTINGS = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.attributesFile": "/dev/null",
+    "core.excludesFile": "/dev/null",
+    "core.autocrlf": "false",
+    "core.symlinks": "true",
+    "core.fsync": "all",
+    "core.quotePath": "false",
+    "commit.gpgSign": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "protocol.allow": "never",
+    # A task's change stays in the files that the task wrote: renames are not guessed.
+    "merge.renames": "false",
+    "merge.directoryRenames": "false",
+    "merge.conflictStyle": "merge",
+}
+
+_IDENTITY = ("Parallel Orchestrator", "orchestrator@localhost")
+AUTHOR = "{} <{}>".format(*_IDENTITY)
+"""Of every commit, as git writes it."""
+_TIMEOUT_S = 600.0
+
+
+class GitFailed(CannotGoOn):
+    """Git could not do what it was asked: a full disk, a damaged repository. No task is to blame."""
+
+
+def require() -> None:
+    """Raise UsageError unless a git that is new enough is installed."""
+    wanted = ".".join(map(str, OLDEST_GIT))
+    if shutil.which("git") is None:
+        raise UsageError(f"git was not found on PATH. Install git {wanted} or newer, then start again.")
+    try:
+        done = subprocess.run(["git", "--version"], capture_output=True, check=False, env=_environment(), timeout=60)
+        shown = os.fsdecode(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"git on PATH does not start ({error}). Install git {wanted} or newer.") from error
+    numbers = re.search(r"(\d{1,9})\.(\d{1,9})", shown)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_GIT:
+        found = shown.strip() or "no version"
+        raise UsageError(f"git {wanted} or newer is needed; found {found}. Install a newer git.")
+
+
+class Git:
+    """Git on one repository, through its view, and one work tree. `door`: another way in, while there is no view."""
+
+    def __init__(
+        self, repository: Path, work_tree: Path, inherited: tuple[int, ...] = (), door: Path | None = None
+    ) -> None:
+        self.repository = repository
+        self._door = door or view_of(repository)
+        self.work_tree = work_tree
+        self.inherited = inherited
+        """Descriptors that each git process gets. A git outlives the process that started it and was killed;
+        with the lock's descriptor in its hands, nobody takes the lock before that git has ended."""
+
+    def __call__(self, *arguments: str, feed: bytes = b"", accept: tuple[int, ...] = (0,)) -> bytes:
+        """Standard output of one git call.
+
+        Raises GitFailed when its exit code is not one of `accept`, Tampered when the view is no longer ours.
+        """
+        return self.outcome(*arguments, feed=feed, accept=accept)[1]
+
+    def outcome(self, *arguments: str, feed: bytes = b"", accept: tuple[int, ...] = (0,)) -> tuple[int, bytes]:
+        """Exit code and standard output, for calls whose exit code says more than yes."""
+        try:
+            done = subprocess.run(
+                [*self._command(), *arguments],
+                input=feed,
+                capture_output=True,
+                check=False,
+                cwd=self.work_tree,
+                env=_environment(self.repository / "index"),
+                timeout=_TIMEOUT_S,
+                pass_fds=self.inherited,
+                process_group=0,  # Ctrl-C in the terminal is for us; it must not stop git between two writes
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise GitFailed(f"git {arguments[0]} in {self.repository} did not run: {error}") from error
+        if done.returncode not in accept:
+            raise self._failed(arguments[0], done.returncode, done.stderr)
+        return done.returncode, done.stdout
+
+    def text(self, *arguments: str, feed: bytes = b"") -> str:
+        """Standard output as text without the last newline."""
+        return os.fsdecode(self(*arguments, feed=feed)).rstrip("\n")
+
+    @contextmanager
+    def conversation(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A git process that answers on its standard output what it is asked on its standard input."""
+        with subprocess.Popen(
+            [*self._command(), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.work_tree,
+            env=_environment(self.repository / "index"),
+            process_group=0,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _command(self) -> list[str]:
+        check_view(self.repository)
+        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        return ["git", f"--git-dir={self._door}", f"--work-tree={self.work_tree}", *settings]
+
+    def _failed(self, verb: str, code: int, complaint: bytes) -> GitFailed:
+        said = os.fsdecode(complaint).strip()[-2000:] or "nothing"
+        return GitFailed(
+            f"git {verb} in {self.repository} ended with {code} and said: {said}. "
+            "Nothing that was merged is lost; mend the cause, then resume."
+        )
+
+
+def _environment(index: Path | None = None) -> dict[str, str]:
+    name, address = _IDENTITY
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": address,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": address,
+    }
+    return environment | ({"GIT_INDEX_FILE": str(index)} if index else {})

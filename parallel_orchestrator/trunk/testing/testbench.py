@@ -1,0 +1,278 @@
+"""Our own pytest call over a tree, in a scratch copy, and what it proves.
+
+The verdict comes from what has to fit together: the exit code, the report, pytest's closing
+line (`closing`), a canary (a test of ours that has to fail), and the tests and files that are
+there (`census`). Tests that leave the process early, that patch the reporting, or that deselect
+everything take the canary along and prove nothing.
+
+What this does not prove: code that runs inside pytest and knows all of the above can still lie
+about itself, and a test that runs code and asserts nothing passes. It is what the tests reported, no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from parallel_orchestrator.records.command import (
+    RESULTS,
+    Ahead,
+    Command,
+    CommandRunner,
+    Finished,
+    StartAhead,
+)
+from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.files import disk_faults_in
+from parallel_orchestrator.system.memory import ROOM
+from parallel_orchestrator.system.scratch import scratch_folder
+from parallel_orchestrator.trunk.changes.folder import read_plain, write_folder
+from parallel_orchestrator.trunk.changes.own import OwnFiles
+from parallel_orchestrator.trunk.git.objects import Objects, Tree
+from parallel_orchestrator.trunk.git.repository import PROJECT_FILE
+from parallel_orchestrator.trunk.results import TestCounts
+from parallel_orchestrator.trunk.testing.junit import LARGEST_REPORT, Case, Ending, count, parse, without
+from parallel_orchestrator.trunk.testing.line_recording import add_recorder, read_record
+from parallel_orchestrator.trunk.testing.proof import NOTHING_RAN, Ran
+from parallel_orchestrator.trunk.testing.pytest_summary import contradicts
+from parallel_orchestrator.trunk.testing.test_inventory import take_census
+
+logger = logging.getLogger(__name__)
+
+PYTHON = ("python", "-m")
+WHOLE_RUN = "the test run itself"
+"""Stands for a run that broke off, where no single test can be named."""
+
+_FLAGS = (
+    *("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-c", PROJECT_FILE, "--rootdir=."),
+    *("--continue-on-collection-errors", "-o", "junit_family=xunit1", "-o", "junit_logging=no"),
+)
+_CANARY = 'def {name}():\n    assert False, "this test has to fail"\n'
+_TAIL = 2_000
+_MOST_MESSAGES = 20
+_UNRUN = (
+    "{test} is defined and did not run: a hook, a plugin or other code prevented it. "
+    "Make it run and pass. If it is not a test, rename it."
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run of the tests of one tree."""
+
+    cases: tuple[Case, ...]
+    broken: str = ""
+    """Why the run as a whole proves nothing; empty when it does."""
+    unrun: tuple[str, ...] = ()
+    """Ids of tests that are defined and of which the report says nothing."""
+    junit: bytes = b""
+    seconds: float = 0.0
+    starved: bool = False
+    """Memory ran out meanwhile: that something failed proves nothing."""
+    memory: int = 0
+    """Bytes that the run was seen to use at most."""
+    ran: Ran = NOTHING_RAN
+    """What some of the tests ran of the code, where that was asked for."""
+
+    @property
+    def counts(self) -> TestCounts:
+        """How many tests ended how."""
+        by = count(list(self.cases))
+        return TestCounts(by[Ending.PASSED], by[Ending.FAILED], by[Ending.SKIPPED])
+
+    @property
+    def red(self) -> frozenset[str]:
+        """Ids of what failed."""
+        failed = {case.id for case in self.cases if case.ending is Ending.FAILED}
+        return frozenset({*failed, *self.unrun, *([WHOLE_RUN] if self.broken else [])})
+
+    def messages(self, known: frozenset[str] = frozenset(), how: str = "failed") -> list[str]:
+        """What failed and how, one text each, without the ids in `known`; a flood of them is cut short."""
+        texts = [self.broken] if self.broken and WHOLE_RUN not in known else []
+        failed = [case for case in self.cases if case.ending is Ending.FAILED and case.id not in known]
+        texts += [f"{case.id} {how}:\n{case.message}" for case in failed[:_MOST_MESSAGES]]
+        texts += [f"{len(failed) - _MOST_MESSAGES} more tests failed."] * (len(failed) > _MOST_MESSAGES)
+        unrun = [test for test in self.unrun if test not in known]
+        return texts + [_UNRUN.format(test=test) for test in unrun[:_MOST_MESSAGES]]
+
+    def ended_in(self, files: list[str], ending: Ending) -> int:
+        """Tests in these files that ended so."""
+        return sum(case.ending is ending and case.file in files for case in self.cases)
+
+
+NO_TESTS = Report((), junit=b'<?xml version="1.0" encoding="utf-8"?><testsuites />')
+"""Of a tree in which no file could hold a test: there is nothing to run."""
+
+
+def may_hold_tests(tree: Tree) -> bool:
+    """Whether pytest could find a test in it, or be steered by it."""
+    return any(path.startswith("tests/") and path.endswith(".py") for path in tree)
+
+
+@dataclass(frozen=True)
+class TestBench:
+    """Runs the tests of trees of one repository."""
+
+    __test__ = False
+
+    objects: Objects
+    runner: CommandRunner
+    timeout_s: float
+    start_ahead: StartAhead | None = None
+    """How a pytest is had waiting for the next `test`; None: each one is started when it is needed."""
+    _waiting: list[_Waiting] = field(default_factory=list, init=False)
+
+    def prepare(self) -> None:
+        """Have a pytest waiting for the next `test`, so that it need not be waited for then."""
+        if self.start_ahead and not self._waiting:
+            with ExitStack() as around:
+                folder, results = around.enter_context(_scratch())
+                run = around.enter_context(closing(self.start_ahead(self._command(folder, results, PYTHON))))
+                self._waiting.append(_Waiting(folder, results, run, around.pop_all()))
+
+    def close(self) -> None:
+        """Give up what was prepared and not used."""
+        while self._waiting:
+            self._waiting.pop().around.close()
+
+    def test(self, tree: Tree, own: OwnFiles | None = None) -> Report:  # noqa: PT028 - no test function
+        """Run all tests of `tree` in a copy of its own; with `own`, see what its tests run of its sources."""
+        return NO_TESTS if not may_hold_tests(tree) else fed(lambda: self._test(tree, own))
+
+    def _test(self, tree: Tree, own: OwnFiles | None) -> Report:
+        if not self._waiting:
+            with self.copy(tree) as (folder, results):
+                return self.run_pytest(folder, results, PYTHON, own=own)
+        prepared = self._waiting.pop()
+        with prepared.around:
+            write_folder(self.objects, prepared.folder, tree)
+            return self.run_pytest(prepared.folder, prepared.results, PYTHON, prepared.run, own=own)
+
+    @contextmanager
+    def copy(self, tree: Tree) -> Iterator[tuple[Path, Path]]:
+        """A scratch copy of `tree`, and an empty folder beside it for results. Both are gone afterwards."""
+        with _scratch() as (folder, results):
+            write_folder(self.objects, folder, tree)
+            yield folder, results
+
+    def run_pytest(
+        self,
+        folder: Path,
+        results: Path,
+        launcher: tuple[str, ...],
+        run: CommandRunner | None = None,
+        own: OwnFiles | None = None,
+    ) -> Report:
+        """One pytest run in `folder`, started by `launcher`: the interpreter up to its -m."""
+        # Nothing that the tests can know beforehand names the canary or the report. The canary sits among
+        # them, because what a conftest.py does to reports it does to those below its own folder only.
+        name = f"test_canary_{secrets.token_hex(8)}"
+        with disk_faults_in(folder):
+            (folder / "tests").mkdir(exist_ok=True)
+            (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
+            recorder = add_recorder(folder, name, own)
+        before = take_census(folder)
+        junit = f"{name}.xml"
+        flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
+        command = self._command(folder, results, launcher, *flags, "tests")
+        finished = (run or self.runner)(command)
+        # Scratch names differ from run to run, so the output leaves them out.
+        output = finished.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
+        written = read_plain(results / junit, LARGEST_REPORT)
+        report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
+        cases = parse(report)
+        broken = _breakage(finished, cases, name, self.timeout_s) or _tampering(before.altered(folder), name)
+        project = tuple(case for case in cases or () if name not in case.id)
+        fault = f"{broken}\nLast output:\n{output}" if broken else ""
+        unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
+        kept = without(report, name) if cases is not None else report
+        ran = read_record(folder, results, name)
+        made = Report(project, fault, unrun, kept, finished.seconds, memory=finished.memory, ran=ran)
+        return replace(made, starved=finished.starved and bool(made.red))
+
+    def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:
+        """Any command in a scratch copy, within the time limit of tests."""
+        return fed(lambda: self.runner(Command(argv, folder, self.timeout_s, results)))
+
+    def _command(self, folder: Path, results: Path, launcher: tuple[str, ...], *arguments: str) -> Command:
+        return Command((*launcher, "pytest", *arguments), folder, self.timeout_s, results)
+
+
+Run = TypeVar("Run", Report, Finished)
+
+
+def fed(run: Callable[[], Run]) -> Run:
+    """What `run` gives; when memory ran out, what it gives with no other command running.
+
+    Raises OutOfMemory when memory runs out then, too.
+    """
+    result = run()
+    if not result.starved:
+        return result
+    logger.warning("memory ran out in a test run; it is repeated with nothing else running")
+    with ROOM.alone():
+        result = run()
+    if result.starved:
+        raise ROOM.exhausted("the tests of the merged project", result.memory)
+    return result
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A pytest that waits, over folders that are still empty."""
+
+    folder: Path
+    results: Path
+    run: Ahead
+    around: ExitStack
+
+
+@contextmanager
+def _scratch() -> Iterator[tuple[Path, Path]]:
+    """Two empty folders: for a copy of a project, and for what its tests report. Both are gone afterwards."""
+    with scratch_folder("merge-") as scratch:
+        folder, results = scratch / "project", scratch / "results"
+        folder.mkdir()
+        results.mkdir()
+        yield folder, results
+
+
+def _breakage(finished: Finished, cases: list[Case] | None, canary: str, limit_s: float) -> str:
+    """Why a run proves nothing; empty when it does. With the canary in it, a run that went well ends with 1."""
+    if finished.timed_out:
+        return f"The tests ran longer than {limit_s:g} s and were stopped. Find the test that hangs or is slow."
+    ended = f"pytest ended with {finished.code}"
+    if cases is None:
+        return f"{ended} before it wrote its report: a test, or code that it imports, ended the process. Remove that."
+    return _forgery(finished, cases, canary, ended)
+
+
+def _forgery(finished: Finished, cases: list[Case], canary: str, ended: str) -> str:
+    """What does not fit together in a report; empty when all does."""
+    endings = [case.ending for case in cases if canary in case.id]
+    if not endings:
+        return f"{ended} and did not run every test: code in the project removes tests from the run. Remove that code."
+    if endings != [Ending.FAILED]:
+        return (
+            f"{ended}, and a test that must fail was not reported as failed: code in the project changes the reports."
+        )
+    if finished.code != 1:
+        return f"{ended} although a test failed: code in the project changes its exit code. Remove that code."
+    if contradicts(finished.output, cases):
+        return (
+            f"{ended}, and its report differs from its output: code in the project writes the report or hides output."
+        )
+    return ""
+
+
+def _tampering(altered: list[str], canary: str) -> str:
+    """Why tests that changed the project's code prove nothing; empty when they changed none."""
+    if not altered:
+        return ""
+    paths = ", ".join("a test that must fail" if canary in path else path for path in altered[:_MOST_MESSAGES])
+    return f"The tests changed code while they ran: {paths}. Let tests write only to tmp_path."

@@ -1,0 +1,139 @@
+"""Green or red: whether a merged tree is at least as good as the trunk that it would replace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from parallel_orchestrator.records.plan import Task
+from parallel_orchestrator.trunk.changes.own import OwnFiles, new_tests
+from parallel_orchestrator.trunk.git.objects import Tree
+from parallel_orchestrator.trunk.testing.junit import Ending
+from parallel_orchestrator.trunk.testing.proof import OwnCoverage, own_coverage, unproven
+from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
+
+_ONCE = (
+    "failed once and passed when repeated. A test must pass every time: make it independent of time, order, chance "
+    "and earlier runs"
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the trunk is known to do without the change."""
+
+    passed: int
+    red: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The last run of the merged tree's tests, and what was found out about it."""
+
+    report: Report
+    facts: tuple[str, ...]
+    """Why the tree is red; empty when it is green."""
+    added: int
+    """Passing tests more than on the trunk."""
+    flaky: tuple[str, ...] = ()
+    """What failed once and passed when repeated."""
+    red_before: tuple[str, ...] = ()
+    """What fails on the trunk without the change, too."""
+    coverage: OwnCoverage | None = None
+    """What the task's own tests run of its own files; None where it owns no source, or the tree is red without it."""
+
+    def after(self, cleared: Verdict) -> Verdict:
+        """This verdict, with what an earlier one found to be nobody's doing."""
+        return replace(
+            self,
+            flaky=tuple(sorted({*self.flaky, *cleared.flaky})),
+            red_before=tuple(sorted({*self.red_before, *cleared.red_before})),
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tree merged onto a head, its tests run once."""
+
+    bench: TestBench
+    head: str
+    trunk: Tree
+    """The head's tree, without the change."""
+    tree: Tree
+    """With it."""
+    passed_before: int
+    """Tests that pass on the head."""
+    task: Task
+    own: OwnFiles
+    first: Report
+
+
+def glance(trial: Trial) -> Verdict | None:
+    """The verdict where the first run shows that nothing broke; None where it takes `judge`."""
+    known = Baseline(trial.passed_before)
+    return None if regressions(trial.first, known) else _verdict(trial, trial.first, known)
+
+
+def judge(trial: Trial) -> Verdict:
+    """Where something broke, find out whether the change is to blame: repeat the run, and run the head without it."""
+    verdict = glance(trial)
+    if verdict:
+        return verdict
+    known = Baseline(trial.passed_before)
+    again = trial.bench.test(trial.tree, trial.own)
+    unsteady = _unsteady(trial, again)
+    if not regressions(again, known):
+        return _verdict(trial, again, known, flaky=trial.first.red, unsteady=unsteady)
+    without = trial.bench.test(trial.trunk)
+    measured = Baseline(without.counts.passed, without.red)
+    return _verdict(trial, again, measured, red_before=again.red & without.red, unsteady=unsteady)
+
+
+def _unsteady(trial: Trial, again: Report) -> list[str]:
+    """Facts on the task's new tests that failed in the first run and passed in the second.
+
+    Empty when something else failed only once, too: that can have made them fail.
+    """
+    once = trial.first.red - again.red
+    brought = new_tests(once, trial.own, trial.bench.objects, trial.trunk, trial.tree)
+    return trial.first.messages(known=trial.first.red - brought, how=_ONCE) if brought == once else []
+
+
+def regressions(report: Report, baseline: Baseline) -> list[str]:
+    """What is worse than the baseline; empty when nothing is."""
+    if report.red - baseline.red:
+        return report.messages(known=baseline.red)
+    passed = report.counts.passed
+    if passed < baseline.passed:
+        return [f"Passing tests with your work: {passed}; without it: {baseline.passed}. No passing test may be lost."]
+    return []
+
+
+def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
+    """Which tests a task that breaks nothing still owes; empty when none."""
+    counts = report.counts
+    if counts.skipped and not counts.passed:
+        return [f"All tests are skipped ({counts.skipped}), so they prove nothing. Make them run."]
+    if task.owns_source() and counts.passed <= baseline.passed and not report.ended_in(task.files, Ending.PASSED):
+        if skipped := report.ended_in(task.files, Ending.SKIPPED):
+            return [f"All tests of your task are skipped ({skipped}), so they prove nothing. Make them run."]
+        return ["No passing test was added. Under tests/, add a test of your code that passes."]
+    return []
+
+
+def _verdict(
+    trial: Trial,
+    report: Report,
+    baseline: Baseline,
+    *,
+    flaky: frozenset[str] = frozenset(),
+    red_before: frozenset[str] = frozenset(),
+    unsteady: Sequence[str] = (),
+) -> Verdict:
+    facts = [*regressions(report, baseline), *unsteady] or missing_proof(report, baseline, trial.task)
+    coverage = None
+    if trial.task.owns_source() and not facts:
+        coverage = own_coverage(report.ran, trial.own, trial.bench.objects, trial.tree)
+        facts = unproven(coverage)
+    added = report.counts.passed - baseline.passed
+    return Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(red_before)), coverage)
