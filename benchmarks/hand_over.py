@@ -25,7 +25,6 @@ from benchmarks.shapes import Shape, shapes
 from benchmarks.work import Sleeping, sleeper
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.queue import queue
-from parallel_orchestrator.store.queue.queue_state import Replica
 from parallel_orchestrator.store.queue.scheduler import Board
 from parallel_orchestrator.workers import worker
 from parallel_orchestrator.workers.worker import Work, Worker
@@ -36,7 +35,6 @@ IN_FINISH: dict[str, tuple[Any, str]] = {
     "taking and leaving the lock": (fcntl, "flock"),
     "reading and checking what others wrote": (Journal, "read_new"),
     "taking their moves in": (queue, "follow"),
-    "ranking anew": (Replica, "rank"),
     "making and appending the two lines": (Journal, "append"),
     "the sync": (Journal, "sync"),
 }

@@ -227,36 +227,11 @@ def _merge(replica: Replica, task: str, begun: float, seconds: float) -> None:
         replica.apply({"seq": 1, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": mono})
 
 
-def test_observed_times_rank_anew(bench: Bench) -> None:
-    """By estimate the path behind a heavy task is the longest; what was merged shows that light ones take longer."""
-    edges = ("light1", "light2", "heavy1*4", "heavy2*4", "x*4!2", "y")
-    replica, now = Replica(graph(*edges)), 100.0
-    assert replica.pick() == "heavy1"
-    for task in ("heavy1", "heavy2", "light1", "light2"):
-        seconds = 1.0 if task.startswith("heavy") else 60.0
-        _merge(replica, task, now, seconds)
-        now += seconds
-    assert replica.expected() == dict(zip(_names(edges), (60.0, 60.0, 1.0, 1.0, 1.0, 60.0), strict=True))
-    assert replica.pick() == "x"  # choosing happens under the lock, and ranking does not
-    replica.rank()
-    assert replica.pick() == "y"
-
-
-def test_ranking_anew_takes_a_small_part_of_the_time_that_passes() -> None:
-    replica = Replica(graph("light1", "light2", "heavy1*4", "heavy2*4", "x*4", "y"))
-    for tasks, seconds in ((("heavy1", "heavy2"), 0.0004), (("light1", "light2"), 0.0005)):
-        for task in tasks:
-            _merge(replica, task, 100.0, seconds)
-        replica.rank()
-    assert replica.pick() == "x"
-    for state in ("claimed", "queued"):
-        replica.apply({"seq": 1, "task": "x", "state": state, "attempt": 1, "executor": 1, "mono": 100.01})
-    replica.rank()
-    assert replica.pick() == "y"
-
-
-def _names(edges: tuple[str, ...]) -> list[str]:
-    return [edge.partition("*")[0].partition("!")[0] for edge in edges]
+def test_tasks_are_expected_to_take_as_long_as_others_of_their_effort_did() -> None:
+    queue = Replica(graph("light1", "light2", "heavy*4", "x*4"))
+    for task, begun, seconds in (("light1", 100.0, 50.0), ("light2", 150.0, 70.0), ("heavy", 300.0, 1.0)):
+        _merge(queue, task, begun, seconds)
+    assert queue.expected() == {"light1": 60.0, "light2": 60.0, "heavy": 1.0, "x": 1.0}
 
 
 def test_efforts_without_an_observation_are_scaled_from_the_others() -> None:

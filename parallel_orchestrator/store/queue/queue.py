@@ -190,8 +190,8 @@ class TaskQueue:
                 self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise disk_error(self._lock_path, error) from error
-        # Most of what is new is read, and the plan ranked, before the lock is held, beside others that do the same.
-        self.refresh().rank()
+        # Most of what is new is read before the lock is held, while others do the same: the lock is held for less.
+        self.refresh()
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             self.refresh()

@@ -6,7 +6,6 @@ Holds ids, edges and states, never texts. No I/O and no clock: times come with t
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +26,6 @@ MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
 
 _CLAIMABLE = frozenset({QUEUED, REPAIR})
-_PAUSE_S = 1e-4
-"""Seconds between two rankings for each task of the plan. A ranking takes 1 to 4 µs for each: little of that time."""
-_LITTLE = 1.1
-"""A change of the expected durations' proportions up to this factor is not worth another ranking."""
 
 
 class Claim(NamedTuple):
@@ -103,14 +98,6 @@ class Replica:
         self._last_mono = 0.0
         self._observed: dict[float, tuple[int, float]] = {}
         """Of each weight: how many of its tasks were merged, and their seconds together."""
-        self._telling: set[float] = set()
-        """Weights of which some tasks were merged and others not."""
-        self._merged = 0
-        self._rank_is_old = False
-        self._ranked_at = 0.0
-        self._weights = Counter(node.weight for node in graph.nodes.values())
-        self._ranked_by = {weight: weight for weight in self._weights}
-        """What the present ranking takes tasks of each weight to last."""
         self._places = graph.planned_places
         self._ready = [(True, place, task) for task, place in self._places.items() if self._is_ready(task)]
         """A heap, as what is sorted is one."""
@@ -171,8 +158,6 @@ class Replica:
         self.tasks[fix] = TaskStatus(FIX_WEIGHT, [], waiting_for=waiting)
         self.fixes.append(fix)
         self.fix_asked = False
-        self._weights[FIX_WEIGHT] += 1
-        self._ranked_by.setdefault(FIX_WEIGHT, FIX_WEIGHT)
         self._places = {**self._places, fix: len(self._places)}
         self.unsettled += 1
         if waiting:
@@ -217,11 +202,6 @@ class Replica:
     def _release_dependents(self, merged: TaskStatus) -> int:
         count, total = self._observed.get(merged.weight, (0, 0.0))
         self._observed[merged.weight] = (count + 1, total + merged.busy)
-        if count + 1 < self._weights[merged.weight]:
-            self._telling.add(merged.weight)
-        else:
-            self._telling.discard(merged.weight)
-        self._merged += 1
         ready = 0
         for successor in merged.successors:
             status = self.tasks[successor]
@@ -229,43 +209,14 @@ class Replica:
             if not status.waiting_for and status.state is QUEUED:
                 self._push(successor)
                 ready += 1
-        # What was observed is looked at when 2, 4, 8, … tasks are merged: often while little is known, seldom later.
-        if self._merged > 1 and self._merged & (self._merged - 1) == 0:
-            self._rank_is_old = True  # for `rank`: whoever reads a long history ranks once, at its end
         return ready
 
     def expected(self) -> dict[str, float]:
         """Expected seconds of each task: the mean of what its effort took so far, scaled effort where none has."""
-        by_weight = self._expected_by_weight()
-        return {task: by_weight[node.weight] for task, node in self.graph.nodes.items()}
-
-    def _expected_by_weight(self) -> dict[float, float]:
         total = sum(seconds for _, seconds in self._observed.values())
         per_weight = total / (sum(weight * count for weight, (count, _) in self._observed.items()) or 1.0) or 1.0
         means = {weight: seconds / count for weight, (count, seconds) in self._observed.items()}
-        return {weight: means.get(weight, weight * per_weight) for weight in self._ranked_by}
-
-    def rank(self) -> None:
-        """Rank by what was observed. It costs a walk over the whole plan, so only when proportions have changed.
-
-        Never under the queue's lock: a choice by the ranking before is good enough.
-        """
-        passed = self._last_mono - self._ranked_at  # less than nothing after a reboot: the clock begins again
-        if not self._rank_is_old or 0 <= passed < _PAUSE_S * len(self.tasks):
-            return
-        self._rank_is_old, self._ranked_at = False, self._last_mono
-        if not self._telling:
-            return  # what is left was scaled alike in every ranking: its order is the plan's
-        by_weight, done = self._expected_by_weight(), self._observed.keys() - self._telling
-        changes = [
-            seconds / (self._ranked_by[weight] or 1.0) for weight, seconds in by_weight.items() if weight not in done
-        ]
-        if max(changes) <= min(changes) * _LITTLE:
-            return
-        self._ranked_by = by_weight
-        self._places = self.graph.places(self.graph.remaining(self.expected()))
-        self._ready = [self._entry(task) for *_, task in self._ready if self._is_ready(task)]
-        heapq.heapify(self._ready)
+        return {task: means.get(node.weight, node.weight * per_weight) for task, node in self.graph.nodes.items()}
 
     def _push(self, task: str) -> None:
         heapq.heappush(self._ready, self._entry(task))
