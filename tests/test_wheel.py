@@ -41,7 +41,7 @@ def test_it_holds_the_program_and_nothing_else(wheel: Path) -> None:
     assert _names(wheel) == MODULES | package | data
     recordings = {f"parallel_orchestrator/recordings/{name}.yaml" for name in ("demo", "simple", "medium", "complex")}
     schema = "parallel_orchestrator/recordings/scenarios.schema.json"  # which the first line of demo.yaml names
-    assert recordings | {schema, "parallel_orchestrator/gateway/prices.json"} <= data
+    assert recordings | {schema, "parallel_orchestrator/gateway/endpoints/prices.json"} <= data
     assert not [name for name in data if name.endswith((".pyc", ".log", ".jsonl", ".tmp"))]
 
 

@@ -163,8 +163,9 @@ def test_a_refusal_of_too_long_a_conversation(gateway: Gateway, client: ModelCli
 
 
 def test_the_sdk_is_imported_by_the_first_call_alone() -> None:
-    rooms = "client, editor, paths, prompt, sandbox, tools, transcript, turns"
-    code = f"import sys; from parallel_orchestrator.agent import {rooms}; print('anthropic' in sys.modules)"
+    rooms = "agent.model_client, agent.prompt, agent.tools.editor, agent.transcript, agent.turns, sandbox.runner"
+    modules = ", ".join(f"parallel_orchestrator.{room}" for room in rooms.split(", "))
+    code = f"import sys, {modules}; print('anthropic' in sys.modules)"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, capture_output=True, text=True, check=True, cwd=_root()).stdout == "False\n"
 

@@ -197,7 +197,7 @@ def test_kill_9_of_the_worker_leaves_nothing(mode: str, folder: Path) -> None:
 CALLERS = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
-from parallel_orchestrator.agent import reaper
+from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.sandbox.runner import PlainRunner, detect
 from parallel_orchestrator.records.command import Command
 

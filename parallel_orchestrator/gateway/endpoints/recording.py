@@ -37,7 +37,7 @@ from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, 
 AnswerKey = tuple[str, str, int]
 """Task, phase, turn in the phase."""
 
-_SHIPPED = Path(__file__).resolve().parent.parent / "recordings"
+_SHIPPED = Path(__file__).resolve().parents[2] / "recordings"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FORM = "docs/recordings.md has the form; `export --recording FILE` writes one of a run"
 
