@@ -163,8 +163,8 @@ def test_who_waits_long_gets_signs_of_life_and_the_error_after_them(
 
 def test_neither_the_handle_nor_the_gateway_imports_what_is_slow() -> None:
     for module, without in [
-        ("process", ("anthropic", "httpx2", "uvicorn", "asyncio", "pydantic", "yaml")),
-        ("gateway", ("anthropic", "pydantic", "yaml")),
+        ("handle", ("anthropic", "httpx2", "uvicorn", "asyncio", "pydantic", "yaml")),
+        ("control", ("anthropic", "pydantic", "yaml")),
     ]:
         code = f"import sys, parallel_orchestrator.gateway.{module}; print([m for m in {without} if m in sys.modules])"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
