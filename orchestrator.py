@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from parallel_orchestrator.config.options import Options, Settled
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
     from parallel_orchestrator.gateway.handle import GatewayProcess
-    from parallel_orchestrator.records.credential import Credential
     from parallel_orchestrator.records.plan import Plan
     from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.facts.summary import RunState
@@ -90,7 +89,7 @@ def start(
     from parallel_orchestrator.system.environment import secret_values
 
     redact.know(*secret_values(os.environ))
-    settled, view = settle(options, os.environ, _lend), make_view(quiet)
+    settled, view = settle(options, os.environ), make_view(quiet)
     if on_progress:
         from parallel_orchestrator.report.live.progress import ReportingView
 
@@ -112,16 +111,9 @@ def start_batch(given: Given, *, quiet: bool = False) -> dict[str, Any]:
     tools = Tools(lambda config, lock_fd: serving(config, lock_fd, log_file, view.say), workforce)
 
     def make(name: str, options: Options, part: View, again: Sequence[str] | None) -> Run:
-        return Run(settle(options, os.environ, _lend), part, again, name)
+        return Run(settle(options, os.environ), part, again, name)
 
     return run_batch(given, make, tools, view)
-
-
-def _lend(environment: Mapping[str, str]) -> Credential | None:
-    """The login that pays where there is no key (claude_code/login.py), imported only here."""
-    from parallel_orchestrator.claude_code.login import lend
-
-    return lend(environment)
 
 
 @dataclass(frozen=True)
@@ -254,7 +246,6 @@ class Run:
 
     def who_pays(self) -> str:
         """Which credential pays for which endpoint; a replay says that no model is asked."""
-        from parallel_orchestrator.config.credentials import LOGIN_BREAKS
         from parallel_orchestrator.report.pages.summary_text import replay_note
 
         settled = self.settled
@@ -263,8 +254,7 @@ class Run:
         paid_by, endpoint = settled.credential, settled.scenario.endpoint
         if paid_by is None:
             return f"no key is set, so {endpoint} is asked without one"
-        told = f"paid by {paid_by.describe()} at {endpoint}"
-        return f"{told}. {LOGIN_BREAKS}" if paid_by.kind == "login" else told
+        return f"paid by {paid_by.describe()} at {endpoint}"
 
     @contextmanager
     def _owned(self) -> Iterator[OwnedRun]:

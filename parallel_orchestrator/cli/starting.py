@@ -51,13 +51,13 @@ class Starting:
 
         Each fault comes with its fix. Asks no model and costs nothing. Exit code 0, or 2 when something is missing.
         """
-        from parallel_orchestrator.config.credentials import LOGIN_BREAKS, endpoint_from
+        from parallel_orchestrator.config.credentials import endpoint_from
         from parallel_orchestrator.maintenance import doctor
         from parallel_orchestrator.records.scenario import DEFAULT_MODEL
 
-        checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code(os.environ)]
+        checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code()]
         try:
-            checks.append(doctor.key(os.environ, _paying(), LOGIN_BREAKS))
+            checks.append(doctor.key(_paying()))
         except UsageError as error:
             checks.append(doctor.Check("key", "fault", str(error), "set it again, or unset it; recordings need none"))
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,17 +12,6 @@ from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.environment import names_secret
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com"
-
-
-Lend = Callable[[Mapping[str, str]], Credential | None]
-"""Given an environment, the login of Claude Code there; None where nobody is logged in."""
-
-LOGIN_BREAKS = (
-    "What does not hold with a login: the key (it stays in your home, where Claude Code keeps it; with --sandbox off "
-    "commands can read it), the budget (costs are list prices; what your plan still allows is not known), the resume "
-    "(nothing is bought again, but it has to wait until the plan's limit, or the login, is renewed)"
-)
-"""The promises of a run with a key that one paid by a login does not keep."""
 
 
 def endpoint_from(environment: Mapping[str, str]) -> str:
@@ -86,5 +75,5 @@ def credential_from(environment: Mapping[str, str]) -> Credential | None:
         "  export ANTHROPIC_API_KEY=…            Anthropic's API (or ANTHROPIC_AUTH_TOKEN)\n"
         "  export ANTHROPIC_BASE_URL=http://…    any endpoint with the Messages API, and its key if it wants one\n"
         "  --replay simple|medium|complex|FILE   a recording: costs nothing, needs no key\n"
-        "  --backend claude-code                 Claude Code, logged in by `claude /login`, as planner and executors"
+        "--backend claude-code needs one of these too: a login of Claude Code cannot pay for a run"
     )

@@ -14,10 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallel_orchestrator.config.credentials import (
-    Lend,
     credential_from,
     endpoint_from,
-    holds_key,
     is_anthropics,
     misplaced,
     refuse_secrets,
@@ -80,11 +78,8 @@ class Settled:
     """Whether models and endpoint may be others than those that the run in the directory was begun with."""
 
 
-def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda environment: None) -> Settled:
-    """Fill in what was left open and check all that can be checked before anything is paid for. Raises UsageError.
-
-    `lend` is asked for a login where there is no key.
-    """
+def settle(options: Options, environment: Mapping[str, str]) -> Settled:
+    """Fill in what was left open and check all that can be checked before anything is paid for. Raises UsageError."""
     requirement = options.requirements.strip()
     if not requirement:
         raise UsageError("the requirement is empty: say in a sentence or more what to build")
@@ -98,7 +93,7 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
     else:
         environment = _with_variables(environment, options.variables)
         fields["endpoint"] = endpoint_from(environment)
-        credential = _credential(fields, environment, lend)
+        credential = credential_from(environment)
         if credential:
             redact.know(credential.value)  # under whatever name it came
         profile = "anthropic" if is_anthropics(fields["endpoint"]) else "compatible"
@@ -114,17 +109,6 @@ def settle(options: Options, environment: Mapping[str, str], lend: Lend = lambda
     refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
     return Settled(scenario, directory, credential, recording, plan, options.fresh, options.resumed)
-
-
-def _credential(fields: Mapping[str, Any], environment: Mapping[str, str], lend: Lend) -> Credential | None:
-    """What will pay: a key, or without one a login, which pays for what Claude Code does and nothing else.
-
-    None where the endpoint is asked without any.
-    """
-    roles = (fields.get("planner_backend"), fields.get("backend"))
-    if not holds_key(environment) and set(roles) == {"claude-code"} and (login := lend(environment)):
-        return login
-    return credential_from(environment)
 
 
 def _with_variables(environment: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:

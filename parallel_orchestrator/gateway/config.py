@@ -69,7 +69,7 @@ class StartConfig:
         prices = fields.pop("prices", None)
         return cls(
             socket=Path(fields.pop("socket")),
-            credential=Credential.of(credential) if credential else None,
+            credential=Credential(**credential) if credential else None,
             prices=Path(prices) if prices else None,
             secrets=tuple(fields.pop("secrets", ())),
             **fields,

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from parallel_orchestrator.claude_code.binary import find
-from parallel_orchestrator.claude_code.login import find_login
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.report.live.console import holds_signs, plain_because
@@ -73,26 +72,20 @@ def sandbox() -> Check:
         return Check("sandbox", "fault", why, fix)
 
 
-def claude_code(environment: Mapping[str, str]) -> Check:
-    """Which Claude Code `--backend claude-code` would use, and whether a person is logged in to it."""
+def claude_code() -> Check:
+    """Which Claude Code `--backend claude-code` would use."""
     try:
         program = find()
     except UsageError as error:
         return Check("claude", "note", "not here; only --backend claude-code needs it", str(error))
-    how = find_login(environment)
-    told = f"{program.version} from {program.source}; {f'logged in by {how}' if how else 'not logged in'}"
-    return Check("claude", "ok", told)
+    return Check("claude", "ok", f"{program.version} from {program.source}")
 
 
-def key(environment: Mapping[str, str], paying: str | None, login_breaks: str) -> Check:
-    """What would pay, told by `paying`; where nothing does, the login of Claude Code, and what that breaks."""
-    fix = "export ANTHROPIC_API_KEY=…; recordings need none"
+def key(paying: str | None) -> Check:
+    """What would pay, described by `paying`; None where nothing would."""
     if paying:
         return Check("key", "ok", paying)
-    if (how := find_login(environment)) and claude_code(environment).level == "ok":
-        told = f"no key: only --backend claude-code can run, paid by Claude Code's login from {how}. {login_breaks}"
-        return Check("key", "note", told, fix)
-    return Check("key", "fault", "no key", fix)
+    return Check("key", "fault", "no key", "export ANTHROPIC_API_KEY=…; recordings need none")
 
 
 def endpoint(url: str) -> Check:

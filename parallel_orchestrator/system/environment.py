@@ -9,7 +9,7 @@ _ALWAYS = re.compile(
     r"PATH|HOME|USER|LOGNAME|TZ|LANG|LANGUAGE|LC_[A-Z]+|TMPDIR|TEMP|TMP|CLAUDE_CONFIG_DIR|LD_LIBRARY_PATH|DYLD_[A-Z_]+"
     r"|PYTHON(?!STARTUP|INSPECT|BREAKPOINT)[A-Z0-9]+"
 )
-"""What an interpreter needs to start here and to speak the person's language, and where Claude Code keeps a login."""
+"""What an interpreter needs to start and to use the person's language, and where `--claude-settings host` looks."""
 
 _FOR_NETWORK = re.compile(
     r"(?i:HTTPS?_PROXY|NO_PROXY)|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|PIP_[A-Z_]+"

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,37 +56,15 @@ def test_without_a_key_the_ways_are_named() -> None:
     ]
 
 
-LOGIN = Credential("login", "sk-ant-oat01-0123456789", "oauth-1", ("renew", "it"), "/home/me/.claude/.credentials.json")
-BOTH = {"planner_backend": "claude-code", "backend": "claude-code"}
+def test_the_login_of_claude_code_pays_for_no_run() -> None:
+    settings = {"planner_backend": "claude-code", "backend": "claude-code"}
+    with pytest.raises(UsageError, match="a login of Claude Code cannot pay for a run"):
+        _settle(environment={"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-0123456789"}, settings=settings)
 
 
-def test_without_a_key_a_login_pays_for_claude_code() -> None:
-    options = Options("Build it", settings=dict(BOTH))
-    found = settle(options, {}, lambda environment: LOGIN).credential
-    assert found is not None
-    assert (found.kind, found.value, found.betas, found.renewal) == ("login", LOGIN.value, "oauth-1", ("renew", "it"))
-    assert found.describe() == "Claude Code's login from /home/me/.claude/.credentials.json"
-    assert LOGIN.value not in repr(found) + repr(LOGIN)
-    assert redact.known(f"x {LOGIN.value} y") == "x [credential] y"
-
-
-@pytest.mark.parametrize(
-    ("settings", "environment"),
-    [(BOTH, KEY), (BOTH, {"ANTHROPIC_AUTH_TOKEN": "t"}), ({**BOTH, "planner_backend": "api"}, KEY), ({}, KEY)],
-)
-def test_where_there_is_a_key_nobody_asks_for_a_login(settings: dict[str, Any], environment: dict[str, str]) -> None:
-    def lend(_: Mapping[str, str]) -> Credential:
-        raise AssertionError("asked")
-
-    found = settle(Options("Build it", settings=dict(settings)), environment, lend).credential
-    assert found == credential_from(environment)
-
-
-@pytest.mark.parametrize("settings", [{}, {"backend": "claude-code"}, {"planner_backend": "claude-code"}, BOTH])
-def test_a_login_does_not_pay_for_anything_else(settings: dict[str, Any]) -> None:
-    lend = (lambda _: None) if settings == BOTH else (lambda _: LOGIN)
-    with pytest.raises(UsageError, match="--backend claude-code"):
-        settle(Options("Build it", settings=dict(settings)), {}, lend)
+def test_a_key_of_another_name_is_known_by_its_value() -> None:
+    _settle(environment={"MINE": "key-0123456789abc"}, variables={"ANTHROPIC_API_KEY": "MINE"})
+    assert redact.known("x key-0123456789abc y") == "x [credential] y"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import email.utils
-import sys
 import time
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 
 from parallel_orchestrator.gateway.calls.messages import Fault, Refusal, Verdict
 from parallel_orchestrator.gateway.endpoints.error_classifier import verdict_on_event, verdict_on_status
-from parallel_orchestrator.gateway.endpoints.renewal import renewed
 from parallel_orchestrator.records.credential import Credential
 
 
@@ -104,30 +101,3 @@ def test_a_credential_does_not_show_itself() -> None:
     assert "0123456789" not in repr(credential)
     assert credential.headers() == {"authorization": "Bearer sk-ant-0123456789", "x-api-key": "sk-ant-0123456789"}
     assert Credential("auth_token", "t").headers() == {"authorization": "Bearer t"}
-
-
-def test_a_login_names_its_beta_features_beside_those_asked_for() -> None:
-    login = Credential("login", "t", "oauth-1")
-    assert login.headers({"anthropic-beta": "one,two"})["anthropic-beta"] == "one,two,oauth-1"
-    assert login.headers({"anthropic-beta": "oauth-1,two"})["anthropic-beta"] == "oauth-1,two"
-    assert login.headers() == {"authorization": "Bearer t", "anthropic-beta": "oauth-1"}
-
-
-@pytest.mark.parametrize(
-    ("says", "newer"),
-    [
-        ("print(json.dumps({'value': 'new', 'betas': given}))", "new"),
-        ("print(json.dumps({'value': given, 'betas': ''}))", None),  # the refused one again
-        ("print(json.dumps({'value': 'new', 'betas': ''})); sys.exit(1)", None),
-        ("print('no JSON')", None),
-        ("print('[1]')", None),
-    ],
-)
-def test_a_login_is_renewed_by_its_command(says: str, newer: str | None) -> None:
-    code = f"import json, sys; given = sys.stdin.readline().strip(); {says}"
-    old = Credential("login", "old", "", (sys.executable, "-c", code))
-    found = asyncio.run(renewed(old))
-    assert (found.value if found else None) == newer
-    if found:
-        assert (found.betas, found.renewal) == ("old", old.renewal)
-    assert asyncio.run(renewed(Credential("login", "old"))) is None

@@ -17,7 +17,6 @@ from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, J
 from parallel_orchestrator.gateway.endpoints.answer_redaction import without_secrets
 from parallel_orchestrator.gateway.endpoints.connection_pool import Clients
 from parallel_orchestrator.gateway.endpoints.error_classifier import verdict_on_event, verdict_on_status
-from parallel_orchestrator.gateway.endpoints.renewal import renewed
 from parallel_orchestrator.gateway.endpoints.unreachable import lasting_reason
 from parallel_orchestrator.gateway.pacing.inactivity import Silence
 from parallel_orchestrator.messages_api import sse
@@ -32,7 +31,6 @@ _LONGEST_TEXT = 1000
 _EXCERPT = 120
 """Characters of what a server sent that are shown to a person."""
 _BEGINNING_S = 1.0
-_UNAUTHORISED = 401
 _LARGEST_MESSAGE = 64 * 2**20
 """Bytes of an answer that does not come as a stream; far more than any model says."""
 
@@ -51,9 +49,6 @@ class LiveEndpoint:
         self.name = base_url
         self._url = httpx2.URL(base_url.rstrip("/") + "/v1/messages")  # taken apart once, not at each call
         self._credential = credential
-        self._renewing = asyncio.Lock()
-        self._renews = True
-        """Until that has failed once."""
         self._silence = silence
         self._clients = Clients(
             # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
@@ -64,25 +59,7 @@ class LiveEndpoint:
         )
 
     async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
-        """One try. An answer that is not whole is a fault. With a login that has run out, a second one with its newer.
-
-        A refused try has bought nothing.
-        """
-        shown = self._credential
-        outcome = await self._outcome(ask, begun)
-        if isinstance(outcome, Refusal) and outcome.status == _UNAUTHORISED and await self._is_renewed(shown):
-            return await self._outcome(ask, begun)
-        return outcome
-
-    async def _is_renewed(self, refused: Credential | None) -> bool:
-        """Whether there is a newer credential than the refused one by now. Many calls are refused at once."""
-        async with self._renewing:
-            if refused is not None and self._credential is refused and self._renews:
-                newer = await renewed(refused)
-                self._credential, self._renews = newer or refused, newer is not None
-            return self._credential is not refused
-
-    async def _outcome(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
+        """One try. An answer that is not whole is a fault."""
         try:
             # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
             async with asyncio.timeout(self._silence.useless_s) as limit:
@@ -120,7 +97,8 @@ class LiveEndpoint:
             "content-type": "application/json",
             "accept": "text/event-stream",
             "anthropic-version": "2023-06-01",
-            **(self._credential.headers(ask.headers) if self._credential else ask.headers),
+            **ask.headers,
+            **(self._credential.headers() if self._credential else {}),
         }
         url = self._url.copy_with(query=ask.query.encode()) if ask.query else self._url
         async with (
