@@ -1,6 +1,6 @@
 """What pays for a run's calls, on its way from the environment to the endpoint.
 
-How it is kept out of everything written: `store.redact`.
+How it is kept out of everything written: `system.redact`.
 """
 
 from __future__ import annotations

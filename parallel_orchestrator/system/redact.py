@@ -1,21 +1,22 @@
-"""Keeping secrets out of everything that is written, shown or sent on.
+"""Replaces secrets in everything that is written, shown or sent on.
 
-Two kinds of secret, because two things can be known about one:
+A secret is found in one of two ways:
 
-**Known values** are replaced exactly: plain, escaped for JSON, URL-encoded, hexadecimal, and base64 at each of its
-three alignments, wrapped or not. The orchestrator knows the credential that pays and what else in its environment
-looks like one (`store.environment.secret_values`); the gateway is told all of them by pipe. Whatever those two write
-goes through here: journals, whole files, log, console, tracebacks, answers and errors of the endpoint. An answer is
-cleaned as a whole too, as a value may come in two pieces of the stream. Workers and what they start never hold a
-value, so they cannot compare with one.
+**By its value.** Orchestrator and gateway know the credential that pays, and every value in the orchestrator's
+environment that looks like a credential (`system.environment.secret_values`). The gateway gets them by pipe. Both
+replace them in journals, files, log, console, tracebacks, and in the answers and errors of the endpoint. A value is
+found as it is, escaped for JSON, URL-encoded, and in base64 that begins with it. Workers and their commands never hold
+a value.
 
-**Patterns** are the forms of well-known keys, also inside base64. They are used where foreign text comes in, before
-anything is made of it, so that a conversation that is resumed is the one that was held: output of commands, files as
-the editor shows them, test reports, error texts of the endpoint; and for log and console. They are never applied to
-what a model writes: it is played again from the ledger, and a changed byte would be a changed program.
+**By its format.** Well-known kinds of keys are found by pattern, also inside base64. Patterns are applied to text from
+outside when it is read: output of commands, files as the editor shows them, test reports, errors of the endpoint. They
+are applied once, before the text is used, so a resumed conversation has the same text. They are also applied to log and
+console. They are never applied to a model's answer: it is replayed from the ledger, and a changed byte would change the
+program that it wrote.
 
-Not covered: a secret that no value and no pattern matches; files that an agent's commands write in the workspace,
-which are the project's own; and a value that was cut in two where a long text was shortened.
+Not covered: a secret with neither a known value nor a known format; a known value in hexadecimal, or in base64 behind
+other text; files that commands write in the workspace, which belong to the project; a value that was cut in two when a
+long text was shortened.
 """
 
 from __future__ import annotations
@@ -26,22 +27,18 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 MARK = "[credential]"
 SHORTEST = 12
-"""A shorter value is a local server's placeholder (`ollama`); taking it out would garble answers."""
+"""A shorter value is a local server's placeholder (`ollama`). Replacing it would garble answers."""
 
 Value = TypeVar("Value")
-
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_BREAK = r"(?:\s|\\[nr])*"
-"""Where base64 may be wrapped: white space, or a newline inside JSON."""
-_PROBE = 12
 
 _PEM = "-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
 _PATTERNS = (
     r"sk-ant-[a-z]{3,5}[0-9]{2}-[A-Za-z0-9_-]{20,}",
-    # Bounded: from each of many beginnings it would else look through all that follows.
+    # Bounded: otherwise a text of many beginnings is searched to its end from each of them.
     r"sk-[A-Za-z0-9_-]{20,100}T3BlbkFJ[A-Za-z0-9_-]{20,}",
     r"sk_live_[A-Za-z0-9]{24,}",
     r"rk_live_[A-Za-z0-9]{24,}",
@@ -61,35 +58,31 @@ _PATTERNS = (
 
 @functools.cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    # Compiled when they are needed: --help never does.
+    # Compiled at first use: --help does not need them.
     return tuple(map(re.compile, _PATTERNS))
 
 
 _LIKE_A_KEY = re.compile(r"[A-Za-z0-9+/_-]{20}|PRIVATE KEY")
-"""Where this finds nothing, as in most lines, neither does any pattern, nor `_ENCODED`. Whoever adds one with shorter
-parts names it here."""
+"""Matches wherever a pattern or `_ENCODED` does. Most lines do not match, and skip the rest. A new pattern with shorter
+parts has to be added here."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n=")
 
 
 class Redactor:
-    """Takes exact values out of texts, in their usual forms. Values shorter than `SHORTEST` are left alone."""
+    """Replaces exact values in texts, in their usual forms. Values shorter than `SHORTEST` stay."""
 
     def __init__(self, *secrets: str) -> None:
         self.secrets = tuple(dict.fromkeys(secret for secret in secrets if len(secret) >= SHORTEST))
         forms = {form for secret in self.secrets for form in _spellings(secret)}
         self._forms = sorted(forms, key=len, reverse=True)
-        self._encoded = [_wrapped(core) for secret in self.secrets for core in _base64_cores(secret)]
 
     def text(self, text: str) -> str:
         """`text` without the values."""
-        if len(text) < SHORTEST:  # no spelling of a value is shorter
+        if len(text) < SHORTEST:  # no form of a value is shorter
             return text
         for form in self._forms:
             text = text.replace(form, MARK)
-        for probes, wrapped in self._encoded:
-            if any(probe in text for probe in probes):
-                text = wrapped.sub(MARK, text)
         return text
 
 
@@ -97,31 +90,31 @@ _known = Redactor()
 
 
 def know(*secrets: str) -> None:
-    """Keep these values, besides those known already, out of all that this process writes from now on."""
-    global _known  # noqa: PLW0603 - it is the process that holds a secret, not one object in it
+    """Add these to the values that this process replaces from now on."""
+    global _known  # noqa: PLW0603 - the whole process holds a secret, not one object in it
     _known = Redactor(*_known.secrets, *secrets)
 
 
 def known(value: Value) -> Value:
-    """`value` without known secrets: a text, bytes, or a JSON value with all its keys and texts."""
+    """`value` without known values: a text, bytes, or a JSON value with all its keys and texts."""
     return _map(_known.text, value) if _known.secrets else value
 
 
 def foreign(value: Value) -> Value:
-    """The same for what came from outside: without known secrets, and without what looks like a well-known key."""
+    """The same for what came from outside: without known values and without well-known kinds of keys."""
     cleaned: Value = _map(_without_patterns, known(value))
     return cleaned
 
 
 def known_secrets() -> tuple[str, ...]:
-    """The values, for handing them to another process that writes."""
+    """The known values, to pass them to another process that writes."""
     return _known.secrets
 
 
 def _without_patterns(text: str) -> str:
     if not _LIKE_A_KEY.search(text):
         return text
-    # Base64 first: a key that stands right before it would take its first line along, and hide what the rest is.
+    # Base64 first: a key right before it would match together with its first line, and hide the rest.
     text = _ENCODED.sub(_if_clean, text)
     for pattern in _patterns():
         text = pattern.sub(MARK, text)
@@ -129,14 +122,10 @@ def _without_patterns(text: str) -> str:
 
 
 def _if_clean(found: re.Match[str]) -> str:
-    """Encoded text as it is, or the mark when a key is in it, at whichever of the alignments."""
+    """The base64 unchanged, or the mark where it holds a well-known kind of key."""
     letters = found.group().translate(_TO_STANDARD)
-    for start in range(4):
-        part = letters[start:]
-        decoded = base64.b64decode(part + "A" * (-len(part) % 4)).decode("latin-1")
-        if any(pattern.search(decoded) for pattern in _patterns()):
-            return MARK
-    return found.group()
+    decoded = base64.b64decode(letters + "A" * (-len(letters) % 4)).decode("latin-1")
+    return MARK if any(pattern.search(decoded) for pattern in _patterns()) else found.group()
 
 
 def _map(clean: Any, value: Any) -> Any:
@@ -153,29 +142,10 @@ def _map(clean: Any, value: Any) -> Any:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """The value plain and in the encodings that keep its letters in order."""
-    data = secret.encode()
+    """The forms in which a program may print the value."""
     yield from (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-    for quoted in ("".join(chr(byte) if chr(byte) in keep else f"%{byte:02X}" for byte in data) for keep in _KEPT):
+    for quoted in (quote(secret), quote(secret, safe="")):
         yield from (quoted, re.sub("%..", lambda code: code.group().lower(), quoted))
-    yield from (data.hex(), data.hex().upper())
-
-
-_KEPT = (_UNRESERVED, _UNRESERVED | {"/"}, frozenset[str]())
-"""What URL encoders leave as it is: those for a query, those for a path, and those that encode everything."""
-
-
-def _base64_cores(secret: str) -> Iterator[str]:
-    """The letters of its base64 that do not depend on what stands before and after it, per alignment and alphabet."""
     data = secret.encode()
-    for before in range(3):
-        encode = base64.b64encode(b"\0" * before + data + b"\0\0\0").decode()
-        core = encode[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
-        yield from {core, core.replace("+", "-").replace("/", "_")}
-
-
-def _wrapped(core: str) -> tuple[tuple[str, ...], re.Pattern[str]]:
-    """How to find base64 that may be wrapped: parts of which one is whole wherever the lines end, and a pattern."""
-    middle = len(core) // 2 - _PROBE // 2
-    probes = (core[:_PROBE], core[middle : middle + _PROBE], core[-_PROBE:])
-    return probes, re.compile(_BREAK.join(map(re.escape, core)))
+    encoded = base64.b64encode(data).decode()[: len(data) * 8 // 6]  # its last letter may depend on what follows
+    yield from (encoded, encoded.replace("+", "-").replace("/", "_"))

@@ -60,8 +60,9 @@ What it looks for is not on its own command line.
 MAKE = f"python3 -c \"print({BACKWARDS!r}[::-1], end='')\""
 """A command that prints the key, which its own text does not hold."""
 RED_TEST = f"def test_value():\n    raise ValueError({BACKWARDS!r}[::-1])\n"
-QUOTED = "".join(f"%{byte:02x}" for byte in CANARY.encode())
-IN_BASE64 = base64.b64encode(f"x{CANARY}".encode()).decode()
+IN_BASE64 = base64.b64encode(CANARY.encode()).decode()
+WITH_USER = base64.b64encode(f"user:{CANARY}".encode()).decode()
+"""As in a header of HTTP's basic authentication."""
 
 
 def _api(turns: Sequence[Turn], faults: Sequence[Wrong | None] = (), plan: dict[str, Any] | None = None) -> FakeApi:
@@ -78,7 +79,7 @@ def _look() -> Block:
 
 SAYS_IT = [
     text(CANARY),
-    text(f"{QUOTED} and {IN_BASE64} and {OTHER}"),
+    text(f"{IN_BASE64} and {OTHER}"),
     create("src/part_1.py", f'KEY = "{CANARY}"\n'),
     bash(f"echo {CANARY}; echo {IN_BASE64} | base64 -d"),
 ]
@@ -95,7 +96,7 @@ READS_IT = [
 ]
 ERRORS = [
     Wrong(Fault.SERVER_ERROR, message=f"{'x' * 250} {CANARY}"),
-    Wrong(Fault.RATE_LIMIT, retry_after="0", message=f"too many from {IN_BASE64}"),
+    Wrong(Fault.RATE_LIMIT, retry_after="0", message=f"too many from {WITH_USER}"),
     Wrong(Fault.TRICKLE),
     Wrong(Fault.SSE_ERROR, message=f"{'x' * 250} {CANARY}"),
     Wrong(Fault.TRICKLE),
@@ -206,7 +207,7 @@ def test_a_user_can_read_the_key_nowhere(tmp_path: Path, sandbox: str) -> None:
 def test_an_error_that_quotes_the_key_ends_the_run_without_it_also_in_a_traceback(
     tmp_path: Path, fault: Fault, code: int
 ) -> None:
-    message = f"not your key: {CANARY} {IN_BASE64} {QUOTED} "
+    message = f"not your key: {CANARY} {IN_BASE64} {WITH_USER} "
     # It is cut short after 1,000 characters: that must not leave the beginning of a key.
     with _api([], [Wrong(fault, message=f"{message:x<968} {CANARY}")]) as api:
         printed = harness.run(
@@ -224,7 +225,7 @@ def test_a_key_in_what_is_asked_for_is_refused_before_anything_is_written(tmp_pa
     out = tmp_path / "out"
     entry = f"scenarios:\n- name: one\n  output_dir: {out}\n  requirements: Build it"
     unknown = "of-no-known-form"
-    typed = [f"Build it with {CANARY}", f"Build it with {IN_BASE64}", f"Build it with {OTHER}"]
+    typed = [f"Build it with {CANARY}", f"Build it with {WITH_USER}", f"Build it with {OTHER}"]
     written = [f"{entry}\n  api_key: {CANARY}\n", f"{entry}\n  executor: {{auth_token: {OTHER}}}\n"]
     written += [
         f"{entry}\n  base_url: http://127.0.0.1:9/\n",

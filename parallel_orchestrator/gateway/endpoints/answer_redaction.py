@@ -1,4 +1,4 @@
-"""Keeping known secrets out of an answer, whichever way it is told."""
+"""Removes known secrets from an answer, from its SSE text and from its message alike."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from parallel_orchestrator.system import redact
 
 
 def without_secrets(events: Sequence[Json], text: str, message: Json) -> tuple[str, Json]:
-    """An answer's SSE text and its message. `events` are what the text says, and what `message` was made of.
+    """Returns an answer's SSE text and message without known secrets. `events` are what `text` was parsed into.
 
-    Both as they came when no known secret is in them, in several pieces or spelt in another way neither. Else the
-    text is that of the message without it, and the message what that text will be read as. Raises ValueError,
-    KeyError and the like when a secret stood where nothing else can.
+    Returns both unchanged when neither contains a secret, even one split across events or escaped. Otherwise removes
+    it from the message, regenerates the text from that, and reads the message from the new text. Raises ValueError,
+    KeyError and the like when the message is no longer valid without the secret.
     """
     clean, joined = redact.known(message), sse.joined(events)
     if clean == message and redact.known(joined) == joined and redact.known(text) == text:
