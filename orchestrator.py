@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from parallel_orchestrator.records.plan import Plan
     from parallel_orchestrator.records.scenario import Surroundings
     from parallel_orchestrator.report.facts.summary import RunState
-    from parallel_orchestrator.report.live.console import View
     from parallel_orchestrator.report.live.progress import Progress
+    from parallel_orchestrator.report.live.view import View
     from parallel_orchestrator.run.cost import Budget
     from parallel_orchestrator.run.session import Given
     from parallel_orchestrator.store.paths import RunDirectory
@@ -336,7 +336,7 @@ class Run:
         from parallel_orchestrator.agent.model_client import ModelClient
         from parallel_orchestrator.records.attempt_token import Caller, mint
         from parallel_orchestrator.report.facts.trouble import LedgerTrouble
-        from parallel_orchestrator.report.live.console import waiting
+        from parallel_orchestrator.report.live.view import waiting
         from parallel_orchestrator.store.plan_file import plan_of, plan_text
         from parallel_orchestrator.system.files import write_whole
         from parallel_orchestrator.workers.call import call_apart
@@ -453,7 +453,7 @@ class Run:
 
     def test_whole(self, site: Site) -> FinalReport | None:
         """Test the whole. None when it is red and a fix task is planned for it, or other tasks are left."""
-        from parallel_orchestrator.report.live.console import waiting
+        from parallel_orchestrator.report.live.view import waiting
         from parallel_orchestrator.sandbox.runner import clear_up
         from parallel_orchestrator.store.plan_file import plan_of, planned_verify
         from parallel_orchestrator.store.queue.queue import TaskQueue

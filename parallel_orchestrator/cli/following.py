@@ -12,8 +12,9 @@ from parallel_orchestrator.records.scenario import Surroundings
 from parallel_orchestrator.report.facts.spending import Ledger
 from parallel_orchestrator.report.facts.status import doing, held_s
 from parallel_orchestrator.report.facts.trouble import LedgerTrouble
-from parallel_orchestrator.report.live.console import View, make_view
+from parallel_orchestrator.report.live.console import make_view
 from parallel_orchestrator.report.live.follower import Watch
+from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.run.batch_follower import BatchWatch
 from parallel_orchestrator.run.cost import by_folder
 from parallel_orchestrator.run.manifest import recall

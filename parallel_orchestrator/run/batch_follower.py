@@ -11,9 +11,9 @@ from typing import Protocol
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.facts.spending import Spending
 from parallel_orchestrator.report.facts.trouble import TroubleNews, latest
-from parallel_orchestrator.report.live.console import View
 from parallel_orchestrator.report.live.follower import BudgetWarning, Figures, Gateway, Part
 from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Standing
+from parallel_orchestrator.report.live.view import ScenarioView, View
 from parallel_orchestrator.run.cost import add, of_run, take_off
 from parallel_orchestrator.run.eta import Outlook
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
@@ -83,9 +83,9 @@ class BatchWatch:
         self._warning = BudgetWarning(view, "the batch's budget")
         self._news = TroubleNews(view.say)
 
-    def of(self, scenario: str) -> PartOfView:
+    def of(self, scenario: str) -> ScenarioView:
         """The view that one scenario speaks to."""
-        return PartOfView(self._view, scenario)
+        return ScenarioView(self._view, scenario)
 
     def look(self, replica: BatchReplica, slots: Iterable[Slot], gateway: Gateway | None = None) -> None:
         """Show how things stand now, some times a second."""
@@ -168,27 +168,6 @@ class BatchWatch:
         if part is None:  # closed under its executor
             return Row(slot.number, f"{folder}/{slot.task}", "", slot.doing, now - slot.since)
         return part.row(part.replica, slot.number, slot.task, slot.doing, f"{folder}/")
-
-
-class PartOfView:
-    """Says what one scenario says under its name."""
-
-    def __init__(self, view: View, scenario: str) -> None:
-        self._view = view
-        self._scenario = scenario
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._view.say(f"{self._scenario}: {text}")
-
-    def show(self, snapshot: Snapshot) -> None:
-        """The batch is shown as a whole."""
-
-    def wait(self, what: str, seconds: float) -> None:
-        """So it is while it waits."""
-
-    def close(self) -> None:
-        """The batch's view stays open."""
 
 
 def _item(name: str, status: ScenarioStatus) -> Item:

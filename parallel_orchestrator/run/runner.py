@@ -33,7 +33,7 @@ from parallel_orchestrator.records.errors import (
     internal_error,
 )
 from parallel_orchestrator.report.facts.batch_summary import Ending, kept
-from parallel_orchestrator.report.live.console import View
+from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.run.batch_follower import BatchWatch
 from parallel_orchestrator.run.cost import by_folder, by_run
 from parallel_orchestrator.run.daemon_pool import Crew

@@ -13,9 +13,8 @@ from parallel_orchestrator.config.options import Options, Settled
 from parallel_orchestrator.gateway.endpoints.prices import require_prices
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.report.facts.batch_summary import Ending, batch_page, batch_summary, batch_text, worst
-from parallel_orchestrator.report.live.console import View
+from parallel_orchestrator.report.live.view import ScenarioView, View
 from parallel_orchestrator.report.pages.summary_page import write_page
-from parallel_orchestrator.run.batch_follower import PartOfView
 from parallel_orchestrator.run.manifest import (
     Entry,
     Story,
@@ -131,7 +130,7 @@ def _checked(given: Given, make: MakeStory, view: View) -> dict[str, Story]:
     faults, uncapped = list[str](), list[str]()
     for name, one in given.options.items():
         try:
-            stories[name] = make(name, _in_batch(one, given.executors), PartOfView(view, name), given.retry.get(name))
+            stories[name] = make(name, _in_batch(one, given.executors), ScenarioView(view, name), given.retry.get(name))
             stories[name].check()
             settled = stories[name].settled
             if given.max_cost_usd is None and lacks_agreement(settled, _folder(given, name, settled)):

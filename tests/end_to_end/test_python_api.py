@@ -90,8 +90,8 @@ def test_progress_is_reported_from_a_thread_of_an_async_program(tmp_path: Path) 
 
 
 def test_a_callback_that_fails_does_not_stop_the_run() -> None:
-    from parallel_orchestrator.report.live.console import QuietView
     from parallel_orchestrator.report.live.progress import Progress, ReportingView
+    from parallel_orchestrator.report.live.view import View
 
     calls: list[Progress] = []
 
@@ -99,7 +99,7 @@ def test_a_callback_that_fails_does_not_stop_the_run() -> None:
         calls.append(event)
         raise ValueError("no")
 
-    view = ReportingView(QuietView(), fail)
+    view = ReportingView(View(), fail)
     view.say("one")
     view.say("two")
     assert [event.text for event in calls] == ["one"]

@@ -21,17 +21,11 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.report.facts.spending import Spending
 from parallel_orchestrator.report.live import console
-from parallel_orchestrator.report.live.console import (
-    HEARTBEAT_S,
-    PlainView,
-    QuietView,
-    Snapshot,
-    View,
-    make_view,
-)
+from parallel_orchestrator.report.live.console import HEARTBEAT_S, PlainView, make_view
 from parallel_orchestrator.report.live.follower import Watch, reuse, seconds_left
-from parallel_orchestrator.report.live.snapshot import Item, Row, Standing, Traffic, traffic_text
+from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Standing, Traffic, traffic_text
 from parallel_orchestrator.report.live.table import LiveView, table_of
+from parallel_orchestrator.report.live.view import View, waiting
 from tests.records.plans import plan, task
 from tests.report.runs import CONTROL, ESCAPED, NASTY, Story
 
@@ -47,7 +41,7 @@ class Slot:
 
 
 @dataclass
-class Heard:
+class Heard(View):
     """A view that remembers."""
 
     said: list[str] = field(default_factory=list)
@@ -59,14 +53,8 @@ class Heard:
     def show(self, snapshot: Snapshot) -> None:
         self.shown.append(snapshot)
 
-    def wait(self, what: str, seconds: float) -> None:
-        pass
 
-    def close(self) -> None:
-        pass
-
-
-def _watch(story: Story, view: Heard | PlainView | LiveView, cap: float | None = None) -> Watch:
+def _watch(story: Story, view: View, cap: float | None = None) -> Watch:
     return Watch(view, story.run, story.plan, cap)
 
 
@@ -198,7 +186,7 @@ def test_a_terminal_that_lacks_the_signs_of_a_table_gets_lines(
 
 def test_a_quiet_view_shows_nothing(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     view = make_view(quiet=True)
-    assert isinstance(view, QuietView)
+    assert type(view) is View
     view.say("x")
     Watch(view, story.run, story.plan, None).look(story.queue.replica, [Slot(1)])
     view.close()
@@ -305,7 +293,7 @@ def test_escapes_are_printed_only_where_they_are_wanted(
     printed = capsys.readouterr().err
     assert "merged" in printed
     assert ("\x1b[" in printed) == coloured
-    assert ("\x1b[J" in printed) == (kind is LiveView)
+    assert ("\x1b[2K" in printed) == (kind is LiveView)
     colours = re.findall(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7]|38)(?:;\d+)*m", printed)
     assert bool(colours) == (coloured and "NO_COLOR" not in environment)
 
@@ -349,7 +337,7 @@ def test_what_goes_on_without_a_table_is_said_every_ten_seconds(
     monkeypatch.setattr(console, "HEARTBEAT_S", 0.6)
     view = PlainView()
     view.say("planning …")
-    with console.waiting(view, "planning"):
+    with waiting(view, "planning"):
         time.sleep(1.6)
     silent = capsys.readouterr().err.splitlines()
     assert silent == ["planning …", "planning: 0:00 so far", "planning: 0:01 so far"]
@@ -362,13 +350,13 @@ def test_a_live_view_shows_what_goes_on_below_its_table_and_takes_it_off_again(
         monkeypatch.setenv(name, value)
     view = LiveView()
     view.wait("planning", 83)
-    assert capsys.readouterr().err == "\rplanning … 1:23\x1b[K\n\x1b[J"
+    assert capsys.readouterr().err == "\x1b[?25l\x1b[?25hplanning … 1:23\n"
     view.wait("", 0)
-    assert capsys.readouterr().err == "\x1b[1A\r\x1b[J"
+    assert capsys.readouterr().err.endswith("\r\x1b[1A\x1b[2K")
     view.show(_snapshot())
     view.wait("testing the whole", 2)
     shown = capsys.readouterr().err.splitlines()
-    assert shown[-2].startswith("testing the whole … 0:02")
+    assert shown[-1].startswith("testing the whole … 0:02")
     view.close()
 
 
@@ -391,8 +379,8 @@ def test_another_size_of_the_terminal_has_the_screen_drawn_anew(
         monkeypatch.setattr(view, "_drawn", 0.0)
         view.show(snapshot)
         printed = capsys.readouterr().err
-        assert printed.startswith("\x1b[H\x1b[J")
-        shown = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", printed).splitlines()
+        assert printed.startswith("\x1b[2J\x1b[H")
+        shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", printed).splitlines()
         assert sum(-(-max(1, cell_len(line)) // columns) for line in shown) < lines
         assert shown[0].startswith("line ") or lines == 12
         assert "line 0" not in shown

@@ -15,8 +15,8 @@ from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.spending import Ledger, read_ledger
 from parallel_orchestrator.report.facts.trouble import TroubleNews
-from parallel_orchestrator.report.live.console import View
 from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Traffic, task_item
+from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parallel_orchestrator.report.live.console import Changes, View
-from parallel_orchestrator.report.live.snapshot import Snapshot, change_text
+from parallel_orchestrator.report.live.snapshot import Changes, Snapshot, change_text
+from parallel_orchestrator.report.live.view import View
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Progress:
     """Seconds since executors began in this session."""
 
 
-class ReportingView:
+class ReportingView(View):
     """Shows a run in another view, and calls back with each event.
 
     The callback runs in the thread of the run, which waits for it. An exception that it raises is logged; the run

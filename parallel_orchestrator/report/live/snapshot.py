@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -128,6 +128,23 @@ class Snapshot:
         found = Counter(item.standing for item in self.items.values())
         labels = self.labels or {standing: standing.value for standing in Standing}
         return [(standing, label, found[standing]) for standing, label in labels.items()]
+
+
+class Changes:
+    """Finds the items whose state differs from one snapshot to the next."""
+
+    def __init__(self, *unsaid: Standing) -> None:
+        self._known: dict[str, str] = {}
+        self._unsaid = unsaid
+
+    def of(self, snapshot: Snapshot) -> Iterator[tuple[str, Item]]:
+        """Yield the changed items. One that waits or is done when first seen is no change."""
+        for key, item in snapshot.items.items():
+            known = self._known.get(key)
+            self._known[key] = item.word
+            begins = known is None and item.standing in (Standing.READY, Standing.WAITING, Standing.DONE)
+            if known != item.word and not begins and item.standing not in self._unsaid:
+                yield key, item
 
 
 def change_text(snapshot: Snapshot, key: str, item: Item) -> str:

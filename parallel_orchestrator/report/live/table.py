@@ -1,8 +1,7 @@
-"""The live table: a row per executor, a bar for the whole, drawn anew in place.
+"""The live table: a row per executor and a bar for the whole, below the lines that stay.
 
-Drawn by hand upon rich's rendering, as the terminal may change its size at any time. What it makes then of lines that
-are there already differs from one to the other, and it may do so before it tells of the new size: after such a change
-the whole screen is drawn anew, with the last of the lines that stay.
+rich's Live redraws it in place. Terminals differ in what they make of drawn lines when their size changes, so
+the screen is then cleared and drawn again, with the last of the lines that stay.
 """
 
 from __future__ import annotations
@@ -12,10 +11,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from parallel_orchestrator.report.live.console import Changes
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from parallel_orchestrator.report.live.snapshot import (
+    Changes,
     Row,
     Snapshot,
     Standing,
@@ -26,20 +32,16 @@ from parallel_orchestrator.report.live.snapshot import (
     time_text,
     traffic_text,
 )
+from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.report.pages.wrapping import fold
 from parallel_orchestrator.system.terminal_text import indented, one_line
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
 
 _DRAW_S = 0.1
 _NARROW = 76
 _WIDEST = 130
-"""Columns; a row that is wider is hard to follow with the eye."""
+"""Columns; the eye loses its row in a wider table."""
 _KEPT_LINES = 200
-"""Of those that stay, for a screen that is drawn anew."""
+"""Of those that stay, for a screen that is drawn again."""
 _STYLES = {
     Standing.DONE: "green",
     Standing.RUNNING: "cyan",
@@ -48,100 +50,121 @@ _STYLES = {
 }
 
 
-class LiveView:
+class LiveView(View):
     """Draws on standard error, which is a terminal. Methods may be called from several threads."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)  # NO_COLOR takes its colours
+        self._console = Console(stderr=True, highlight=False, force_terminal=True)  # NO_COLOR removes the colours
+        self._live: Live | None = None
+        """While a table is on the screen."""
         self._changes = Changes(Standing.RUNNING, Standing.READY, Standing.WAITING)
         self._snapshot: Snapshot | None = None
         self._waiting = ""
-        """What goes on besides, as a line."""
+        """What else is under way, as a line."""
         self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
         self._size: tuple[int, int] | None = None
-        """Of the terminal, when it was drawn on last."""
-        self._height = 0
-        """Of the table on the screen, in lines."""
+        """Of the terminal, when it was last drawn on."""
         self._drawn = 0.0
         self._mutex = threading.Lock()
 
     def say(self, text: str) -> None:
-        """A line above the table."""
+        """Print a line above the table."""
         with self._mutex:
             self._draw([indented(text)])
 
     def show(self, snapshot: Snapshot) -> None:
-        """Say what ended, and draw the table, some times a second."""
+        """Print what ended, and draw the table, at most ten times a second."""
         with self._mutex:
-            said = []
-            for key, item in self._changes.of(snapshot):
-                said.append(one_line(change_text(snapshot, key, item)))
+            said = [one_line(change_text(snapshot, key, item)) for key, item in self._changes.of(snapshot)]
             self._snapshot = snapshot
             if said or time.monotonic() - self._drawn >= _DRAW_S:
                 self._draw(said)
 
     def wait(self, what: str, seconds: float) -> None:
-        """A line below the table, or in its place."""
+        """Show a line below the table, or in its place."""
         with self._mutex:
             self._waiting = f"{what} … {clock(seconds)}" if what else ""
-            self._draw([])
+            self._draw()
 
     def close(self) -> None:
         """Take the table off the screen."""
         with self._mutex:
             self._snapshot, self._waiting = None, ""
-            self._draw([])
+            self._draw()
 
-    def _draw(self, said: Sequence[str]) -> None:
-        """Over what is there: the lines that stay, and the table below them."""
-        width, height = size = self._console.size
-        table = self._table(width, height)[: max(1, height - 1)]
+    def _draw(self, said: Sequence[str] = ()) -> None:
+        """Print the lines that stay, and the table below them, in one write."""
+        console, size = self._console, self._console.size
+        resized = self._size not in (None, size) and self._live is not None
+        self._size, self._drawn = size, time.monotonic()
         self._kept.extend(said)
-        resized = self._size not in (None, size) and (self._height or table)
-        kept = self._last_kept(width, height - len(table) - 1) if resized else self._folded(said)
-        upward = f"\x1b[{self._height}A" if self._height else ""
-        begin = "\x1b[H\x1b[J" if resized else f"{upward}\r"
-        self._size, self._height, self._drawn = size, len(table), time.monotonic()
-        lines = "".join(f"{line}\x1b[K\n" for line in (*kept, *table))
-        with contextlib.suppress(OSError, ValueError):  # whoever looks at it may be gone; the log has it, too
-            self._console.file.write(begin + lines + "\x1b[J")
-            self._console.file.flush()
+        with console.capture() as drawn:
+            if resized:
+                self._forget_table()
+                said = self._last_kept()
+            if self._live is None and self._is_drawn():
+                self._live = self._begin_table()
+            if said:
+                console.print(*map(self._line, said), sep="\n", soft_wrap=True)  # and the table, if there is one
+            elif self._live:
+                self._live.refresh()
+            if self._live and not self._is_drawn():
+                self._live.stop()
+                self._live = None
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the log has every line, too
+            console.file.write(drawn.get())
+            console.file.flush()
 
-    def _table(self, width: int, height: int) -> list[str]:
-        """What is drawn anew each time."""
-        lines = []
+    def _is_drawn(self) -> bool:
+        return self._snapshot is not None or bool(self._waiting)
+
+    def _begin_table(self) -> Live:
+        live = Live(
+            self,
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        live.start()
+        self._console.show_cursor(show=True)  # Live hides it, and a killed process cannot show it again
+        return live
+
+    def _forget_table(self) -> None:
+        """Clear the screen. Live's own way to erase its table counts lines as they were at the former size."""
+        if self._live:
+            with self._console.capture():
+                self._live.stop()
+        self._live = None
+        self._console.clear()
+
+    def __rich__(self) -> RenderableType:
+        """What is redrawn each time. Its last line is empty, for the cursor."""
+        width, height = self._console.size
+        parts: list[RenderableType] = []
         if self._snapshot:
-            room = height - bool(self._waiting)
-            lines = self._rendered(table_of(self._snapshot, width, room), min(width, _WIDEST) - 1)
-        return [*lines, self._waiting[: width - 1]] if self._waiting else lines
+            parts.append(table_of(self._snapshot, width, height - bool(self._waiting)))
+        if self._waiting:
+            parts.append(Text(one_line(self._waiting), no_wrap=True, overflow="ellipsis"))
+        return Constrain(Group(*parts, Text("")), min(width, _WIDEST) - 1)
 
-    def _folded(self, said: Sequence[str]) -> list[str]:
-        """Lines that stay, with their colours; what is to be copied the terminal itself folds."""
-        from rich.text import Text
+    def _line(self, text: str) -> Text:
+        """A line that stays. Only sentences are wrapped: the terminal itself folds what is to be copied."""
+        return Text(fold(text, self._console.width), _style_of(text))
 
-        width = self._console.size.width
-        return [line for text in said for line in self._rendered(Text(fold(text, width), _style_of(text)), None)]
-
-    def _last_kept(self, width: int, room: int) -> list[str]:
-        """The last of the lines that stay, as many as so many lines of the screen can hold."""
-        from rich.text import Text
-
+    def _last_kept(self) -> list[str]:
+        """The last of the lines that stay, as many as fit above the table."""
+        width, height = self._console.size
+        room = height - len(self._console.render_lines(self))
         lines: list[str] = []
         for text in reversed(self._kept):
-            folded = self._folded([text])
-            room -= sum(max(1, -(-Text.from_ansi(line).cell_len // width)) for line in folded)
+            room -= sum(max(1, -(-cell_len(line) // width)) for line in self._line(text).plain.split("\n"))
             if room < 0:
                 break
-            lines[:0] = folded
+            lines.insert(0, text)
         return lines
-
-    def _rendered(self, what: RenderableType, width: int | None) -> list[str]:
-        """Lines with their colours. Without a width the terminal itself folds them."""
-        with self._console.capture() as captured:
-            self._console.print(what, width=width, soft_wrap=width is None)
-        return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _style_of(line: str) -> str:
@@ -151,20 +174,14 @@ def _style_of(line: str) -> str:
 
 
 def table_of(snapshot: Snapshot, width: int, height: int) -> RenderableType:
-    """The whole of it, for a screen of that size."""
-    from rich.console import Group
-
+    """The whole table, for a screen of that size."""
     width = min(width, _WIDEST)
-    foot: list[RenderableType] = [_bar(snapshot, width), *_foot(snapshot, width)]
-    room = max(1, height - len(foot) - 2)
-    return Group(_executors(snapshot.rows, width, room), *foot)
+    foot: list[RenderableType] = [_bar(snapshot), *_foot(snapshot, width)]
+    return Group(_executors(snapshot.rows, width, max(1, height - len(foot) - 2)), *foot)
 
 
 def _executors(rows: Sequence[Row], width: int, room: int) -> Table:
-    """A row an executor; where they are more than the screen has lines, those that work come first."""
-    from rich.table import Table
-    from rich.text import Text
-
+    """A row an executor; where the screen has too few lines, those that work come first."""
     wide = width >= _NARROW
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True, justify="right")
@@ -176,15 +193,14 @@ def _executors(rows: Sequence[Row], width: int, room: int) -> Table:
     if len(rows) > room:
         shown = sorted(sorted(rows, key=lambda row: row.task is None)[: room - 1], key=lambda row: row.executor)
     for row in shown:
-        style = "" if row.task else "dim"
-        table.add_row(*(Text(cell, style=style) for cell in _cells(row, wide)))
+        table.add_row(*(Text(cell, style="" if row.task else "dim") for cell in _cells(row, wide)))
     if len(shown) < len(rows):
         table.add_row(Text("…"), Text(f"and {len(rows) - len(shown)} more", style="dim"))
     return table
 
 
 def _cells(row: Row, wide: bool) -> list[str]:
-    """One executor's cells, in which nothing steers the terminal."""
+    """One executor's cells, without characters that steer the terminal."""
     name = " ".join(part for part in (row.task or "–", row.name) if part)
     who = f"executor {row.executor}" if wide else str(row.executor)
     cells = [who, one_line(name), one_line(row.doing)]
@@ -193,25 +209,19 @@ def _cells(row: Row, wide: bool) -> list[str]:
     return [*cells, clock(row.seconds)]
 
 
-def _bar(snapshot: Snapshot, width: int) -> Table:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
+def _bar(snapshot: Snapshot) -> Table:
     done, total = snapshot.done(), len(snapshot.items)
-    label, times = f"{done}/{total} {snapshot.noun}", time_text(snapshot)
-    room = max(4, width - 1 - len(label) - len(times) - 2)
-    bar = Table.grid(padding=(0, 1))
-    for _ in range(3):
-        bar.add_column(no_wrap=True)
-    bar.add_row(Text(label, style="bold"), ProgressBar(max(1, total), done, room), Text(times))
+    bar = Table.grid(padding=(0, 1), expand=True)
+    bar.add_column(no_wrap=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    label = Text(f"{done}/{total} {snapshot.noun}", style="bold")
+    bar.add_row(label, ProgressBar(max(1, total), done), Text(time_text(snapshot)))
     return bar
 
 
 def _foot(snapshot: Snapshot, width: int) -> list[Text]:
     """Counts, money and calls: on one line where they fit, else on two or three."""
-    from rich.text import Text
-
     counted = [(standing, f"{count} {label}", count) for standing, label, count in snapshot.counts()]
     if sum(len(text) + 3 for _, text, _ in counted) > width:
         counted = [one for one in counted if one[2]]
