@@ -379,7 +379,7 @@ def test_another_size_of_the_terminal_has_the_screen_drawn_anew(
         monkeypatch.setattr(view, "_drawn", 0.0)
         view.show(snapshot)
         printed = capsys.readouterr().err
-        assert printed.startswith("\x1b[2J\x1b[H")
+        assert printed.startswith("\x1b[H\x1b[J")
         shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", printed).splitlines()
         assert sum(-(-max(1, cell_len(line)) // columns) for line in shown) < lines
         assert shown[0].startswith("line ") or lines == 12

@@ -42,6 +42,8 @@ _WIDEST = 130
 """Columns; the eye loses its row in a wider table."""
 _KEPT_LINES = 200
 """Of those that stay, for a screen that is drawn again."""
+_CLEAR = "\x1b[H\x1b[J"
+"""Empties the screen, without a copy of it in the terminal's history as rich's own way leaves in some."""
 _STYLES = {
     Standing.DONE: "green",
     Standing.RUNNING: "cyan",
@@ -98,21 +100,19 @@ class LiveView(View):
         resized = self._size not in (None, size) and self._live is not None
         self._size, self._drawn = size, time.monotonic()
         self._kept.extend(said)
+        if resized:
+            self._end_table()  # unseen: Live counts the lines to erase as they were at the former size
+            said = self._last_kept()
         with console.capture() as drawn:
-            if resized:
-                self._forget_table()
-                said = self._last_kept()
             if self._live is None and self._is_drawn():
                 self._live = self._begin_table()
             if said:
                 console.print(*map(self._line, said), sep="\n", soft_wrap=True)  # and the table, if there is one
             elif self._live:
                 self._live.refresh()
-            if self._live and not self._is_drawn():
-                self._live.stop()
-                self._live = None
+        erased = self._end_table() if not self._is_drawn() else ""
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the log has every line, too
-            console.file.write(drawn.get())
+            console.file.write((_CLEAR if resized else "") + drawn.get() + erased)
             console.file.flush()
 
     def _is_drawn(self) -> bool:
@@ -132,13 +132,13 @@ class LiveView(View):
         self._console.show_cursor(show=True)  # Live hides it, and a killed process cannot show it again
         return live
 
-    def _forget_table(self) -> None:
-        """Clear the screen. Live's own way to erase its table counts lines as they were at the former size."""
-        if self._live:
-            with self._console.capture():
+    def _end_table(self) -> str:
+        """Forget the table; return what erases it."""
+        with self._console.capture() as erased:
+            if self._live:
                 self._live.stop()
         self._live = None
-        self._console.clear()
+        return erased.get()
 
     def __rich__(self) -> RenderableType:
         """What is redrawn each time. Its last line is empty, for the cursor."""
