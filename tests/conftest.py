@@ -30,3 +30,21 @@ def _signals_as_they_were() -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests marked `long` first: started last, one of them would run alone while all other processes wait.
+
+    xdist's worksteal first gives each process an equal share of the list, so each share begins with some of them.
+    """
+    processes = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    long = [item for item in items if item.get_closest_marker("long")]
+    short = [item for item in items if not item.get_closest_marker("long")]
+    ordered: list[pytest.Item] = []
+    for number in range(processes):
+        first = long[number::processes]
+        more = max(0, (len(items) - len(ordered)) // (processes - number) - len(first))
+        ordered += first + short[:more]
+        del short[:more]
+    items[:] = ordered + short

@@ -131,6 +131,7 @@ def _bad_places(tmp: Path) -> Iterator[Place]:
     yield Place("no URL", ("ANTHROPIC_BASE_URL is 'nonsense'",), variables={"ANTHROPIC_BASE_URL": "nonsense"})
 
 
+@pytest.mark.long
 def test_trouble_at_the_start_is_told_before_anything_is_paid(tmp_path: Path, subtests: pytest.Subtests) -> None:
     with _api() as api:
         for place in _bad_places(tmp_path):

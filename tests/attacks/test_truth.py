@@ -243,6 +243,7 @@ USUAL = {
 """One of each kind; the others take as long again."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("usual", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["usual", "others"])
 def test_no_lie_counts_as_done(tmp_path: Path, usual: bool) -> None:
     lies = [Lie("honest", ""), *(lie for lie in LIES if (lie.what in USUAL) is usual), IGNORED]

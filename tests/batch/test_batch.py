@@ -41,6 +41,7 @@ def _statuses(folder: Path) -> dict[str, str]:
     return {one["name"]: one["status"] for one in _summary(folder)["scenarios"]}
 
 
+@pytest.mark.long
 def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     with scenarios.api() as api:
@@ -73,6 +74,7 @@ def test_all_are_built_and_then_left_alone_and_an_edited_one_alone_runs_anew(tmp
     assert harness.family(folder) == set()
 
 
+@pytest.mark.long
 def test_what_stops_or_fails_one_scenario_stops_no_other(tmp_path: Path) -> None:
     def build(body: Body) -> list[Block]:
         return [text("Done, all tests pass.")] if "Project lazy" in json.dumps(body) else scripted.build_part(body)
@@ -97,6 +99,7 @@ def test_what_stops_or_fails_one_scenario_stops_no_other(tmp_path: Path) -> None
     assert harness.family(folder) == set()
 
 
+@pytest.mark.long
 def test_a_cap_over_all_scenarios_stops_them_together_and_can_be_raised(tmp_path: Path) -> None:
     config, folder = scenarios.write_batch(tmp_path / "batch.yaml", THREE), tmp_path / "out"
     options = ("batch", str(config), "--output-dir", str(folder), "--max-executors", "2")

@@ -32,6 +32,7 @@ def test_latencies_are_the_same_for_everybody_and_have_the_mean_that_is_asked_fo
     assert stack_model.Shape.of_json(shape.to_json()) == shape
 
 
+@pytest.mark.long
 def test_a_shape_is_built_to_its_end() -> None:
     results = stack.run(quick=True, repeat=1)
     assert results["layered"]["ratio"][0] > 1.0

@@ -54,6 +54,7 @@ def _sessions(directory: Path) -> list[list[dict[str, Any]]]:
     return [[json.loads(line) for line in path.read_text().splitlines()] for path in found]
 
 
+@pytest.mark.long
 def test_it_plans_and_builds_with_three_at_once_as_the_other_back_end_does(tmp_path: Path) -> None:
     mine, other = tmp_path / "claude", tmp_path / "api"
     script = in_their_tools(scripted.model(MEDIUM))
@@ -173,6 +174,7 @@ def test_the_key_is_nowhere(tmp_path: Path) -> None:
     assert "CLAUDE_CONFIG_DIR" in results[1]["content"]
 
 
+@pytest.mark.long
 def test_a_recording_is_for_both_back_ends(tmp_path: Path) -> None:
     """Played with Claude Code and exported, it plays with the other."""
     requirement = "Build a hello world program"

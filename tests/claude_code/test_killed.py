@@ -33,6 +33,7 @@ def golden() -> Golden:
     return undisturbed(model=killed)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_three_times(golden: Golden, sound: Sound) -> None:
     middle = Kill(EVERYTHING, random.Random(SEED).uniform(0.5, 1) * golden.seconds, golden.startup)

@@ -16,6 +16,7 @@ from tests.end_to_end import harness
 HELLO = "Create a hello world function"
 
 
+@pytest.mark.long
 def test_a_second_run_shows_the_result_and_fresh_builds_it_again_beside_the_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("run", HELLO, "--replay", "simple", "--speed", "100", "--output-dir", str(out))

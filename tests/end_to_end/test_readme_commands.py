@@ -92,6 +92,7 @@ def expected_code(line: str) -> int:
     return 2 if " retry " in line else 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a dozen runs of the program, one after the other
 @pytest.mark.parametrize("document", ["README.md", "QUICKSTART.md"])
 def test_every_command_of_a_document_runs(document: str, clone: Path, api: FakeApi) -> None:

@@ -33,6 +33,7 @@ TYPED = {**harness.environment(None), "PATH": f"{Path(sys.executable).parent}{os
 """The environment of a person who types commands with ours active."""
 
 
+@pytest.mark.long
 def test_the_medium_recording(tmp_path: Path, subtests: pytest.Subtests) -> None:
     made = tmp_path / "out"
     harness.run(REQUIREMENT, "--replay", "medium", "--speed", "40", "--output-dir", str(made))

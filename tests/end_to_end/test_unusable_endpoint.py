@@ -80,6 +80,7 @@ def test_a_wrong_model_stops_its_scenario_and_the_batch_resumes_with_another(tmp
     assert harness.summary(folder / "one")["status"] == "done"
 
 
+@pytest.mark.long
 def test_an_endpoint_that_is_away_is_told_of_and_can_be_waited_for(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with socket.socket() as never_listens:

@@ -7,6 +7,8 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Body, FakeApi
 
@@ -42,6 +44,7 @@ def _enough(api: FakeApi, answers: int) -> bool:
     return _answers(api) >= answers and api.in_work > 0
 
 
+@pytest.mark.long
 def test_a_cap_holds_over_kills_and_resumes_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     options = ("--max-executors", str(EXECUTORS))

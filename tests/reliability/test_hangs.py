@@ -11,6 +11,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from parallel_orchestrator.store.journal import read_all
 from tests.attacks.stage import bash
 from tests.end_to_end import harness, scripted
@@ -49,6 +51,7 @@ def _set_patience(directory: Path, seconds: float) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "endpoint_patience": seconds}))
 
 
+@pytest.mark.long
 def test_what_never_ends_is_ended_and_the_run_goes_on(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     with _api() as api:

@@ -35,6 +35,7 @@ IN_PLACE = {"RELIABILITY_IN_PLACE": "1"}
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("role", ROLES)
 def test_one_process_killed_at_a_syscall_and_at_random_instants(role: str, sound: Sound) -> None:
@@ -49,6 +50,7 @@ def test_one_process_killed_at_a_syscall_and_at_random_instants(role: str, sound
     _assert_nothing_bought_again(account, role)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_everything_killed_at_24_random_instants(sound: Sound) -> None:
     sound(random_campaign(SEED, 24, undisturbed(), EVERYTHING, shortest=6, longest=6))

@@ -94,6 +94,7 @@ def _assert_in_order(directory: Path, api: FakeApi) -> None:
     assert "Traceback" not in (directory / "orchestrator.log").read_text()
 
 
+@pytest.mark.long
 def test_a_run_that_is_told_to_stop_in_every_way_loses_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "out"
     goes_on = f"to go on: {harness.typed('resume', directory)}"

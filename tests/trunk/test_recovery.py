@@ -168,8 +168,8 @@ def test_the_lock_is_not_free_while_a_git_of_a_killed_holder_runs(bench: Bench, 
     slow.write_text("#!/bin/sh\ntouch started\nsleep 1\ntouch ended\n")
     slow.chmod(0o755)
     holder = (
-        "import sys; from pathlib import Path; from tests.trunk.bench import Bench; from parallel_orchestrator.trunk.git "
-        "import repository as r; b = r.Repository(Bench(Path(sys.argv[1])).run)\nwith b.alone(): b.check_out()"
+        "import sys; from pathlib import Path; from tests.trunk.bench import Bench; "
+        "from parallel_orchestrator.trunk.git import repository as r; b = r.Repository(Bench(Path(sys.argv[1])).run)\nwith b.alone(): b.check_out()"
     )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [sys.executable, "-c", holder, str(bench.run.root)]
