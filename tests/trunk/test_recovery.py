@@ -169,7 +169,8 @@ def test_the_lock_is_not_free_while_a_git_of_a_killed_holder_runs(bench: Bench, 
     slow.chmod(0o755)
     holder = (
         "import sys; from pathlib import Path; from tests.trunk.bench import Bench; "
-        "from parallel_orchestrator.trunk.git import repository as r; b = r.Repository(Bench(Path(sys.argv[1])).run)\nwith b.alone(): b.check_out()"
+        "from parallel_orchestrator.trunk.git import repository as r\n"
+        "b = r.Repository(Bench(Path(sys.argv[1])).run)\nwith b.alone(): b.check_out()"
     )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [sys.executable, "-c", holder, str(bench.run.root)]
