@@ -20,9 +20,10 @@ from parallel_orchestrator.config.credentials import (
     misplaced,
     refuse_secrets,
 )
+from parallel_orchestrator.config.diagnostics import format_faults
 from parallel_orchestrator.config.settings import SETTING_OF
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.errors import UsageError, as_predicate
 from parallel_orchestrator.records.plan import Plan, plan_faults, shape_faults, shortened
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.paths import RunDirectory
@@ -37,12 +38,14 @@ from parallel_orchestrator.system.user_file import (
     read_named,
     require_size,
 )
+from parallel_orchestrator.system.yaml_document import Bounds, read_yaml
 
 SHIPPED = Path(__file__).parent.parent / "recordings"
 """Recordings and configuration that come with the package."""
 SHIPPED_SCENARIOS = frozenset({"demo.yaml"})
 """Of them, the scenario files. All others that end so are recordings."""
 _LONGEST_NAME = 100
+_PLAN_BOUNDS = Bounds(values=30_000, levels=20)
 
 
 @dataclass
@@ -126,16 +129,11 @@ def make_scenario(fields: dict[str, Any]) -> Scenario:
     except ValidationError as error:
         named = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
         faults = [
-            f"  {SETTING_OF.get(name, name)}: " + (misplaced(name) or f"{has_to_be(e['msg'])} (got {e['input']!r})")
+            f"  {SETTING_OF.get(name, name)}: " + (misplaced(name) or f"{as_predicate(e['msg'])} (got {e['input']!r})")
             for name, e in named
         ]
         # Not `from error`: its text quotes the values, and one may be a credential.
         raise UsageError("bad settings:\n" + "\n".join(faults)) from None
-
-
-def has_to_be(message: str) -> str:
-    """What pydantic says of a value, as a predicate of the value's name."""
-    return re.sub(r"^\w+ should ", "has to ", message.removeprefix("Value error, "))
 
 
 def slug(requirement: str) -> str:
@@ -206,14 +204,10 @@ def load_plan(path: Path) -> tuple[Plan, str]:
 
 def _yaml(path: Path, text: str) -> Any:
     """What a YAML file holds. Raises UsageError with every fault of its YAML."""
-    from parallel_orchestrator.config.diagnostics import faults_page
-    from parallel_orchestrator.config.yaml_nodes import plain
-    from parallel_orchestrator.config.yaml_tree import read_tree
-
-    tree, faults = read_tree(text)
-    if faults or tree is None:
-        raise UsageError(faults_page(path, text, faults) if faults else f"the plan {path} is empty")
-    return plain(tree)
+    document = read_yaml(text, _PLAN_BOUNDS)
+    if document.faults:
+        raise UsageError(format_faults(path, text, document.faults))
+    return document.value
 
 
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:

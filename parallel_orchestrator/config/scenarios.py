@@ -6,31 +6,22 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from parallel_orchestrator.config.diagnostics import LONGEST_LINE, MOST_FAULTS, faults_page
-from parallel_orchestrator.config.options import (
-    SHIPPED,
-    SHIPPED_SCENARIOS,
-    Options,
-    find_recording,
-    is_file,
-)
+from parallel_orchestrator.config.diagnostics import LONGEST_LINE, MOST_FAULTS, format_faults, validation_message
+from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, is_file
 from parallel_orchestrator.config.requirement import looks_like_a_file
-from parallel_orchestrator.config.scenario_errors import Path_, validation_message
 from parallel_orchestrator.config.schema import SAME, ScenarioDefaults, ScenarioEntry, ScenarioFile
-from parallel_orchestrator.config.yaml_nodes import Fault, Node, Place, earlier, find, key_of, plain
-from parallel_orchestrator.config.yaml_tree import LONGEST_TEXT, read_tree
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.yaml_marks import mark_at
 from parallel_orchestrator.system.user_file import Unusable, read_named
+from parallel_orchestrator.system.yaml_document import Bounds, Document, Fault, KeyPath, Place, place_at, read_yaml
 
-_MOST_EARLIER = 1000
-"""Values that are not the last of their key, and are looked at all the same: far more than faults are shown."""
+LONGEST_TEXT = 1_000_000
+"""Bytes. Some thousand scenarios fit; reading them takes a fraction of a second."""
+_BOUNDS = Bounds(values=30_000, levels=20, characters=2_000_000)
 _MOST_NAMED = 10_000_000
 """Bytes that all files have together that a scenario file names."""
 _SAY = {"requirements": "say what to build", "requirements_file": "name a file that says what to build"}
@@ -56,14 +47,11 @@ def load_options(path: Path, only: str | None) -> Options:
 
 def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
     """The options of all scenarios by name, or of those named by `only`. Raises UsageError with every fault."""
-    text = _read(path)
-    tree, faults = read_tree(text)
-    file, named = None, _Named(path.parent)
-    if tree is not None or not faults:
-        file = _validated(named, tree or Node(Place(1, 1), [], "mapping"), faults)
+    text, texts = _read(path), _Texts(path.parent)
+    file, faults = _checked(read_yaml(text, _BOUNDS), texts)
     if faults or file is None:
-        raise UsageError(faults_page(path, text, faults))
-    options = {entry.name: _options(file.defaults, entry, named) for entry in file.scenarios}
+        raise UsageError(format_faults(path, text, faults))
+    options = {entry.name: _options(file.defaults, entry, texts) for entry in file.scenarios}
     unknown = [name for name in only if name not in options]
     if unknown:
         near = [close for name in unknown for close in difflib.get_close_matches(name, options, 1)]
@@ -92,12 +80,12 @@ def _read(path: Path) -> str:
 def _at(path: Path, before: bytes) -> str:
     """file:line:column of what follows those bytes."""
     text = before.decode("utf-8-sig", errors="ignore")
-    mark = mark_at(text, len(text))
-    return f"{path}:{mark.line + 1}:{mark.column + 1}"
+    place = place_at(text, len(text))
+    return f"{path}:{place.line}:{place.column}"
 
 
 @dataclass
-class _Named:
+class _Texts:
     """The text files that a scenario file names. Each is read once, however often it is named."""
 
     folder: Path
@@ -125,125 +113,108 @@ class _Named:
         return text
 
 
-def _validated(named: _Named, tree: Node, faults: list[Fault]) -> ScenarioFile | None:
-    """The file's content; what is wrong with it is added to `faults`."""
-    # A value that could not be read has a fault already.
-    unreadable = {fault.place for fault in faults}
-    source = _Source(named, tree)
-    file, wrong = source.validate()
-    faults += source.faults()
-    for within, alone in islice(earlier(tree), _MOST_EARLIER):
-        part = _Source(named, alone, within)
-        wrong += part.validate()[1]
-        faults += part.faults()
-    wrong = sorted((one for one in wrong if one.place not in unreadable), key=lambda one: one.place)
-    # Those after the most that are shown count, and need no words.
-    faults += [
-        Fault(one.place, validation_message(one.error) if n < MOST_FAULTS else "") for n, one in enumerate(wrong)
-    ]
-    return file
+def _checked(document: Document, texts: _Texts) -> tuple[ScenarioFile | None, list[Fault]]:
+    """The file's content, and everything that is wrong with it."""
+    if document.value is None and document.faults:
+        return None, document.faults
+    file, errors = None, list[dict[str, Any]]()
+    try:
+        file = ScenarioFile.model_validate({} if document.value is None else document.value)
+    except ValidationError as invalid:
+        errors = [dict(one) for one in invalid.errors(include_url=False)]
+    faults = [*document.faults, *_Checks(document, texts).faults()]
+    misread = {fault.place for fault in document.faults}
+    placed = [(place, error) for error in errors if (place := _place(document, error)) not in misread]
+    placed.sort(key=lambda one: one[0])
+    # Only so many are shown. The others are counted, and a message for each would take seconds.
+    for number, (place, error) in enumerate(placed):
+        faults.append(Fault(place, validation_message(error) if number < MOST_FAULTS else ""))
+    return file, faults
+
+
+def _place(document: Document, error: dict[str, Any]) -> Place:
+    """Where one of pydantic's errors is."""
+    path: KeyPath = error["loc"]
+    at_key = error["type"] == "extra_forbidden" and path in document.keys
+    return document.keys[path] if at_key else document.place(path)
 
 
 @dataclass(frozen=True)
-class _Wrong:
-    """One of pydantic's errors, and where it is."""
+class _Checks:
+    """What the models cannot check: names, files, and settings that exclude each other."""
 
-    place: Place
-    error: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A file's tree, and the places in it."""
-
-    named: _Named
-    tree: Node
-    within: Path_ = ()
-    """The path of the only value to look at: an earlier one of a repeated key."""
-
-    def validate(self) -> tuple[ScenarioFile | None, list[_Wrong]]:
-        """The file's content, or what is wrong with it by the models."""
-        try:
-            return ScenarioFile.model_validate(plain(self.tree)), []
-        except ValidationError as error:
-            found: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False)]
-            inside = (one for one in found if one["loc"][: len(self.within)] == self.within)
-            return None, [_Wrong(place, one) for one in inside if (place := self._place(one))]
+    document: Document
+    texts: _Texts
 
     def faults(self) -> Iterator[Fault]:
-        """What is wrong besides."""
-        yield from self._same_names()
-        yield from self._requirements()
-        yield from self._given_twice()
-        yield from self._missing_files()
+        """All that these checks find."""
+        names: dict[str, Place] = {}
+        for path, entry in self._scenarios():
+            yield from self._same_name(path, entry, names)
+            yield from self._requirement(path, entry)
+        for path, part in (*self._scenarios(), *self._defaults()):
+            yield from self._given_twice(path, part)
+            yield from self._missing_files(path, part)
 
-    def _place(self, error: dict[str, Any]) -> Place | None:
-        """Where one of pydantic's errors is; None about what was not read at all."""
-        path: Path_ = error["loc"]
-        nodes = list(find(self.tree, path))
-        if error["type"] == "extra_forbidden":
-            key = key_of(nodes[len(path) - 1], str(path[-1])) if len(nodes) >= len(path) else None
-            return key.place if key else nodes[-1].place
-        unknown = not nodes[-1].complete and error["type"] in ("missing", "too_short")
-        return None if nodes[-1].kind == "unread" or unknown else nodes[-1].place
+    def _scenarios(self) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+        """The scenarios that are mappings, each with its path."""
+        value = self.document.value
+        listed = value.get("scenarios") if isinstance(value, dict) else None
+        for number, entry in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(entry, dict):
+                yield ("scenarios", number), entry
 
-    def _parts(self) -> Iterator[Node]:
-        """The scenarios, as far as they are mappings."""
-        listed = list(find(self.tree, ("scenarios",)))[1:]
-        for node in listed[0].value if listed and listed[0].kind == "sequence" else ():
-            if node.kind == "mapping":
-                yield node
+    def _defaults(self) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+        value = self.document.value
+        if isinstance(value, dict) and isinstance(value.get("defaults"), dict):
+            yield ("defaults",), value["defaults"]
 
-    def _same_names(self) -> Iterator[Fault]:
-        seen: dict[str, Place] = {}
-        for name in filter(None, (_text(part, "name") for part in self._parts())):
-            # They are names of folders, and somewhere case does not count in those.
-            first = seen.setdefault(name.value.casefold(), name.place)
-            if first != name.place:
-                yield Fault(name.place, f"the name {name.value!r} is used twice, first in line {first.line}")
+    def _same_name(self, path: KeyPath, entry: dict[str, Any], names: dict[str, Place]) -> Iterator[Fault]:
+        name, place = _text(entry, "name"), self.document.place((*path, "name"))
+        # They are names of folders, and some file systems ignore case.
+        if first := names.get(name.casefold()):
+            yield Fault(place, f"the name {name!r} is used twice, first in line {first.line}")
+        elif name:
+            names[name.casefold()] = place
 
-    def _requirements(self) -> Iterator[Fault]:
-        for part in self._parts():
-            given = [key for key in ("requirements", "requirements_file") if key_of(part, key)]
-            if len(given) > 1 or (not given and part.complete and len(self.within) < 2):
-                what = "'requirements' and 'requirements_file' exclude each other" if given else "a scenario needs"
-                yield Fault(part.place, what if given else f"{what} 'requirements', or 'requirements_file'")
-            yield from self._nothing_said(part, given)
-            yield from self._empty_file(part)
+    def _requirement(self, path: KeyPath, entry: dict[str, Any]) -> Iterator[Fault]:
+        """Exactly one of the keys that say what to build, and something behind it."""
+        given = [key for key in _SAY if key in entry]
+        if not given:
+            yield Fault(self.document.place(path), "a scenario needs 'requirements', or 'requirements_file'")
+        if len(given) > 1:
+            yield Fault(self.document.place(path), "'requirements' and 'requirements_file' exclude each other")
+        for key in given:
+            text = _text(entry, key)
+            if problem := self._unsaid(key, text, empty=entry[key] is None or text.isspace()):
+                yield Fault(self.document.place((*path, key)), problem)
 
-    def _given_twice(self) -> Iterator[Fault]:
-        for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):
-            for name, path in SAME.items():
-                if (key := key_of(part, name)) and len(list(find(part, path))) > len(path):
-                    yield Fault(key.place, f"{name} and {'.'.join(path)} are the same setting: keep one of them")
-
-    def _nothing_said(self, part: Node, keys: Sequence[str]) -> Iterator[Fault]:
-        """Of the keys that say what to build: those after which nothing stands, or only blanks."""
-        for key in keys:
-            node = list(find(part, (key,)))[-1]
-            blank = key == "requirements" and str(node.value).isspace()
-            if key == "requirements" and isinstance(node.value, str) and self._names_a_file(node.value.strip()):
-                yield Fault(node.place, f"{node.value.strip()} is the name of a file: write requirements_file")
-            if node.kind == "scalar" and (node.value is None or blank):
-                yield Fault(node.place, f"{key} is empty: {_SAY[key]}")
-
-    def _names_a_file(self, text: str) -> bool:
-        return looks_like_a_file(text) or ("\n" not in text and is_file(self.named.folder / text))
-
-    def _empty_file(self, part: Node) -> Iterator[Fault]:
-        name = _text(part, "requirements_file")
+    def _unsaid(self, key: str, text: str, *, empty: bool) -> str:
+        """Why the key's text does not say what to build; empty where it does."""
+        if empty:
+            return f"{key} is empty: {_SAY[key]}"
+        if key == "requirements":
+            names_file = looks_like_a_file(text.strip()) or ("\n" not in text and is_file(self.texts.folder / text))
+            return f"{text.strip()} is the name of a file: write requirements_file" if text and names_file else ""
         with suppress(Unusable):
-            if name and not self.named.text(name.value).strip():
-                yield Fault(name.place, f"{name.value} is empty: say in it what to build")
+            return f"{text} is empty: say in it what to build" if text and not self.texts.text(text).strip() else ""
+        return ""
 
-    def _missing_files(self) -> Iterator[Fault]:
-        for part in (*self._parts(), *list(find(self.tree, ("defaults",)))[1:]):
-            for path in (("planner", "instructions"), ("prices",), ("requirements_file",)):
-                if name := _text(part, *path):
-                    yield from _complaint(name.place, self.named.text, name.value)
-            if replay := _text(part, "replay"):
-                beside = self.named.folder / replay.value
-                yield from _complaint(replay.place, find_recording, str(beside) if is_file(beside) else replay.value)
+    def _given_twice(self, path: KeyPath, part: dict[str, Any]) -> Iterator[Fault]:
+        for name, (section, short) in SAME.items():
+            within = part.get(section)
+            if name in part and isinstance(within, dict) and short in within:
+                message = f"{name} and {section}.{short} are the same setting: keep one of them"
+                yield Fault(self.document.keys[*path, name], message)
+
+    def _missing_files(self, path: KeyPath, part: dict[str, Any]) -> Iterator[Fault]:
+        for within in (("planner", "instructions"), ("prices",), ("requirements_file",)):
+            if name := _text(part, *within):
+                yield from _complaint(self.document.place((*path, *within)), self.texts.text, name)
+        if replay := _text(part, "replay"):
+            beside = self.texts.folder / replay
+            name = str(beside) if is_file(beside) else replay
+            yield from _complaint(self.document.place((*path, "replay")), find_recording, name)
 
 
 def _complaint(place: Place, look: Callable[[str], object], name: str) -> Iterator[Fault]:
@@ -253,18 +224,14 @@ def _complaint(place: Place, look: Callable[[str], object], name: str) -> Iterat
         yield Fault(place, str(error))
 
 
-def _text(node: Node, *path: str) -> Node | None:
-    """The node at the end of a path of keys, if a text that is not empty stands there."""
-    nodes = list(find(node, path))
-    last = nodes[-1]
-    return (
-        last
-        if len(nodes) > len(path) and last.kind == "scalar" and isinstance(last.value, str) and last.value
-        else None
-    )
+def _text(part: Any, *keys: str) -> str:
+    """The text at the end of these keys; empty where there is none."""
+    for key in keys:
+        part = part.get(key) if isinstance(part, dict) else None
+    return part if isinstance(part, str) else ""
 
 
-def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) -> Options:
+def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, texts: _Texts) -> Options:
     """One scenario with the defaults below it, sections merged key by key."""
 
     def value(name: str, section: str | None = None, general: str | None = None) -> Any:
@@ -274,12 +241,12 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) ->
                     return getattr(holder, key)
         return None
 
-    folder = named.folder
+    folder = texts.folder
     instructions, prices, replay = value("instructions", "planner"), value("prices"), value("replay")
     settings = {
         "max_executors": value("max_executors"),
         "planner_model": value("model", "planner", "model"),
-        "planner_instructions": named.text(instructions) if instructions else None,
+        "planner_instructions": texts.text(instructions) if instructions else None,
         "planner_backend": value("backend", "planner", "backend"),
         "executor_model": value("model", "executor", "model"),
         "backend": value("backend", "executor", "backend"),
@@ -296,7 +263,7 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, named: _Named) ->
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():
         replay = str(folder / replay)
-    requirement = entry.requirements or named.text(str(entry.requirements_file))
+    requirement = entry.requirements or texts.text(str(entry.requirements_file))
     output_dir = Path(entry.output_dir) if entry.output_dir else Path("outputs") / entry.name
     variables = {"ANTHROPIC_API_KEY": value("api_key_env"), "ANTHROPIC_BASE_URL": value("base_url_env")}
     return Options(requirement, output_dir, None, replay, given, variables={k: v for k, v in variables.items() if v})

@@ -11,6 +11,7 @@ unchanged.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
@@ -111,3 +112,8 @@ class Interrupted(OrchestratorError):
 def internal_error(error: Exception) -> OrchestratorError:
     """What nobody foresaw, as an error that a person can be told. Whoever asks for it has logged the other."""
     return OrchestratorError(f"internal error: {type(error).__name__}: {error}; the log has more")
+
+
+def as_predicate(message: str) -> str:
+    """Pydantic's message about a value, worded to follow the value's name: "has to be a valid integer"."""
+    return re.sub(r"^\w+ should ", "has to ", message.removeprefix("Value error, "))

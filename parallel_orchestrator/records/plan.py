@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
+from parallel_orchestrator.records.errors import as_predicate
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 
 MAX_TASKS = 200
@@ -210,7 +211,7 @@ def _shape_fault(fault: Any, data: Any, whole: str) -> str:
     where = list(fault["loc"])
     if where[:1] == ["tasks"] and len(where) > 1:
         where[:2] = [_id_of(data, where[1])]
-    message = re.sub(r"^\w+ should ", "has to ", str(fault["msg"]))
+    message = as_predicate(str(fault["msg"]))
     if fault["type"] == "extra_forbidden":
         model: type[BaseModel] = Task if fault["loc"][0] == "tasks" else Complexity
         known = (model if len(fault["loc"]) > 1 else Plan).model_fields

@@ -19,11 +19,10 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.config.options import slug
-from parallel_orchestrator.config.yaml_tree import read_tree
-from parallel_orchestrator.gateway.endpoints.recording_yaml import BadYaml, load_yaml
 from parallel_orchestrator.report.pages import markdown, readme, summary_page, wrapping
 from parallel_orchestrator.system import redact, terminal_text
 from parallel_orchestrator.system.user_file import Unusable, parse_json
+from parallel_orchestrator.system.yaml_document import Bounds, read_yaml
 from parallel_orchestrator.trunk.results import VerifyResult
 from parallel_orchestrator.trunk.testing import pytest_summary
 from planner_agent import json_part
@@ -68,10 +67,7 @@ MADE_FOR: dict[str, list[str]] = {
     "'^\\\\w+ should '": [],
     "'[a-z0-9]+'": [],
     "'[A-Z_][A-Z0-9_]*'": [],
-    "'(:|[|>][-+]?)\\\\s*$'": [],
-    "'(?<![^\\\\n\\\\r\\\\x85\\\\u2028\\\\u2029])%TAG'": ["%TAG"],
     "'-20[0-9]{6}$'": [],
-    "'[A-Za-z0-9][A-Za-z0-9_-]*'": [],
     "'credit|billing'": [],
     "'credit balance|out of credits?|billing'": [],
     "'task_[1-9][0-9]{0,3}'": [],
@@ -114,7 +110,6 @@ MADE_FOR: dict[str, list[str]] = {
     "'[A-Za-z0-9+/_-]{24,}(?:\\\\r?\\\\n[A-Za-z0-9+/_-]{4,})*={0,2}'": [],
     "'%..'": [],
     "f'(?:{_PREFIXES})-([0-9a-f]+)\\\\.([0-9a-f]+)\\\\.([0-9a-f]+)-\\\\w+'": [],
-    "'\\r\\n|[\\r\\n\\x85\\u2028\\u2029]'": [],
     "'[-+0-9_.:eE]+'": [],
     "'[-+]?(0|[1-9][0-9]*)'": [],
     "'(?<!\\\\d)(?:\\\\d{1,9} [a-z]{1,20}(?: [a-z]{1,20})?, ){0,12}\\\\d{1,9} [a-z]{1,20}(?: [a-z]{1,20})? in \\\\d[\\\\d.]*s'": [  # noqa: E501
@@ -225,11 +220,6 @@ def _documented(text: str) -> None:
     readme.read_document("docs/a.md", f"# T\n\n{text}\n\n## Run\n\n{text}")
 
 
-def _recorded(text: str) -> None:
-    with suppress(BadYaml):
-        load_yaml(text)
-
-
 def _as_json(text: str) -> None:
     with suppress(Unusable):
         parse_json(text)
@@ -243,8 +233,7 @@ def _printed(text: str) -> None:
 SCANS: dict[str, Callable[[str], Any]] = {
     "README": _documented,
     "phrase": markdown.phrase,
-    "recording": _recorded,
-    "scenario file": read_tree,
+    "YAML": lambda text: read_yaml(text, Bounds(values=100_000, levels=100)),
     "JSON": _as_json,
     "plan in an answer": json_part,
     "one line": terminal_text.one_line,

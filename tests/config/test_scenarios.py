@@ -213,3 +213,8 @@ def test_a_requirement_that_is_the_name_of_a_file_is_a_fault(tmp_path: Path) -> 
         file.write_text(f"scenarios: [{{name: a, requirements: {name}}}]\n")
         with pytest.raises(UsageError, match=rf"{name} is the name of a file: write requirements_file"):
             load_batch(file, [])
+
+
+def test_words_that_yaml_1_1_reads_as_dates_or_merges_are_texts(folder: Path) -> None:
+    for word in ("2026-01-01", "=", "<<"):
+        assert load(folder, f"scenarios: [{{name: a, requirements: {word}}}]").requirements == word

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.agent.prompt import _OWN_TOOLS, _PLAIN_TOOLS
-from parallel_orchestrator.gateway.endpoints.recording import load, shipped
+from parallel_orchestrator.config.options import find_recording
+from parallel_orchestrator.gateway.endpoints.recording import load
 from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
 from tests.fake_api import Block, text, tool_use
 
@@ -99,8 +100,7 @@ def test_a_plan_is_text_or_structured_output() -> None:
 
 @pytest.mark.parametrize("name", ["simple", "medium", "complex"])
 def test_no_call_of_the_shipped_recordings_is_left_over(name: str) -> None:
-    path = shipped(name)
-    assert path
+    path = find_recording(name)
     calls = 0
     for answer in load(path).answers:
         told, _ = told_for(CLAUDE_CODE, answer.content, answer.stop_reason)

@@ -19,27 +19,27 @@ Answers that are never asked for are no error. One that is missing is, and names
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from parallel_orchestrator.gateway.endpoints.recording_yaml import BadYaml, dump_yaml, load_yaml
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.journal import Record, read_each
 from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, read_named
+from parallel_orchestrator.system.yaml_document import Bounds, Document, read_yaml
 
 AnswerKey = tuple[str, str, int]
 """Task, phase, turn in the phase."""
 
-_SHIPPED = Path(__file__).resolve().parents[2] / "recordings"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FORM = "docs/recordings.md has the form; `export --recording FILE` writes one of a run"
+_BOUNDS = Bounds(values=100_000, levels=100, aliases=False)
+"""Some thousand answers fit; they take about a second."""
+_Base: Any = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
 
 
 class _Record(BaseModel):
@@ -74,23 +74,20 @@ class Recording(_Record):
     answers: list[RecordedAnswer]
 
 
-def shipped(name: str) -> Path | None:
-    """The file of a recording that comes with the package, or None when none has that name."""
-    path = _SHIPPED / f"{name}.yaml"
-    return path if _NAME.fullmatch(name) and path.is_file() else None
-
-
 def load(path: Path) -> Recording:
     """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
     try:
-        value, lines = load_yaml(read_named(path, LONGEST_RECORDING))
-    except (Unusable, BadYaml) as error:
+        document = read_yaml(read_named(path, LONGEST_RECORDING), _BOUNDS)
+    except Unusable as error:
         raise UsageError(f"cannot read the recording {path}: {error}. {_FORM}") from error
+    if document.faults:
+        first = min(document.faults, key=lambda fault: fault.place)
+        raise UsageError(f"cannot read the recording {path}: line {first.place.line}: {first.message}. {_FORM}")
     try:
-        recording = Recording.model_validate(value)
+        recording = Recording.model_validate(document.value)
     except ValidationError as error:
         raise UsageError(
-            f"{path} is not a recording that can be replayed: {_first_fault(error, value, lines)}. {_FORM}"
+            f"{path} is not a recording that can be replayed: {_first_fault(error, document)}. {_FORM}"
         ) from error
     fault = next(_faults(recording.answers, written=recording.origin == "written"), None)
     if fault:
@@ -116,7 +113,20 @@ def _fault_of(path: Path) -> str:
 def dump(recording: Recording, comment: str = "") -> str:
     """The YAML text of a recording: fields in the documented order, code as literal blocks."""
     header = "".join(f"# {line}\n" for line in comment.splitlines())
-    return header + dump_yaml(recording.model_dump(mode="json"))
+    fields = recording.model_dump(mode="json")
+    # A width that no line reaches: lines are never folded.
+    return header + str(yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9))
+
+
+class _Dumper(_Base):  # type: ignore[misc]
+    """Writes texts of several lines as literal blocks."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
@@ -188,13 +198,8 @@ def _named(key: AnswerKey) -> str:
     return f"{key[0]}, phase {key[1]}, turn {key[2]}"
 
 
-def _first_fault(error: ValidationError, value: Any, lines: dict[int, int]) -> str:
-    """The first fault, with the line where the innermost list or mapping around it begins."""
+def _first_fault(error: ValidationError, document: Document) -> str:
+    """The first fault, with the line of the innermost value around it."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-    line = lines.get(id(value), 1)
-    for part in fault["loc"]:
-        with suppress(LookupError, TypeError):
-            value = value[part]
-            line = lines.get(id(value), line)
-    return f"line {line}: {where or 'the file'}: {fault['msg']}"
+    return f"line {document.place(fault['loc']).line}: {where or 'the file'}: {fault['msg']}"
