@@ -153,7 +153,7 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """All of it; the summary."""
-        from parallel_orchestrator.config.agreement import require_agreement
+        from parallel_orchestrator.config.options import require_agreement
         from parallel_orchestrator.report.facts.summary import finished_summary, succeeded
         from parallel_orchestrator.store.run_directory import set_aside
 
@@ -364,7 +364,7 @@ class Run:
 
     def _lacks_agreement(self) -> bool:
         """Whether to ask the person before executors start, because nothing limits the cost."""
-        from parallel_orchestrator.config.agreement import lacks_agreement
+        from parallel_orchestrator.config.options import lacks_agreement
 
         return self.ask is not None and lacks_agreement(self.settled)
 

@@ -27,8 +27,7 @@ class Starting:
         It is commented and runs at once, on a recording. Beside it comes scenarios.schema.json, by which editors
         complete and check it. Nothing is ever overwritten.
         """
-        from parallel_orchestrator.config.schema import SCHEMA_NAME, schema_text
-        from parallel_orchestrator.config.template import TEMPLATE
+        from parallel_orchestrator.config.schema import SCHEMA_NAME, TEMPLATE, schema_text
         from parallel_orchestrator.system.invocation import called
 
         quoted = shlex.quote(str(file))

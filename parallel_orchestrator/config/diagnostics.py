@@ -89,19 +89,19 @@ def format_faults(path: Path, text: str, faults: Sequence[Fault]) -> str:
     """The first faults of the file, in its order, and how many more there are."""
     lines = text.splitlines()
     ordered = sorted(dict.fromkeys(faults), key=lambda fault: (fault.place.line, fault.place.column))
-    told = [f"{path}: {counted(len(ordered), 'fault')}; nothing was started"]
+    page = [f"{path}: {counted(len(ordered), 'fault')}; nothing was started"]
 
     @cache
     def cleaned(number: int) -> str:
-        # Before it is cut to what is shown: half a key is found by nobody. And once: a line may be the whole file.
+        # Before the line is cut: half a credential matches no pattern. Cached: one line may be the whole file.
         line = lines[number - 1].replace("\t", " ")
         return _CREDENTIAL.sub(r"\1…", redact.foreign(line))
 
     for fault in ordered[:MOST_FAULTS]:
-        told.append(f"{path}:{fault.place.line}:{fault.place.column}: {_cut(fault.message)}")
-        told += _excerpt(cleaned(fault.place.line), fault.place) if fault.place.line <= len(lines) else []
+        page.append(f"{path}:{fault.place.line}:{fault.place.column}: {_cut(fault.message)}")
+        page += _excerpt(cleaned(fault.place.line), fault.place) if fault.place.line <= len(lines) else []
     more = len(ordered) - MOST_FAULTS
-    return "\n".join([*told, f"… and {more} more"] if more > 0 else told)
+    return "\n".join([*page, f"… and {more} more"] if more > 0 else page)
 
 
 def _cut(message: str) -> str:
@@ -109,7 +109,8 @@ def _cut(message: str) -> str:
 
 
 def _excerpt(line: str, place: Place) -> list[str]:
-    from_ = max(0, place.column - 1 - LONGEST_LINE // 2)
-    shown = line[from_ : from_ + LONGEST_LINE]
-    caret = " " * (place.column - 1 - from_) + "^" * min(place.length, max(1, len(shown) - (place.column - 1 - from_)))
+    start = max(0, place.column - 1 - LONGEST_LINE // 2)
+    shown = line[start : start + LONGEST_LINE]
+    column = place.column - 1 - start
+    caret = " " * column + "^" * min(place.length, max(1, len(shown) - column))
     return [f"{place.line:5} | {shown}", f"      | {caret}"]

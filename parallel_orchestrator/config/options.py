@@ -28,7 +28,7 @@ from parallel_orchestrator.records.plan import Plan, plan_faults, shape_faults, 
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
-from parallel_orchestrator.store.run_directory import require_scenario
+from parallel_orchestrator.store.run_directory import read_scenario, require_scenario
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.user_file import (
     LONGEST_PLAN,
@@ -45,6 +45,11 @@ SHIPPED = Path(__file__).parent.parent / "recordings"
 SHIPPED_SCENARIOS = frozenset({"demo.yaml"})
 """Of them, the scenario files. All others that end so are recordings."""
 _LONGEST_NAME = 100
+NO_CAP = (
+    "a live model is asked, and nothing limits what that costs. Nothing was started. Set a cap in USD with "
+    "--max-cost USD (max_cost= in Python, max_cost: in a scenario file): the run stops there and can be resumed. "
+    "Or agree to a run without a cap with --yes (yes=True, yes: true)"
+)
 _PLAN_BOUNDS = Bounds(values=30_000, levels=20)
 
 
@@ -187,7 +192,10 @@ def load_plan(path: Path) -> tuple[Plan, str]:
     try:
         text = read_named(path, LONGEST_PLAN)
         if path.suffix in (".yaml", ".yml"):
-            data = _yaml(path, text)
+            document = read_yaml(text, _PLAN_BOUNDS)
+            if document.faults:
+                raise UsageError(format_faults(path, text, document.faults))
+            data = document.value
             plan = Plan.model_validate(data)
         else:
             data = parse_json(text)
@@ -200,14 +208,6 @@ def load_plan(path: Path) -> tuple[Plan, str]:
     if faults := plan_faults(plan):
         raise UsageError(f"the plan {path} cannot be run:\n" + "\n".join(f"  {fault}" for fault in shortened(faults)))
     return plan, plan_digest(plan)
-
-
-def _yaml(path: Path, text: str) -> Any:
-    """What a YAML file holds. Raises UsageError with every fault of its YAML."""
-    document = read_yaml(text, _PLAN_BOUNDS)
-    if document.faults:
-        raise UsageError(format_faults(path, text, document.faults))
-    return document.value
 
 
 def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
@@ -223,3 +223,22 @@ def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
         resumed=True,
         variables=dict(scenario.variables),
     )
+
+
+def lacks_agreement(settled: Settled, directory: Path | None = None) -> bool:
+    """Whether this run may spend without a limit, and the person has not agreed to that.
+
+    A run that began without a cap needs no second agreement. `directory`: of the run, when not the settled one.
+    """
+    scenario = settled.scenario
+    if settled.recording or scenario.max_cost_usd is not None or scenario.yes:
+        return False
+    run = RunDirectory(directory or settled.directory)
+    old = None if settled.fresh else read_scenario(run)
+    return old is None or old.max_cost_usd is not None or not (old.yes or run.queue.exists())
+
+
+def require_agreement(settled: Settled) -> None:
+    """Raise UsageError when the run `lacks_agreement`."""
+    if lacks_agreement(settled):
+        raise UsageError(NO_CAP)

@@ -24,6 +24,11 @@ LONGEST_TEXT = 1_000_000
 _BOUNDS = Bounds(values=30_000, levels=20, characters=2_000_000)
 _MOST_NAMED = 10_000_000
 """Bytes that all files have together that a scenario file names."""
+_SAME_NAME = (
+    *("max_executors", "sandbox", "endpoint_profile", "endpoint_patience", "speed", "verify", "allow_install"),
+    *("claude_settings", "repair_rounds", "fix_rounds", "yes"),
+)
+"""Settings that have one name here and in the scenario, and stand in no section."""
 _SAY = {"requirements": "say what to build", "requirements_file": "name a file that says what to build"}
 
 
@@ -243,8 +248,7 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, texts: _Texts) ->
 
     folder = texts.folder
     instructions, prices, replay = value("instructions", "planner"), value("prices"), value("replay")
-    settings = {
-        "max_executors": value("max_executors"),
+    settings: dict[str, Any] = {
         "planner_model": value("model", "planner", "model"),
         "planner_instructions": texts.text(instructions) if instructions else None,
         "planner_backend": value("backend", "planner", "backend"),
@@ -255,10 +259,7 @@ def _options(defaults: ScenarioDefaults, entry: ScenarioEntry, texts: _Texts) ->
         "max_turns": value("turns", "limits", "max_turns"),
         "task_timeout_min": value("minutes", "limits", "task_timeout"),
         "prices": str(folder / prices) if prices else None,
-        **{name: value(name) for name in ("sandbox", "endpoint_profile", "speed", "verify", "allow_install")},
-        **{
-            name: value(name) for name in ("claude_settings", "repair_rounds", "fix_rounds", "yes", "endpoint_patience")
-        },
+        **{name: value(name) for name in _SAME_NAME},
     }
     given = {name: setting for name, setting in settings.items() if setting is not None}
     if replay and (folder / replay).is_file():

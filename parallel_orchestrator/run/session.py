@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.config.agreement import NO_CAP, lacks_agreement
-from parallel_orchestrator.config.options import Options, Settled
+from parallel_orchestrator.config.options import NO_CAP, Options, Settled, lacks_agreement
 from parallel_orchestrator.gateway.endpoints.prices import require_prices
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.report.facts.batch_summary import Ending, batch_page, batch_summary, batch_text, worst

@@ -152,7 +152,7 @@ def test_files_are_read_as_utf_8_in_every_locale(tmp_path: Path) -> None:
 
 
 def test_what_nobody_foresaw_is_one_line_or_one_document(tmp_path: Path) -> None:
-    before = "import parallel_orchestrator.config.template as t\nt.TEMPLATE = '{no_such_field}'"
+    before = "import parallel_orchestrator.config.schema as t\nt.TEMPLATE = '{no_such_field}'"
     done = typed("init", "--json", cwd=tmp_path, before=before)
     found = document(done)
     assert (done.returncode, found["error"]["kind"]) == (1, "orchestrator")
