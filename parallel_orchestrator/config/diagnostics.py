@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -20,7 +19,7 @@ from parallel_orchestrator.config.schema import (
     ScenarioEntry,
     ScenarioFile,
 )
-from parallel_orchestrator.records.errors import as_predicate
+from parallel_orchestrator.records.errors import as_predicate, did_you_mean
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.terminal_text import counted
 from parallel_orchestrator.system.yaml_document import Fault, KeyPath, Place
@@ -62,10 +61,9 @@ def _not_known(key: str, section: str) -> str:
     if reason := misplaced(key):
         return f"{shown} {reason}"
     model = _MODELS.get(section, ScenarioEntry) if section else ScenarioFile
-    near = difflib.get_close_matches(key[:_LONGEST_KEY], model.model_fields, 1)
+    hint = did_you_mean(key, model.model_fields)
     elsewhere = next((f"{name}.{key}" for name, other in _MODELS.items() if key in other.model_fields), None)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if not near and elsewhere and section != "defaults":
+    if not hint and elsewhere and section != "defaults":
         hint = f"; did you mean {elsewhere}?"
     return f"unknown key {shown}{hint or '; known here: ' + ', '.join(model.model_fields)}"
 
@@ -80,8 +78,7 @@ def _wrong_value(path: KeyPath, error: dict[str, Any]) -> str:
     hint = ""
     if error["type"] == "literal_error" and isinstance(got, str):
         allowed = [word.strip(" '") for word in str(error["ctx"]["expected"]).replace(" or ", ",").split(",")]
-        near = difflib.get_close_matches(got, allowed, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(got, allowed)
     return f"{name}: {message}{shown}{hint}"
 
 

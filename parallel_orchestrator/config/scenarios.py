@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from parallel_orchestrator.config.diagnostics import LONGEST_LINE, MOST_FAULTS, 
 from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Options, find_recording, is_file
 from parallel_orchestrator.config.requirement import looks_like_a_file
 from parallel_orchestrator.config.schema import SAME, ScenarioDefaults, ScenarioEntry, ScenarioFile
-from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.errors import UsageError, did_you_mean
 from parallel_orchestrator.system.user_file import Unusable, read_named
 from parallel_orchestrator.system.yaml_document import Bounds, Document, Fault, KeyPath, Place, place_at, read_yaml
 
@@ -59,8 +58,7 @@ def load_batch(path: Path, only: Sequence[str]) -> dict[str, Options]:
     options = {entry.name: _options(file.defaults, entry, texts) for entry in file.scenarios}
     unknown = [name for name in only if name not in options]
     if unknown:
-        near = [close for name in unknown for close in difflib.get_close_matches(name, options, 1)]
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        hint = "".join(did_you_mean(name, options) for name in unknown)
         raise UsageError(f"{path} has no scenario {', '.join(unknown)}; it has {', '.join(options)}{hint}")
     return {name: one for name, one in options.items() if not only or name in only}
 

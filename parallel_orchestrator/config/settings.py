@@ -5,13 +5,12 @@ A scenario (records/scenario.py) keeps some of them under longer names, with the
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.errors import UsageError, did_you_mean
 
 _FIELDS = {
     "model": ("planner_model", "executor_model"),
@@ -55,9 +54,8 @@ def renamed(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in old.items():
         now = SETTING_OF.get(name)
         if now is None:
-            near = difflib.get_close_matches(name, given, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(given))}"
-            raise UnknownSetting(f"there is no setting {name}; {hint}")
+            hint = did_you_mean(name, given) or f"; there are {', '.join(sorted(given))}"
+            raise UnknownSetting(f"there is no setting {name}{hint}")
         if given.get(now) is not None:
             raise UnknownSetting(f"{name} is the old name of {now}, which is given, too: keep {now}")
         warnings.warn(f"{name} is called {now} now; the old name will go away", DeprecationWarning, stacklevel=3)

@@ -11,8 +11,13 @@ unchanged.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
+
+_LONGEST_WORD = 60
+"""Characters of a wrong word that are compared: the time grows with their square."""
 
 
 class OrchestratorError(Exception):
@@ -117,3 +122,9 @@ def internal_error(error: Exception) -> OrchestratorError:
 def as_predicate(message: str) -> str:
     """Pydantic's message about a value, worded to follow the value's name: "has to be a valid integer"."""
     return re.sub(r"^\w+ should ", "has to ", message.removeprefix("Value error, "))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question to end a message with: the known word that is spelled most like `word`; empty if none is close."""
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""

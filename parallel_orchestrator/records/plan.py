@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from parallel_orchestrator.records.errors import as_predicate
+from parallel_orchestrator.records.errors import as_predicate, did_you_mean
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 
 MAX_TASKS = 200
@@ -215,8 +215,7 @@ def _shape_fault(fault: Any, data: Any, whole: str) -> str:
     if fault["type"] == "extra_forbidden":
         model: type[BaseModel] = Task if fault["loc"][0] == "tasks" else Complexity
         known = (model if len(fault["loc"]) > 1 else Plan).model_fields
-        near = difflib.get_close_matches(str(where[-1])[:_LONGEST_WORD], known, 1)
-        message = "no such field" + (f"; did you mean {near[0]}?" if near else "")
+        message = "no such field" + did_you_mean(str(where[-1]), known)
     elif fault["type"] == "missing":
         message = "is missing"
     return f"{'.'.join(map(str, where)) or whole}: {message}"
