@@ -12,7 +12,7 @@ from parallel_orchestrator.cli.answer import Answer, answering, run_app
 from parallel_orchestrator.cli.default_command import DefaultRun
 from parallel_orchestrator.cli.grouped_help import GroupedCommand
 from parallel_orchestrator.cli.looking import Looking
-from parallel_orchestrator.cli.mending import Mending
+from parallel_orchestrator.cli.maintenance import MaintenanceCommands
 from parallel_orchestrator.cli.running import Running
 from parallel_orchestrator.cli.starting import Starting
 from parallel_orchestrator.cli.starts import Start, StartBatch
@@ -96,11 +96,12 @@ def make_app(start: Start, start_batch: StartBatch) -> typer.Typer:
         ),
     )
     app.callback()(_group)
-    running, looking, starting, mending = Running(start, start_batch), Looking(), Starting(), Mending()
+    running, looking, starting = Running(start, start_batch), Looking(), Starting()
+    maintenance = MaintenanceCommands()
     for command in (
         *(running.run, running.plan, running.batch, running.resume, running.retry),
         *(looking.status, looking.logs, starting.init, starting.doctor, looking.schema, looking.export),
-        *(mending.check, mending.repair),
+        *(maintenance.check, maintenance.repair),
     ):
         _add(app, command)
     return app

@@ -1,10 +1,11 @@
-"""`check DIR`: look at a run directory without changing anything, while it runs or afterwards.
+"""`check DIR`: verify a run directory without changing anything, while the run is active or afterwards.
 
 check
-  files        can each be read, are the journals whole
+  files        can each be read, are the journals whole; what a damaged one costs
   plan         is it the one that the run was started from
-  queue        does it fit the plan, and the trunk, both ways
-  answers      is each that a transcript has in the ledger
+  queue        does it fit the plan and the trunk
+  ledger       does it fit itself, and has it the answers that the transcripts have
+  attempts     can those that a resume continues be restored
   merged       has each merged task its conversation and its evidence
   product      are the files in the output directory those of the trunk
   summary      does it say what queue, ledger and the record of the last tests say
@@ -14,21 +15,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from parallel_orchestrator.agent.transcript import fold
-from parallel_orchestrator.maintenance.findings import Finding, Report
-from parallel_orchestrator.maintenance.ledger import key_of, misfits
-from parallel_orchestrator.maintenance.reading import (
-    Reading,
-    conversation_fault,
-    read_run,
-    read_summary,
-    unknown_attempts,
-)
+from parallel_orchestrator.maintenance.findings import CheckReport, Finding
+from parallel_orchestrator.maintenance.ledger import ledger_losses, lost_answers, misfits
+from parallel_orchestrator.maintenance.reading import RunFiles, read_run, read_summary
 from parallel_orchestrator.maintenance.summary import contradictions, folded
-from parallel_orchestrator.maintenance.trunk import Trunk, examine, has_tree
+from parallel_orchestrator.maintenance.transcript import lost_base, planned_cut
+from parallel_orchestrator.maintenance.trunk import TrunkState, examine
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID
-from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
+from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.facts.summary import VERSION, RunState, ended, finished_summary, read_state
 from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.paths import RunDirectory
@@ -37,182 +32,183 @@ from parallel_orchestrator.store.run_lock import is_held
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.trunk.evidence import evidence_faults
 
-LOST = "put it back from a backup; nothing else holds what it says, and the project is whole without it"
+LOST = "put it back from a backup; no other file holds its content, and the project is whole without it"
 
 
-def check(directory: Path) -> Report:
-    """Everything that is wrong in a run directory, each with its fix. UsageError when it holds no run."""
+def check(directory: Path) -> CheckReport:
+    """Returns everything that is wrong in a run directory, each with its fix. UsageError when it holds no run."""
     running = is_held(RunDirectory(directory.absolute()).run_lock)
-    reading = read_run(directory)
-    report = Report(directory, _state(reading, running=running))
-    look = _Look(reading, report, running=running)
-    look.files()
-    trunk = examine(reading.run)
-    look.trunk(trunk)
-    if trunk.commits is not None:
-        look.merges({commit.trailers["Task"]: commit.id for commit in trunk.commits if "Task" in commit.trailers})
-    look.attempts()
-    look.answers()
-    look.workspaces()
-    look.merged()
-    look.product(trunk)
-    look.summary()
+    files = read_run(directory)
+    report = CheckReport(directory, _state(files, running=running))
+    state = examine(files.run)
+    checking = RunCheck(files, report, running=running)
+    checking.files()
+    checking.trunk(state)
+    checking.merges(state)
+    checking.ledger()
+    checking.attempts()
+    checking.merged()
+    checking.product(state)
+    checking.summary()
     return report
 
 
-def _state(reading: Reading, *, running: bool) -> str:
+def _state(files: RunFiles, *, running: bool) -> str:
     if running:
         return "running"
-    if finished_summary(reading.run):
+    if finished_summary(files.run):
         return "finished"
-    return "interrupted" if reading.run.queue.exists() or not reading.run.plan.exists() else "planned"
+    return "interrupted" if files.run.queue.exists() or not files.run.plan.exists() else "planned"
 
 
-class _Look:
-    """The parts of a check, each adding to the report."""
+class RunCheck:
+    """The parts of a check. Each adds to the report."""
 
-    def __init__(self, reading: Reading, report: Report, *, running: bool) -> None:
-        self.reading = reading
-        self.run = reading.run
+    def __init__(self, files: RunFiles, report: CheckReport, *, running: bool) -> None:
+        self._files = files
+        self._run = files.run
         self._report = report
         self._running = running
         self._repair = command("repair", report.directory)
         self._resume = command("resume", report.directory)
 
     def files(self) -> None:
-        """What cannot be read, and torn tails."""
-        for path, fault in self.reading.faults.items():
-            lost = "put it back from a backup; nothing else holds what it says"
-            self._find(path, fault, lost if path == self.run.scenario else self._repair)
-        scenario, plan = self.reading.scenario, self.reading.plan
+        """Find what cannot be read, and note half-written records."""
+        for path, fault in self._files.faults.items():
+            lost = "put it back from a backup; no other file holds its content"
+            fix = lost if path == self._run.scenario else self._repair
+            self._find(path, "; ".join([fault, *self._losses(path)]), fix)
+        scenario, plan = self._files.scenario, self._files.plan
         if scenario and plan and scenario.plan_sha256 and plan_digest(plan) != scenario.plan_sha256:
-            self._find(self.run.plan, "it is not the plan that the run was started from", "put that one back")
-        journals = {self.run.queue: self.reading.queue, self.run.ledger: self.reading.ledger}
-        journals |= {found.path: content for found, content in self.reading.transcripts.items()}
+            self._find(self._run.plan, "it is not the plan that the run was started from", "put that one back")
+        journals = {self._run.queue: self._files.queue, self._run.ledger: self._files.ledger}
+        journals |= {attempt.path: content for attempt, content in self._files.transcripts.items()}
         for path, content in journals.items():
             if content.torn_bytes and not self._running:
-                told = f"{content.torn_bytes} bytes of a half-written record at its end; the next resume cuts them off"
-                self._note(path, told)
+                what = f"{content.torn_bytes} bytes of a half-written record at its end; the next resume cuts them off"
+                self._note(path, what)
 
-    def trunk(self, trunk: Trunk) -> None:
-        """What git finds wrong."""
-        for fault in trunk.faults:
-            self._find(self.run.git, fault, self._repair)
-        if not self.run.git.exists() and self.reading.queue.records:
-            self._find(self.run.git, "the trunk is not there", "put .git back from a backup")
+    def _losses(self, path: Path) -> list[str]:
+        """Returns what the repair of a damaged journal cuts off, and its price."""
+        if path == self._run.ledger:
+            return ledger_losses(self._files)
+        cuts = [planned_cut(self._files, attempt) for attempt in self._files.transcripts if attempt.path == path]
+        return [cut.loss for cut in cuts if cut]
 
-    def merges(self, on_trunk: dict[str, str]) -> None:
-        """Each merged task has its commit, and each commit its task."""
-        if self.reading.replica is None:
+    def trunk(self, state: TrunkState) -> None:
+        """Find what git finds wrong."""
+        for fault in state.faults:
+            self._find(self._run.git, fault, self._repair)
+        if not self._run.git.exists() and self._files.queue.records:
+            self._find(self._run.git, "the trunk is not there", "put .git back from a backup")
+
+    def merges(self, state: TrunkState) -> None:
+        """Compare the tasks that the queue says are merged with the trunk's commits."""
+        if self._files.replica is None or state.commits is None:
             return
-        merged = {task for task, s in self.reading.replica.tasks.items() if s.state is TaskState.MERGED}
-        for task in sorted(merged - on_trunk.keys()):
-            self._find(self.run.queue, f"{task} is merged here, but no commit of the trunk brings it", self._repair)
-        for task in sorted(on_trunk.keys() - self.reading.replica.tasks.keys()):
+        tasks = self._files.replica.tasks
+        on_trunk = {commit.trailers["Task"] for commit in state.commits if "Task" in commit.trailers}
+        merged = {task for task, status in tasks.items() if status.state is TaskState.MERGED}
+        for task in sorted(merged - on_trunk):
+            self._find(self._run.queue, f"{task} is merged here, but no commit of the trunk brings it", self._repair)
+        for task in sorted(on_trunk - tasks.keys()):
             if FIX_ID.fullmatch(task):
-                self._find(self.run.queue, f"{task} is on the trunk, and no record here plans it", self._repair)
+                self._find(self._run.queue, f"{task} is on the trunk, and no record here plans it", self._repair)
             else:
-                self._find(self.run.plan, f"{task} is on the trunk and not in the plan", "put the run's own plan back")
-        for task in sorted(on_trunk.keys() & self.reading.replica.tasks.keys() - merged):
+                self._find(self._run.plan, f"{task} is on the trunk and not in the plan", "put the run's own plan back")
+        for task in sorted(on_trunk & tasks.keys() - merged):
             if not self._running:
-                self._note(self.run.queue, f"{task} is on the trunk; the next resume records that")
+                self._note(self._run.queue, f"{task} is on the trunk; the next resume records that")
+
+    def ledger(self) -> None:
+        """Find ledger records that do not fit each other, and answers that only transcripts still have."""
+        if self._files.ledger.damage:
+            return
+        lost = lost_answers(self._files)
+        if lost and not self._run.ledger.exists():
+            fix = "put it back from a backup; without it a resume works, and what was spent before is not counted"
+            self._find(self._run.ledger, "it is gone, and transcripts hold answers", fix)
+            return
+        for misfit in misfits(self._files.ledger.records):
+            self._find(self._run.ledger, misfit, self._repair)
+        for attempt, turns in lost.items():
+            what = f"the answers to {attempt.task} attempt {attempt.attempt}, turns {turns}, are not here"
+            self._note(self._run.ledger, f"{what}; the transcript has them, so they are not bought again")
 
     def attempts(self) -> None:
-        """Each transcript is of an attempt that the queue knows, in the folder that it names."""
-        if self.reading.replica is None:
-            return
-        for begun in unknown_attempts(self.reading.replica, self.reading.transcripts):
-            told = f"it knows nothing of attempt {begun.attempt} at {begun.task} in executor_{begun.executor}"
-            self._find(self.run.queue, told, self._repair)
-
-    def answers(self) -> None:
-        """The ledger fits itself, and holds what the transcripts say was answered."""
-        if self.reading.ledger.damage:
-            return
-        for misfit in misfits(self.reading.ledger.records):
-            self._find(self.run.ledger, misfit, self._repair)
-        answered = {key_of(r) for r in self.reading.ledger.records if r.get("kind") == "answer"}
-        for found, content in self.reading.transcripts.items():
-            turns = [record["turn"] for record in content.records if record["kind"] == "answer"]
-            lost = [turn for turn in turns if (found.task, found.attempt, turn) not in answered]
-            if lost:
-                self._find(found.path, f"answers of turns {lost} are not in the ledger", self._repair)
-
-    def workspaces(self) -> None:
-        """The tree that a resume would begin with is there."""
-        tasks = self.reading.replica.tasks if self.reading.replica else {}
-        for found, content in self.reading.transcripts.items():
-            status = tasks.get(found.task)
-            going_on = status and status.state not in SETTLED and status.attempt == found.attempt
-            if self._running or not going_on or conversation_fault(content.records):
+        """Find attempts that the queue does not know, and those whose conversation or workspace cannot be restored."""
+        for attempt in self._files.unknown_attempts():
+            what = f"it knows nothing of attempt {attempt.attempt} at {attempt.task} in executor_{attempt.executor}"
+            self._find(self._run.queue, what, self._repair)
+        for attempt in () if self._running else self._files.transcripts:
+            if attempt.path in self._files.faults:
                 continue
-            conversation = fold(content.records)
-            tree, base = conversation.tree, conversation.base
-            if base and not has_tree(self.run, f"{base}^{{tree}}"):
-                self._find(found.path, f"the commit {base} that it started from cannot be read", self._repair)
-            if tree and not has_tree(self.run, tree):
-                self._find(found.path, f"the workspace's tree {tree} cannot be read from .git", self._repair)
+            if cut := planned_cut(self._files, attempt):
+                self._find(attempt.path, f"{cut.cause}; {cut.loss}", self._repair)
+            elif base := lost_base(self._files, attempt):
+                self._find(attempt.path, f"the commit {base} that it started from cannot be read", self._repair)
 
     def merged(self) -> None:
-        """Check the evidence of merged tasks. Most of it cannot be rebuilt once lost."""
-        tasks = self.reading.replica.tasks if self.reading.replica else {}
-        conversations = {(found.task, found.attempt): content for found, content in self.reading.transcripts.items()}
+        """Find lost evidence of merged tasks. Most of it cannot be rebuilt."""
+        tasks = self._files.replica.tasks if self._files.replica else {}
+        conversations = {(one.task, one.attempt): content for one, content in self._files.transcripts.items()}
         for task, status in tasks.items():
             if status.state is not TaskState.MERGED:
                 continue
             content = conversations.get((task, status.attempt))
             kinds = {record["kind"] for record in content.records} if content else set()
             if "submitted" not in kinds:
-                path = self.run.transcript(status.folder, task, status.attempt)
+                path = self._run.transcript(status.folder, task, status.attempt)
                 what = "it ends before the work was handed in" if kinds else "it is empty" if content else "it is gone"
                 self._find(path, f"{what}, and {task} is merged", LOST)
-            for path, what in evidence_faults(self.run, task, status.attempt):
+            for path, what in evidence_faults(self._run, task, status.attempt):
                 self._find(path, f"{what}, and {task} is merged", LOST if path.suffix == ".xml" else self._repair)
 
-    def product(self, trunk: Trunk) -> None:
-        """Check that the output directory holds the trunk's files. What a person added is not damage."""
-        for wrong in [] if self._running else trunk.differences:
+    def product(self, state: TrunkState) -> None:
+        """Find files of the trunk that the output directory lacks. What a person added is not damage."""
+        for wrong in [] if self._running else state.differences:
             what = "it is on the trunk and not here" if wrong.missing else "it is not as on the trunk"
             if self._report.state != "finished":
-                self._note(self.run.root / wrong.path, f"{what}; the next resume checks it out")
+                self._note(self._run.root / wrong.path, f"{what}; the next resume checks it out")
             elif wrong.missing:
-                self._find(self.run.root / wrong.path, what, self._resume)
+                self._find(self._run.root / wrong.path, what, self._resume)
             else:
                 fix = f"commit it, or {self._repair}, which keeps a copy of it and brings back the trunk's"
-                self._find(self.run.root / wrong.path, what, fix)
+                self._find(self._run.root / wrong.path, what, fix)
 
     def summary(self) -> None:
-        """The summary, where the run has ended, says what the other files say."""
-        summary = read_summary(self.run)
+        """Compare the summary with the other files."""
+        summary = read_summary(self._run)
         state = self._folded_state()
         if summary is None:
             if state and state.replica.finals and ended(state):
-                self._find(self.run.summary, "it is not there, and the run has ended", self._resume)
+                self._find(self._run.summary, "it is not there, and the run has ended", self._resume)
             return
         if summary.get("version") != VERSION:
             told = f"it has version {summary['version']}" if "version" in summary else "it is no summary"
-            self._find(self.run.summary, f"{told}; this program writes version {VERSION}", self._resume)
+            self._find(self._run.summary, f"{told}; this program writes version {VERSION}", self._resume)
         elif state and not self._running and (right := folded(state, summary)) is not None:
             fix = self._resume if state.replica.finals else f"remove it, then {self._resume}"
             for contradiction in contradictions(summary, right):
-                self._find(self.run.summary, contradiction, fix)
-        elif state and state.replica.final and state.replica.final["head"] != branch_head(self.run.git):
-            self._note(self.run.summary, "the trunk has moved since the whole was tested; the next resume tests again")
+                self._find(self._run.summary, contradiction, fix)
+        elif state and state.replica.final and state.replica.final["head"] != branch_head(self._run.git):
+            self._note(self._run.summary, "the trunk has moved since the whole was tested; the next resume tests again")
 
     def _folded_state(self) -> RunState | None:
-        """What the files say together, where each of them can be read."""
-        reading, ledger = self.reading, self.reading.ledger
-        if self._running or reading.replica is None or reading.scenario is None or reading.plan is None:
+        """Returns what the files say together; None unless all of them can be read."""
+        files, ledger = self._files, self._files.ledger
+        if self._running or files.replica is None or files.scenario is None or files.plan is None:
             return None
-        if ledger.damage or any(misfits(ledger.records)):
+        journals = {self._run.ledger, *(attempt.path for attempt in files.transcripts)}
+        if journals & files.faults.keys() or any(misfits(ledger.records)):
             return None
         try:
-            return read_state(self.run, reading.scenario, reading.plan)
+            return read_state(self._run, files.scenario, files.plan)
         except DamagedState:
             return None
 
     def _find(self, path: Path, what: str, fix: str) -> None:
-        self._report.findings.append(Finding(str(path.relative_to(self.run.root)), what, fix))
+        self._report.findings.append(Finding(str(path.relative_to(self._run.root)), what, fix))
 
     def _note(self, path: Path, what: str) -> None:
-        self._report.notes.append(Finding(str(path.relative_to(self.run.root)), what, ""))
+        self._report.notes.append(Finding(str(path.relative_to(self._run.root)), what, ""))

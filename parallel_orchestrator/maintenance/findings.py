@@ -1,4 +1,4 @@
-"""What a check of a run directory comes to."""
+"""The result of a check: its findings, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it has to be, and what mends it."""
+    """One fault in a run directory, and how to fix it."""
 
     file: str
     """Relative to the run directory."""
@@ -25,22 +25,22 @@ class Finding:
 
 
 @dataclass
-class Report:
-    """All that was found in one run directory."""
+class CheckReport:
+    """Everything found in one run directory."""
 
     directory: Path
     state: str = "interrupted"
-    """running, finished, interrupted or planned; of a batch's own files: running, or `a batch`."""
+    """running, finished, interrupted or planned; for a batch's own files: running or `a batch`."""
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
-    """What a kill leaves and the next `resume` finishes by itself; or what is being written this moment."""
+    """Not faults: what the next `resume` finishes by itself, what is being written now, what the ledger lost."""
 
     def concerns(self, file: str) -> bool:
-        """Whether something was found in that file."""
+        """Returns whether a finding is about that file."""
         return any(finding.file == file for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as one document."""
+        """Returns the report as one JSON document."""
         return {
             "version": VERSION,
             "directory": str(self.directory),
@@ -51,9 +51,9 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """The report for a person: a line each."""
+        """Returns the report for a person, one line for each finding and note."""
         lines = [str(finding) for finding in self.findings]
-        lines += [f"(no fault) {note.file}: {one_line(note.what)}" for note in self.notes]
+        lines += [f"note: {note.file}: {one_line(note.what)}" for note in self.notes]
         count = len(self.findings)
         end = "clean" if not count else counted(count, "finding")
         return "\n".join([*lines, f"{self.directory} ({self.state}): {end}"])

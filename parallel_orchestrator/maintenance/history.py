@@ -1,12 +1,12 @@
-"""The trunk's history put together again where some of its objects are lost. No readable file of it is left out.
+"""Rebuilds the trunk's history where some of its objects are lost. No readable file of it is left out.
 
-A lost commit is first made again from what the queue and the plan say of it: an object is named by its content, so
-that a right guess proves itself. Where none is right, the commits from there on are made again on what is left, with
-the same files, texts and times. A file whose content is nowhere any more gives way to the nearest version of it.
+A lost commit is rebuilt byte for byte where that can be done (`lost_commit`). Otherwise the commits from there on are
+written again on what is left, with the same files, texts and times. A lost file is replaced by its nearest version.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,23 +14,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from parallel_orchestrator.maintenance.guesses import DESCRIBED, Guesses, KnownCommit
+from parallel_orchestrator.maintenance.lost_commit import DESCRIBED, KnownCommit, description, rebuild_commit
+from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
+from parallel_orchestrator.records.plan import PROJECT_ROOTS
 from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.system.files import write_whole
-from parallel_orchestrator.trunk.changes.folder import CACHES
+from parallel_orchestrator.trunk.changes.folder import read_folder, read_plain
 from parallel_orchestrator.trunk.git.git import AUTHOR, GitFailed
-from parallel_orchestrator.trunk.git.objects import FILE, FOLDER, PROGRAM, Entry, Tree
+from parallel_orchestrator.trunk.git.objects import FILE, FOLDER, Entry, Objects, Tree
 from parallel_orchestrator.trunk.git.repository import BRANCH, PROJECT_FILE, PROJECT_TEXT, Repository
 
 REPAIRED = "Put together again by repair"
 _ID = re.compile("[0-9a-f]{40}")
 _ANY_CODE = tuple(range(256))
-_PROJECT = ("src", "tests", "docs", "README.md", PROJECT_FILE)
+_OWN_FILES = (PROJECT_FILE, "README.md")
+"""Files outside the project's folders that a commit of the trunk may hold."""
+_LARGEST = 64_000_000
 
 
 @dataclass
-class Link:
+class CommitDraft:
     """One commit of the trunk as it has to be."""
 
     name: str
@@ -38,11 +42,30 @@ class Link:
     """None when the commit is lost."""
     parents: tuple[str, ...] = ()
     text: bytes = b""
-    """All that stands behind the parents."""
+    """Everything after the parents."""
     files: Tree | None = None
     """None when its tree cannot be read."""
     changed: bool = False
-    """Whether other files take the place of some that are lost."""
+    """Whether other files replace lost ones."""
+
+    @property
+    def parent(self) -> str:
+        """The first parent; empty when the commit is the first one, or lost."""
+        return self.parents[0] if self.parents else ""
+
+
+def project_tree(objects: Objects, folder: Path) -> Tree:
+    """Store the project's files that are in a run's or attempt's folder. Returns them; caches are left out."""
+    entries: Tree = {}
+    for root in PROJECT_ROOTS:
+        with contextlib.suppress(CannotGoOn, TaskLimit):
+            below = read_folder(objects, folder / root).entries
+            entries |= {f"{root}/{path}": entry for path, entry in below.items()}
+    for name in _OWN_FILES:
+        content = read_plain(folder / name, _LARGEST)
+        if content is not None:
+            entries[name] = Entry(FILE, objects.write("blob", content))
+    return entries
 
 
 @dataclass
@@ -54,27 +77,27 @@ class History:
     known: Sequence[KnownCommit]
     """Oldest first."""
     keep: Callable[[Path], None]
-    """Backs a file up before it changes."""
+    """Copies a file into the backup before it changes."""
     renamed: dict[str, str] = field(default_factory=dict)
-    """Commits that were made again under another name, old to new."""
+    """Commits that were written again under another name, old to new."""
     _there: set[str] = field(default_factory=set)
     """Objects that can be read."""
-    _rebuilt: set[str] = field(default_factory=set)
 
-    def mend(self) -> Iterator[str]:
-        """Make the branch name a commit that is whole with all before it; each step as a sentence."""
+    def repair(self) -> Iterator[str]:
+        """Make the branch name a commit that is whole with all before it; yields each step as a sentence."""
         self._there = {row.split()[1] for row in self._listed}
         tip = self._tip()
-        links = [] if tip is None else self._links(tip)
-        yield from (f"commit {link.name} was made again, byte for byte" for link in links if link.name in self._rebuilt)
-        if not links:
+        drafts: list[CommitDraft] = []
+        if tip:
+            yield from self._collect(tip, drafts)
+        if not drafts:
             yield "no commit of the trunk is left or known; restore .git from a backup"
             return
-        yield from self._substitute(links)
-        head = self._write(links)
-        remade = [old for old, new in self.renamed.items() if old != new]
-        if remade:
-            yield f"{len(remade)} commits were made again on what is left of the history, with the files they had"
+        yield from self._replace_lost_files(drafts)
+        head = self._write(drafts)
+        rewritten = [old for old, new in self.renamed.items() if old != new]
+        if rewritten:
+            yield f"{len(rewritten)} commits were written again on what is left of the history, with the same files"
         if head != branch_head(self.run.git):
             branch = self.run.git / BRANCH
             self.keep(branch)
@@ -86,224 +109,194 @@ class History:
     # Which commits there have to be
 
     def _tip(self) -> str | None:
-        """The commit that the branch has to name: what it names, or the newest that the queue knows."""
+        """Returns the commit that the branch has to name: the one it names, or the newest that the queue knows."""
         order = self._order()
         head = branch_head(self.run.git)
         if _ID.fullmatch(head) and not (order and self._is_behind(head, order)):
             return head
-        return order[-1] if order else self._deepest()
+        return order[-1] if order else max(self._commits, key=self._depth, default=None)
 
     def _is_behind(self, head: str, order: Sequence[str]) -> bool:
-        """Whether `head` is an older commit of the trunk than the newest that is known."""
-        link = self._read(head)
-        return head in order[:-1] or bool(link.tree and not link.parents)
+        """Returns whether `head` is an older commit of the trunk than the newest known one."""
+        draft = self._read(head)
+        return head in order[:-1] or bool(draft.tree and not draft.parents)
 
     def _order(self) -> list[str]:
-        """The known commits, and those that describe the project on top of one of them."""
+        """Returns the known commits, and those that describe the project on top of one of them."""
         described = {
-            link.parents[0]: link.name
-            for link in map(self._read, self._of_kind("commit"))
-            if link.tree and link.parents and link.text.partition(b"\n\n")[2].startswith(DESCRIBED.encode())
+            draft.parent: draft.name
+            for draft in map(self._read, self._commits)
+            if draft.parent and draft.text.partition(b"\n\n")[2].startswith(DESCRIBED.encode())
         }
-        order: list[str] = []
-        for one in self.known:
-            order += [name for name in (one.id, described.get(one.id)) if name and name not in order]
-        return order
-
-    def _deepest(self) -> str | None:
-        depth = {name: self._depth(name) for name in self._of_kind("commit")}
-        return max(depth, key=lambda name: depth[name], default=None)
+        names = [name for one in self.known for name in (one.id, described.get(one.id)) if name]
+        return list(dict.fromkeys(names))
 
     def _depth(self, name: str) -> int:
         depth = 0
         while name:
-            link, depth = self._read(name), depth + 1
-            name = link.parents[0] if link.parents else ""
+            name, depth = self._read(name).parent, depth + 1
         return depth
 
-    def _links(self, tip: str) -> list[Link]:
-        """The trunk from its newest commit to its first."""
-        links: list[Link] = []
+    def _collect(self, tip: str, drafts: list[CommitDraft]) -> Iterator[str]:
+        """Add the trunk's commits to `drafts`, from `tip` to the first."""
         name = tip
-        while name and name not in {link.name for link in links}:
-            link = self._read(name)
-            if link.tree is None and self._rebuild(name, newest=not links):
-                link = self._read(name)
-                self._rebuilt.add(name)
-            link.files = self._files(link)
-            links.append(link)
-            name = (link.parents or ("",))[0] if link.tree else self._before(links)
-        return links
+        while name and name not in {draft.name for draft in drafts}:
+            draft = self._read(name)
+            if draft.tree is None and self._rebuild(name, newest=not drafts):
+                draft = self._read(name)
+                yield f"commit {name} was rebuilt byte for byte"
+            if draft.tree:
+                with contextlib.suppress(GitFailed):
+                    draft.files = self.repository.tree(draft.tree)
+            drafts.append(draft)
+            name = draft.parent if draft.tree else self._before(drafts)
 
-    def _before(self, links: Sequence[Link]) -> str:
-        """What the last link, a lost commit, most likely stood on."""
-        places = [place for place, one in enumerate(self.known) if self._is_among(one, links)]
+    def _before(self, drafts: Sequence[CommitDraft]) -> str:
+        """Returns the most likely parent of the last draft, a lost commit."""
+        places = [place for place, one in enumerate(self.known) if _is_among(one, drafts)]
         place = min(places, default=len(self.known)) - 1
         if place >= 0:
             return self.known[place].id
-        roots = [link.name for link in map(self._read, self._of_kind("commit")) if link.tree and not link.parents]
-        return next((root for root in roots if root not in {link.name for link in links}), "")
-
-    @staticmethod
-    def _is_among(known: KnownCommit, links: Iterable[Link]) -> bool:
-        task = f"\nTask: {known.trailers['Task']}\n".encode() if "Task" in known.trailers else None
-        return any(link.name == known.id or (task and task in link.text) for link in links)
+        first = (name for name in self._commits if self._read(name).tree and not self._read(name).parents)
+        return next(first, "")
 
     def _rebuild(self, name: str, *, newest: bool) -> bool:
         """Store a lost commit again, if its content can be guessed."""
-        trees = self._of_kind("tree")
-        zones = re.findall(r"^committer .* ([+-]\d{4})$", "\n".join(self._texts()), re.MULTILINE)
-        guesses = Guesses(self.run, self.repository, self.known, zones, trees, self._of_kind("commit"))
-        if not guesses.right(name, newest=newest):
-            return False
-        self._there.add(name)
-        return True
+        commits = self._commits
+        known = next((one for one in self.known if one.id == name), None)
+        if known:
+            parents = [one.id for one in reversed(self.known[: self.known.index(known)])] + commits
+        elif newest and self.known:
+            known = description(name, self.known, _written_at(self.run.git / BRANCH))
+            parents = [self.known[-1].id]
+        else:
+            known = KnownCommit(name, "Begin", {}, _written_at(self.run.git / "description"))
+            parents = [""]
+        texts = "\n".join(self._read(commit).text.decode(errors="replace") for commit in commits)
+        zones = [*re.findall(r"^committer .* ([+-]\d{4})$", texts, re.MULTILINE), time.strftime("%z"), "+0000"]
+        if rebuild_commit(self.repository.objects, known, parents, self._project_trees(), dict.fromkeys(zones)):
+            self._there.add(name)
+            return True
+        return False
 
-    def _texts(self) -> Iterator[str]:
-        for name in self._of_kind("commit"):
-            yield self._read(name).text.decode(errors="replace")
+    def _project_trees(self) -> Iterator[str]:
+        """Yields the trees that hold a project's settings, as every commit's does."""
+        for name in [*self._of_kind("tree"), self._first_tree()]:
+            kind, data = self.repository.objects.loose(name) or ("", b"")
+            if kind == "tree" and b"100644 %s\0" % PROJECT_FILE.encode() in data:
+                yield name
 
-    # What stands in for what is lost
+    # What replaces lost files
 
-    def _substitute(self, links: list[Link]) -> Iterator[str]:
-        """Give each link files that are there; links are dropped of which nothing is known but the name."""
-        for place, link in enumerate(links):
-            newer = links[place - 1].files if place else None
-            older = next((self._whole_files(other) for other in links[place + 1 :] if other.tree), None) or {}
-            if link.files is None:
-                if place and not link.tree and not any(one.id == link.name for one in self.known):
-                    link.files = newer  # it is left out of the history
-                    continue
-                link.files = newer if newer is not None else self._from_output(older)
-                what = "files" if link.tree else "commit"
-                link.changed = True
-                yield f"the {what} of {link.name} cannot be read; the nearest version takes their place"
-            lost = {path for path, entry in link.files.items() if not self._is_there(entry)}
-            link.changed |= bool(lost)
-            for path in sorted(lost):
-                stand_in = self._stand_in(path, newer, older)
-                link.files = {name: entry for name, entry in link.files.items() if name != path}
-                if stand_in:
-                    link.files[path] = stand_in
-                    yield f"{path} of commit {link.name} is lost; the nearest version of it takes its place"
-                else:
-                    yield f"{path} of commit {link.name} is lost, and nothing takes its place"
+    def _replace_lost_files(self, drafts: list[CommitDraft]) -> Iterator[str]:
+        """Give each draft files that are there. A dropped commit's do not matter."""
+        nearest: Tree = {}
+        for place, draft in enumerate(drafts):
+            files = self._readable_files(draft)
+            older = next((self._readable_files(other) for other in drafts[place + 1 :] if other.tree), {})
+            draft.changed = draft.files is None or len(files) < len(draft.files)
+            if draft.changed and not place:
+                nearest = self._checked_out()
+            if draft.files is None:
+                files = dict(nearest or older)
+                what = f"the files of commit {draft.name}" if draft.tree else f"commit {draft.name}"
+                yield f"{what} cannot be read; the nearest version takes their place"
+            for path in sorted((draft.files or {}).keys() - files.keys()):
+                if stand_in := nearest.get(path) or older.get(path):
+                    files[path] = stand_in
+                result = "the nearest version of it" if stand_in else "nothing"
+                yield f"{path} of commit {draft.name} is lost, and {result} takes its place"
+            nearest = draft.files = files
 
-    def _whole_files(self, link: Link) -> Tree:
-        return {path: entry for path, entry in (link.files or {}).items() if self._is_there(entry)}
+    def _checked_out(self) -> Tree:
+        """Stores and returns the project's files in the output directory."""
+        objects = self.repository.objects
+        files = project_tree(objects, self.run.root)
+        ids = {entry.id for entry in files.values()}
+        objects.sync(ids)
+        self._there |= ids
+        return files
 
-    def _is_there(self, entry: Entry) -> bool:
-        return entry.mode == FOLDER or entry.id in self._there
-
-    def _stand_in(self, path: str, newer: Tree | None, older: Tree) -> Entry | None:
-        if newer is not None:
-            return newer.get(path) or older.get(path)
-        return self._file(path) or older.get(path)
-
-    def _from_output(self, older: Tree) -> Tree:
-        """What the output directory holds of the project, by git's index where it can be read."""
-        try:
-            rows = self.repository.git("ls-files", "--stage", "-z").decode(errors="surrogateescape").split("\0")[:-1]
-        except GitFailed:
-            rows = []
-        listed = {row.partition("\t")[2]: row.split(" ") for row in rows}
-        found: Tree = {}
-        for path, (mode, name, *_) in listed.items():
-            entry = Entry(int(mode, 8), name)
-            if here := (entry if self._is_there(entry) else self._file(path)):
-                found[path] = here
-        for path in () if listed else self._paths():
-            if here := self._file(path):
-                found[path] = here
-        return found or dict(older)
-
-    def _paths(self) -> Iterator[str]:
-        for top in map(self.run.root.joinpath, _PROJECT):
-            for path in [top, *top.rglob("*")] if top.is_dir() else [top]:
-                if path.is_file() and not CACHES & set(path.parts) and path.suffix != ".pyc":
-                    yield path.relative_to(self.run.root).as_posix()
-
-    def _file(self, path: str) -> Entry | None:
-        place = self.run.root / path
-        if not place.is_file() or place.is_symlink():
-            return None
-        return self._blob(place.read_bytes(), PROGRAM if place.stat().st_mode & 0o100 else FILE)
-
-    def _blob(self, data: bytes, mode: int = FILE) -> Entry:
-        name = self.repository.objects.write("blob", data, durable=True)
-        self._there.add(name)
-        return Entry(mode, name)
+    def _readable_files(self, draft: CommitDraft) -> Tree:
+        files = (draft.files or {}).items()
+        return {path: entry for path, entry in files if entry.mode == FOLDER or entry.id in self._there}
 
     # Writing it
 
-    def _write(self, links: Sequence[Link]) -> str:
-        """Store what differs from before; the newest commit's name."""
+    def _write(self, drafts: Sequence[CommitDraft]) -> str:
+        """Store the commits that differ from before. Returns the newest commit's name."""
         parent = ""
-        for link in reversed(links):
-            known = next((one for one in self.known if one.id == link.name), None)
-            if not parent and not (link.tree and not link.parents):
-                parent = self._first()
-            if link.tree is None and known is None and link is not links[0]:
-                self.renamed[link.name] = parent  # nothing is known of it but its name
+        for draft in reversed(drafts):
+            known = next((one for one in self.known if one.id == draft.name), None)
+            if not parent and not (draft.tree and not draft.parents):
+                parent = self._first_commit()
+            if draft.tree is None and known is None and draft is not drafts[0]:
+                self.renamed[draft.name] = parent  # only its name is known
                 continue
-            parent = self._write_link(link, known, parent)
-            if parent != link.name:
-                self.renamed[link.name] = parent
+            parent = self._write_draft(draft, known, parent)
+            if parent != draft.name:
+                self.renamed[draft.name] = parent
         return parent
 
-    def _first(self) -> str:
-        """A new commit for all to stand on, as `Repository.create` makes it."""
-        tree = self.repository.objects.write_tree({PROJECT_FILE: self._blob(PROJECT_TEXT)}, durable=True)
+    def _first_commit(self) -> str:
+        """Store a new first commit, like that of `Repository.create`."""
         stamp = f"{AUTHOR} {int(time.time())} {time.strftime('%z')}"
-        about = f"tree {tree}\nauthor {stamp}\ncommitter {stamp}\n\nBegin\n"
-        return self.repository.objects.write("commit", about.encode(), durable=True)
+        content = f"tree {self._first_tree()}\nauthor {stamp}\ncommitter {stamp}\n\nBegin\n"
+        return self.repository.objects.write("commit", content.encode(), durable=True)
 
-    def _write_link(self, link: Link, known: KnownCommit | None, parent: str) -> str:
-        if link.tree and not link.changed and parent == (link.parents or ("",))[0]:
-            return link.name
-        tree = self.repository.objects.write_tree(link.files or {}, durable=True)
-        if link.tree:
-            others = [other for other in link.parents[1:] if other in self._there]
+    def _first_tree(self) -> str:
+        blob = self.repository.objects.write("blob", PROJECT_TEXT, durable=True)
+        self._there.add(blob)
+        return self.repository.objects.write_tree({PROJECT_FILE: Entry(FILE, blob)}, durable=True)
+
+    def _write_draft(self, draft: CommitDraft, known: KnownCommit | None, parent: str) -> str:
+        if draft.tree and not draft.changed and parent == draft.parent:
+            return draft.name
+        objects = self.repository.objects
+        tree = objects.write_tree(draft.files or {}, durable=True)
+        if draft.tree:
+            others = [other for other in draft.parents[1:] if other in self._there]
             heads = "".join(f"parent {name}\n" for name in ([parent] if parent else []) + others)
-            about = f"tree {tree}\n{heads}".encode() + link.text
-            return self.repository.objects.write("commit", about, durable=True)
+            return objects.write("commit", f"tree {tree}\n{heads}".encode() + draft.text, durable=True)
         passed = self.repository.about(parent).number("Tests-Passed") if parent else 0
-        content = known or KnownCommit(link.name, REPAIRED, {"Tests-Passed": passed}, 0.0)
+        content = known or KnownCommit(draft.name, REPAIRED, {"Tests-Passed": passed}, 0.0)
         return self.repository.commit(tree, parent, content.subject, content.trailers, durable=True)
 
     # Reading what is there
 
-    def _read(self, name: str) -> Link:
-        kind, data = self.repository.objects.loose(name) or self._of_git(name)
+    def _read(self, name: str) -> CommitDraft:
+        kind, data = self.repository.objects.loose(name) or ("", b"")
+        if not kind and name in self._there:
+            with contextlib.suppress(GitFailed):
+                data = self.repository.git("cat-file", "commit", name)
+                kind = "commit"
         if kind != "commit":
-            return Link(name)
+            return CommitDraft(name)
         heads, _, rest = data.partition(b"\nauthor ")
         rows = heads.decode(errors="replace").split("\n")
         parents = tuple(row.removeprefix("parent ") for row in rows if row.startswith("parent "))
-        return Link(name, rows[0].removeprefix("tree "), parents, b"author " + rest)
+        return CommitDraft(name, rows[0].removeprefix("tree "), parents, b"author " + rest)
 
-    def _files(self, link: Link) -> Tree | None:
-        try:
-            return self.repository.tree(link.tree) if link.tree else None
-        except GitFailed:
-            return None
-
-    def _of_git(self, name: str) -> tuple[str, bytes]:
-        if name not in self._there:
-            return "", b""
-        try:
-            kind = self.repository.git.text("cat-file", "-t", name)
-            return kind, self.repository.git("cat-file", kind, name)
-        except GitFailed:
-            return "", b""
+    @property
+    def _commits(self) -> list[str]:
+        return self._of_kind("commit")
 
     def _of_kind(self, kind: str) -> list[str]:
         return [row.split()[1] for row in self._listed if row.startswith(f"{kind} ")]
 
     @cached_property
     def _listed(self) -> list[str]:
-        """Kind and name of each object. Those that cannot be read make git's exit code 1 and are left out."""
+        """Kind and name of each object. Git leaves out those that cannot be read, and exits with 1."""
         _, listed = self.repository.git.outcome(
             "cat-file", "--batch-all-objects", "--batch-check=%(objecttype) %(objectname)", accept=_ANY_CODE
         )
         return [row for row in listed.decode().splitlines() if len(row.split()) == 2]
+
+
+def _is_among(known: KnownCommit, drafts: Iterable[CommitDraft]) -> bool:
+    task = f"\nTask: {known.trailers['Task']}\n".encode() if "Task" in known.trailers else None
+    return any(draft.name == known.id or (task and task in draft.text) for draft in drafts)
+
+
+def _written_at(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0

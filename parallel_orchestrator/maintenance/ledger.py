@@ -1,48 +1,40 @@
-"""The ledger: whether its records fit each other, and a damaged one put together again.
-
-What a transcript holds of an answer is enough to make its ledger record anew: the request follows from the
-conversation before it, so even the hash is the same, and nothing that was bought is bought again.
-"""
+"""The ledger: whether its records fit each other, and what is kept of a damaged one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from parallel_orchestrator.agent.prompt import build_request
-from parallel_orchestrator.agent.transcript import Conversation
-from parallel_orchestrator.gateway.calls.messages import body_hash
-from parallel_orchestrator.gateway.endpoints.prices import PriceTable
+from parallel_orchestrator.maintenance.reading import RunFiles
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.plan import Plan, plan_faults
-from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.journal import Record
+from parallel_orchestrator.store.paths import AttemptFile
+from parallel_orchestrator.system.terminal_text import counted
 
-Key = tuple[str, int, int]
+TurnId = tuple[str, int, int]
 """Task, attempt, turn."""
 
-_COPIED = ("call", "task", "attempt", "turn", "phase", "phase_turn")
+_NEEDED = {"kind", "call", "task", "attempt", "turn"}
+_COPIED = {"call", "task", "attempt", "turn", "phase", "phase_turn", "at"}
 
 
-def key_of(record: Record) -> Key:
-    """Whose turn a record of the ledger is about."""
+def turn_of(record: Record) -> TurnId:
+    """Returns the turn that a record of the ledger belongs to."""
     return record["task"], record["attempt"], record["turn"]
 
 
 def misfits(records: Iterable[Record]) -> Iterator[str]:
-    """Each record that does not fit those before it: a try begun twice, an outcome of nothing."""
+    """Yields each record that does not fit those before it: a call begun twice, an outcome without its intent."""
     open_calls: set[int] = set()
     for record in records:
         call = record.get("call")
-        if not isinstance(call, int) or not {"kind", "task", "attempt", "turn"} <= record.keys():
-            yield f"record {record['seq']} is no record of a ledger"
+        if not isinstance(call, int) or not record.keys() >= _NEEDED:
+            yield f"record {record['seq']} is not a ledger record"
         elif record["kind"] == "intent":
             if call in open_calls:
-                yield f"record {record['seq']} begins call {call}, whose last try has no outcome"
+                yield f"record {record['seq']} begins call {call} again, whose last try has no outcome"
             open_calls.add(call)
         elif call in open_calls:
             open_calls.discard(call)
@@ -50,104 +42,38 @@ def misfits(records: Iterable[Record]) -> Iterator[str]:
             yield f"record {record['seq']} is the outcome of call {call}, which was not begun"
 
 
-def fitted(records: Iterable[Record]) -> list[Record]:
-    """The same records with what lost ones must have said put between them."""
-    made: list[Record] = []
+def fitted(records: Iterable[Record]) -> Iterator[Record]:
+    """Yields the records that are whole, with a made-up intent or outcome where the real one is lost."""
     open_calls: dict[int, Record] = {}
     for record in records:
+        if not record.keys() >= _NEEDED:
+            continue
         call = record["call"]
         if record["kind"] == "intent":
             if call in open_calls:
-                made.append(_lost_outcome(open_calls[call]))
+                yield _lost_outcome(open_calls[call])
             open_calls[call] = record
         elif open_calls.pop(call, None) is None:
-            made.append(_lost_intent(record))
-        made.append(record)
-    return made
+            yield _lost_intent(record)
+        yield record
 
 
 def _lost_outcome(intent: Record) -> Record:
-    told = {"fault": "garbage", "ambiguous": True, "detail": "its outcome was lost with a damaged ledger"}
-    return {"kind": "fault", **_head(intent), **told, "at": intent["at"]}
+    fault = {"fault": "garbage", "ambiguous": True, "detail": "its outcome was lost with a damaged ledger"}
+    return {"kind": "fault", **_copied(intent), **fault}
 
 
 def _lost_intent(outcome: Record) -> Record:
-    told = {"hash": outcome.get("hash", "lost"), "model": outcome.get("model", "lost"), "try": 1}
-    return {"kind": "intent", **_head(outcome), **told, "bound_usd": 0.0, "changed": False, "at": outcome["at"]}
+    request = {"hash": outcome.get("hash", "lost"), "model": outcome.get("model", "lost"), "try": 1}
+    return {"kind": "intent", **_copied(outcome), **request, "bound_usd": 0.0, "changed": False}
 
 
-def _head(record: Record) -> Record:
-    return {name: record[name] for name in _COPIED}
-
-
-@dataclass(frozen=True)
-class Rebuilder:
-    """Makes ledger records of answers that a transcript holds."""
-
-    scenario: Scenario
-
-    def add_lost(self, records: list[Record], transcript: Iterable[Record]) -> list[Key]:
-        """Append to `records` those answers of one transcript that it lacks; their keys."""
-        answered = {key_of(record) for record in records if record["kind"] == "answer"}
-        conversation, added = Conversation(), list[Key]()
-        for said in transcript:
-            if said["kind"] == "answer":
-                key = (conversation.start["task_id"], conversation.start["attempt"], said["turn"])
-                if key not in answered:
-                    records += self._call(records, key, said, body_hash(build_request(conversation)))
-                    added.append(key)
-            conversation.apply(said)
-        return added
-
-    def _call(self, records: list[Record], key: Key, said: Record, request_hash: str) -> list[Record]:
-        """Intent and answer; the answer alone when its intent is there and waits for it."""
-        waiting = _waiting(records, key, request_hash)
-        call = waiting["call"] if waiting else max((record["call"] for record in records), default=0) + 1
-        where = {"task": key[0], "attempt": key[1], "turn": key[2]}
-        answer = {
-            "kind": "answer",
-            "call": call,
-            **where,
-            "phase": said["phase"],
-            "phase_turn": said["phase_turn"],
-            "hash": request_hash,
-            "model": self.scenario.executor_model,
-            "stop_reason": said["stop_reason"],
-            "usage": said["usage"],
-            **self._price(said["usage"]),
-            "endpoint_s": said["endpoint_s"],
-            "waited_s": 0.0,
-            "request_id": None,
-            "at": round(time.time(), 3),
-            "events": sse.stream_of(self._message(key, said)),
-        }
-        return [answer] if waiting else [_lost_intent(answer), answer]
-
-    def _price(self, usage: dict[str, Any]) -> Record:
-        price = PriceTable.of(self.scenario).cost(self.scenario.executor_model, usage)
-        return {"usd": 0.0, "recorded_usd": price} if self.scenario.replay else {"usd": price, "recorded_usd": None}
-
-    def _message(self, key: Key, said: Record) -> dict[str, Any]:
-        return {
-            "id": "msg_rebuilt_" + "_".join(map(str, key)),
-            "type": "message",
-            "role": "assistant",
-            "model": self.scenario.executor_model,
-            "content": said["content"],
-            "stop_reason": said["stop_reason"],
-            "stop_sequence": None,
-            "usage": said["usage"],
-        }
-
-
-def _waiting(records: list[Record], key: Key, request_hash: str) -> Record | None:
-    """The intent of that very request that has no outcome yet."""
-    waiting = open_intents(records)
-    return next((intent for intent in waiting if key_of(intent) == key and intent["hash"] == request_hash), None)
+def _copied(record: Record) -> Record:
+    return {name: value for name, value in record.items() if name in _COPIED}
 
 
 def open_intents(records: Iterable[Record]) -> list[Record]:
-    """The intents without outcome."""
+    """Returns the intents without an outcome."""
     waiting: dict[int, Record] = {}
     for record in records:
         if record["kind"] == "intent":
@@ -157,14 +83,41 @@ def open_intents(records: Iterable[Record]) -> list[Record]:
     return list(waiting.values())
 
 
+def lost_answers(files: RunFiles) -> dict[AttemptFile, list[int]]:
+    """Returns the turns whose answer a transcript holds and the ledger does not, by attempt."""
+    held = {turn_of(record) for record in files.ledger.records if record.get("kind") == "answer"}
+    lost = {
+        attempt: [
+            record["turn"]
+            for record in content.records
+            if record["kind"] == "answer" and (attempt.task, attempt.attempt, record["turn"]) not in held
+        ]
+        for attempt, content in files.transcripts.items()
+    }
+    return {attempt: turns for attempt, turns in lost.items() if turns}
+
+
+def ledger_losses(files: RunFiles) -> list[str]:
+    """Returns what a damaged ledger has lost and what that costs, a sentence each."""
+    kept = {(attempt.task, attempt.attempt, turn) for attempt, turns in lost_answers(files).items() for turn in turns}
+    missing = files.ledger.missing
+    losses = [f"{counted(len(missing), 'record')} cannot be read and will be cut"] if missing else []
+    for intent in open_intents(fitted(files.ledger.records)):
+        task, attempt, turn = turn_of(intent)
+        bound = "an unknown sum" if intent["bound_usd"] is None else f"up to ${intent['bound_usd']:.2f}"
+        again = "the transcript has it" if (task, attempt, turn) in kept else "buying it again costs as much"
+        losses.append(f"{task} attempt {attempt} turn {turn} has no answer here and counts as {bound}; {again}")
+    return losses
+
+
 def answered_plan(records: Iterable[Record]) -> Plan | None:
-    """The plan that the planner answered last, if the ledger has one that can be run."""
-    found = None
+    """Returns the planner's last answer that is a valid plan, or None."""
+    plan = None
     for record in records:
         if record.get("kind") == "answer" and record["task"] == "plan":
             content = sse.assemble(sse.parse(record["events"]))["content"]
             text = "".join(block["text"] for block in content if block["type"] == "text")
             with contextlib.suppress(ValueError):
-                plan = Plan.model_validate(json.JSONDecoder().raw_decode(text[text.index("{") :])[0])
-                found = found if plan_faults(plan, new=False) else plan
-    return found
+                found = Plan.model_validate(json.JSONDecoder().raw_decode(text[text.index("{") :])[0])
+                plan = plan if plan_faults(found, new=False) else found
+    return plan

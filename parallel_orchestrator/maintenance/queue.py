@@ -1,4 +1,4 @@
-"""The queue made anew from what proves it: its own records as far as they are whole, the trunk, the transcripts."""
+"""Rebuilds a queue from its own whole records, the trunk and the transcripts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.queue.queue_state import Replica
 
-WHY = "put back by repair"
+WHY = "restored by repair"
 
 
 @dataclass(frozen=True)
-class Landed:
-    """A task's work on the trunk."""
+class MergedTask:
+    """A task whose work is on the trunk."""
 
     task: str
     attempt: int
@@ -26,18 +26,19 @@ class Landed:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """The last attempt at a task that left a transcript, and how that ends."""
+class LastAttempt:
+    """The last attempt at a task that has a transcript."""
 
     task: str
     attempt: int
     executor: int
-    """In whose folder it lies."""
+    """The executor whose folder holds the transcript."""
     last: Record
+    """The transcript's last record."""
 
 
-class Rebuilt:
-    """The records of a queue, as they are put together."""
+class QueueRebuilder:
+    """Collects the records of a rebuilt queue."""
 
     def __init__(self, graph: TaskGraph) -> None:
         self._graph = graph
@@ -45,7 +46,10 @@ class Rebuilt:
         self.records: list[Record] = []
 
     def keep(self, unbroken: Iterable[Record], on_trunk: set[str], folders: Mapping[tuple[str, int], int]) -> None:
-        """Take over old records, up to the first that cannot be true. `folders`: where attempts are known to lie."""
+        """Keep old records up to the first that contradicts trunk or transcripts.
+
+        `folders`: the executor of each attempt whose folder is known.
+        """
         for record in unbroken:
             claim = (record.get("task", ""), record.get("attempt", 0))
             if record.get("executor", folders.get(claim)) != folders.get(claim, record.get("executor")):
@@ -55,60 +59,60 @@ class Rebuilt:
             try:
                 self.replica.apply(record)
             except (IllegalMove, KeyError, ValueError, TypeError):
-                self.replica = Replica(self._graph)  # the old one may have taken half of it in
+                self.replica = Replica(self._graph)  # the old one may have applied half of the record
                 for kept in self.records:
                     self.replica.apply(kept)
                 return
             self.records.append(record)
 
     def plan_fixes(self, named: Iterable[str]) -> None:
-        """Plan again those fix tasks that left a commit or a transcript and have no record. Their facts are lost."""
+        """Plan each fix task again that has a commit or a transcript, but no record. Its facts are lost."""
         numbers = [int(task.removeprefix("fix_")) for task in named if FIX_ID.fullmatch(task)]
         for number in range(1, max(numbers, default=0) + 1):
             if f"fix_{number}" not in self.replica.fixes:
                 self._add({"fix": f"fix_{number}", "why": WHY, **RedWhole().model_dump()})
 
-    def complete(self, landed: Sequence[Landed], begun: Mapping[str, Begun]) -> None:
-        """Bring every task to where trunk and transcripts prove it to be."""
+    def complete(self, merged: Sequence[MergedTask], attempts: Mapping[str, LastAttempt]) -> None:
+        """Bring every task to the state that trunk and transcripts prove."""
         self._add({"session": "start", "executors": 0})
         for task, status in self.replica.tasks.items():
             if status.state is TaskState.CLAIMED:
                 self._move(task, TaskState.QUEUED)
-        for work in landed:
+        for work in merged:
             if self.replica.tasks[work.task].state is not TaskState.MERGED:
-                self._claim(work.task, work.attempt, begun.get(work.task))
+                self._claim(work.task, work.attempt, attempts.get(work.task))
                 self._move(work.task, TaskState.MERGED, evidence=work.evidence)
         for task in self.replica.graph.order:
-            if task in begun and self.replica.tasks[task].state is not TaskState.MERGED:
-                self._go_on(begun[task])
+            if task in attempts and self.replica.tasks[task].state is not TaskState.MERGED:
+                self._restore_attempt(attempts[task])
         self._block()
 
-    def _go_on(self, begun: Begun) -> None:
-        status = self.replica.tasks[begun.task]
-        failed = begun.last["kind"] == "failed"
-        there = status.attempt == begun.attempt and (status.folder or status.state is TaskState.FAILED)
+    def _restore_attempt(self, attempt: LastAttempt) -> None:
+        status = self.replica.tasks[attempt.task]
+        failed = attempt.last["kind"] == "failed"
+        there = status.attempt == attempt.attempt and (status.folder or status.state is TaskState.FAILED)
         if there and (status.state is TaskState.FAILED or not failed):
             return
-        self._claim(begun.task, begun.attempt, begun)
+        self._claim(attempt.task, attempt.attempt, attempt)
         if failed:
-            self._move(begun.task, TaskState.FAILED, why=begun.last.get("reason", ""))
+            self._move(attempt.task, TaskState.FAILED, why=attempt.last.get("reason", ""))
         else:
-            sent_back = begun.last["kind"] in ("repair", "restart")
-            self._move(begun.task, TaskState.REPAIR if sent_back else TaskState.QUEUED)
+            sent_back = attempt.last["kind"] in ("repair", "restart")
+            self._move(attempt.task, TaskState.REPAIR if sent_back else TaskState.QUEUED)
 
-    def _claim(self, task: str, attempt: int, begun: Begun | None) -> None:
-        """Have the task claimed in that attempt, by whose folder it lies in."""
+    def _claim(self, task: str, attempt: int, last: LastAttempt | None) -> None:
+        """Claim the task in that attempt, by the executor whose folder holds it."""
         status = self.replica.tasks[task]
         while status.attempt < attempt or status.state in (TaskState.FAILED, TaskState.BLOCKED):
             if status.state in (TaskState.QUEUED, TaskState.REPAIR):
                 self._move(task, TaskState.CLAIMED, executor=status.folder or 1)
                 self._move(task, TaskState.FAILED)
             self._move(task, TaskState.QUEUED, attempt=max(attempt, status.attempt))
-        executor = begun.executor if begun and begun.attempt == attempt else status.folder or 1
+        executor = last.executor if last and last.attempt == attempt else status.folder or 1
         self._move(task, TaskState.CLAIMED, executor=executor)
 
     def _block(self) -> None:
-        """Have exactly those tasks blocked that stand behind a failed one."""
+        """Block exactly the tasks that depend on a failed one."""
         tasks = self.replica.tasks
         failed = [task for task, status in tasks.items() if status.state is TaskState.FAILED]
         behind = {later: task for task in failed for later in self.replica.dependents(task)}

@@ -1,9 +1,9 @@
-"""Everything that a run directory holds, read as far as it can be read."""
+"""Reads all state files of a run directory, damaged ones as far as possible."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from parallel_orchestrator.agent.transcript import Conversation
 from parallel_orchestrator.records.errors import DamagedState, UsageError
+from parallel_orchestrator.records.lifecycle import SETTLED
 from parallel_orchestrator.records.plan import Plan, plan_faults
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.journal import Record
@@ -22,8 +23,8 @@ from parallel_orchestrator.store.salvage import Salvage, salvage
 
 
 @dataclass
-class Reading:
-    """A run's state files. What cannot be read is None or empty, and `faults` says why, by file."""
+class RunFiles:
+    """A run's state files. What cannot be read is None or empty; `faults` holds the reason, by file."""
 
     run: RunDirectory
     scenario: Scenario | None = None
@@ -32,57 +33,73 @@ class Reading:
     queue: Salvage = field(default_factory=Salvage)
     ledger: Salvage = field(default_factory=Salvage)
     replica: Replica | None = None
-    """The queue's state, when queue and plan are whole and fit each other."""
+    """The queue's state; None unless queue and plan are whole and fit each other."""
     faults: dict[Path, str] = field(default_factory=dict)
 
+    def has_ended(self, attempt: AttemptFile) -> bool:
+        """Returns whether no resume will continue this attempt, as far as the queue is known."""
+        status = self.replica.tasks.get(attempt.task) if self.replica else None
+        return status is None or status.state in SETTLED or status.attempt != attempt.attempt
 
-def read_run(directory: Path) -> Reading:
-    """Read a run directory, changing nothing. Raises UsageError when no run is there, or one of another version.
+    def unknown_attempts(self) -> list[AttemptFile]:
+        """Returns the transcripts of attempts that the queue has not claimed, or has in another folder."""
+        unknown = []
+        for found in self.transcripts:
+            status = self.replica.tasks.get(found.task) if self.replica else None
+            known = status and (found.attempt < status.attempt or found.executor == status.folder)
+            if status and (not known or found.attempt > status.attempt):
+                unknown.append(found)
+        return unknown
 
-    A run may be going on: what names something else is read before it, transcripts before the ledger.
+
+def read_run(directory: Path) -> RunFiles:
+    """Read a run directory without changing it.
+
+    Raises UsageError when it holds no run, or one of another version. The run may be active: a file that refers to
+    another is read first, transcripts before the ledger.
     """
     run = RunDirectory(directory.absolute())
     if not run.scenario.exists() and not run.plan.exists() and not run.queue.exists():
         raise UsageError(f"{directory} holds no run (there is no scenario.json in it)")
-    reading = Reading(run)
-    reading.scenario = _scenario(reading)
-    reading.plan = _plan(reading)
-    reading.transcripts = {found: salvage(found.path) for found in run.transcripts()}
-    reading.queue = salvage(run.queue)
-    reading.ledger = salvage(run.ledger)
-    for found, content in reading.transcripts.items():
-        _note_damage(reading, found.path, content, conversation_fault(content.records))
-    _note_damage(reading, run.queue, reading.queue, _queue_fault(reading))
-    _note_damage(reading, run.ledger, reading.ledger, None)
-    return reading
+    files = RunFiles(run)
+    files.scenario = _scenario(files)
+    files.plan = _plan(files)
+    files.transcripts = {found: salvage(found.path) for found in run.transcripts()}
+    files.queue = salvage(run.queue)
+    files.ledger = salvage(run.ledger)
+    for found, content in files.transcripts.items():
+        _note_damage(files, found.path, content, conversation_fault(content.records))
+    _note_damage(files, run.queue, files.queue, _queue_fault(files))
+    _note_damage(files, run.ledger, files.ledger, None)
+    return files
 
 
-def _scenario(reading: Reading) -> Scenario | None:
+def _scenario(files: RunFiles) -> Scenario | None:
     try:
-        scenario = read_scenario(reading.run)
+        scenario = read_scenario(files.run)
     except DamagedState as error:
-        reading.faults[reading.run.scenario] = str(error).partition(". Nothing was")[0]
+        files.faults[files.run.scenario] = str(error).partition(". Nothing was")[0]
         return None
     if scenario is None:
-        reading.faults[reading.run.scenario] = "it is not there"
+        files.faults[files.run.scenario] = "it is not there"
     return scenario
 
 
-def _plan(reading: Reading) -> Plan | None:
-    path = reading.run.plan
+def _plan(files: RunFiles) -> Plan | None:
+    path = files.run.plan
     try:
         plan = Plan.model_validate_json(path.read_bytes())
         faults = plan_faults(plan, new=False)
-        change = plan_change(reading.run, plan)
+        change = plan_change(files.run, plan)
     except FileNotFoundError:
-        if reading.run.queue.exists():
-            reading.faults[path] = "it is not there"
+        if files.run.queue.exists():
+            files.faults[path] = "it is not there"
         return None
     except (OSError, ValidationError) as error:
-        reading.faults[path] = f"it is no plan: {_first_line(error)}"
+        files.faults[path] = f"it is not a plan: {_first_line(error)}"
         return None
     if fault := f"it cannot be run: {faults[0]}" if faults else change:
-        reading.faults[path] = fault
+        files.faults[path] = fault
     return None if fault else plan
 
 
@@ -90,26 +107,26 @@ def _first_line(error: OSError | ValidationError) -> str:
     return str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error)
 
 
-def _note_damage(reading: Reading, path: Path, content: Salvage, misfit: str | None) -> None:
+def _note_damage(files: RunFiles, path: Path, content: Salvage, misfit: str | None) -> None:
     told = [str(damage) for damage in content.damage[:5]] or ([misfit] if misfit else [])
     if told:
-        reading.faults[path] = "; ".join(told)
+        files.faults[path] = "; ".join(told)
 
 
-def _queue_fault(reading: Reading) -> str | None:
-    if reading.plan is None or reading.queue.damage:
+def _queue_fault(files: RunFiles) -> str | None:
+    if files.plan is None or files.queue.damage:
         return None
-    reading.replica = Replica(reading.plan.graph())
+    files.replica = Replica(files.plan.graph())
     try:
-        follow(reading.replica, reading.queue.records, reading.run.queue)
+        follow(files.replica, files.queue.records, files.run.queue)
     except DamagedState as error:
-        reading.replica = None
+        files.replica = None
         return str(error).partition(". Nothing was")[0].partition(", ")[2]
     return None
 
 
 def conversation_fault(records: Iterable[Record]) -> str | None:
-    """Why records are no conversation, or None."""
+    """Returns why records do not form a conversation, or None."""
     conversation = Conversation()
     for place, record in enumerate(records):
         if not place and record["kind"] != "start":
@@ -121,17 +138,8 @@ def conversation_fault(records: Iterable[Record]) -> str | None:
     return None
 
 
-def unknown_attempts(replica: Replica, transcripts: Iterable[AttemptFile]) -> Iterator[AttemptFile]:
-    """Transcripts of attempts that were never claimed, as far as the queue says, or in another folder."""
-    for found in transcripts:
-        status = replica.tasks.get(found.task)
-        known = status and (found.attempt < status.attempt or found.executor == status.folder)
-        if status and (not known or found.attempt > status.attempt):
-            yield found
-
-
 def read_summary(run: RunDirectory) -> dict[str, object] | None:
-    """execution_summary.json as it is: None when it is absent, empty when it is no JSON object."""
+    """Returns the content of execution_summary.json: None when it is absent, empty when it is not a JSON object."""
     try:
         found = json.loads(run.summary.read_bytes())
     except FileNotFoundError:

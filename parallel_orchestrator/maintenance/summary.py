@@ -1,4 +1,4 @@
-"""Whether a run's summary says what its other files say: folded again from them, and compared field by field."""
+"""Compares a run's summary, field by field, with one folded from its other files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from parallel_orchestrator.report.facts.spending import Spending
 from parallel_orchestrator.report.facts.summary import RunState, ended, summarize
 
 _TESTED = ("green", "commit", "lines_of_code", "tests", "coverage_percent", "verify")
-"""What the tests of the whole say."""
+"""Results of the tests of the whole."""
 _LATER = ("fixes", "corrections")
-"""Lists that the summaries of those versions lack; they planned no fix tasks."""
+"""Lists that summaries of versions without fix tasks lack."""
 _BOUGHT = frozenset(Spending().as_json())
 _SHOWN = 60
 """Characters of a value in a finding."""
 
 
 def folded(state: RunState, summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `summary`, the one on disk, has to be; None where it need not be looked at.
+    """Returns what `summary`, the one on disk, has to be; None where it need not be compared.
 
-    Versions before the queue recorded the last tests have their results in the summary alone: they are taken from it.
+    Earlier versions kept the results of the last tests in the summary alone. They are taken from it.
     """
     if state.replica.finals or state.replica.unsettled:
         right = ended(state)
@@ -34,7 +34,7 @@ def folded(state: RunState, summary: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def contradictions(summary: Any, right: Any, path: str = "", source: str = "the queue") -> Iterator[str]:
-    """Each field of `summary` that is not what `right` has there, with the file that says otherwise."""
+    """Yields each field of `summary` that differs from `right`, with the file that contradicts it."""
     if isinstance(right, dict) and isinstance(summary, dict):
         for name in [*right, *(name for name in summary if name not in right)]:
             by = _source(name, path, source)

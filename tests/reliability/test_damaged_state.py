@@ -1,4 +1,4 @@
-"""Damaged state files: what a kill leaves is mended and said, everything else stops the run and is kept."""
+"""Damaged state files: what a kill leaves is cut off and said, everything else stops the run and is kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.run_directory import cut_torn_tails
+from parallel_orchestrator.store.salvage import salvage
 from tests.end_to_end import harness
 from tests.reliability.runs import (
     Change,
@@ -85,12 +86,9 @@ def test_torn_tails_are_mended_and_said_and_the_run_goes_on_without_buying_again
     # The answer that was cut off the ledger is in the transcript: it is not asked for again.
     assert {(task, 1, turn) for task, turn in bought_since(run, before)} & answered == set()
     assert harness.tree(run) == harness.tree(unpack(tmp_path, "finished"))
-    # What the ledger lost is found, and put back from the transcript.
-    (finding,) = [finding for finding in check(run).findings if "not in the ledger" in finding.what]
-    assert "repair" in finding.fix
-    assert set(answers(run)) < answered | set(answers(tmp_path / "finished"))
-    repaired(run)
-    assert set(answers(run)) == set(answers(tmp_path / "finished"))
+    report = check(run)
+    assert report.findings == []
+    assert any(note.file == "ledger.jsonl" and "they are not bought again" in note.what for note in report.notes)
 
 
 # Damage before the end, or that no kill can have left
@@ -117,6 +115,8 @@ def test_damage_is_located_and_kept_and_repair_brings_the_run_back(kind: int, na
     path, answered = journals(run)[kind], answers(run)
     line, offset = damage(path, CHANGES[name])
     damaged, others = path.read_bytes(), {other: other.read_bytes() for other in journals(run)}
+    whole = salvage(run / "ledger.jsonl").records
+    left = {(r["task"], r["attempt"], r["turn"]) for r in whole if r["kind"] == "answer"}
     with pytest.raises(DamagedState, match=rf"damaged at line {line}, byte {offset}: .*Nothing was changed.*repair "):
         cut_torn_tails(RunDirectory(run), list[str]().append)
     assert {other: other.read_bytes() for other in journals(run)} == others
@@ -126,9 +126,8 @@ def test_damage_is_located_and_kept_and_repair_brings_the_run_back(kind: int, na
     said = repaired(run)
     assert any(step.startswith(f"{path.relative_to(run)}: ") for step in said)
     assert (run / "repair-1" / path.relative_to(run)).read_bytes() == damaged
-    # No answer that transcript or ledger still holds is lost, and none is there twice.
-    lost = set(answered) - set(answers(run))
-    assert lost <= {("plan", 1, 1)}
+    assert answers(run).keys() == left, "every answer that can be read is kept"
+    assert left == answered.keys() or kind == 1
     assert max(answers(run).values()) == 1
     states = {move["task"]: move["state"] for move in harness.moves(run)}
     assert (states["task_1"], states.get("task_3")) == ("merged", None)
@@ -179,18 +178,17 @@ def test_all_three_journals_damaged_at_once_are_repaired_and_the_run_completes(r
     gone = {4, 6, kinds.index("repair")}
     damage(transcript(run), lambda ls: [flipped(line) if n in gone else line for n, line in enumerate(ls)])
     output = harness.run("repair", str(run))
-    assert f"{run} is whole again; what was changed is kept in repair-1/" in output
-    assert "comes from the ledger" in output
-    assert "are lost, which the model is shown" in output
+    assert f"{run} is repaired; what was changed is kept in repair-1/" in output
+    assert "the attempt resumes after turn 1; 5 later answers will be replayed" in " ".join(output.split())
     assert harness.run("check", str(run)).endswith("(interrupted): clean\n")
     kept, written = set(answers(run)), len(read_all(run / "ledger.jsonl"))
-    assert answered - kept <= {("plan", 1, 1)}
+    assert answered - kept == {("task_2", 1, 1)}
     harness.run("resume", str(run), "--speed", "100")
-    assert {(task, 1, turn) for task, turn in bought_since(run, written)} & answered == set()
-    assert max(answers(run).values()) == 1
+    # Turns 5 and 6 follow on results that name a time, so their requests may differ; those before are the same bytes.
+    bought = {turn for task, turn in bought_since(run, written) if task == "task_2"}
+    assert bought <= {5, 6, 7}
     assert harness.tree(run) == harness.tree(unpack(tmp_path, "finished"))
-    told = harness.summary(run)
-    assert (told["status"], told["bought_again"], told["changed_bodies"]) == ("done", 0, 0)
+    assert harness.summary(run)["status"] == "done"
     assert check(run).findings == []
 
 

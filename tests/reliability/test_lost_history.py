@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.maintenance import guesses
+from parallel_orchestrator.maintenance import history
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
@@ -58,7 +58,7 @@ def _product(run: Path) -> dict[str, bytes]:
 
 
 def _nothing_can_be_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guesses.Guesses, "right", lambda *_, **__: False)
+    monkeypatch.setattr(history, "rebuild_commit", lambda *_: False)
 
 
 Damage = Callable[[Path, str], None]
@@ -71,7 +71,7 @@ def test_a_lost_commit_is_made_again_byte_for_byte(finished: Path, place: int, d
     damage(finished, commits[place])
     assert check(finished).findings
     said = repaired(finished)
-    assert f"commit {commits[place]} was made again, byte for byte" in said
+    assert f"commit {commits[place]} was rebuilt byte for byte" in said
     assert _commits(finished) == commits
     assert _product(finished) == product
     assert {name for name in before if name.startswith(("src/", "docs/"))} <= harness.fingerprint(finished).keys()
@@ -86,7 +86,7 @@ def test_where_a_commit_cannot_be_made_again_the_history_is_with_the_same_files(
     commits, product = _commits(finished), _product(finished)
     _lose(finished, commits[place])
     said = repaired(finished)
-    assert any("commits were made again on what is left" in step for step in said)
+    assert any("commits were written again on what is left" in step for step in said)
     assert _product(finished) == product
     now = _commits(finished)
     assert len(now) == 5

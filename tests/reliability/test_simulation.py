@@ -17,7 +17,7 @@ from parallel_orchestrator.gateway.calls.ledger import Ledger
 from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Slot
 from parallel_orchestrator.maintenance import queue as rebuilding
 from parallel_orchestrator.maintenance.ledger import fitted, misfits
-from parallel_orchestrator.maintenance.queue import Begun, Landed, Rebuilt
+from parallel_orchestrator.maintenance.queue import LastAttempt, MergedTask, QueueRebuilder
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import TaskState
@@ -42,18 +42,18 @@ class Simulation(QueueMachine):
         self.spent = 0.0
         self.turn = 0
 
-    def _begun(self) -> dict[str, Begun]:
+    def _begun(self) -> dict[str, LastAttempt]:
         """Each task that was claimed, as its transcript would show it."""
-        found: dict[str, Begun] = {}
+        found: dict[str, LastAttempt] = {}
         for record in read_all(self.run.queue):
             task, state = record.get("task"), record.get("state")
             kind = {"claimed": "answer", "failed": "failed", "repair": "repair"}.get(str(state))
             if task and kind and "executor" in record:
                 folder = found[task].executor if self._same(found, record) else record["executor"]
-                found[task] = Begun(task, record["attempt"], folder, {"kind": kind, "reason": "why"})
+                found[task] = LastAttempt(task, record["attempt"], folder, {"kind": kind, "reason": "why"})
         return found
 
-    def _same(self, found: dict[str, Begun], record: dict[str, object]) -> bool:
+    def _same(self, found: dict[str, LastAttempt], record: dict[str, object]) -> bool:
         task = str(record["task"])
         return task in found and found[task].attempt == record["attempt"]
 
@@ -118,13 +118,13 @@ class Simulation(QueueMachine):
                 assert states[task] is TaskState.FAILED
             assert self.watcher.replica.tasks[task].attempt >= (last.attempt if task not in self.merged else 1)
 
-    def _rebuild(self, begun: dict[str, Begun]) -> None:
+    def _rebuild(self, begun: dict[str, LastAttempt]) -> None:
         found = salvage(self.run.queue)
-        rebuilt = Rebuilt(self.graph)
-        rebuilt.keep(found.unbroken, set(self.merged), {})
+        rebuilder = QueueRebuilder(self.graph)
+        rebuilder.keep(found.unbroken, set(self.merged), {})
         attempts = {task: begun[task].attempt if task in begun else 1 for task in self.merged}
-        rebuilt.complete([Landed(task, attempts[task], {}) for task in self.merged], begun)
-        write_anew(self.run.queue, rebuilt.records)
+        rebuilder.complete([MergedTask(task, attempts[task], {}) for task in self.merged], begun)
+        write_anew(self.run.queue, rebuilder.records)
 
     @rule()
     def edit_the_plan(self) -> None:
