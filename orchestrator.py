@@ -394,7 +394,7 @@ class Run:
         from parallel_orchestrator.records.graph import choose_executors
         from parallel_orchestrator.records.lifecycle import TaskState
         from parallel_orchestrator.report.facts.summary import may_be_red
-        from parallel_orchestrator.report.live.follower import reuse
+        from parallel_orchestrator.report.pages.summary_text import reuse_note
         from parallel_orchestrator.sandbox.runner import clear_up
         from parallel_orchestrator.store.plan_file import plan_digest
         from parallel_orchestrator.store.queue.queue import TaskQueue
@@ -415,22 +415,22 @@ class Run:
                 if queue.refresh().tasks[task].state is TaskState.FAILED:  # not so when its merge was found
                     queue.retry(task, "the person asked for another attempt")
             if site.owned.resumed:
-                self.say(reuse(run, queue.refresh()))
+                self.say(reuse_note(run, queue.refresh()))
 
     def _build(self, site: Site, gateway: GatewayProcess) -> None:
         """Run executors until every task is settled."""
         from parallel_orchestrator.records.graph import choose_executors
-        from parallel_orchestrator.report.live.follower import Watch
+        from parallel_orchestrator.report.live.follower import RunFollower
         from parallel_orchestrator.sandbox.runner import clear_up
         from parallel_orchestrator.store.queue.scheduler import Alone, Member
         from parallel_orchestrator.workers.supervisor import Supervisor
 
         owned, graph = site.owned, site.plan.graph()
         executors = choose_executors(graph, owned.scenario.max_executors).executors
-        watch = Watch(self.view, owned.run, site.plan, owned.scenario.max_cost_usd)
+        follower = RunFollower(self.view, owned.run, site.plan, owned.scenario.max_cost_usd)
 
         def tick(supervisor: Supervisor) -> None:
-            watch.look(supervisor.board.replica(owned.run), supervisor.slots.values(), gateway)
+            follower.look(supervisor.slots.values(), gateway)
 
         member = Member(owned.run, graph, site.around)
         force = workforce(executors, gateway, owned.lock)
@@ -440,7 +440,7 @@ class Run:
         finally:
             supervisor.board.close()
             clear_up()  # after executors that were killed and not replaced
-            watch.close()
+            follower.close()
 
     def stopped(self, site: Site) -> dict[str, Any]:
         """Write the summary of a run that stops before its end, and return it."""

@@ -17,6 +17,7 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
 from parallel_orchestrator.report.facts.batch_status import fold
 from parallel_orchestrator.report.facts.batch_summary import Ending, kept
+from parallel_orchestrator.report.facts.spending import spending_of
 from parallel_orchestrator.report.facts.summary import (
     ended_summary,
     finished_summary,
@@ -24,7 +25,6 @@ from parallel_orchestrator.report.facts.summary import (
     last_summary,
     may_be_red,
 )
-from parallel_orchestrator.run.cost import of_run
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.queue import TaskQueue
@@ -276,7 +276,7 @@ def standing(run: RunDirectory) -> dict[str, Any]:
             summary = {**incomplete_summary(run, require_scenario(run), plan_of(run)), "status": "incomplete"}
         return kept(summary)
     except Exception:  # noqa: BLE001 - it has no plan yet; or they cannot be read, which who goes on with it tells
-        return kept({**of_run(run).as_json(), "status": "incomplete"})
+        return kept({**spending_of(run).as_json(), "status": "incomplete"})
 
 
 def require_place(batch: BatchDirectory) -> None:

@@ -33,8 +33,8 @@ from parallel_orchestrator.records.errors import (
     internal_error,
 )
 from parallel_orchestrator.report.facts.batch_summary import Ending, kept
-from parallel_orchestrator.report.live.view import View
-from parallel_orchestrator.run.batch_follower import BatchWatch
+from parallel_orchestrator.report.live.follower import BatchFollower
+from parallel_orchestrator.report.live.view import ScenarioView, View
 from parallel_orchestrator.run.cost import by_folder, by_run
 from parallel_orchestrator.run.daemon_pool import Crew
 from parallel_orchestrator.run.manifest import Entry, Site, standing
@@ -85,7 +85,8 @@ class Batch:
         self._todo = [entry for entry in entries if not entry.finished]
         names = {entry.name: entry.scenario.requirements[:60] for entry in self._todo}
         self._spent_before = by_folder(batch)
-        self._watch = BatchWatch(view, batch, names, spent_before=self._spent_before)
+        self._view = view
+        self._follower = BatchFollower(view, self._log, names, spent_before=self._spent_before)
         self._by_root = {entry.run(batch).root: entry for entry in self._todo}
         self._waiting = deque(self._todo)
         self._sites: dict[str, Site] = {}
@@ -109,13 +110,14 @@ class Batch:
                 self._sum_up_what_is_left()
                 raise
             finally:
-                self._watch.close()
+                self._follower.close()
+                self._view.close()
                 stop_logging(handler)
         return [self.endings[entry.name] for entry in self.entries]
 
     def _work(self, lock: RunLock, max_cost_usd: float | None) -> None:
         self._lock = lock
-        self._watch.max_cost_usd = max_cost_usd
+        self._follower.max_cost_usd = max_cost_usd
         self._log.start_session(self.executors, {entry.name: entry.folder for entry in self._todo})
         paying = next((entry for entry in self._todo if not entry.scenario.replay), self._todo[0])
         start = replace(
@@ -153,7 +155,7 @@ class Batch:
         self._show()
 
     def _show(self) -> None:
-        self._watch.look(self._log.refresh(), self._supervisor.slots.values(), self._gateway)
+        self._follower.look(self._supervisor.slots.values(), self._gateway)
 
     def _stops(self, report: Report) -> bool:
         """Whether an executor's error stops everything. One that stops a single scenario is seen to."""
@@ -178,7 +180,7 @@ class Batch:
         try:
             resumed = entry.story.settled.resumed
             owned = own_in(entry.run(self.batch), entry.scenario, self._lock, resumed=resumed)
-            take_up(owned, self._watch.of(entry.name).say)
+            take_up(owned, ScenarioView(self._view, entry.name).say)
             self._gateway.open_run(entry.story.served(owned))
             site = self._sites[entry.name] = entry.story.prepare(owned, self._gateway, entry.story.check()[0])
             path = max(site.plan.graph().remaining().values())

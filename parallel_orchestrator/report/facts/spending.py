@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
 from parallel_orchestrator.records.usage import dollars, token_count
 from parallel_orchestrator.report.facts.trouble import Trouble, following
 from parallel_orchestrator.store.journal import read_each
-from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.store.paths import RunDirectory, repair_hint
 from parallel_orchestrator.system.terminal_text import counted
 
 TOKEN_KINDS = {
@@ -60,6 +61,17 @@ class Spending:
         self.recorded_usd += dollars(answer.get("recorded_usd")) or 0.0
         self.endpoint_s += answer["endpoint_s"]
 
+    def __add__(self, other: Spending) -> Spending:
+        """The sum, field by field."""
+        both: dict[str, Any] = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        return Spending(**both)
+
+    def __sub__(self, other: Spending) -> Spending:
+        """The difference, field by field. Sums of floats may end a little below 0, which counts as 0."""
+        left: dict[str, Any] = {name: value - getattr(other, name) for name, value in vars(self).items()}
+        tokens: Counter[str] = left.pop("tokens")
+        return Spending(tokens=tokens, **{name: max(0, value) for name, value in left.items()})
+
     def as_json(self) -> dict[str, Any]:
         """The part of a summary that is about model calls."""
         return {
@@ -102,6 +114,27 @@ def read_ledger(path: Path) -> Ledger:
     ledger = Ledger()
     ledger.follow(read_each(path), path)
     return ledger
+
+
+def spending_of(run: RunDirectory) -> Spending:
+    """What a run has spent: by its ledger, or by its summary where the ledger cannot be read."""
+    try:
+        return read_ledger(run.ledger).total()
+    except (OSError, OrchestratorError):  # the command that resumes the run reports it
+        return _by_summary(run)
+
+
+def _by_summary(run: RunDirectory) -> Spending:
+    try:
+        summary = json.loads(run.summary.read_bytes())
+        return Spending(
+            usd=dollars(summary["cost_usd"]) or 0.0,
+            recorded_usd=dollars(summary["recorded_cost_usd"]) or 0.0,
+            unpriced=int(summary["unpriced_calls"]),
+            uncertain_usd=dollars(summary["uncertain_cost_usd"]) or 0.0,
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return Spending()
 
 
 class Ledger:
@@ -173,8 +206,4 @@ class Ledger:
 
     def total(self) -> Spending:
         """The sum over all tasks."""
-        total = Spending()
-        for spending in map(self.of, self.tasks):
-            for name, value in vars(spending).items():
-                setattr(total, name, getattr(total, name) + value)
-        return total
+        return sum(map(self.of, self.tasks), Spending())

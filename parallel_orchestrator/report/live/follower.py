@@ -1,236 +1,259 @@
-"""Watching a run: what its files and workers say now, as snapshots for a view."""
+"""Follows a run, or the runs of a batch, through their files, and shows snapshots of them in a view.
+
+The orchestrator passes its executors and its gateway. `status --follow` passes neither: claims and ledgers then say
+who works on what.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol
+from contextlib import suppress
 
-from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.records.fix import FIX_NAME
-from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
+from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.spending import Ledger, read_ledger
-from parallel_orchestrator.report.facts.trouble import TroubleNews
-from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Traffic, task_item
+from parallel_orchestrator.report.facts.spending import Spending, spending_of
+from parallel_orchestrator.report.facts.trouble import TroubleNews, latest
+from parallel_orchestrator.report.live.eta import OpenRun, Seen, seconds_left
+from parallel_orchestrator.report.live.followed_run import Executor, FollowedRun, SeenExecutor
+from parallel_orchestrator.report.live.gateway_stats import BudgetWarning, Gateway, GatewayStats
+from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Standing
 from parallel_orchestrator.report.live.view import View
-from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
-from parallel_orchestrator.system.terminal_text import counted
+from parallel_orchestrator.store.plan_file import read_plan
+from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioState, ScenarioStatus
 
-_ASK_S = 1.0
-ETA_AFTER = 3
-"""Tasks that have to be merged before a time to the end is named."""
-_OVERDUE = 0.1
-"""A task that takes longer than expected is expected to take so much of its time so far again: never nothing."""
+_SHOW_S = 0.25
+"""Between two snapshots of a batch."""
 
-
-class Slot(Protocol):
-    """An executor, as its supervisor knows it."""
-
-    number: int
-    task: str | None
-    doing: str
-    since: float
-
-
-class Gateway(Protocol):
-    """What knows the calls in flight; GatewayProcess."""
-
-    def status(self) -> dict[str, Any]:
-        """Its figures. Raises CannotGoOn."""
+_STANDING = {
+    ScenarioState.WAITING: Standing.WAITING,
+    ScenarioState.PLANNED: Standing.READY,
+    ScenarioState.OPEN: Standing.RUNNING,
+}
+_ENDED = {"done": Standing.DONE, "failed": Standing.FAILED, "stopped": Standing.BLOCKED}
+_SCENARIO_LABELS = {
+    Standing.DONE: "done",
+    Standing.RUNNING: "open",
+    Standing.READY: "planned",
+    Standing.WAITING: "waiting",
+    Standing.FAILED: "failed",
+    Standing.BLOCKED: "stopped",
+}
 
 
-class Figures:
-    """What is under way at the endpoint, as a gateway says; who has none at hand reads it from ledgers.
+class Follower(ABC):
+    """What following a run and following a batch have in common."""
 
-    A gateway is asked at most once a second, and beside the work: its answer may be long in coming.
-    """
+    noun = "tasks"
+    labels: Mapping[Standing, str] | None = None
+    budget = "the budget"
 
-    def __init__(self) -> None:
-        self._last: dict[str, Any] | None = None
-        self._asked = 0.0
-        self._asking: threading.Thread | None = None
-
-    def traffic(self, gateway: Gateway | None, ledgers: Collection[Ledger]) -> Traffic | None:
-        """The latest there are; None before a gateway's first."""
-        if gateway is None:
-            return Traffic.told_by(ledgers)
-        now = time.monotonic()
-        if now - self._asked >= _ASK_S and not (self._asking and self._asking.is_alive()):
-            self._asked = now
-            self._asking = threading.Thread(target=self._ask, args=(gateway,), name="gateway figures", daemon=True)
-            self._asking.start()
-        return Traffic.of(self._last) if self._last else None
-
-    def _ask(self, gateway: Gateway) -> None:
-        with contextlib.suppress(CannotGoOn):
-            self._last = gateway.status()
-
-
-class BudgetWarning:
-    """Says once in `view` that most of a budget is spent. `whose`: what the budget is called."""
-
-    def __init__(self, view: View, whose: str) -> None:
+    def __init__(self, view: View, max_cost_usd: float | None) -> None:
+        self.max_cost_usd = max_cost_usd
         self._view = view
-        self._whose = whose
-        self._said = False
-
-    def look(self, usd: float, cap: float | None) -> None:
-        """So much is spent now, of so much; None: without a limit."""
-        if cap and not self._said and usd >= 0.8 * cap:
-            self._said = True
-            self._view.say(f"80 % of {self._whose} is spent: ${usd:.2f} of ${cap:.2f}")
-
-
-class Part:
-    """One run, followed through its own files: its tasks, what they cost, who works on them."""
-
-    def __init__(self, run: RunDirectory, plan: Plan) -> None:
-        self.folder = run.root.name
-        self.names = {task.id: task.name for task in plan.tasks}
-        self._queue, self._calls = Journal(run.queue), Journal(run.ledger)
-        self.replica = Replica(plan.graph())
-        self.ledger = Ledger()
-
-    def refresh(self) -> None:
-        """Take in what was written since."""
-        follow(self.replica, self._queue.each_new(), self._queue.path)
-        self.refresh_ledger()
-
-    def refresh_ledger(self) -> None:
-        """As `refresh`, for who knows the queue by himself."""
-        self.ledger.follow(self._calls.each_new(), self._calls.path)
-
-    def row(self, replica: Replica, executor: int, task: str, doing: str, prefix: str = "") -> Row:
-        """An executor that works on a task."""
-        status = replica.tasks[task]
-        # By the machine's monotonic clock; what was claimed before a restart of the machine says nothing.
-        seconds = max(0.0, time.monotonic() - status.claimed_at) if status.claim else 0.0
-        tokens = sum(self.ledger.of(task).tokens.values())
-        turns = self.ledger.turns(task, status.attempt)
-        return Row(executor, prefix + task, self.names.get(task, FIX_NAME), doing, seconds, turns, tokens)
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        self._queue.close()
-        self._calls.close()
-
-
-class Watch:
-    """Follows one run and shows it in `view`, from its files and its executors."""
-
-    def __init__(self, view: View, run: RunDirectory, plan: Plan, max_cost_usd: float | None) -> None:
-        self._view = view
-        self._cap = max_cost_usd
-        self._part = Part(run, plan)
-        self._figures = Figures()
-        self._warning = BudgetWarning(view, "the budget")
+        self._runs: dict[str, FollowedRun] = {}
+        """Those under way: of a batch by scenario."""
+        self._stats = GatewayStats()
+        self._warning = BudgetWarning(view, self.budget)
         self._news = TroubleNews(view.say)
+        self._seen: dict[int, SeenExecutor] = {}
 
-    def look(self, replica: Replica, slots: Iterable[Slot], gateway: Gateway | None = None) -> Snapshot:
-        """Show how things stand now."""
-        self._part.refresh_ledger()
-        spent = self._part.ledger.total()
+    def look(self, executors: Iterable[Executor] | None = None, gateway: Gateway | None = None) -> Snapshot:
+        """Show the present state. `executors`, `gateway`: None where only files can be asked."""
+        self._refresh()
+        now, spent = time.monotonic(), self._spent()
+        ledgers = [run.ledger for run in self._runs.values()]
+        working = self._by_files(now) if executors is None else executors
         snapshot = Snapshot(
-            self._rows(replica, slots),
-            task_items(replica, self._part.names),
+            [self._row(executor, now) for executor in sorted(working, key=lambda one: one.number)],
+            self._items(),
             spent,
-            self._cap,
-            traffic=self._figures.traffic(gateway, [self._part.ledger]),
-            elapsed_s=max(0.0, time.monotonic() - replica.sessions[-1].started) if replica.sessions else 0.0,
-            left_s=seconds_left(replica, time.monotonic()),
-            trouble=self._news.look(self._part.ledger.trouble),
+            self.max_cost_usd,
+            self.noun,
+            self.labels,
+            self._stats.traffic(gateway, ledgers),
+            max(0.0, now - self._began(now)),
+            self._seconds_left(now),
+            self._news.look(latest(ledger.trouble for ledger in ledgers)),
         )
         self._view.show(snapshot)
-        self._warning.look(spent.usd, self._cap)
+        self._warning.look(spent.usd, self.max_cost_usd)
         return snapshot
 
     def close(self) -> None:
-        """Give the files' descriptors back."""
-        self._part.close()
+        """Close the files."""
+        for run in self._runs.values():
+            run.close()
+        self._runs.clear()
 
-    def _rows(self, replica: Replica, slots: Iterable[Slot]) -> list[Row]:
-        now = time.monotonic()
-        return [
-            self._part.row(replica, slot.number, slot.task, slot.doing)
-            if slot.task
-            else Row(slot.number, None, "", slot.doing, now - slot.since)
-            for slot in sorted(slots, key=lambda slot: slot.number)
-        ]
+    def _by_files(self, now: float) -> Collection[SeenExecutor]:
+        """Every executor seen so far, and as many as the session has."""
+        held = {worker.number: worker for run in self._runs.values() for worker in run.workers()}
+        for number in {*range(1, self._executors() + 1), *held, *self._seen}:
+            known = self._seen.get(number)
+            idle = known if known and known.task is None else SeenExecutor(number, since=now)
+            self._seen[number] = held.get(number, idle)
+        return self._seen.values()
+
+    def _row(self, executor: Executor, now: float) -> Row:
+        run = next((run for run in self._runs.values() if run.run.root == executor.run), None)
+        label = self._label(executor)
+        if executor.task and label and run:
+            return run.row(executor, executor.task, label)
+        return Row(executor.number, label, "", executor.doing, now - executor.since)
+
+    def _label(self, executor: Executor) -> str | None:
+        return executor.task
+
+    @abstractmethod
+    def _refresh(self) -> None: ...
+
+    @abstractmethod
+    def _items(self) -> Mapping[str, Item]: ...
+
+    @abstractmethod
+    def _spent(self) -> Spending: ...
+
+    @abstractmethod
+    def _began(self, now: float) -> float:
+        """When the present session began, by the monotonic clock."""
+
+    @abstractmethod
+    def _executors(self) -> int: ...
+
+    @abstractmethod
+    def _seconds_left(self, now: float) -> float | None: ...
 
 
-def task_items(replica: Replica, names: dict[str, str]) -> dict[str, Item]:
-    """A run's tasks as items."""
-    return {
-        task: task_item(
-            names.get(task, FIX_NAME),
-            status.state,
-            status.why,
-            ready=not status.waiting_for,
-            executor=status.claim.executor if status.claim else None,
-        )
-        for task, status in replica.tasks.items()
-    }
+class RunFollower(Follower):
+    """Follows one run: its tasks."""
+
+    def __init__(self, view: View, run: RunDirectory, plan: Plan, max_cost_usd: float | None = None) -> None:
+        super().__init__(view, max_cost_usd)
+        self._run = self._runs[""] = FollowedRun(run, plan)
+
+    def _refresh(self) -> None:
+        self._run.refresh()
+
+    def _items(self) -> Mapping[str, Item]:
+        return self._run.items()
+
+    def _spent(self) -> Spending:
+        return self._run.ledger.total()
+
+    def _began(self, now: float) -> float:
+        sessions = self._run.replica.sessions
+        return sessions[-1].started if sessions else now
+
+    def _executors(self) -> int:
+        sessions = self._run.replica.sessions
+        return sessions[-1].executors if sessions else 0
+
+    def _seconds_left(self, now: float) -> float | None:
+        executors = max(1, self._executors())
+        return seconds_left([OpenRun(self._run.replica, executors)], executors, now)
 
 
-def seconds_left(replica: Replica, now: float) -> float | None:
-    """Estimated seconds until every task is settled: the longer of the critical path and the work by executor.
+class BatchFollower(Follower):
+    """Follows a batch: its scenarios.
 
-    From what tasks took so far; None before three are merged. `now`: by the monotonic clock.
+    `names`: a few words on each scenario. `spent_before`: what the batch's runs have cost before, by folder.
     """
-    if replica.count()[TaskState.MERGED] < ETA_AFTER or not replica.unsettled:
-        return None
-    path, work = path_and_work_left(replica, replica.expected(), now)
-    executors = replica.sessions[-1].executors if replica.sessions else 1
-    return max(path, work / max(1, executors))
+
+    noun = "scenarios"
+    labels = _SCENARIO_LABELS
+    budget = "the batch's budget"
+
+    def __init__(
+        self,
+        view: View,
+        log: BatchLog,
+        names: Mapping[str, str],
+        max_cost_usd: float | None = None,
+        spent_before: Mapping[str, Spending] | None = None,
+    ) -> None:
+        super().__init__(view, max_cost_usd)
+        self._log = log
+        self._names = names
+        self._unread = dict(spent_before or {})
+        """Cost of runs that this session has not read yet. `_settled` includes it."""
+        self._settled = sum(self._unread.values(), Spending())
+        """Cost of all runs but those in `_runs`."""
+        self._closed: set[str] = set()
+        """Scenarios whose end was counted."""
+        self._seen_closed = Seen()
+        self._last: tuple[float, Snapshot] | None = None
+
+    def look(self, executors: Iterable[Executor] | None = None, gateway: Gateway | None = None) -> Snapshot:
+        """Show the present state, at most four times a second."""
+        now = time.monotonic()
+        if self._last and now - self._last[0] < _SHOW_S and self._log.refresh().left:
+            return self._last[1]
+        self._last = now, super().look(executors, gateway)
+        return self._last[1]
+
+    def _refresh(self) -> None:
+        """Read what is new in the runs under way, and keep what the closed ones cost."""
+        for name, status in self._log.refresh().scenarios.items():
+            if status.state is ScenarioState.CLOSED:
+                if name not in self._closed:
+                    self._count(name, status)
+            elif status.state is not ScenarioState.WAITING:
+                with suppress(OSError, OrchestratorError):  # whoever works on the run reports its damage
+                    run = self._runs.get(name) or self._opened(name, status)
+                    run.refresh()
+
+    def _directory(self, status: ScenarioStatus) -> RunDirectory:
+        return RunDirectory(self._log.batch.root / status.folder)
+
+    def _opened(self, name: str, status: ScenarioStatus) -> FollowedRun:
+        run = self._directory(status)
+        followed = self._runs[name] = FollowedRun(run, read_plan(run.plan))
+        self._settled -= self._unread.pop(status.folder, Spending())
+        return followed
+
+    def _count(self, name: str, status: ScenarioStatus) -> None:
+        self._closed.add(name)
+        if run := self._runs.pop(name, None):
+            with suppress(OrchestratorError):
+                run.refresh()
+            self._seen_closed.add(run.replica)
+            self._settled += run.ledger.total()
+            run.close()
+        else:
+            self._settled -= self._unread.pop(status.folder, Spending())
+            self._settled += spending_of(self._directory(status))
+
+    def _items(self) -> Mapping[str, Item]:
+        scenarios = self._log.replica.scenarios
+        return {name: _scenario_item(self._names.get(name, ""), status) for name, status in scenarios.items()}
+
+    def _spent(self) -> Spending:
+        return sum((run.ledger.total() for run in self._runs.values()), self._settled)
+
+    def _began(self, now: float) -> float:
+        return self._log.replica.began
+
+    def _executors(self) -> int:
+        return 0
+
+    def _seconds_left(self, now: float) -> float | None:
+        batch = self._log.replica
+        runs = [
+            OpenRun(run.replica, batch.scenarios[name].record.get("limit", batch.executors))
+            for name, run in self._runs.items()
+        ]
+        unplanned = len(batch.named(ScenarioState.WAITING))
+        return seconds_left(runs, batch.executors, now, closed=self._seen_closed, unplanned=unplanned)
+
+    def _label(self, executor: Executor) -> str | None:
+        return f"{executor.run.name}/{executor.task}" if executor.task and executor.run else None
 
 
-def path_and_work_left(replica: Replica, expected: Mapping[str, float], now: float) -> tuple[float, float]:
-    """Seconds of the critical path that is left, and of all tasks together. `expected`: of each whole task."""
-    left = {task: _task_left(status, expected[task], now) for task, status in replica.tasks.items()}
-    return max(*replica.graph.remaining(left).values(), 0.0), sum(left.values())
-
-
-def _task_left(status: TaskStatus, expected: float, now: float) -> float:
-    if status.state in SETTLED:
-        return 0.0
-    if status.state is not TaskState.CLAIMED:
-        return max(0.0, expected - status.busy)
-    worked = status.busy + max(0.0, now - status.claimed_at)
-    return max(expected - worked, _OVERDUE * worked)
-
-
-def reuse(run: RunDirectory, replica: Replica) -> str:
-    """What a resume takes over from before, what it goes on with, and why: in one line."""
-    ledger = read_ledger(run.ledger)
-    done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
-    turns_of = {
-        task: ledger.turns(task, status.attempt)
-        for task, status in replica.tasks.items()
-        if status.state not in SETTLED
-    }
-    begun = {task: turns for task, turns in turns_of.items() if turns}
-    spent = ledger.total()
-    parts = [counted(len(done), "task")]
-    parts += [f"{counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
-    parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{counted(spent.calls, 'recorded answer')}")
-    going_on = [_going_on(run, task, turns, replica.tasks[task]) for task, turns in begun.items()]
-    fresh = [task for task, turns in turns_of.items() if not turns]
-    going_on += [f"{counted(len(fresh), 'task')} to begin"] if fresh else []
-    return f"resuming: reusing {', '.join(parts)}; {'; '.join(going_on) or 'nothing left to do but the last tests'}"
-
-
-def _going_on(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
-    records = read_each(run.transcript(status.folder, task, status.attempt)) if status.folder else iter(())
-    handed_in = any(record.get("kind") == "submitted" for record in deque(records, maxlen=1))
-    how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
-    return f"{task} {how}" + (f" ({_short(status.why)})" if status.why else "")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"
+def _scenario_item(name: str, status: ScenarioStatus) -> Item:
+    if status.state is ScenarioState.CLOSED:
+        ending = status.record["ending"]
+        return Item(name, _ENDED[ending], ending, status.record["why"])
+    return Item(name, _STANDING[status.state], status.state.value)

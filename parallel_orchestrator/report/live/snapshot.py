@@ -90,8 +90,8 @@ class Traffic:
         return cls(status["in_flight"], status["waiting"], status["limit"], status["held_until_s"])
 
     @classmethod
-    def told_by(cls, ledgers: Collection[Ledger]) -> Traffic:
-        """From files alone, for who cannot ask the gateway: how long it waits, and how many calls, they do not tell."""
+    def from_ledgers(cls, ledgers: Collection[Ledger]) -> Traffic:
+        """From files alone, which lack how long and how many calls wait."""
         now = time.time()
         since = [max(0.0, now - ledger.limited_at) for ledger in ledgers if ledger.limited_at is not None]
         limited_s = min((one for one in since if one < _LONGEST_HOLD_S), default=None)

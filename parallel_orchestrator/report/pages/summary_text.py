@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.advice import Advice, advice_lines, tree_lines
-from parallel_orchestrator.report.facts.spending import spent_text
+from parallel_orchestrator.report.facts.spending import read_ledger, spent_text
 from parallel_orchestrator.report.facts.status import next_command
 from parallel_orchestrator.report.live.snapshot import short_count
 from parallel_orchestrator.report.pages.status_page import correction_lines, failure_lines
+from parallel_orchestrator.store.journal import read_each
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.terminal_text import counted, one_line
 
@@ -57,6 +62,33 @@ def estimate_question(advice: Advice) -> str:
     return f"estimate: {cost}. It is not a limit: this run has no --max-cost. Build it?"
 
 
+def reuse_note(run: RunDirectory, replica: Replica) -> str:
+    """What a resume reuses, what it continues, and why: in one line."""
+    ledger = read_ledger(run.ledger)
+    done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
+    turns_of = {
+        task: ledger.turns(task, status.attempt)
+        for task, status in replica.tasks.items()
+        if status.state not in SETTLED
+    }
+    begun = {task: turns for task, turns in turns_of.items() if turns}
+    spent = ledger.total()
+    parts = [counted(len(done), "task")]
+    parts += [f"{counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
+    parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{counted(spent.calls, 'recorded answer')}")
+    continued = [_continued(run, task, turns, replica.tasks[task]) for task, turns in begun.items()]
+    fresh = [task for task, turns in turns_of.items() if not turns]
+    continued += [f"{counted(len(fresh), 'task')} to begin"] if fresh else []
+    return f"resuming: reusing {', '.join(parts)}; {'; '.join(continued) or 'nothing left to do but the last tests'}"
+
+
+def _continued(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
+    records = read_each(run.transcript(status.folder, task, status.attempt)) if status.folder else iter(())
+    handed_in = any(record.get("kind") == "submitted" for record in deque(records, maxlen=1))
+    how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
+    return f"{task} {how}" + (f" ({_cut(status.why, 80)})" if status.why else "")
+
+
 def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
     """A plan for a person: its tasks, what follows from what, what it will take, how many executors it is worth."""
     complexity = plan.complexity
@@ -77,7 +109,7 @@ def closing_account(summary: dict[str, Any], directory: Path) -> str:
         )
     for check in summary["verify"] or []:
         if check["code"] == 0:
-            lines.append(f"  verify:   ok     {_short(check['command'])}")
+            lines.append(f"  verify:   ok     {_cut(check['command'], 60)}")
     lines += failure_lines((tests or {}).get("facts", ()), summary["verify"] or ())
     lines += correction_lines(summary.get("corrections", ()))
     lines += [_fix_line(fix) for fix in summary.get("fixes", ())]
@@ -108,8 +140,8 @@ def _with_more(summary: dict[str, Any]) -> str:
     return "".join(f" {option} {2 * max(limits):g}" for option, limits in found.items() if limits)
 
 
-def _short(command: str) -> str:
-    return command if len(command) <= 60 else command[:59] + "…"
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def headline(summary: dict[str, Any]) -> str:

@@ -22,22 +22,15 @@ from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.report.facts.spending import Spending
 from parallel_orchestrator.report.live import console
 from parallel_orchestrator.report.live.console import HEARTBEAT_S, PlainView, make_view
-from parallel_orchestrator.report.live.follower import Watch, reuse, seconds_left
+from parallel_orchestrator.report.live.eta import OpenRun, seconds_left
+from parallel_orchestrator.report.live.followed_run import SeenExecutor as Slot
+from parallel_orchestrator.report.live.follower import RunFollower
 from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Standing, Traffic, traffic_text
 from parallel_orchestrator.report.live.table import LiveView, table_of
 from parallel_orchestrator.report.live.view import View, waiting
+from parallel_orchestrator.report.pages.summary_text import reuse_note
 from tests.records.plans import plan, task
 from tests.report.runs import CONTROL, ESCAPED, NASTY, Story
-
-
-@dataclass
-class Slot:
-    """An executor as a supervisor shows it."""
-
-    number: int
-    task: str | None = None
-    doing: str = "idle"
-    since: float = 0.0
 
 
 @dataclass
@@ -54,18 +47,18 @@ class Heard(View):
         self.shown.append(snapshot)
 
 
-def _watch(story: Story, view: View, cap: float | None = None) -> Watch:
-    return Watch(view, story.run, story.plan, cap)
+def _follower(story: Story, view: View, cap: float | None = None) -> RunFollower:
+    return RunFollower(view, story.run, story.plan, cap)
 
 
 def test_a_snapshot_is_what_files_and_workers_say(story: Story) -> None:
     view = Heard()
-    watch = _watch(story, view)
+    follower = _follower(story, view)
     story.calls.buy("plan", 1)
-    watch.look(story.queue.replica, [Slot(2), Slot(1, "task_1", "asking")])
+    follower.look([Slot(2), Slot(1, "task_1", story.run.root, "asking")])
     story.merge()
     story.calls.buy("task_1", 1)
-    watch.look(story.queue.replica, [])
+    follower.look([])
     first, second = view.shown
     assert [(row.executor, row.task, row.name, row.doing) for row in first.rows] == [
         (1, "task_1", "Part 1", "asking"),
@@ -78,24 +71,24 @@ def test_a_snapshot_is_what_files_and_workers_say(story: Story) -> None:
 
 def test_a_rate_limit_is_seen_in_the_files_alone(story: Story) -> None:
     view = Heard()
-    watch = _watch(story, view)
+    follower = _follower(story, view)
     call = story.calls.begin("task_1", 1)
-    watch.look(story.queue.replica, [])
+    follower.look([])
     assert traffic_text(view.shown[-1].traffic) == "1 call in flight"
     story.calls.failed(call, ambiguous=False, kind="429")
-    watch.look(story.queue.replica, [])
+    follower.look([])
     assert re.fullmatch(r"rate limit: reached \d+ s ago", traffic_text(view.shown[-1].traffic))
     story.calls.answered(story.calls.again(call, 2))
-    watch.look(story.queue.replica, [])
+    follower.look([])
     assert traffic_text(view.shown[-1].traffic) == ""
 
 
 def test_the_cap_is_warned_of_once_at_four_fifths(story: Story) -> None:
     view = Heard()
-    watch = _watch(story, view, cap=2.0)
+    follower = _follower(story, view, cap=2.0)
     for turn in range(1, 7):
         story.calls.buy("task_1", turn)
-        watch.look(story.queue.replica, [])
+        follower.look([])
     assert view.said == ["80 % of the budget is spent: $2.00 of $2.00"]
 
 
@@ -106,7 +99,7 @@ def test_a_resume_says_what_it_takes_over(story: Story) -> None:
     story.queue.claim(1), story.queue.claim(2)
     story.calls.buy("task_2", 1, 2, 3)
     story.queue.take_back(None, "its orchestrator ended")
-    line = reuse(story.run, story.queue.refresh())
+    line = reuse_note(story.run, story.queue.refresh())
     assert line == (
         "resuming: reusing 1 task, 3 turns of task_2, $3.00; task_2 goes on from turn 4 "
         "(its orchestrator ended); 2 tasks to begin"
@@ -115,7 +108,7 @@ def test_a_resume_says_what_it_takes_over(story: Story) -> None:
 
 def test_a_resume_of_a_replay_counts_answers_in_place_of_money(story: Story) -> None:
     story.calls.answered(story.calls.begin("task_1", 1), usd=0.0, recorded=0.5)
-    line = reuse(story.run, story.queue.refresh())
+    line = reuse_note(story.run, story.queue.refresh())
     assert line == (
         "resuming: reusing 0 tasks, 1 turn of task_1, 1 recorded answer; task_1 goes on from turn 2; 3 tasks to begin"
     )
@@ -126,10 +119,10 @@ def test_what_failed_does_not_go_on_and_a_retry_begins_at_its_first_turn(story: 
     assert story.fail("too hard") == "task_3"
     story.calls.buy("task_3", 1, 2)
     story.merge()
-    line = reuse(story.run, story.queue.refresh())
+    line = reuse_note(story.run, story.queue.refresh())
     assert line == "resuming: reusing 2 tasks, $1.00; nothing left to do but the last tests"
     story.queue.retry("task_3", "asked")
-    assert reuse(story.run, story.queue.refresh()) == "resuming: reusing 2 tasks, $1.00; 2 tasks to begin"
+    assert reuse_note(story.run, story.queue.refresh()) == "resuming: reusing 2 tasks, $1.00; 2 tasks to begin"
 
 
 # Plain lines
@@ -138,15 +131,15 @@ def test_what_failed_does_not_go_on_and_a_retry_begins_at_its_first_turn(story: 
 def test_without_a_terminal_there_is_one_line_a_change(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     view = make_view()
     assert isinstance(view, PlainView)
-    watch = _watch(story, view)
+    follower = _follower(story, view)
     claim = story.queue.claim(1).claim
     assert claim
     for _ in range(3):
-        watch.look(story.queue.replica, [Slot(1, "task_1", "asking")])
+        follower.look([Slot(1, "task_1", story.run.root, "asking")])
     story.queue.finish(claim, Outcome(TaskState.MERGED))
-    watch.look(story.queue.replica, [Slot(1)])
+    follower.look([Slot(1)])
     story.fail("too\nhard")
-    watch.look(story.queue.replica, [Slot(1)])
+    follower.look([Slot(1)])
     view.close()
     output = capsys.readouterr()
     assert output.out == ""
@@ -188,7 +181,7 @@ def test_a_quiet_view_shows_nothing(story: Story, capsys: pytest.CaptureFixture[
     view = make_view(quiet=True)
     assert type(view) is View
     view.say("x")
-    Watch(view, story.run, story.plan, None).look(story.queue.replica, [Slot(1)])
+    RunFollower(view, story.run, story.plan).look([Slot(1)])
     view.close()
     assert capsys.readouterr() == ("", "")
 
@@ -199,12 +192,12 @@ def test_the_live_table_shows_names_that_steer_nothing(
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}.items():
         monkeypatch.setenv(name, value)
     view = LiveView()
-    watch = _watch(story, view, cap=5.0)
+    follower = _follower(story, view, cap=5.0)
     story.merge()
-    watch.look(story.queue.replica, [Slot(1)])
+    follower.look([Slot(1)])
     for _ in range(2):
         story.merge()
-    watch.look(story.queue.replica, [Slot(1, "task_4", f"[bold]running[/bold] {NASTY}")])
+    follower.look([Slot(1, "task_4", story.run.root, f"[bold]running[/bold] {NASTY}")])
     view.say(NASTY)
     view.close()
     printed = capsys.readouterr().err
@@ -301,10 +294,10 @@ def test_escapes_are_printed_only_where_they_are_wanted(
 def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
     story = Story(tmp_path, plan(*(task(n) for n in range(1, 7))))
     view = Heard()
-    watch = _watch(story, view)
+    follower = _follower(story, view)
     story.queue.start_session(2)
     for merged in range(5):
-        snapshot = watch.look(story.queue.replica, [])
+        snapshot = follower.look([])
         assert (snapshot.left_s is None) == (merged < 3)
         assert (snapshot.left_s or 0.0) >= 0
         story.merge()
@@ -313,10 +306,10 @@ def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
     story.calls.buy(claim.task, 1)
     story.calls.begin(claim.task, 2)
     for hours in (0, 1, 10):  # long overdue, it still is not at its end
-        left = seconds_left(story.queue.replica, time.monotonic() + 3600 * hours)
+        left = seconds_left([OpenRun(story.queue.replica, 2)], 2, time.monotonic() + 3600 * hours)
         assert left is not None
         assert left >= 360 * hours
-    (row,) = watch.look(story.queue.replica, [Slot(2, claim.task, "asking the model (turn 2)")]).rows
+    (row,) = follower.look([Slot(2, claim.task, story.run.root, "asking the model (turn 2)")]).rows
     assert (row.executor, row.task, row.doing, row.turns, row.tokens) == (
         2,
         "task_6",
@@ -325,9 +318,9 @@ def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
         115,
     )
     story.queue.finish(claim, Outcome(TaskState.MERGED))
-    last = watch.look(story.queue.replica, [])
+    last = follower.look([])
     assert (list(last.rows), last.done(), last.left_s) == ([], 6, None)
-    watch.close()
+    follower.close()
     story.close()
 
 
@@ -403,12 +396,12 @@ class SlowGateway:
 
 def test_a_gateway_that_is_slow_to_answer_keeps_nobody_waiting(story: Story) -> None:
     view, gateway = Heard(), SlowGateway()
-    watch = _watch(story, view)
+    follower = _follower(story, view)
     for _ in range(20):
-        assert watch.look(story.queue.replica, [], gateway).traffic is None
+        assert follower.look([], gateway).traffic is None
     assert gateway.asked == 1
     gateway.answer.set()
     deadline = time.monotonic() + 20
-    while (traffic := watch.look(story.queue.replica, [], gateway).traffic) is None and time.monotonic() < deadline:
+    while (traffic := follower.look([], gateway).traffic) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert traffic == Traffic(3, 1, 4, 7.5)
