@@ -1,4 +1,4 @@
-"""A command below a `reaper`, held on a leash: however we end, it ends too, and all that it started."""
+"""A command below a `reaper` that ends with this process, however this process ends, and so does all it started."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from parallel_orchestrator.sandbox.namespace import LAST_WAIT_S
 from parallel_orchestrator.sandbox.output import Follower
 
 
-class Leashed:
-    """Starts it, in a session of its own, so that a Ctrl-C for us is none for it; a context manager that ends it.
+class GuardedProcess:
+    """Starts a command in its own session, which Ctrl-C does not reach. A context manager that ends it.
 
-    `kept` are descriptors that are handed over to it. Raises CannotGoOn when it cannot be started.
+    The command inherits the descriptors `kept`; they are closed here. Raises CannotGoOn when it does not start.
     """
 
     def __init__(
@@ -32,32 +32,32 @@ class Leashed:
         stdin: int = subprocess.DEVNULL,
         stderr: int = subprocess.STDOUT,
     ) -> None:
-        leash, self._end = os.pipe()
+        lifeline, self._lifeline = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", reaper.__file__, str(leash), *arguments],
+                [sys.executable, "-I", "-S", reaper.__file__, str(lifeline), *arguments],
                 env=environment,
                 cwd=folder,
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
-                pass_fds=(leash, *kept),
+                pass_fds=(lifeline, *kept),
             )
         except OSError as error:
-            os.close(self._end)
+            os.close(self._lifeline)
             raise CannotGoOn(f"cannot start {arguments[0]}: {error.strerror or error}") from error
         finally:
-            for descriptor in (leash, *kept):
+            for descriptor in (lifeline, *kept):
                 os.close(descriptor)
         self._output_limit = output_limit
 
     @cached_property
     def follower(self) -> Follower:
-        """Reads its output from the first use on. Who never uses it reads that for himself."""
+        """Reads the output from the first use on. Callers that never use it read the pipe themselves."""
         return Follower(self.process, self._output_limit)
 
-    def __enter__(self) -> Leashed:
+    def __enter__(self) -> GuardedProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,15 +65,15 @@ class Leashed:
         self.process.__exit__(None, None, None)
 
     def ask_to_end(self) -> None:
-        """Send it SIGTERM, and a short while later SIGKILL."""
+        """Have the reaper send SIGTERM, and SIGKILL a little later."""
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._end, b"T")
+            os.write(self._lifeline, b"T")
 
     def end(self) -> None:
-        """Kill what there still is of it, and wait until it is gone."""
-        if self._end >= 0:
-            os.close(self._end)
-            self._end = -1
+        """Kill what is left of the command, and wait until it is gone."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
             if not self._ends_within(LAST_WAIT_S):
                 self.process.kill()
 

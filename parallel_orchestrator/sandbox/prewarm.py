@@ -21,7 +21,7 @@ from typing import Protocol
 from parallel_orchestrator.records.command import RESULTS, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.sandbox import prewarmed_pytest, reaper
-from parallel_orchestrator.sandbox.guarded_process import Leashed
+from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
 from parallel_orchestrator.sandbox.mounts import RESULTS_MOUNT
 from parallel_orchestrator.sandbox.namespace import Namespace
 from parallel_orchestrator.sandbox.resource_monitor import Watch
@@ -60,9 +60,9 @@ STARTERS = (
 class Begun:
     """A sandbox that was started. A context manager: at its end nothing of it is left."""
 
-    def __init__(self, leashed: Leashed, reports: BufferedReader, around: contextlib.ExitStack) -> None:
-        self.process = leashed.process
-        self._leashed = leashed
+    def __init__(self, guarded: GuardedProcess, reports: BufferedReader, around: contextlib.ExitStack) -> None:
+        self.process = guarded.process
+        self._guarded = guarded
         self._reports = reports
         self._around = around
 
@@ -78,14 +78,14 @@ class Begun:
 
     def finish(self, command: Command, watch: Watch, started: float) -> Finished:
         """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
-        follower = self._leashed.follower
+        follower = self._guarded.follower
         with Namespace(self._reports.readline(), watch) as namespace:
             in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
             if not in_time and not watch.verdict:
                 namespace.terminate()
                 follower.until_end(time.monotonic() + reaper.GRACE_S)
             namespace.kill()
-            self._leashed.end()
+            self._guarded.end()
             output = follower.rest()
         began = namespace.killed_early or b"exit-code" in self._reports.read()
         if not began and in_time:

@@ -1,11 +1,11 @@
-"""Runs one command and leaves nothing of it behind. A program: `python -I -S reaper.py LEASH argv...`
+"""Runs one command and kills everything it started. A program: `python -I -S reaper.py LIFELINE argv...`
 
-Who daemonises itself (fork twice, setsid) leaves its session and its process group, but not its
-ancestry: on Linux this process is the subreaper of all that the command starts, and what loses its
-parent becomes its child. When the command ends, or the leash breaks, all of it is killed.
+A process that daemonises itself (fork twice, setsid) leaves its session and its process group, but keeps its
+ancestry. On Linux this process is the subreaper of everything that the command starts: an orphan becomes its
+child. When the command ends, or the lifeline breaks, it kills them all.
 
-LEASH is the descriptor of a pipe's reading end. Whoever holds the writing end asks the command to
-end by writing a byte, and kills it by closing the pipe, or by dying: no kill -9 leaves it running.
+LIFELINE is the descriptor of a pipe's reading end. The process that holds the writing end asks the command to
+end by writing a byte. It kills the command by closing the pipe or by dying, even by kill -9.
 
 Not covered: a command that kills this process first. Without a sandbox it has the same rights.
 """
@@ -25,28 +25,28 @@ GRACE_S = 2.0
 """Between SIGTERM and SIGKILL, for a command that is stopped."""
 
 
-def main(leash: int, argv: list[str]) -> int:
+def main(lifeline: int, argv: list[str]) -> int:
     """Run `argv` to its end; its exit code, 128 + N when killed by signal N."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    os.set_inheritable(leash, False)  # noqa: FBT003
+    os.set_inheritable(lifeline, False)  # noqa: FBT003
     bell, bell_end = os.pipe()
     os.set_blocking(bell_end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(bell_end)
-    if select.select([leash], [], [], 0)[0]:
-        return 128 + signal.SIGKILL  # who wanted it is dead already
+    if select.select([lifeline], [], [], 0)[0]:
+        return 128 + signal.SIGKILL  # the caller died before the command started
     # Python ignores these two, and what is ignored stays so across exec.
     command = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
-    code = _wait(command, leash, bell)
+    code = _wait(command, lifeline, bell)
     _kill_all(command)
     return code
 
 
-def _wait(command: int, leash: int, bell: int) -> int:
+def _wait(command: int, lifeline: int, bell: int) -> int:
     """Until the command itself ends; reaps orphans on the way."""
     poll = select.poll()
-    poll.register(leash, select.POLLIN)
+    poll.register(lifeline, select.POLLIN)
     poll.register(bell, select.POLLIN)
     deadline = float("inf")
     while True:
@@ -58,7 +58,7 @@ def _wait(command: int, leash: int, bell: int) -> int:
         for ready, _ in poll.poll(None if deadline == float("inf") else 100):
             if ready == bell:
                 os.read(bell, 512)
-            elif os.read(leash, 1):
+            elif os.read(lifeline, 1):
                 deadline = time.monotonic() + GRACE_S
                 _signal(_all(command), signal.SIGTERM)
             else:

@@ -52,7 +52,7 @@ from parallel_orchestrator.records.command import MOUNT, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
 from parallel_orchestrator.sandbox import reaper, root_isolation, seccomp
-from parallel_orchestrator.sandbox.guarded_process import Leashed
+from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
 from parallel_orchestrator.sandbox.mounts import (
     RESULTS_MOUNT,
     TMP,
@@ -187,16 +187,16 @@ class BubblewrapRunner:
             reports = around.enter_context(os.fdopen(status, "rb"))
             devices = around.enter_context(root_isolation.device_nodes())
             entry = around.enter_context(root_isolation.process_group(self._limits.processes + _OF_THE_SANDBOX))
-            leashed = around.enter_context(self._start(command, status_end, devices, entry, stdin))
-            return Begun(leashed, reports, around.pop_all())
+            guarded = around.enter_context(self._start(command, status_end, devices, entry, stdin))
+            return Begun(guarded, reports, around.pop_all())
 
     def _start(
         self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str], stdin: int
-    ) -> Leashed:
+    ) -> GuardedProcess:
         results = ["--bind", str(command.results.resolve()), RESULTS_MOUNT] if command.results else []
         before, kept = self._inside(command.folder, results, status, devices)
         arguments = [*entry, *before, *limited(command, RESULTS_MOUNT, processes=self._limits.processes)]
-        return Leashed(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
+        return GuardedProcess(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
 
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Running]:
@@ -214,10 +214,10 @@ class BubblewrapRunner:
             around = {**self._environment, **program.environment}
             streams = {"stdin": program.stdin, "stderr": program.stderr}
             with (
-                Leashed(arguments, around, Path("/"), 0, *kept, **streams) as leashed,
+                GuardedProcess(arguments, around, Path("/"), 0, *kept, **streams) as guarded,
                 Namespace(reports.readline(), watch) as namespace,
             ):
-                yield Running(leashed.process, watch, namespace.is_within_limits)
+                yield Running(guarded.process, watch, namespace.is_within_limits)
 
     def _inside(
         self, folder: Path, more: Sequence[str], status: int, devices: Mapping[str, Path]
@@ -268,14 +268,16 @@ class PlainRunner:
                 return refused(watch)
             results = str(command.results.resolve()) if command.results else ""
             arguments = limited(command, results)
-            with Leashed(arguments, environment(home, self._venv), command.folder, command.output_limit) as leashed:
-                process, follower = leashed.process, leashed.follower
+            with GuardedProcess(
+                arguments, environment(home, self._venv), command.folder, command.output_limit
+            ) as guarded:
+                process, follower = guarded.process, guarded.follower
                 allowed = partial(_is_within_limits, watch, process)
                 in_time = follower.until_end(started + command.timeout_s, allowed)
                 if not in_time and not watch.verdict:
-                    leashed.ask_to_end()
+                    guarded.ask_to_end()
                     follower.until_end(time.monotonic() + reaper.GRACE_S)
-                leashed.end()
+                guarded.end()
                 output = follower.rest().replace(home, TMP)
             return finished(process, output, watch, in_time, started)
 
@@ -286,8 +288,8 @@ class PlainRunner:
             watch = Watch(program.limits, [program.folder, home])
             around = {**environment(str(home), self._venv), **program.environment}
             arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
-            with Leashed(arguments, around, program.folder, 0, **streams) as leashed:
-                process = leashed.process
+            with GuardedProcess(arguments, around, program.folder, 0, **streams) as guarded:
+                process = guarded.process
                 yield Running(process, watch, partial(_is_within_limits, watch, process))
 
 
