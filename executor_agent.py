@@ -91,7 +91,7 @@ class ExecutorSettings:
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
-    ahead: bool = True
+    prewarm: bool = True
     """Whether a shell and a pytest wait in sandboxes for each task's next command and tests: quicker, for some
     25 MB an executor."""
 
@@ -117,8 +117,8 @@ class ExecutorAgent:
         self._scenario = require_scenario(run)
         self._plan = plan_of(run)
         self._runner = runner
-        self._ahead = runner.ahead if isinstance(runner, BubblewrapRunner) and settings.ahead else None
-        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, self._ahead)
+        self._prewarm = runner.prewarm if isinstance(runner, BubblewrapRunner) and settings.prewarm else None
+        self._trunk = Trunk(run, runner, TEST_TIMEOUT_S, self._prewarm)
         ROOM.use(settings.socket.parent, self._scenario.max_executors)
 
     def execute(self, job: Job) -> Outcome:
@@ -198,7 +198,7 @@ class ExecutorAgent:
         """What carries out the model's calls in the attempt's workspace."""
         scenario = self._scenario
         if scenario.backend == "api":
-            return ToolBox(self._folder(claim), self._runner, BASH_TIMEOUT_S, self._ahead)
+            return ToolBox(self._folder(claim), self._runner, BASH_TIMEOUT_S, self._prewarm)
         attempt = Caller(scenario.run, claim.task, claim.attempt)
         system, text = claude_code_texts(scenario.requirements, self._plan, task)
         setting = Setting(

@@ -47,7 +47,7 @@ CommandRunner = Callable[[Command], Finished]
 """Runs a command to its end, in a sandbox or not. Raises OrchestratorError when it cannot be started."""
 
 
-class Ahead(Protocol):
+class PrewarmedRunner(Protocol):
     """A sandbox that was started before its command is known. Used once, then closed."""
 
     def __call__(self, command: Command) -> Finished:
@@ -58,5 +58,5 @@ class Ahead(Protocol):
         """Leave nothing of it."""
 
 
-StartAhead = Callable[[Command], Ahead]
+Prewarm = Callable[[Command], PrewarmedRunner]
 """Starts a sandbox for a command like this one, over its folders, which may be filled until it runs."""

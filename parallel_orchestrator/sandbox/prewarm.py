@@ -29,13 +29,13 @@ from parallel_orchestrator.system.memory import ROOM
 
 
 @dataclass(frozen=True)
-class Starter:
+class Entrypoint:
     """What waits in a sandbox."""
 
     stands_for: tuple[str, ...]
     """What the commands begin with that it can run."""
     program: tuple[str, ...]
-    tell: Callable[[tuple[str, ...]], bytes]
+    encode: Callable[[tuple[str, ...]], bytes]
     """What it is told on its standard input, from a command's words."""
 
     def fits(self, command: Command) -> bool:
@@ -47,9 +47,9 @@ def _arguments(argv: tuple[str, ...]) -> bytes:
     return json.dumps([part.replace(RESULTS, RESULTS_MOUNT) for part in argv[2:]]).encode() + b"\n"
 
 
-STARTERS = (
-    Starter(prewarmed_pytest.STANDS_FOR, ("python", "-c", prewarmed_pytest.read_text()), _arguments),
-    Starter(
+ENTRYPOINTS = (
+    Entrypoint(prewarmed_pytest.STANDS_FOR, ("python", "-c", prewarmed_pytest.read_text()), _arguments),
+    Entrypoint(
         ("bash", "-c"),
         ("bash", "-c", 'IFS= read -rd "" told && exec bash -c "$told" < /dev/null'),
         lambda argv: argv[2].encode() + b"\0",
@@ -57,16 +57,16 @@ STARTERS = (
 )
 
 
-class Begun:
+class RunningSandbox:
     """A sandbox that was started. A context manager: at its end nothing of it is left."""
 
-    def __init__(self, guarded: GuardedProcess, reports: BufferedReader, around: contextlib.ExitStack) -> None:
+    def __init__(self, guarded: GuardedProcess, reports: BufferedReader, resources: contextlib.ExitStack) -> None:
         self.process = guarded.process
         self._guarded = guarded
         self._reports = reports
-        self._around = around
+        self._resources = resources
 
-    def __enter__(self) -> Begun:
+    def __enter__(self) -> RunningSandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,7 +74,7 @@ class Begun:
 
     def close(self) -> None:
         """End what there still is of it."""
-        self._around.close()
+        self._resources.close()
 
     def finish(self, command: Command, watch: Watch, started: float) -> Finished:
         """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
@@ -101,45 +101,45 @@ class _Runner(Protocol):
     def watch(self, command: Command) -> Watch: ...
 
 
-class Ahead:
+class PrewarmedSandbox:
     """Something that waits in a sandbox of its own for a command to run. Closed, it is gone."""
 
-    def __init__(self, runner: _Runner, starter: Starter, begun: Begun, command: Command) -> None:
+    def __init__(self, runner: _Runner, entrypoint: Entrypoint, sandbox: RunningSandbox, command: Command) -> None:
         self._runner = runner
-        self._starter = starter
-        self._begun: Begun | None = begun
+        self._entrypoint = entrypoint
+        self._sandbox: RunningSandbox | None = sandbox
         self._folders = folders_of(command)
 
     def __call__(self, command: Command) -> Finished:
         """Run a command as the runner does: in here when it is one that was waited for, else in a sandbox anew."""
-        begun, self._begun = self._begun, None
-        if begun is None:
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is None:
             return self._runner(command)
-        with begun, ROOM.shared():
+        with sandbox, ROOM.shared():
             started = time.monotonic()
             watch = self._runner.watch(command)
             if watch.refusal:
                 return refused(watch)
-            if folders_of(command) == self._folders and self._starter.fits(command) and self._told(begun, command):
-                return begun.finish(command, watch, started)
+            if folders_of(command) == self._folders and self._entrypoint.fits(command) and self._send(sandbox, command):
+                return sandbox.finish(command, watch, started)
         return self._runner(command)
 
     def close(self, *, wait: bool = False) -> None:
         """End it unless it was used. Its namespaces take the kernel a while; with `wait`, nothing of it is left."""
-        begun, self._begun = self._begun, None
-        if begun:
-            ending = threading.Thread(target=begun.close, name="sandbox ending")
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox:
+            ending = threading.Thread(target=sandbox.close, name="sandbox ending")
             ending.start()  # no daemon: this process ends after it
             if wait:
                 ending.join()
 
-    def _told(self, begun: Begun, command: Command) -> bool:
+    def _send(self, sandbox: RunningSandbox, command: Command) -> bool:
         """Say what to do; False when it does not wait any more."""
-        if begun.process.stdin is None or begun.process.poll() is not None:
+        if sandbox.process.stdin is None or sandbox.process.poll() is not None:
             return False
         try:
-            with begun.process.stdin as line:
-                line.write(self._starter.tell(command.argv))
+            with sandbox.process.stdin as line:
+                line.write(self._entrypoint.encode(command.argv))
         except OSError:
             return False
         return True

@@ -63,7 +63,14 @@ from parallel_orchestrator.sandbox.mounts import (
     python_binds,
 )
 from parallel_orchestrator.sandbox.namespace import Namespace
-from parallel_orchestrator.sandbox.prewarm import STARTERS, Ahead, Begun, finished, folders_of, refused
+from parallel_orchestrator.sandbox.prewarm import (
+    ENTRYPOINTS,
+    PrewarmedSandbox,
+    RunningSandbox,
+    finished,
+    folders_of,
+    refused,
+)
 from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, Watch
 from parallel_orchestrator.sandbox.service_process import Program, Running
 from parallel_orchestrator.system.files import write_all
@@ -164,31 +171,31 @@ class BubblewrapRunner:
             watch = self.watch(command)
             if watch.refusal:
                 return refused(watch)
-            with self._begin(command) as begun:
-                return begun.finish(command, watch, started)
+            with self._start_sandbox(command) as sandbox:
+                return sandbox.finish(command, watch, started)
 
-    def ahead(self, command: Command) -> Ahead:
+    def prewarm(self, command: Command) -> PrewarmedSandbox:
         """Start a sandbox now in which what `command` begins with (`STARTERS`) waits for the rest of it.
 
         Its folders may be filled in the meantime. The sandbox dies with the thread that made it.
         """
-        starter = next(starter for starter in STARTERS if starter.fits(command))
-        begun = self._begin(replace(command, argv=starter.program), stdin=subprocess.PIPE)
-        return Ahead(self, starter, begun, command)
+        entrypoint = next(entrypoint for entrypoint in ENTRYPOINTS if entrypoint.fits(command))
+        sandbox = self._start_sandbox(replace(command, argv=entrypoint.program), stdin=subprocess.PIPE)
+        return PrewarmedSandbox(self, entrypoint, sandbox, command)
 
     def watch(self, command: Command) -> Watch:
         """A watch over a command that begins now, in a folder that can be entered."""
         open_up(command.folder)
         return Watch(self._limits, folders_of(command))
 
-    def _begin(self, command: Command, stdin: int = subprocess.DEVNULL) -> Begun:
-        with contextlib.ExitStack() as around:
+    def _start_sandbox(self, command: Command, stdin: int = subprocess.DEVNULL) -> RunningSandbox:
+        with contextlib.ExitStack() as resources:
             status, status_end = os.pipe()
-            reports = around.enter_context(os.fdopen(status, "rb"))
-            devices = around.enter_context(root_isolation.device_nodes())
-            entry = around.enter_context(root_isolation.process_group(self._limits.processes + _OF_THE_SANDBOX))
-            guarded = around.enter_context(self._start(command, status_end, devices, entry, stdin))
-            return Begun(guarded, reports, around.pop_all())
+            reports = resources.enter_context(os.fdopen(status, "rb"))
+            devices = resources.enter_context(root_isolation.device_nodes())
+            entry = resources.enter_context(root_isolation.process_group(self._limits.processes + _OF_THE_SANDBOX))
+            guarded = resources.enter_context(self._start(command, status_end, devices, entry, stdin))
+            return RunningSandbox(guarded, reports, resources.pop_all())
 
     def _start(
         self, command: Command, status: int, devices: Mapping[str, Path], entry: Sequence[str], stdin: int
@@ -211,10 +218,10 @@ class BubblewrapRunner:
         ):
             before, kept = self._inside(program.folder, shown, status_end, devices)
             arguments = [*entry, *before, *limited_program(program.argv)]
-            around = {**self._environment, **program.environment}
+            variables = {**self._environment, **program.environment}
             streams = {"stdin": program.stdin, "stderr": program.stderr}
             with (
-                GuardedProcess(arguments, around, Path("/"), 0, *kept, **streams) as guarded,
+                GuardedProcess(arguments, variables, Path("/"), 0, *kept, **streams) as guarded,
                 Namespace(reports.readline(), watch) as namespace,
             ):
                 yield Running(guarded.process, watch, namespace.is_within_limits)
@@ -286,9 +293,9 @@ class PlainRunner:
         """Run it beside us, and end it with everything that it started when the block ends."""
         with scratch_folder("command-") as home:
             watch = Watch(program.limits, [program.folder, home])
-            around = {**environment(str(home), self._venv), **program.environment}
+            variables = {**environment(str(home), self._venv), **program.environment}
             arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
-            with GuardedProcess(arguments, around, program.folder, 0, **streams) as guarded:
+            with GuardedProcess(arguments, variables, program.folder, 0, **streams) as guarded:
                 process = guarded.process
                 yield Running(process, watch, partial(_is_within_limits, watch, process))
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parallel_orchestrator.records.command import CommandRunner, StartAhead
+from parallel_orchestrator.records.command import CommandRunner, Prewarm
 from parallel_orchestrator.records.errors import TaskLimit
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.system.files import disk_faults_in
@@ -41,11 +41,11 @@ class Trunk:
         run: RunDirectory,
         runner: CommandRunner,
         test_timeout_s: float = 300,
-        start_ahead: StartAhead | None = None,
+        prewarm: Prewarm | None = None,
     ) -> None:
         self._run = run
         self._repository = Repository(run)
-        self._bench = TestBench(self._repository.objects, runner, test_timeout_s, start_ahead)
+        self._bench = TestBench(self._repository.objects, runner, test_timeout_s, prewarm)
         self._queue = MergeQueue(run, self._repository, self._bench)
         self._final = FinalChecks(run, self._repository, self._bench)
         self._stored: Counter[Path] = Counter()

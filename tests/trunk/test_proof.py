@@ -255,7 +255,7 @@ def test_a_record_that_the_tests_forge_is_believed_as_far_as_it_goes(bench: Benc
 def test_in_a_sandbox_that_waits_processes_are_measured_too(bench: Bench) -> None:
     runner = detect("required")
     assert isinstance(runner, BubblewrapRunner)
-    trunk = Trunk(bench.run, runner, 60, runner.ahead)
+    trunk = Trunk(bench.run, runner, 60, runner.prewarm)
     base, folder = bench.trunk.head(), bench.workspace(CALC)
     trunk.prepare()
     tests = CHILD.format("[sys.executable, '-m', 'calc', '2']", "env={'PYTHONPATH': 'src'}")

@@ -12,7 +12,7 @@ from typing import Any
 from parallel_orchestrator.agent.tools.editor import Editor
 from parallel_orchestrator.agent.tools.workspace_paths import Workspace
 from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolFault, ToolResult
-from parallel_orchestrator.records.command import MOUNT, Ahead, Command, CommandRunner, Finished, StartAhead
+from parallel_orchestrator.records.command import MOUNT, Command, CommandRunner, Finished, Prewarm, PrewarmedRunner
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.memory import ROOM
 
@@ -35,12 +35,12 @@ class ToolBox:
         folder: Path,
         runner: CommandRunner,
         bash_timeout_s: float = 120,
-        start_ahead: StartAhead | None = None,
+        prewarm: Prewarm | None = None,
     ) -> None:
         self._folder = folder.resolve()
         self._runner = runner
-        self._start_ahead = start_ahead
-        self._waiting: Ahead | None = None
+        self._prewarm = prewarm
+        self._waiting: PrewarmedRunner | None = None
         self._timeout_s = bash_timeout_s
         self._host_paths = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
 
@@ -73,8 +73,8 @@ class ToolBox:
 
     def prepare(self) -> None:
         """Have a shell waiting for the next command, so that it need not be waited for then; `close` gives it up."""
-        if self._start_ahead and self._waiting is None:
-            self._waiting = self._start_ahead(self._command(""))
+        if self._prewarm and self._waiting is None:
+            self._waiting = self._prewarm(self._command(""))
 
     def answered(self, usage: Mapping[str, Any]) -> None:
         """Nothing: what an answer cost is the ledger's to know."""

@@ -21,11 +21,11 @@ from typing import TypeVar
 
 from parallel_orchestrator.records.command import (
     RESULTS,
-    Ahead,
     Command,
     CommandRunner,
     Finished,
-    StartAhead,
+    Prewarm,
+    PrewarmedRunner,
 )
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.files import disk_faults_in
@@ -123,16 +123,16 @@ class TestBench:
     objects: Objects
     runner: CommandRunner
     timeout_s: float
-    start_ahead: StartAhead | None = None
+    prewarm: Prewarm | None = None
     """How a pytest is had waiting for the next `test`; None: each one is started when it is needed."""
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
 
     def prepare(self) -> None:
         """Have a pytest waiting for the next `test`, so that it need not be waited for then."""
-        if self.start_ahead and not self._waiting:
+        if self.prewarm and not self._waiting:
             with ExitStack() as around:
                 folder, results = around.enter_context(_scratch())
-                run = around.enter_context(closing(self.start_ahead(self._command(folder, results, PYTHON))))
+                run = around.enter_context(closing(self.prewarm(self._command(folder, results, PYTHON))))
                 self._waiting.append(_Waiting(folder, results, run, around.pop_all()))
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class _Waiting:
 
     folder: Path
     results: Path
-    run: Ahead
+    run: PrewarmedRunner
     around: ExitStack
 
 

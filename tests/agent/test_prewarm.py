@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from parallel_orchestrator.sandbox.prewarm import PrewarmedSandbox
 
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.records.command import RESULTS, Command
-from parallel_orchestrator.sandbox.prewarm import Ahead
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, detect
 
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={RESULTS}/report.xml", "tests")
@@ -47,8 +47,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shell(runner: BubblewrapRunner, folder: Path) -> Iterator[Ahead]:
-    waiting = runner.ahead(_bash(folder, ""))
+def shell(runner: BubblewrapRunner, folder: Path) -> Iterator[PrewarmedSandbox]:
+    waiting = runner.prewarm(_bash(folder, ""))
     yield waiting
     waiting.close(wait=True)
 
@@ -69,11 +69,11 @@ def test_a_waiting_pytest_is_the_one_that_is_started_for_it(runner: BubblewrapRu
         project.mkdir(parents=True)
         results.mkdir()
         command = Command(PYTEST, project, 60, results)
-        ahead = runner.ahead(command) if name == "waiting" else None
+        prewarmed = runner.prewarm(command) if name == "waiting" else None
         (project / "tests").mkdir()
         (project / "answer.py").write_text("VALUE = 42\n")
         (project / "tests/test_answer.py").write_text(TEST)
-        done = (ahead or runner)(command)
+        done = (prewarmed or runner)(command)
         told[name] = (done.code, done.output.partition("seconds")[0].splitlines()[:-1])
         assert b'failures="1"' in (results / "report.xml").read_bytes()
     assert told["waiting"] == told["started"]
@@ -92,66 +92,66 @@ def test_a_waiting_pytest_is_the_one_that_is_started_for_it(runner: BubblewrapRu
     ],
 )
 def test_a_waiting_shell_is_the_one_that_is_started_for_it(
-    runner: BubblewrapRunner, shell: Ahead, folder: Path, script: str
+    runner: BubblewrapRunner, shell: PrewarmedSandbox, folder: Path, script: str
 ) -> None:
     waiting, started = shell(_bash(folder, script)), runner(_bash(folder, script))
     assert (waiting.code, waiting.output) == (started.code, started.output)
 
 
-def test_a_long_command_goes_through_whole(shell: Ahead, folder: Path) -> None:
+def test_a_long_command_goes_through_whole(shell: PrewarmedSandbox, folder: Path) -> None:
     script = f"echo {'x' * 90_000} | wc -c"
     assert shell(_bash(folder, script)).output == "90001\n"
 
 
-def test_time_counts_from_the_command_on(shell: Ahead, folder: Path) -> None:
+def test_time_counts_from_the_command_on(shell: PrewarmedSandbox, folder: Path) -> None:
     time.sleep(0.5)
     done = shell(_bash(folder, "sleep 0.2; echo awake", timeout_s=30))
     assert (done.output, done.timed_out) == ("awake\n", False)
     assert done.seconds > 0.19
 
 
-def test_a_command_beyond_its_time_is_ended_with_all_that_it_started(shell: Ahead, folder: Path) -> None:
+def test_a_command_beyond_its_time_is_ended_with_all_that_it_started(shell: PrewarmedSandbox, folder: Path) -> None:
     done = shell(_bash(folder, "setsid sleep 4321 & sleep 4321", timeout_s=0.3))
     assert done.timed_out
     assert not _processes("sleep 4321")
 
 
-def test_what_was_in_the_folder_before_is_not_held_against_the_command(shell: Ahead, folder: Path) -> None:
+def test_what_was_in_the_folder_before_is_not_held_against_the_command(shell: PrewarmedSandbox, folder: Path) -> None:
     for number in range(50):
         (folder / f"file_{number}").write_text("written while it waited")
     assert shell(_bash(folder, "ls | wc -l")).output == "50\n"
 
 
 def test_another_command_or_a_second_one_has_a_sandbox_started_for_it(
-    runner: BubblewrapRunner, shell: Ahead, folder: Path, tmp_path: Path
+    runner: BubblewrapRunner, shell: PrewarmedSandbox, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     assert shell(_bash(tmp_path / "other", "touch here")).code == 0
     assert (tmp_path / "other/here").exists()
     assert shell(Command(("true",), folder, 30)).code == 0
-    python = runner.ahead(_bash(folder, ""))
+    python = runner.prewarm(_bash(folder, ""))
     assert python(Command(("python", "-c", "print(6 * 7)"), folder, 30)).output == "42\n"
 
 
-def test_one_that_was_killed_while_it_waited_is_replaced(shell: Ahead, folder: Path) -> None:
-    assert shell._begun
-    os.kill(shell._begun.process.pid, signal.SIGKILL)
-    shell._begun.process.wait()
+def test_one_that_was_killed_while_it_waited_is_replaced(shell: PrewarmedSandbox, folder: Path) -> None:
+    assert shell._sandbox
+    os.kill(shell._sandbox.process.pid, signal.SIGKILL)
+    shell._sandbox.process.wait()
     assert shell(_bash(folder, "echo alive")).output == "alive\n"
 
 
 def test_closed_it_is_gone_with_all_that_it_held(runner: BubblewrapRunner, folder: Path) -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    waiting = runner.ahead(_bash(folder, ""))
-    assert waiting._begun
-    pid = waiting._begun.process.pid
+    waiting = runner.prewarm(_bash(folder, ""))
+    assert waiting._sandbox
+    pid = waiting._sandbox.process.pid
     waiting.close(wait=True)
     assert not Path(f"/proc/{pid}").exists()
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
 def test_a_toolbox_has_a_shell_waiting_for_each_command(runner: BubblewrapRunner, folder: Path) -> None:
-    tools = ToolBox(folder, runner, 60, runner.ahead)
+    tools = ToolBox(folder, runner, 60, runner.prewarm)
     for number in range(3):
         tools.prepare()
         tools.prepare()
@@ -164,7 +164,7 @@ def test_a_toolbox_has_a_shell_waiting_for_each_command(runner: BubblewrapRunner
     assert tools._waiting is None
 
 
-def test_what_waits_gets_nothing_of_ours(shell: Ahead, folder: Path) -> None:
+def test_what_waits_gets_nothing_of_ours(shell: PrewarmedSandbox, folder: Path) -> None:
     seen = shell(_bash(folder, "env; ls -l /proc/self/fd")).output
     assert "ANTHROPIC" not in seen
     assert json.dumps(seen).count("pipe:") <= 2  # its output's, and ls reads a folder
