@@ -37,7 +37,7 @@ from parallel_orchestrator.records.scenario import ClaudeSettings
 from parallel_orchestrator.sandbox.mounts import SET_LIMITS
 from parallel_orchestrator.sandbox.resource_monitor import Limits
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner
-from parallel_orchestrator.sandbox.service_process import Program, Running, Shown
+from parallel_orchestrator.sandbox.service_process import Mount, ServiceProcess, ServiceProgram
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.scratch import scratch_folder
 
@@ -107,7 +107,7 @@ class Session:
         self._setting = setting
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._ending = ExitStack()
-        self._running: Running | None = None
+        self._running: ServiceProcess | None = None
         self._host: Path | None = None
         """Copies of the person's settings, while it has them."""
         self.result: dict[str, Any] | None = None
@@ -143,14 +143,14 @@ class Session:
             (self._state / "prompt.txt").open("rb") as prompt_file,
             (self._state / "stderr.txt").open("ab") as complaints,
         ):
-            started = self._runner.running(
-                Program(
+            started = self._runner.service(
+                ServiceProgram(
                     argv=self._arguments(resumes=resumes),
                     folder=self._folder,
                     environment=self._environment(door),
                     stdin=prompt_file.fileno(),
                     stderr=complaints.fileno(),
-                    shown=self._shown(),
+                    mounts=self._mounts(),
                     limits=_LIMITS,
                 )
             )
@@ -203,8 +203,8 @@ class Session:
     def _check(self, deadline: float) -> None:
         if self._running is None:
             raise self._gone("it is not running")
-        if offence := self._running.offence():
-            raise self._gone(offence)
+        if violation := self._running.violation():
+            raise self._gone(violation)
         if time.monotonic() > deadline:
             raise self._gone("it gave no sign of life for too long")
 
@@ -273,15 +273,15 @@ class Session:
             "DISABLE_AUTOUPDATER": "1",
         }
 
-    def _shown(self) -> tuple[Shown, ...]:
+    def _mounts(self) -> tuple[Mount, ...]:
         state = self._state
         return (
-            Shown(self._program.path, f"{_INSIDE}/program"),
-            Shown(state / "config", f"{_INSIDE}/config", writable=True),
-            Shown(state / "door", f"{_INSIDE}/door"),
-            Shown(state / "system.md", f"{_INSIDE}/system.md"),
-            Shown(state / "shell", f"{_INSIDE}/shell"),
-            *([Shown(self._host, f"{_INSIDE}/host")] if self._host else []),
+            Mount(self._program.path, f"{_INSIDE}/program"),
+            Mount(state / "config", f"{_INSIDE}/config", writable=True),
+            Mount(state / "door", f"{_INSIDE}/door"),
+            Mount(state / "system.md", f"{_INSIDE}/system.md"),
+            Mount(state / "shell", f"{_INSIDE}/shell"),
+            *([Mount(self._host, f"{_INSIDE}/host")] if self._host else []),
         )
 
     def _seen(self, path: Path, inside: str) -> str:
@@ -312,7 +312,7 @@ def _replaced(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def _read(running: Running, arrived: queue.SimpleQueue[Any]) -> None:
+def _read(running: ServiceProcess, arrived: queue.SimpleQueue[Any]) -> None:
     """Pass on what the process prints; None at its end."""
     with contextlib.suppress(ValueError, OSError):  # closed under us: it was ended
         for event in lines_of(running.process.stdout):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from parallel_orchestrator.sandbox import reaper
-from parallel_orchestrator.sandbox.resource_monitor import Watch
+from parallel_orchestrator.sandbox.resource_monitor import ResourceMonitor
 
 LAST_WAIT_S = 10.0
 """For a killed process to be gone; only a hanging disk takes so long."""
@@ -20,9 +20,9 @@ LAST_WAIT_S = 10.0
 class Namespace:
     """The processes of one sandbox, held by a descriptor of the first of them: kill that and all are gone."""
 
-    def __init__(self, report: bytes, watch: Watch | None = None) -> None:
+    def __init__(self, report: bytes, monitor: ResourceMonitor | None = None) -> None:
         self.killed_early = False
-        self._watch = watch
+        self._monitor = monitor
         self._init = json.loads(report)["child-pid"] if report else 0
         self._descriptor = -1
         if self._init:
@@ -41,7 +41,7 @@ class Namespace:
     def is_within_limits(self) -> bool:
         """Whether it takes up no more than it may, its processes being those that its own /proc lists."""
         proc = Path(f"/proc/{self._init}/root/proc")
-        return self._watch is None or self._watch.allows(proc, partial(_listed, proc))
+        return self._monitor is None or self._monitor.allows(proc, partial(_listed, proc))
 
     def terminate(self) -> None:
         """Ask everything in it to end."""
@@ -54,7 +54,7 @@ class Namespace:
         """End everything in it, and wait until it is gone: its first process ends after all others."""
         if self._descriptor < 0:
             return
-        self.killed_early = self.killed_early or bool(self._watch and self._watch.verdict)
+        self.killed_early = self.killed_early or bool(self._monitor and self._monitor.violation)
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
         gone = select.poll()

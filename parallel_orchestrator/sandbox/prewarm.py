@@ -24,7 +24,7 @@ from parallel_orchestrator.sandbox import prewarmed_pytest, reaper
 from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
 from parallel_orchestrator.sandbox.mounts import RESULTS_MOUNT
 from parallel_orchestrator.sandbox.namespace import Namespace
-from parallel_orchestrator.sandbox.resource_monitor import Watch
+from parallel_orchestrator.sandbox.resource_monitor import ResourceMonitor
 from parallel_orchestrator.system.memory import ROOM
 
 
@@ -76,12 +76,12 @@ class RunningSandbox:
         """End what there still is of it."""
         self._resources.close()
 
-    def finish(self, command: Command, watch: Watch, started: float) -> Finished:
+    def finish(self, command: Command, monitor: ResourceMonitor, started: float) -> Finished:
         """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
         follower = self._guarded.follower
-        with Namespace(self._reports.readline(), watch) as namespace:
+        with Namespace(self._reports.readline(), monitor) as namespace:
             in_time = follower.until_end(started + command.timeout_s, namespace.is_within_limits)
-            if not in_time and not watch.verdict:
+            if not in_time and not monitor.violation:
                 namespace.terminate()
                 follower.until_end(time.monotonic() + reaper.GRACE_S)
             namespace.kill()
@@ -90,7 +90,7 @@ class RunningSandbox:
         began = namespace.killed_early or b"exit-code" in self._reports.read()
         if not began and in_time:
             raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return finished(self.process, output, watch, in_time, started)
+        return finished(self.process, output, monitor, in_time, started)
 
 
 class _Runner(Protocol):
@@ -98,7 +98,7 @@ class _Runner(Protocol):
 
     def __call__(self, command: Command) -> Finished: ...
 
-    def watch(self, command: Command) -> Watch: ...
+    def monitor(self, command: Command) -> ResourceMonitor: ...
 
 
 class PrewarmedSandbox:
@@ -117,11 +117,11 @@ class PrewarmedSandbox:
             return self._runner(command)
         with sandbox, ROOM.shared():
             started = time.monotonic()
-            watch = self._runner.watch(command)
-            if watch.refusal:
-                return refused(watch)
+            monitor = self._runner.monitor(command)
+            if monitor.initial_violation:
+                return refused(monitor)
             if folders_of(command) == self._folders and self._entrypoint.fits(command) and self._send(sandbox, command):
-                return sandbox.finish(command, watch, started)
+                return sandbox.finish(command, monitor, started)
         return self._runner(command)
 
     def close(self, *, wait: bool = False) -> None:
@@ -145,19 +145,21 @@ class PrewarmedSandbox:
         return True
 
 
-def refused(watch: Watch) -> Finished:
+def refused(monitor: ResourceMonitor) -> Finished:
     """How a command ended that was not begun."""
-    return Finished(126, f"[not run: {watch.refusal}]", timed_out=False, seconds=0.0)
+    return Finished(126, f"[not run: {monitor.refusal}]", timed_out=False, seconds=0.0)
 
 
-def finished(process: subprocess.Popen[bytes], output: str, watch: Watch, in_time: bool, started: float) -> Finished:
+def finished(
+    process: subprocess.Popen[bytes], output: str, monitor: ResourceMonitor, in_time: bool, started: float
+) -> Finished:
     """How a command ended of which nothing is left, with what its limits have to say."""
-    watch.look_at_files()
+    monitor.look_at_files()
     code = _code(process)
-    note = f"\n[{'killed' if code == 137 else 'ended'}: {watch.verdict}]" if watch.verdict else ""
-    late = not in_time and not watch.verdict
-    starved = in_time and watch.starved(code)
-    return Finished(code, output + note, late, time.monotonic() - started, starved, watch.peak)
+    note = f"\n[{'killed' if code == 137 else 'ended'}: {monitor.verdict}]" if monitor.violation else ""
+    late = not in_time and not monitor.violation
+    starved = in_time and monitor.starved(code)
+    return Finished(code, output + note, late, time.monotonic() - started, starved, monitor.peak)
 
 
 def folders_of(command: Command) -> list[Path]:

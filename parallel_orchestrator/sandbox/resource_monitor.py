@@ -50,7 +50,7 @@ class Limits:
 USUAL = Limits()
 
 
-class Watch:
+class ResourceMonitor:
     """Looks after one command. What its folders held before it is not held against it, only that it adds to it.
 
     `refusal` says why it should not even begin: its folders hold more than twice the limit.
@@ -60,10 +60,10 @@ class Watch:
         self._limits = limits
         self._folders = folders
         self._room = _room(folders)
-        self.verdict = ""
+        self.violation = ""
         """Why the command has to be ended; empty while it keeps within its limits."""
         before = self._taken(2 * limits.files, 2 * limits.written)
-        self.refusal = self._beyond(before, 2)
+        self.initial_violation = self._beyond(before, 2)
         self._most = max(before[0], limits.files), max(before[1], limits.written) + _OF_THE_SANDBOX
         self._next_look = self._next_walk = 0.0
         self.peak = 0
@@ -72,25 +72,25 @@ class Watch:
 
     def starved(self, code: int) -> bool:
         """Whether a command that ended with `code` may have failed because the machine had no memory left."""
-        return not self.verdict and memory.killed_since(self._kills, code)
+        return not self.violation and memory.killed_since(self._kills, code)
 
     def allows(self, proc: Path, processes: Callable[[], Sequence[int]]) -> bool:
         """Whether these processes, as `proc` shows them, keep within the limits. Cheap to ask often."""
         began = time.monotonic()
-        if not self.verdict and began >= self._next_look:
+        if not self.violation and began >= self._next_look:
             pids = processes()
-            self.verdict = self._of_processes(proc, pids)
+            self.violation = self._of_processes(proc, pids)
             self._next_look = _after(began, 0.0, _SLOWEST_LOOK_S)
-            if not self.verdict and began >= self._next_walk:
+            if not self.violation and began >= self._next_walk:
                 self.look_at_files([proc / str(pid) for pid in pids])
                 self._next_walk = _after(began, _FILES_S, _SLOWEST_WALK_S)
-        return not self.verdict
+        return not self.violation
 
     def look_at_files(self, processes: Sequence[Path] = ()) -> None:
         """Give the verdict on files alone; without processes for a command that ended before anybody looked."""
         taken = self._taken(*self._most, processes)
         if taken[0] > self._most[0] or taken[1] > self._most[1]:
-            self.verdict = self.verdict or self._beyond(taken, 1)
+            self.violation = self.violation or self._beyond(taken, 1)
 
     def _of_processes(self, proc: Path, pids: Sequence[int]) -> str:
         threads = resident = 0

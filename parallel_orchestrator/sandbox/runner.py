@@ -71,8 +71,8 @@ from parallel_orchestrator.sandbox.prewarm import (
     folders_of,
     refused,
 )
-from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, Watch
-from parallel_orchestrator.sandbox.service_process import Program, Running
+from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, ResourceMonitor
+from parallel_orchestrator.sandbox.service_process import ServiceProcess, ServiceProgram
 from parallel_orchestrator.system.files import write_all
 from parallel_orchestrator.system.folders import open_up
 from parallel_orchestrator.system.memory import ROOM
@@ -168,11 +168,11 @@ class BubblewrapRunner:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         with ROOM.shared():
             started = time.monotonic()
-            watch = self.watch(command)
-            if watch.refusal:
-                return refused(watch)
+            monitor = self.monitor(command)
+            if monitor.initial_violation:
+                return refused(monitor)
             with self._start_sandbox(command) as sandbox:
-                return sandbox.finish(command, watch, started)
+                return sandbox.finish(command, monitor, started)
 
     def prewarm(self, command: Command) -> PrewarmedSandbox:
         """Start a sandbox now in which what `command` begins with (`STARTERS`) waits for the rest of it.
@@ -183,10 +183,10 @@ class BubblewrapRunner:
         sandbox = self._start_sandbox(replace(command, argv=entrypoint.program), stdin=subprocess.PIPE)
         return PrewarmedSandbox(self, entrypoint, sandbox, command)
 
-    def watch(self, command: Command) -> Watch:
+    def monitor(self, command: Command) -> ResourceMonitor:
         """A watch over a command that begins now, in a folder that can be entered."""
         open_up(command.folder)
-        return Watch(self._limits, folders_of(command))
+        return ResourceMonitor(self._limits, folders_of(command))
 
     def _start_sandbox(self, command: Command, stdin: int = subprocess.DEVNULL) -> RunningSandbox:
         with contextlib.ExitStack() as resources:
@@ -206,25 +206,25 @@ class BubblewrapRunner:
         return GuardedProcess(arguments, self._environment, Path("/"), command.output_limit, *kept, stdin=stdin)
 
     @contextlib.contextmanager
-    def running(self, program: Program) -> Iterator[Running]:
+    def service(self, program: ServiceProgram) -> Iterator[ServiceProcess]:
         """Run it beside us, and end it with everything that it started when the block ends."""
-        watch = Watch(program.limits, [program.folder])
-        shown = [word for each in program.shown for word in (each.option, str(each.path.resolve()), each.inside)]
+        monitor = ResourceMonitor(program.limits, [program.folder])
+        mounts = [word for each in program.mounts for word in (each.option, str(each.path.resolve()), each.inside)]
         status, status_end = os.pipe()
         with (
             os.fdopen(status, "rb") as reports,
             root_isolation.device_nodes() as devices,
             root_isolation.process_group(program.limits.processes + _OF_THE_SANDBOX) as entry,
         ):
-            before, kept = self._inside(program.folder, shown, status_end, devices)
+            before, kept = self._inside(program.folder, mounts, status_end, devices)
             arguments = [*entry, *before, *limited_program(program.argv)]
             variables = {**self._environment, **program.environment}
             streams = {"stdin": program.stdin, "stderr": program.stderr}
             with (
                 GuardedProcess(arguments, variables, Path("/"), 0, *kept, **streams) as guarded,
-                Namespace(reports.readline(), watch) as namespace,
+                Namespace(reports.readline(), monitor) as namespace,
             ):
-                yield Running(guarded.process, watch, namespace.is_within_limits)
+                yield ServiceProcess(guarded.process, monitor, namespace.is_within_limits)
 
     def _inside(
         self, folder: Path, more: Sequence[str], status: int, devices: Mapping[str, Path]
@@ -270,40 +270,40 @@ class PlainRunner:
             started = time.monotonic()
             home = str(private)
             folders = [folder for folder in (command.folder, command.results, private) if folder]
-            watch = Watch(self._limits, folders)
-            if watch.refusal:
-                return refused(watch)
+            monitor = ResourceMonitor(self._limits, folders)
+            if monitor.initial_violation:
+                return refused(monitor)
             results = str(command.results.resolve()) if command.results else ""
             arguments = limited(command, results)
             with GuardedProcess(
                 arguments, environment(home, self._venv), command.folder, command.output_limit
             ) as guarded:
                 process, follower = guarded.process, guarded.follower
-                allowed = partial(_is_within_limits, watch, process)
+                allowed = partial(_is_within_limits, monitor, process)
                 in_time = follower.until_end(started + command.timeout_s, allowed)
-                if not in_time and not watch.verdict:
+                if not in_time and not monitor.violation:
                     guarded.ask_to_end()
                     follower.until_end(time.monotonic() + reaper.GRACE_S)
                 guarded.end()
                 output = follower.rest().replace(home, TMP)
-            return finished(process, output, watch, in_time, started)
+            return finished(process, output, monitor, in_time, started)
 
     @contextlib.contextmanager
-    def running(self, program: Program) -> Iterator[Running]:
+    def service(self, program: ServiceProgram) -> Iterator[ServiceProcess]:
         """Run it beside us, and end it with everything that it started when the block ends."""
         with scratch_folder("command-") as home:
-            watch = Watch(program.limits, [program.folder, home])
+            monitor = ResourceMonitor(program.limits, [program.folder, home])
             variables = {**environment(str(home), self._venv), **program.environment}
             arguments, streams = limited_program(program.argv), {"stdin": program.stdin, "stderr": program.stderr}
             with GuardedProcess(arguments, variables, program.folder, 0, **streams) as guarded:
                 process = guarded.process
-                yield Running(process, watch, partial(_is_within_limits, watch, process))
+                yield ServiceProcess(process, monitor, partial(_is_within_limits, monitor, process))
 
 
-def _is_within_limits(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
+def _is_within_limits(monitor: ResourceMonitor, process: subprocess.Popen[bytes]) -> bool:
     if sys.platform != "linux":
         return True
-    return watch.allows(Path("/proc"), partial(reaper.descendants, process.pid))
+    return monitor.allows(Path("/proc"), partial(reaper.descendants, process.pid))
 
 
 def _as_file(content: bytes) -> int:

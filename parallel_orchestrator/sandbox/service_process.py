@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, Watch
+from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, ResourceMonitor
 
 
 @dataclass(frozen=True)
-class Shown:
+class Mount:
     """Something of the host that a program sees besides its folder."""
 
     path: Path
@@ -26,7 +26,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Program:
+class ServiceProgram:
     """A program that is talked to while it runs. `Command` is for what is only waited for."""
 
     argv: tuple[str, ...]
@@ -37,18 +37,18 @@ class Program:
     stdin: int
     stderr: int
     """Descriptors that it inherits."""
-    shown: tuple[Shown, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     limits: Limits = USUAL
 
 
 @dataclass(frozen=True)
-class Running:
+class ServiceProcess:
     """A program that runs. Its standard output is a pipe."""
 
     process: subprocess.Popen[bytes]
-    _watch: Watch
+    _monitor: ResourceMonitor
     _allowed: Callable[[], bool]
 
-    def offence(self) -> str:
+    def violation(self) -> str:
         """Why it has to be ended; empty while it keeps within its limits. Cheap to ask often."""
-        return "" if self._allowed() else self._watch.verdict
+        return "" if self._allowed() else self._monitor.violation

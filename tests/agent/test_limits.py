@@ -15,7 +15,7 @@ import pytest
 
 from parallel_orchestrator.records.command import CommandRunner
 from parallel_orchestrator.sandbox.namespace import Namespace
-from parallel_orchestrator.sandbox.resource_monitor import Limits, Watch
+from parallel_orchestrator.sandbox.resource_monitor import Limits, ResourceMonitor
 from parallel_orchestrator.sandbox.root_isolation import process_group
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner
 from tests.agent.conftest import wait_for
@@ -123,16 +123,16 @@ def test_links_to_one_file_count_once(runner: BubblewrapRunner | PlainRunner, fo
 
 def test_what_a_sandbox_holds_open_while_it_is_set_up_is_no_addition(folder: Path) -> None:
     (folder / "a").write_bytes(b"x" * 2000)
-    watch = Watch(Limits(written=1500), [folder])
+    monitor = ResourceMonitor(Limits(written=1500), [folder])
     with tempfile.TemporaryFile() as options:
         options.write(b"x" * 4096)
         options.flush()
-        watch.look_at_files([Path(f"/proc/{os.getpid()}")])
-        assert watch.verdict == ""
+        monitor.look_at_files([Path(f"/proc/{os.getpid()}")])
+        assert monitor.violation == ""
         options.write(b"x" * 2**20)
         options.flush()
-        watch.look_at_files([Path(f"/proc/{os.getpid()}")])
-        assert "holds more than" in watch.verdict
+        monitor.look_at_files([Path(f"/proc/{os.getpid()}")])
+        assert "holds more than" in monitor.violation
 
 
 @in_both
@@ -164,7 +164,7 @@ def test_the_hosts_processes_are_not_held_against_a_sandbox_that_is_being_set_up
     process = subprocess.Popen(["sleep", "60"])
     try:
         report = f'{{"child-pid": {process.pid}}}'.encode()  # as bwrap's first process before it has a root of its own
-        with Namespace(report, Watch(Limits(processes=1), [folder])) as namespace:
+        with Namespace(report, ResourceMonitor(Limits(processes=1), [folder])) as namespace:
             assert namespace.is_within_limits()
     finally:
         process.kill()

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parallel_orchestrator.sandbox.prewarm import PrewarmedSandbox
 
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.records.command import RESULTS, Command
+from parallel_orchestrator.sandbox.prewarm import PrewarmedSandbox
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, detect
 
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={RESULTS}/report.xml", "tests")
