@@ -43,7 +43,7 @@ from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, clear_up, runner_for
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of, planned_verify, task_of
@@ -102,10 +102,10 @@ def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
     runner = lru_cache(maxsize=8)(runner_for)
 
     @lru_cache(maxsize=8)
-    def agent(run: RunDirectory, around: Surroundings) -> ExecutorAgent:
-        return ExecutorAgent(settings, run, runner(around.sandbox, around.venv))
+    def agent(run: RunDirectory, env: ExecutionEnv) -> ExecutorAgent:
+        return ExecutorAgent(settings, run, runner(env.sandbox, env.venv))
 
-    return lambda job: agent(job.member.run, job.member.around).execute(job)
+    return lambda job: agent(job.member.run, job.member.env).execute(job)
 
 
 class ExecutorAgent:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from parallel_orchestrator.gateway.config import RunConfig, StartConfig
     from parallel_orchestrator.gateway.handle import GatewayProcess
     from parallel_orchestrator.records.plan import Plan
-    from parallel_orchestrator.records.scenario import Surroundings
+    from parallel_orchestrator.records.scenario import ExecutionEnv
     from parallel_orchestrator.report.facts.summary import RunState
     from parallel_orchestrator.report.live.progress import Progress
     from parallel_orchestrator.report.live.view import View
@@ -123,7 +123,7 @@ class Site:
     owned: OwnedRun
     trunk: Trunk
     plan: Plan
-    around: Surroundings
+    env: ExecutionEnv
 
 
 def workforce(executors: int, gateway: GatewayProcess, lock: RunLock) -> Workforce:
@@ -158,7 +158,7 @@ class Run:
         from parallel_orchestrator.store.run_directory import set_aside
 
         try:
-            around, described = self.check()
+            env, described = self.check()
             if self.ask is None:
                 require_agreement(self.settled)
             if self.settled.fresh:
@@ -171,11 +171,11 @@ class Run:
                     self.say(f"{owned.run.root} is finished{failed}; nothing to do")
                     return finished
                 self.say(f"{self.who_pays()}. {described}")
-                return self._to_its_end(owned, around)
+                return self._to_its_end(owned, env)
         finally:
             self.view.close()
 
-    def _to_its_end(self, owned: OwnedRun, around: Surroundings) -> dict[str, Any]:
+    def _to_its_end(self, owned: OwnedRun, env: ExecutionEnv) -> dict[str, Any]:
         """Prepare, build, finish; whatever stops that, the run's summary says how far it is."""
         from parallel_orchestrator.workers.forking import warm_up
 
@@ -183,7 +183,7 @@ class Run:
         site = None
         try:
             with self._gateway(owned, self.gateway_config()) as gateway:
-                site = self.prepare(owned, gateway, around)
+                site = self.prepare(owned, gateway, env)
                 final = None
                 while final is None:
                     self._build(site, gateway)
@@ -201,11 +201,11 @@ class Run:
         if budget:
             start = replace(start, max_cost_usd=budget.max_cost_usd, spent_before_usd=budget.spent_usd)
         # Only Claude Code needs a sandbox to plan.
-        around = None if self.settled.scenario.planner_backend == "api" else self.check()[0]
+        env = None if self.settled.scenario.planner_backend == "api" else self.check()[0]
         with self._owned() as owned:
             self.say(self.who_pays())
             with self._gateway(owned, start) as gateway:
-                return self._plan(owned, gateway, around)
+                return self._plan(owned, gateway, env)
 
     def price(self, usage: Mapping[str, int]) -> float | None:
         """USD that such a usage costs at the executors' model; None when that is not known."""
@@ -219,15 +219,15 @@ class Run:
         self._log(text)
         self.view.say(text)
 
-    def check(self) -> tuple[Surroundings, str]:
+    def check(self) -> tuple[ExecutionEnv, str]:
         """What can be found wrong before a directory is touched; where commands will run, and a line on it."""
         from parallel_orchestrator.claude_code.binary import acting
         from parallel_orchestrator.sandbox.runner import choose
 
         ours, scenario = self.check_files(), self.settled.scenario
         claude_code = acting(scenario)
-        around, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
-        return around, f"{told}. {claude_code}" if claude_code else told
+        env, told = choose(scenario.sandbox, our_own_code=ours, key_at_stake=self.settled.credential is not None)
+        return env, f"{told}. {claude_code}" if claude_code else told
 
     def check_files(self) -> bool:
         """Refuse prices and recordings that cannot be used. Returns whether a shipped recording is replayed."""
@@ -267,32 +267,32 @@ class Run:
         with occupied(settled.directory, settled.scenario, self.view.say, resumed=settled.resumed) as owned:
             yield owned
 
-    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Site:
+    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, env: ExecutionEnv) -> Site:
         """Make all that executors need: repository, plan, packages, and a queue that agrees with the trunk.
 
         Several runs may be prepared at once, in threads of one process.
         """
         from parallel_orchestrator.sandbox.packages import provide
 
-        trunk = self._open_trunk(owned, around)
+        trunk = self._open_trunk(owned, env)
         uncapped = self._lacks_agreement()
-        plan = self._plan(owned, gateway, around)
+        plan = self._plan(owned, gateway, env)
         if uncapped:
             self._agree(plan)
         if venv := provide(plan.packages, owned.run.venv, allowed=owned.scenario.allow_install, say=self.say):
-            around = replace(around, venv=venv)
-            trunk = self._open_trunk(owned, around)
-        site = Site(owned, trunk, plan, around)
+            env = replace(env, venv=venv)
+            trunk = self._open_trunk(owned, env)
+        site = Site(owned, trunk, plan, env)
         self._recover(site)
         return site
 
-    def _open_trunk(self, owned: OwnedRun, around: Surroundings) -> Trunk:
+    def _open_trunk(self, owned: OwnedRun, env: ExecutionEnv) -> Trunk:
         """The output directory's repository, made now or found."""
         from executor_agent import TEST_TIMEOUT_S
         from parallel_orchestrator.sandbox.runner import runner_for
         from parallel_orchestrator.trunk import Trunk
 
-        trunk = Trunk(owned.run, runner_for(around.sandbox, around.venv), TEST_TIMEOUT_S)
+        trunk = Trunk(owned.run, runner_for(env.sandbox, env.venv), TEST_TIMEOUT_S)
         self._look_at_edits(owned.run, trunk.edits())
         trunk.create()
         return trunk
@@ -331,7 +331,7 @@ class Run:
 
         return RunConfig.of(owned.scenario, owned.run.ledger, self.settled.recording)
 
-    def _plan(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings | None) -> Plan:
+    def _plan(self, owned: OwnedRun, gateway: GatewayProcess, env: ExecutionEnv | None) -> Plan:
         """The run's plan: the one on disk, the one given, or the planner's, which works where the SDK is imported."""
         from parallel_orchestrator.agent.model_client import ModelClient
         from parallel_orchestrator.records.attempt_token import Caller, mint
@@ -355,7 +355,7 @@ class Run:
                 self.say(self._before_planning())
             self.say("planning …")
             token = mint(gateway.config.secret, Caller(owned.scenario.run, "plan", 1))
-            asked = (owned.scenario, owned.run, ModelClient(gateway.config.socket, token), around)
+            asked = (owned.scenario, owned.run, ModelClient(gateway.config.socket, token), env)
             trouble = LedgerTrouble(owned.run.ledger, self.view.say)
             with closing(trouble), waiting(self.view, "planning", trouble):
                 plan = call_apart(plan_run, asked, self.say, preload=PRELOAD, run_lock=owned.lock.descriptor)
@@ -432,7 +432,7 @@ class Run:
         def tick(supervisor: Supervisor) -> None:
             follower.look(supervisor.slots.values(), gateway)
 
-        member = Member(owned.run, graph, site.around)
+        member = Member(owned.run, graph, site.env)
         force = workforce(executors, gateway, owned.lock)
         supervisor = Supervisor(Alone(member), force, tick, landed=lambda _, task: site.trunk.landed(task))
         try:

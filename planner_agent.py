@@ -26,7 +26,7 @@ from parallel_orchestrator.claude_code.session import Session, Setting, session_
 from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shape_faults, shortened
-from parallel_orchestrator.records.scenario import Scenario, Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv, Scenario
 from parallel_orchestrator.sandbox.packages import missing
 from parallel_orchestrator.sandbox.runner import runner_for
 from parallel_orchestrator.store.journal import read_all
@@ -167,7 +167,7 @@ class PlannerAgent:
 
 
 def plan_run(
-    scenario: Scenario, run: RunDirectory, client: ModelClient, around: Surroundings | None, note: Callable[[str], None]
+    scenario: Scenario, run: RunDirectory, client: ModelClient, env: ExecutionEnv | None, note: Callable[[str], None]
 ) -> Plan:
     """The plan of a run's requirement, for a process that the SDK is imported in. `around`: where Claude Code may run.
 
@@ -175,7 +175,7 @@ def plan_run(
     """
     with disk_faults_in(run.root), contextlib.closing(client):
         scenario = scenario.model_copy(update={"planner_model": _begun_with(run) or scenario.planner_model})
-        return _planner(scenario, run, client, around, note).create_plan(scenario.requirements)
+        return _planner(scenario, run, client, env, note).create_plan(scenario.requirements)
 
 
 def _begun_with(run: RunDirectory) -> str | None:
@@ -190,10 +190,10 @@ def _begun_with(run: RunDirectory) -> str | None:
 
 
 def _planner(
-    scenario: Scenario, run: RunDirectory, client: ModelClient, around: Surroundings | None, note: Callable[[str], None]
+    scenario: Scenario, run: RunDirectory, client: ModelClient, env: ExecutionEnv | None, note: Callable[[str], None]
 ) -> PlannerAgent:
     """With the back end that the scenario names."""
-    if scenario.planner_backend == "api" or around is None:
+    if scenario.planner_backend == "api" or env is None:
         return PlannerAgent(client, scenario, note)
     setting = Setting(
         model=scenario.planner_model,
@@ -204,7 +204,7 @@ def _planner(
         schema=PLAN_SCHEMA,
         settings=scenario.claude_settings,
     )
-    session = Session(runner_for(around.sandbox), find(), run.planning / "workspace", run.planning, setting)
+    session = Session(runner_for(env.sandbox), find(), run.planning / "workspace", run.planning, setting)
     return PlannerAgent(client, scenario, note, lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile))
 
 

@@ -15,7 +15,7 @@ from benchmarks.work import stopping_at_once, without_sync
 from parallel_orchestrator.records.errors import BudgetReached
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
@@ -40,7 +40,7 @@ def _work(job: Job) -> Any:
     queue.close()
     lock = os.open(run.run_lock, os.O_CREAT | os.O_RDWR)
     force = Workforce(job["executors"], WorkSource(stopping_at_once, str(run.root)), WITH_WORKS, lock)
-    member = Member(run, graph, Surroundings("off"))
+    member = Member(run, graph, ExecutionEnv("off"))
     begun = time.monotonic()
     with contextlib.suppress(BudgetReached):
         Supervisor(Alone(member), force, lambda _: None).supervise()

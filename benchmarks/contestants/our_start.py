@@ -12,7 +12,7 @@ from benchmarks.contestants import Job, answer
 from benchmarks.contestants.ours import WITH_WORKS
 from benchmarks.work import holding
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.scheduler import Alone, Member
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
@@ -29,7 +29,7 @@ def _work(job: Job) -> Any:
     """From a cold start: the fork server's imports count, too."""
     count = job["executors"]
     run = RunDirectory(Path(job["folder"]))
-    member = Member(run, TaskGraph(TaskNode(f"task_{n}", (), 1.0) for n in range(count)), Surroundings("off"))
+    member = Member(run, TaskGraph(TaskNode(f"task_{n}", (), 1.0) for n in range(count)), ExecutionEnv("off"))
     lock = os.open(run.run_lock, os.O_CREAT | os.O_RDWR)
     memory: list[float] = []
 

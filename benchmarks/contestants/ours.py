@@ -18,7 +18,7 @@ from benchmarks.work import Sleeping, sleeper
 from orchestrator import PRELOAD
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
@@ -52,7 +52,7 @@ def supervise(
     begun = time.monotonic()
     with closing(TaskQueue(run, TaskGraph(graph.nodes.values()))) as queue:
         queue.start_session(executors)  # as a run does: else the first claim would make the journal, under the lock
-    Supervisor(Alone(Member(run, graph, Surroundings("off"))), force, lambda _: None).supervise()
+    Supervisor(Alone(Member(run, graph, ExecutionEnv("off"))), force, lambda _: None).supervise()
     ended = time.monotonic()
     os.close(lock)
     records = [record for record in read_all(run.queue) if "task" in record]

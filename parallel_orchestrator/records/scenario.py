@@ -90,7 +90,7 @@ class Scenario(BaseModel):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ExecutionEnv:
     """Where the commands of agents, and the tests, run."""
 
     sandbox: SandboxMode

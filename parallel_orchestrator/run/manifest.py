@@ -14,7 +14,7 @@ from parallel_orchestrator.config.options import Options, Settled, is_file
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.records.scenario import IDENTITY, Scenario, Surroundings, identity_difference
+from parallel_orchestrator.records.scenario import IDENTITY, ExecutionEnv, Scenario, identity_difference
 from parallel_orchestrator.report.facts.batch_status import fold
 from parallel_orchestrator.report.facts.batch_summary import Ending, kept
 from parallel_orchestrator.report.facts.spending import spending_of
@@ -48,7 +48,7 @@ class Site(Protocol):
         """Its plan."""
 
     @property
-    def around(self) -> Surroundings:
+    def env(self) -> ExecutionEnv:
         """Where its commands run."""
 
 
@@ -62,7 +62,7 @@ class Story(Protocol):
     def say(self, text: str) -> None:
         """Say a line to the person, and to the log."""
 
-    def check(self) -> tuple[Surroundings, str]:
+    def check(self) -> tuple[ExecutionEnv, str]:
         """What can be found wrong before a directory is touched."""
 
     def who_pays(self) -> str:
@@ -74,7 +74,7 @@ class Story(Protocol):
     def served(self, owned: OwnedRun) -> RunConfig:
         """What the gateway needs to know of it."""
 
-    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, around: Surroundings) -> Any:
+    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, env: ExecutionEnv) -> Any:
         """All that must be there before executors begin; a Site."""
 
     def test_whole(self, site: Any) -> Any:

@@ -184,7 +184,7 @@ class Batch:
             self._gateway.open_run(entry.story.served(owned))
             site = self._sites[entry.name] = entry.story.prepare(owned, self._gateway, entry.story.check()[0])
             path = max(site.plan.graph().remaining().values())
-            self._log.planned(entry.name, path, entry.scenario.max_executors, site.around)
+            self._log.planned(entry.name, path, entry.scenario.max_executors, site.env)
         except Exception as error:  # noqa: BLE001 - one scenario's trouble, whatever it is, stops no other
             self._end(entry, standing(entry.run(self.batch)), _foreseen(error))
         finally:

@@ -147,7 +147,7 @@ class PrewarmedSandbox:
 
 def refused(monitor: ResourceMonitor) -> Finished:
     """How a command ended that was not begun."""
-    return Finished(126, f"[not run: {monitor.refusal}]", timed_out=False, seconds=0.0)
+    return Finished(126, f"[not run: {monitor.initial_violation}]", timed_out=False, seconds=0.0)
 
 
 def finished(
@@ -156,7 +156,7 @@ def finished(
     """How a command ended of which nothing is left, with what its limits have to say."""
     monitor.look_at_files()
     code = _code(process)
-    note = f"\n[{'killed' if code == 137 else 'ended'}: {monitor.verdict}]" if monitor.violation else ""
+    note = f"\n[{'killed' if code == 137 else 'ended'}: {monitor.violation}]" if monitor.violation else ""
     late = not in_time and not monitor.violation
     starved = in_time and monitor.starved(code)
     return Finished(code, output + note, late, time.monotonic() - started, starved, monitor.peak)

@@ -50,7 +50,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.command import MOUNT, Command, Finished
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
-from parallel_orchestrator.records.scenario import SandboxMode, Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv, SandboxMode
 from parallel_orchestrator.sandbox import reaper, root_isolation, seccomp
 from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
 from parallel_orchestrator.sandbox.mounts import (
@@ -107,7 +107,7 @@ def runner_for(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner 
     return BubblewrapRunner(program, venv)
 
 
-def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tuple[Surroundings, str]:
+def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tuple[ExecutionEnv, str]:
     """Where commands run, `auto` settled, and a line on it for a person. Raises UsageError as `detect` does.
 
     `our_own_code`: a recording of ours is replayed, and goes on without a sandbox where none works.
@@ -117,10 +117,10 @@ def choose(mode: SandboxMode, *, our_own_code: bool, key_at_stake: bool) -> tupl
     except UsageError:
         if mode == "required" or not our_own_code:
             raise
-        return Surroundings("off"), "Sandbox: OFF - none works here, and a shipped recording may run without"
+        return ExecutionEnv("off"), "Sandbox: OFF - none works here, and a shipped recording may run without"
     if mode == "off" and os.geteuid() == 0 and key_at_stake:
         described += ", that is as root: they can read the credential from memory"
-    return Surroundings("off" if mode == "off" else "required"), described
+    return ExecutionEnv("off" if mode == "off" else "required"), described
 
 
 def clear_up() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.config.options import SHIPPED, Options
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.run.cost import by_folder
 from parallel_orchestrator.run.manifest import recall, remember
 from parallel_orchestrator.store.journal import read_all
@@ -406,7 +406,7 @@ def test_the_longest_scenario_that_is_planned_is_opened_first(tmp_path: Path) ->
     log = BatchLog(BatchDirectory(tmp_path))
     log.start_session(2, {name: name for name in "abcd"})
     for name, path in (("a", 2.0), ("b", 7.0), ("c", 7.0)):
-        log.planned(name, path, 5, Surroundings("off"))
+        log.planned(name, path, 5, ExecutionEnv("off"))
     other = BatchLog(BatchDirectory(tmp_path))  # as another process has it
     assert [log.open_next(), other.open_next(), log.open_next(), other.open_next()] == [True, True, True, False]
     opened = [record["scenario"] for record in read_all(tmp_path / "batch.jsonl") if record.get("state") == "open"]

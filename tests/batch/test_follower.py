@@ -9,7 +9,7 @@ import pytest
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.report.live.console import PlainView
 from parallel_orchestrator.report.live.followed_run import SeenExecutor
 from parallel_orchestrator.report.live.follower import BatchFollower
@@ -52,7 +52,7 @@ def test_a_batch_is_followed_by_its_files_alone(tmp_path: Path, capsys: pytest.C
         return view.shown[-1]
 
     assert counts_text(look()) == "0 done · 0 open · 0 planned · 4 waiting · 0 failed · 0 stopped"
-    log.planned("shop", 2.0, 5, Surroundings("off"))
+    log.planned("shop", 2.0, 5, ExecutionEnv("off"))
     log.open_next()
     story.calls.buy("plan", 1)
     claim = story.queue.claim(2).claim
@@ -103,7 +103,7 @@ def test_what_runs_have_cost_before_counts_once_and_the_cap_is_warned_of_once(
     assert view.shown[-1].spent.usd == 1.0
     assert "budget" not in capsys.readouterr().err
     shop.calls.buy("task_1", 1)
-    log.planned("shop", 1.0, 5, Surroundings("off"))
+    log.planned("shop", 1.0, 5, ExecutionEnv("off"))
     for _ in range(2):
         time.sleep(0.26)
         follower.look([])
@@ -132,7 +132,7 @@ def test_the_time_to_the_end_is_by_tasks_and_does_not_grow_at_the_end(
         write_whole(stories[name].run.plan, plan_text(stories[name].plan))
     log.start_session(2, {"a": "a", "b": "b", "late": "late"})
     for name in stories:
-        log.planned(name, 1.0, 2, Surroundings("off"))
+        log.planned(name, 1.0, 2, ExecutionEnv("off"))
     follower = BatchFollower(view, reader, {})
 
     def left(passed: float) -> float | None:

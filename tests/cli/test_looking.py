@@ -17,7 +17,7 @@ from parallel_orchestrator.cli.app import make_app
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.scenarios import load_batch
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.report.facts.summary import incomplete_summary, summarize, summary_text
 from parallel_orchestrator.run.manifest import remember
 from parallel_orchestrator.store.journal import Journal
@@ -175,7 +175,7 @@ def test_a_batch(tmp_path: Path, story: Story) -> None:
     story.calls.buy("task_1", 1)
     log = BatchLog(batch)
     log.start_session(3, {"a": "run dir", "b": "b", "c": "c"})
-    log.planned("a", 1.0, 5, Surroundings("off"))
+    log.planned("a", 1.0, 5, ExecutionEnv("off"))
     log.open_next()
     log.closed("b", "stopped", "no plan came")
     lock = RunLock.acquire(batch.run_lock, say=print)

@@ -15,7 +15,7 @@ from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn, OutO
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica
 from parallel_orchestrator.store.queue.scheduler import Alone, Board, Member
@@ -52,7 +52,7 @@ def _supervise(
     lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
     watch = _Watch()
     force = Workforce(executors, WorkSource(touching, settings), ("tests.workers.works",), lock)
-    member = Member(RunDirectory(folder), graph, Surroundings("off"))
+    member = Member(RunDirectory(folder), graph, ExecutionEnv("off"))
     found = {task: {"commit": task} for task in landed}
     supervisor = Supervisor(Alone(member), force, watch, landed=lambda _, task: found.get(task))
     try:
@@ -199,7 +199,7 @@ def _journal(folder: Path) -> list[dict[str, object]]:
 
 
 def test_a_report_is_small_however_large_the_plan(tmp_path: Path) -> None:
-    source = Alone(Member(RunDirectory(tmp_path), _graph(*map(str, range(1000))), Surroundings("off")))
+    source = Alone(Member(RunDirectory(tmp_path), _graph(*map(str, range(1000))), ExecutionEnv("off")))
     reader, writer = multiprocessing.Pipe(duplex=False)
     nothing = InheritedDescriptor(-1)
     with closing(Board(source)) as board:
@@ -217,7 +217,7 @@ def test_a_supervisor_that_never_supervised_holds_no_pipe(tmp_path: Path) -> Non
 
     before = held()
     force = Workforce(1, WorkSource(touching, None), (), 0)
-    member = Member(RunDirectory(tmp_path), _graph("a"), Surroundings("off"))
+    member = Member(RunDirectory(tmp_path), _graph("a"), ExecutionEnv("off"))
     Supervisor(Alone(member), force, _Watch()).board.close()
     assert held() == before
 

@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
@@ -114,11 +114,11 @@ class BatchLog:
             now = {"mono": round(time.monotonic(), 6)}
             self._append({"session": "start", "executors": executors, "scenarios": scenarios, **now})
 
-    def planned(self, scenario: str, path: float, limit: int, around: Surroundings) -> None:
+    def planned(self, scenario: str, path: float, limit: int, env: ExecutionEnv) -> None:
         """A scenario has a plan whose critical path is `path` long."""
-        fields: dict[str, Any] = {"path": path, "limit": limit, "sandbox": around.sandbox}
-        if around.venv:
-            fields["venv"] = str(around.venv)
+        fields: dict[str, Any] = {"path": path, "limit": limit, "sandbox": env.sandbox}
+        if env.venv:
+            fields["venv"] = str(env.venv)
         with self._held():
             self._append({"scenario": scenario, "state": ScenarioState.PLANNED.value, **fields})
 
@@ -210,5 +210,5 @@ class Window:
         status = self._log.replica.scenarios[name]
         run = RunDirectory(self._log.batch.root / status.folder)
         venv = status.record.get("venv")
-        around = Surroundings(status.record["sandbox"], Path(venv) if venv else None)
-        return Member(run, plan_of(run).graph(), around, status.record["limit"])
+        env = ExecutionEnv(status.record["sandbox"], Path(venv) if venv else None)
+        return Member(run, plan_of(run).graph(), env, status.record["limit"])

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.records.scenario import Surroundings
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Claim, Replica
@@ -24,7 +24,7 @@ class Member:
 
     run: RunDirectory
     graph: TaskGraph
-    around: Surroundings
+    env: ExecutionEnv
     limit: int | None = None
     """At most so many of its tasks are worked on at once."""
 

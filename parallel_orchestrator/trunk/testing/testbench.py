@@ -130,15 +130,15 @@ class TestBench:
     def prepare(self) -> None:
         """Have a pytest waiting for the next `test`, so that it need not be waited for then."""
         if self.prewarm and not self._waiting:
-            with ExitStack() as around:
-                folder, results = around.enter_context(_scratch())
-                run = around.enter_context(closing(self.prewarm(self._command(folder, results, PYTHON))))
-                self._waiting.append(_Waiting(folder, results, run, around.pop_all()))
+            with ExitStack() as resources:
+                folder, results = resources.enter_context(_scratch())
+                run = resources.enter_context(closing(self.prewarm(self._command(folder, results, PYTHON))))
+                self._waiting.append(_Waiting(folder, results, run, resources.pop_all()))
 
     def close(self) -> None:
         """Give up what was prepared and not used."""
         while self._waiting:
-            self._waiting.pop().around.close()
+            self._waiting.pop().resources.close()
 
     def test(self, tree: Tree, own: OwnFiles | None = None) -> Report:  # noqa: PT028 - no test function
         """Run all tests of `tree` in a copy of its own; with `own`, see what its tests run of its sources."""
@@ -149,7 +149,7 @@ class TestBench:
             with self.copy(tree) as (folder, results):
                 return self.run_pytest(folder, results, PYTHON, own=own)
         prepared = self._waiting.pop()
-        with prepared.around:
+        with prepared.resources:
             write_folder(self.objects, prepared.folder, tree)
             return self.run_pytest(prepared.folder, prepared.results, PYTHON, prepared.run, own=own)
 
@@ -229,7 +229,7 @@ class _Waiting:
     folder: Path
     results: Path
     run: PrewarmedRunner
-    around: ExitStack
+    resources: ExitStack
 
 
 @contextmanager
