@@ -28,7 +28,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Finished:
+class CommandResult:
     """How a command ended. Everything it started is gone by now."""
 
     code: int
@@ -43,14 +43,14 @@ class Finished:
     """Most bytes that it and its children were seen to use; 0 where that was not measured."""
 
 
-CommandRunner = Callable[[Command], Finished]
+CommandRunner = Callable[[Command], CommandResult]
 """Runs a command to its end, in a sandbox or not. Raises OrchestratorError when it cannot be started."""
 
 
 class PrewarmedRunner(Protocol):
     """A sandbox that was started before its command is known. Used once, then closed."""
 
-    def __call__(self, command: Command) -> Finished:
+    def __call__(self, command: Command) -> CommandResult:
         """Run the command; in the sandbox that waits where it can be, otherwise as the runner does."""
         ...
 

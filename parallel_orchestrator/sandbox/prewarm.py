@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from parallel_orchestrator.records.command import RESULTS, Command, Finished
+from parallel_orchestrator.records.command import RESULTS, Command, CommandResult
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.sandbox import prewarmed_pytest, reaper
 from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
@@ -76,7 +76,7 @@ class RunningSandbox:
         """End what there still is of it."""
         self._resources.close()
 
-    def finish(self, command: Command, monitor: ResourceMonitor, started: float) -> Finished:
+    def finish(self, command: Command, monitor: ResourceMonitor, started: float) -> CommandResult:
         """Follow its command to its end. Raises CannotGoOn when the sandbox could not be set up."""
         follower = self._guarded.follower
         with Namespace(self._reports.readline(), monitor) as namespace:
@@ -90,13 +90,13 @@ class RunningSandbox:
         began = namespace.killed_early or b"exit-code" in self._reports.read()
         if not began and in_time:
             raise CannotGoOn(f"the sandbox could not be set up: {output.strip() or 'bwrap said nothing'}")
-        return finished(self.process, output, monitor, in_time, started)
+        return command_result(self.process, output, monitor, in_time, started)
 
 
 class _Runner(Protocol):
     """Runs a command in a sandbox that is started for it."""
 
-    def __call__(self, command: Command) -> Finished: ...
+    def __call__(self, command: Command) -> CommandResult: ...
 
     def monitor(self, command: Command) -> ResourceMonitor: ...
 
@@ -110,7 +110,7 @@ class PrewarmedSandbox:
         self._sandbox: RunningSandbox | None = sandbox
         self._folders = folders_of(command)
 
-    def __call__(self, command: Command) -> Finished:
+    def __call__(self, command: Command) -> CommandResult:
         """Run a command as the runner does: in here when it is one that was waited for, else in a sandbox anew."""
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is None:
@@ -145,21 +145,21 @@ class PrewarmedSandbox:
         return True
 
 
-def refused(monitor: ResourceMonitor) -> Finished:
+def refused(monitor: ResourceMonitor) -> CommandResult:
     """How a command ended that was not begun."""
-    return Finished(126, f"[not run: {monitor.initial_violation}]", timed_out=False, seconds=0.0)
+    return CommandResult(126, f"[not run: {monitor.initial_violation}]", timed_out=False, seconds=0.0)
 
 
-def finished(
+def command_result(
     process: subprocess.Popen[bytes], output: str, monitor: ResourceMonitor, in_time: bool, started: float
-) -> Finished:
+) -> CommandResult:
     """How a command ended of which nothing is left, with what its limits have to say."""
     monitor.look_at_files()
     code = _code(process)
     note = f"\n[{'killed' if code == 137 else 'ended'}: {monitor.violation}]" if monitor.violation else ""
     late = not in_time and not monitor.violation
     starved = in_time and monitor.starved(code)
-    return Finished(code, output + note, late, time.monotonic() - started, starved, monitor.peak)
+    return CommandResult(code, output + note, late, time.monotonic() - started, starved, monitor.peak)
 
 
 def folders_of(command: Command) -> list[Path]:

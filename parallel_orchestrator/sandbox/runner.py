@@ -48,7 +48,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from parallel_orchestrator.records.command import MOUNT, Command, Finished
+from parallel_orchestrator.records.command import MOUNT, Command, CommandResult
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import ExecutionEnv, SandboxMode
 from parallel_orchestrator.sandbox import reaper, root_isolation, seccomp
@@ -67,7 +67,7 @@ from parallel_orchestrator.sandbox.prewarm import (
     ENTRYPOINTS,
     PrewarmedSandbox,
     RunningSandbox,
-    finished,
+    command_result,
     folders_of,
     refused,
 )
@@ -164,7 +164,7 @@ class BubblewrapRunner:
         """One line for a person."""
         return "Sandbox: ON (bubblewrap)"
 
-    def __call__(self, command: Command) -> Finished:
+    def __call__(self, command: Command) -> CommandResult:
         """Run it to its end. Raises CannotGoOn when the sandbox cannot be set up."""
         with ROOM.shared():
             started = time.monotonic()
@@ -262,7 +262,7 @@ class PlainRunner:
         """One line for a person."""
         return "Sandbox: OFF - commands run as you"
 
-    def __call__(self, command: Command) -> Finished:
+    def __call__(self, command: Command) -> CommandResult:
         """Run it to its end. Raises CannotGoOn when it cannot be started."""
         open_up(command.folder)
         # A home of its own: what other commands or users put into a shared /tmp is not trusted.
@@ -286,7 +286,7 @@ class PlainRunner:
                     follower.until_end(time.monotonic() + reaper.GRACE_S)
                 guarded.end()
                 output = follower.rest().replace(home, TMP)
-            return finished(process, output, monitor, in_time, started)
+            return command_result(process, output, monitor, in_time, started)
 
     @contextlib.contextmanager
     def service(self, program: ServiceProgram) -> Iterator[ServiceProcess]:

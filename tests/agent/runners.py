@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.records.command import Command, CommandRunner, Finished
+from parallel_orchestrator.records.command import Command, CommandResult, CommandRunner
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner, detect
 
@@ -32,7 +32,7 @@ in_both = pytest.mark.parametrize("runner", BOTH)
 in_sandbox = pytest.mark.parametrize("runner", [SANDBOXED])
 
 
-def sh(runner: CommandRunner, folder: Path, script: str, timeout_s: float = 60, limit: int = 30_000) -> Finished:
+def sh(runner: CommandRunner, folder: Path, script: str, timeout_s: float = 60, limit: int = 30_000) -> CommandResult:
     return runner(Command(("bash", "-c", script), folder, timeout_s, output_limit=limit))
 
 

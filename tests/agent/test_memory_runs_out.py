@@ -10,7 +10,7 @@ import pytest
 from parallel_orchestrator.agent.tools.toolbox import BASH, ToolBox
 from parallel_orchestrator.agent.turns import Means, _run_all
 from parallel_orchestrator.messages_api.tool_calls import ToolCall
-from parallel_orchestrator.records.command import Command, Finished
+from parallel_orchestrator.records.command import Command, CommandResult
 from parallel_orchestrator.records.errors import OutOfMemory
 from parallel_orchestrator.sandbox.resource_monitor import Limits
 from parallel_orchestrator.sandbox.runner import PlainRunner
@@ -71,10 +71,10 @@ def test_a_turn_whose_command_is_killed_again_stops_the_run(group: Path, tmp_pat
 
 
 def test_killed_tests_are_no_verdict(group: Path, tmp_path: Path) -> None:
-    done: list[Finished] = []
+    done: list[CommandResult] = []
 
-    def run(script: str) -> Callable[[], Finished]:
-        def once() -> Finished:
+    def run(script: str) -> Callable[[], CommandResult]:
+        def once() -> CommandResult:
             done.append(PlainRunner()(Command(("bash", "-c", script if not done else "exit 1"), tmp_path, 60)))
             return done[-1]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.records.command import RESULTS, Command, CommandRunner, Finished
+from parallel_orchestrator.records.command import RESULTS, Command, CommandResult, CommandRunner
 from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.sandbox.runner import PlainRunner
 from tests.agent.conftest import wait_for
@@ -156,7 +156,7 @@ def test_no_core_files_also_where_they_are_usual(runner: CommandRunner, folder: 
 
 @in_both
 def test_two_at_once_leave_each_other_alone(runner: CommandRunner, folder: Path) -> None:
-    slow: list[Finished] = []
+    slow: list[CommandResult] = []
     thread = threading.Thread(target=lambda: slow.append(sh(runner, folder, "sleep 1; echo slow")))
     thread.start()
     while thread.is_alive():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.records.command import RESULTS, Command, Finished
+from parallel_orchestrator.records.command import RESULTS, Command, CommandResult
 from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.store.paths import RunDirectory
@@ -24,7 +24,7 @@ ADD = "def add(a, b):\n    return a + b\n"
 TEST_ADD = "from calc import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n"
 
 
-def run_plainly(command: Command) -> Finished:
+def run_plainly(command: Command) -> CommandResult:
     """Run a command as a plain child, with the environment that the product's runners give."""
     started = time.monotonic()
     argv = [argument.replace(RESULTS, str(command.results)) for argument in command.argv]
@@ -51,7 +51,7 @@ def run_plainly(command: Command) -> Finished:
         output, _ = process.communicate()
         timed_out = True
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    return Finished(code, output.decode(errors="replace"), timed_out, time.monotonic() - started)
+    return CommandResult(code, output.decode(errors="replace"), timed_out, time.monotonic() - started)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from parallel_orchestrator.records.command import Command, Finished
+from parallel_orchestrator.records.command import Command, CommandResult
 from parallel_orchestrator.records.errors import CannotGoOn, StaleClaim
 from parallel_orchestrator.trunk import Conflict, Red, Refused, Submission, Trunk
 from tests.trunk.bench import ADD, TEST_ADD, Bench, Claim, merged, plan, run_plainly, task, write
@@ -131,7 +131,7 @@ def test_stale_claim_leaves_the_trunk_where_it_is(bench: Bench) -> None:
 def test_testing_keeps_others_out_and_finding_out_who_is_to_blame_does_not(bench: Bench, tmp_path: Path) -> None:
     locked: list[bool] = []
 
-    def busy(command: Command) -> Finished:
+    def busy(command: Command) -> CommandResult:
         """While anything is tested, somebody else tries to move the trunk."""
         with bench.run.merge_lock.open() as lock:
             try:

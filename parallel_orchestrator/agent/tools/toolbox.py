@@ -12,7 +12,7 @@ from typing import Any
 from parallel_orchestrator.agent.tools.editor import Editor
 from parallel_orchestrator.agent.tools.workspace_paths import Workspace
 from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolFault, ToolResult
-from parallel_orchestrator.records.command import MOUNT, Command, CommandRunner, Finished, Prewarm, PrewarmedRunner
+from parallel_orchestrator.records.command import MOUNT, Command, CommandResult, CommandRunner, Prewarm, PrewarmedRunner
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.memory import ROOM
 
@@ -133,7 +133,7 @@ class ToolBox:
     def _command(self, script: str) -> Command:
         return Command(("bash", "-c", script), self._folder, self._timeout_s)
 
-    def _run(self, command: Command) -> Finished:
+    def _run(self, command: Command) -> CommandResult:
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return self._runner(command)

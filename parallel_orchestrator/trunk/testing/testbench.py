@@ -22,8 +22,8 @@ from typing import TypeVar
 from parallel_orchestrator.records.command import (
     RESULTS,
     Command,
+    CommandResult,
     CommandRunner,
-    Finished,
     Prewarm,
     PrewarmedRunner,
 )
@@ -180,22 +180,22 @@ class TestBench:
         junit = f"{name}.xml"
         flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
         command = self._command(folder, results, launcher, *flags, "tests")
-        finished = (run or self.runner)(command)
+        result = (run or self.runner)(command)
         # Scratch names differ from run to run, so the output leaves them out.
-        output = finished.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
+        output = result.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
         written = read_plain(results / junit, LARGEST_REPORT)
         report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
         cases = parse(report)
-        broken = _breakage(finished, cases, name, self.timeout_s) or _tampering(before.altered(folder), name)
+        broken = _breakage(result, cases, name, self.timeout_s) or _tampering(before.altered(folder), name)
         project = tuple(case for case in cases or () if name not in case.id)
         fault = f"{broken}\nLast output:\n{output}" if broken else ""
         unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
         kept = without(report, name) if cases is not None else report
         ran = read_record(folder, results, name)
-        made = Report(project, fault, unrun, kept, finished.seconds, memory=finished.memory, ran=ran)
-        return replace(made, starved=finished.starved and bool(made.red))
+        made = Report(project, fault, unrun, kept, result.seconds, memory=result.memory, ran=ran)
+        return replace(made, starved=result.starved and bool(made.red))
 
-    def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> Finished:
+    def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> CommandResult:
         """Any command in a scratch copy, within the time limit of tests."""
         return fed(lambda: self.runner(Command(argv, folder, self.timeout_s, results)))
 
@@ -203,7 +203,7 @@ class TestBench:
         return Command((*launcher, "pytest", *arguments), folder, self.timeout_s, results)
 
 
-Run = TypeVar("Run", Report, Finished)
+Run = TypeVar("Run", Report, CommandResult)
 
 
 def fed(run: Callable[[], Run]) -> Run:
@@ -242,17 +242,17 @@ def _scratch() -> Iterator[tuple[Path, Path]]:
         yield folder, results
 
 
-def _breakage(finished: Finished, cases: list[Case] | None, canary: str, limit_s: float) -> str:
+def _breakage(result: CommandResult, cases: list[Case] | None, canary: str, limit_s: float) -> str:
     """Why a run proves nothing; empty when it does. With the canary in it, a run that went well ends with 1."""
-    if finished.timed_out:
+    if result.timed_out:
         return f"The tests ran longer than {limit_s:g} s and were stopped. Find the test that hangs or is slow."
-    ended = f"pytest ended with {finished.code}"
+    ended = f"pytest ended with {result.code}"
     if cases is None:
         return f"{ended} before it wrote its report: a test, or code that it imports, ended the process. Remove that."
-    return _forgery(finished, cases, canary, ended)
+    return _forgery(result, cases, canary, ended)
 
 
-def _forgery(finished: Finished, cases: list[Case], canary: str, ended: str) -> str:
+def _forgery(result: CommandResult, cases: list[Case], canary: str, ended: str) -> str:
     """What does not fit together in a report; empty when all does."""
     endings = [case.ending for case in cases if canary in case.id]
     if not endings:
@@ -261,9 +261,9 @@ def _forgery(finished: Finished, cases: list[Case], canary: str, ended: str) -> 
         return (
             f"{ended}, and a test that must fail was not reported as failed: code in the project changes the reports."
         )
-    if finished.code != 1:
+    if result.code != 1:
         return f"{ended} although a test failed: code in the project changes its exit code. Remove that code."
-    if contradicts(finished.output, cases):
+    if contradicts(result.output, cases):
         return (
             f"{ended}, and its report differs from its output: code in the project writes the report or hides output."
         )
