@@ -52,7 +52,7 @@ from parallel_orchestrator.store.queue.scheduler import Member
 from parallel_orchestrator.store.run_directory import require_scenario
 from parallel_orchestrator.system.files import disk_faults_in
 from parallel_orchestrator.system.memory import ROOM
-from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
+from parallel_orchestrator.trunk import Conflict, Merged, Rejected, Submission, TestsFailed, Trunk
 
 MAX_RESTARTS = 1
 """New conversations in one attempt, after context or turns ran out."""
@@ -233,14 +233,14 @@ class ExecutorAgent:
         match self._trunk.submit(offer, job):
             case Merged(evidence=evidence):
                 return Outcome(TaskState.MERGED, evidence=evidence)
-            case Refused(nothing=True) if early:
+            case Rejected(nothing=True) if early:
                 return _failed(transcript, early)
             case Conflict(facts, tree, head):
                 back = _SentBack(Rejection.CONFLICT, facts, head, tree)
-            case Red(facts, tree, head):
+            case TestsFailed(facts, tree, head):
                 why = Rejection.STILL_RED if isinstance(task, FixTask) else Rejection.RED
                 back = _SentBack(why, facts, head, tree)
-            case Refused(facts):
+            case Rejected(facts):
                 tree = self._trunk.snapshot(self._folder(claim))
                 back = _SentBack(Rejection.REFUSED, facts, base, tree)
         return self._restart(transcript, ended, back) if early else self._send_back(transcript, back)

@@ -8,10 +8,10 @@ from parallel_orchestrator.trunk.results import (
     Hold,
     Merged,
     MergedCommit,
-    Red,
-    Refused,
+    Rejected,
     Submission,
     TestCounts,
+    TestsFailed,
     VerifyResult,
 )
 from parallel_orchestrator.trunk.trunk import Trunk
@@ -24,10 +24,10 @@ __all__ = [
     "Hold",
     "Merged",
     "MergedCommit",
-    "Red",
-    "Refused",
+    "Rejected",
     "Submission",
     "TestCounts",
+    "TestsFailed",
     "Trunk",
     "VerifyResult",
 ]

@@ -80,7 +80,7 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Red:
+class TestsFailed:
     """The work merges, and the merged tests do not pass because of it."""
 
     facts: tuple[str, ...]
@@ -91,7 +91,7 @@ class Red:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """The work cannot be merged as it is; each fact says what to mend. The workspace stays as it is."""
 
     facts: tuple[str, ...]

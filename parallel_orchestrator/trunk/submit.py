@@ -1,14 +1,14 @@
 """The merge queue: how a task's work gets onto the trunk.
 
     submit
-    ├─ collect      what the workspace changed, and whether it may      -> Refused
+    ├─ collect      what the workspace changed, and whether it may      -> Rejected
     ├─ under merge.lock:
     │  ├─ adopt     the work is on the trunk already, only the note of it was lost
     │  ├─ merge     onto the head                                       -> Conflict
     │  ├─ test      the merged tree
     │  └─ land      when nothing broke                                  -> Merged
     └─ without it, when something broke:
-       └─ judge     is this change to blame?                            -> Red
+       └─ attribute_failure  is this change to blame?                   -> TestsFailed
           └─ if not, all of it once more, judged under merge.lock
 
 A test result holds for one head only, so submissions land one after the other however
@@ -36,9 +36,9 @@ from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_e
 from parallel_orchestrator.trunk.git.edits import check_out
 from parallel_orchestrator.trunk.git.objects import Tree
 from parallel_orchestrator.trunk.git.repository import Commit, Repository, one_line
-from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Red, Refused, Submission
+from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Rejected, Submission, TestsFailed
 from parallel_orchestrator.trunk.testing.testbench import TestBench
-from parallel_orchestrator.trunk.testing.verdict import Trial, Verdict, glance, judge
+from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict, attribute_failure, quick_verdict
 from parallel_orchestrator.trunk.whole import judge_whole, read_corrections, refused_corrections
 
 logger = logging.getLogger(__name__)
@@ -66,56 +66,56 @@ class MergeQueue:
     repository: Repository
     bench: TestBench
 
-    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
+    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | TestsFailed | Rejected:
         """Bring a submission onto the trunk, or say why not. StaleClaim passes through, and the trunk has not moved."""
         started = time.monotonic()
         change = collect(self.repository, submission, rules.LARGEST_FILE)
         faults = rules.broken_rules(change, submission.task, submission.plan)
         if isinstance(submission.task, FixTask):
-            return Refused(faults) if faults else self._submit_fix(submission, hold, change, started)
+            return Rejected(faults) if faults else self._submit_fix(submission, hold, change, started)
         nothing = not rules.has_work(change, submission.task)
         if faults or (nothing and submission.ended_early):
-            return Refused(faults, nothing)
+            return Rejected(faults, nothing)
         cleared = None
         for last_try in (False, True):
             with self._turn(hold):
                 # Under the lock: a git of a killed submitter has ended before anybody gets it.
                 if not last_try and (adopted := self._adopt(submission, hold)):
                     return adopted
-                trial = self._merge_and_test(change, submission)
-                if isinstance(trial, Conflict):
-                    return trial
-                verdict = judge(trial) if last_try else glance(trial)
+                attempt = self._merge_and_test(change, submission)
+                if isinstance(attempt, Conflict):
+                    return attempt
+                verdict = attribute_failure(attempt) if last_try else quick_verdict(attempt)
                 if verdict and not verdict.facts:
-                    told = verdict.after(cleared) if cleared else verdict
-                    return self._land(submission, hold, _Green(change, trial.head, trial.tree, told), started)
-            verdict = verdict or judge(trial)
+                    accepted = verdict.after(cleared) if cleared else verdict
+                    return self._land(submission, hold, _Green(change, attempt.head, attempt.tree, accepted), started)
+            verdict = verdict or attribute_failure(attempt)
             if verdict.facts:
-                return Red(verdict.facts, self._workspace(change, trial.tree), trial.head)
+                return TestsFailed(verdict.facts, self._workspace(change, attempt.tree), attempt.head)
             cleared = verdict
             logger.info("%s: what failed is not its doing; merging again", submission.task.id)
         raise AssertionError("the last verdict is either red or has landed")
 
     def _submit_fix(
         self, submission: Submission, hold: Hold, change: Change, started: float
-    ) -> Merged | Conflict | Red | Refused:
+    ) -> Merged | Conflict | TestsFailed | Rejected:
         """The same for a fix task, whose merged tree is judged as the whole: by all tests and verify commands."""
         commands = len(submission.planned) + len(submission.own)
         hold.report("checking corrections", _LONGEST_IN_TESTS * (1 + commands) * self.bench.timeout_s)
         corrections, fault = read_corrections(submission.folder, submission.task.id)
         if facts := [fault] if fault else refused_corrections(corrections, submission, self.bench):
-            return Refused(tuple(facts))
+            return Rejected(tuple(facts))
         with self._turn(hold, commands):
             if adopted := self._adopt(submission, hold):
                 return adopted
-            trial = self._merge_and_test(change, submission)
-            if isinstance(trial, Conflict):
-                return trial
-            found = judge_whole(trial, submission, corrections, changed=trial.tree != trial.trunk)
+            attempt = self._merge_and_test(change, submission)
+            if isinstance(attempt, Conflict):
+                return attempt
+            found = judge_whole(attempt, submission, corrections, changed=attempt.tree != attempt.trunk)
             if not found.verdict.facts:
-                green = _Green(change, trial.head, trial.tree, found.verdict, found.evidence)
+                green = _Green(change, attempt.head, attempt.tree, found.verdict, found.evidence)
                 return self._land(submission, hold, green, started)
-        return Red(found.verdict.facts, self._workspace(change, trial.tree), trial.head)
+        return TestsFailed(found.verdict.facts, self._workspace(change, attempt.tree), attempt.head)
 
     @contextmanager
     def _turn(self, hold: Hold, commands: int = 0) -> Iterator[None]:
@@ -141,7 +141,7 @@ class MergeQueue:
         since = self.repository.log(self.repository.head(), since=submission.base)
         return next((commit for commit in since if wanted.items() <= commit.trailers.items()), None)
 
-    def _merge_and_test(self, change: Change, submission: Submission) -> Conflict | Trial:
+    def _merge_and_test(self, change: Change, submission: Submission) -> Conflict | MergeAttempt:
         """Merge onto the head as it is now, and run the tests of the result once."""
         head = self.repository.head()
         merged = merge(self.repository, change.tree, submission.base, head)
@@ -155,7 +155,7 @@ class MergeQueue:
             stored = beside.submit(self._store, change, merged.tree)
             report = self.bench.test(merged.tree, own if submission.task.owns_source() else None)
             stored.result()
-        return Trial(self.bench, head, trunk, merged.tree, passed_before, submission.task, own, report)
+        return MergeAttempt(self.bench, head, trunk, merged.tree, passed_before, submission.task, own, report)
 
     def _store(self, change: Change, merged: Tree) -> None:
         """Have on disk what the trunk would stand on. While the tests run: the disk has nothing else to do."""

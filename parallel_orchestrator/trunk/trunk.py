@@ -25,9 +25,9 @@ from parallel_orchestrator.trunk.results import (
     Hold,
     Merged,
     MergedCommit,
-    Red,
-    Refused,
+    Rejected,
     Submission,
+    TestsFailed,
 )
 from parallel_orchestrator.trunk.submit import MergeQueue
 from parallel_orchestrator.trunk.testing.testbench import TestBench
@@ -105,7 +105,7 @@ class Trunk:
         return tree
 
     def restore(self, folder: Path, tree: str) -> None:
-        """Make `folder` hold exactly what a snapshot, Conflict or Red of it holds."""
+        """Make `folder` hold exactly what a snapshot, Conflict or TestsFailed of it holds."""
         with disk_faults_in(folder):
             write_folder(self._repository.objects, folder, self._repository.tree(tree))
 
@@ -117,7 +117,7 @@ class Trunk:
         """Leave nothing running."""
         self._bench.close()
 
-    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | Red | Refused:
+    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | TestsFailed | Rejected:
         """Bring one attempt's work onto the trunk, tested, or say why not. Raises StaleClaim as `hold` does."""
         with disk_faults_in(self._run.git):
             return self._queue.submit(submission, hold)

@@ -13,7 +13,7 @@ from parallel_orchestrator.trunk.changes.folder import read_plain
 from parallel_orchestrator.trunk.results import Evidence, Submission, VerifyResult
 from parallel_orchestrator.trunk.testing.junit import Ending
 from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
-from parallel_orchestrator.trunk.testing.verdict import Trial, Verdict
+from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict
 from parallel_orchestrator.trunk.testing.verify import run_verify, why_red
 
 _LARGEST = 100_000
@@ -88,16 +88,16 @@ def _refused(one: Correction, submission: Submission, bench: TestBench) -> str:
 
 
 def judge_whole(
-    trial: Trial, submission: Submission, corrections: Sequence[Correction], *, changed: bool
+    attempt: MergeAttempt, submission: Submission, corrections: Sequence[Correction], *, changed: bool
 ) -> WholeVerdict:
     """Whether a fix task's merged tree is taken; the facts say why not. `changed`: it is not the trunk's own tree."""
-    before = trial.bench.test(trial.trunk) if changed else trial.first
-    report, flaky = trial.first, frozenset[str]()
+    before = attempt.bench.test(attempt.trunk) if changed else attempt.first
+    report, flaky = attempt.first, frozenset[str]()
     if why_red(report) or _lost(report, before):
-        report = trial.bench.test(trial.tree)
-        flaky = trial.first.red - report.red
+        report = attempt.bench.test(attempt.tree)
+        flaky = attempt.first.red - report.red
     commands = [*corrected(submission.planned, corrections), *submission.own]
-    results = run_verify(trial.bench, trial.tree, commands)
+    results = run_verify(attempt.bench, attempt.tree, commands)
     worse = [*_lost(report, before), *_newly_failed(results, submission.task, corrections)]
     left = [*why_red(report), *(_fact(one) for one in results if not one.passed)]
     idle = not changed and not corrections

@@ -17,7 +17,7 @@ from parallel_orchestrator.records.command import RESULTS, Command, CommandResul
 from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, Trunk
+from parallel_orchestrator.trunk import Conflict, Merged, Rejected, Submission, TestsFailed, Trunk
 from parallel_orchestrator.trunk.results import Hold
 
 ADD = "def add(a, b):\n    return a + b\n"
@@ -139,7 +139,7 @@ class Bench:
         among: Plan | None = None,
         base: str | None = None,
         claim: Claim | None = None,
-    ) -> Merged | Conflict | Red | Refused:
+    ) -> Merged | Conflict | TestsFailed | Rejected:
         """Open a workspace, write `files` into it and submit it."""
         base = base or self.trunk.head()
         write(self.workspace(job, base), files)
@@ -147,14 +147,14 @@ class Bench:
 
     def submit(
         self, job: Task, base: str, *, among: Plan | None = None, claim: Hold | None = None
-    ) -> Merged | Conflict | Red | Refused:
+    ) -> Merged | Conflict | TestsFailed | Rejected:
         """Submit the workspace of `job` as it is."""
         folder = self.run.workspace(int(job.id.removeprefix("task_")), job.id, 1)
         submission = Submission(job, among or plan(job), 1, 1, base, folder, job.name)
         return self.trunk.submit(submission, claim or Claim())
 
 
-def merged(result: Merged | Conflict | Red | Refused) -> Merged:
+def merged(result: Merged | Conflict | TestsFailed | Rejected) -> Merged:
     """The result, which has to be a merge."""
     assert isinstance(result, Merged), result
     return result

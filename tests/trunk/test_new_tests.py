@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.trunk import Red
+from parallel_orchestrator.trunk import TestsFailed
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
@@ -66,7 +66,7 @@ def test_a_new_test_that_fails_once_goes_back_to_its_author(bench: Bench, tmp_pa
     flaky = f"{fails_once(tmp_path)}\n\n{test}"
     head = bench.trunk.head()
     result = bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + flaky})
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     (fact,) = result.facts
     assert fact.startswith(
         f"tests/test_calc.py::{name} failed once and passed when repeated. A test must pass every time"
@@ -78,18 +78,18 @@ def test_a_new_test_that_fails_once_goes_back_to_its_author(bench: Bench, tmp_pa
 def test_a_file_of_tests_that_cannot_be_collected_once_goes_back(bench: Bench, tmp_path: Path) -> None:
     flaky = f"{fails_once(tmp_path)}\n\nsecond_time()\n"
     result = bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + flaky})
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert result.facts[0].startswith("tests/test_calc.py failed once and passed when repeated.")
 
 
 def test_it_is_still_new_in_a_repair_round(bench: Bench, tmp_path: Path) -> None:
     files = {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + "def test_bad():\n    assert 0\n"}
     first = bench.offer(CALC, files)
-    assert isinstance(first, Red)
+    assert isinstance(first, TestsFailed)
     folder = bench.run.workspace(1, "task_1", 1)
     write(folder, {"tests/test_calc.py": f"{TEST_ADD}{fails_once(tmp_path)}\n\n{FUNCTION}"})
     second = bench.submit(CALC, first.head)
-    assert isinstance(second, Red)
+    assert isinstance(second, TestsFailed)
     assert second.facts[0].startswith("tests/test_calc.py::test_it failed once")
     merged(bench.submit(CALC, second.head))
 
@@ -104,7 +104,7 @@ def test_in_a_file_that_was_there_only_what_changed_is_new(bench: Bench, tmp_pat
     after = f"{before}{changed}\n\ndef test_more():\n    assert add(2, 2) == 4\n"
     result = bench.offer(again, {"src/calc.py": ADD + "#\n", "tests/test_calc.py": after})
     if changed:
-        assert isinstance(result, Red)
+        assert isinstance(result, TestsFailed)
         assert result.facts[0].startswith(f"{OLD_FLAKY} failed once")
     else:
         assert merged(result).evidence["flaky"] == [OLD_FLAKY]
@@ -117,7 +117,7 @@ def test_a_flaky_test_that_moves_is_its_movers(bench: Bench, tmp_path: Path) -> 
     mover = task(2, "src/calc.py", "tests/test_calc.py", "tests/test_moved.py")
     moved = {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD, "tests/test_moved.py": moody(switch)}
     result = bench.offer(mover, moved)
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert result.facts[0].startswith("tests/test_moved.py::test_moody failed once")
 
 
@@ -160,6 +160,6 @@ def test_a_test_of_the_trunk_that_fails_always_excuses_no_new_one(bench: Bench, 
     switch.touch()
     flaky = f"{TEST_SHOUT}{fails_once(tmp_path)}\n\n{FUNCTION}"
     result = bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": flaky})
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert [fact.partition(".py::")[0] for fact in result.facts] == ["tests/test_text"]
     assert result.facts[0].startswith("tests/test_text.py::test_it failed once")

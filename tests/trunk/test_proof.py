@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, detect
-from parallel_orchestrator.trunk import Red, Submission, Trunk
+from parallel_orchestrator.trunk import Submission, TestsFailed, Trunk
 from parallel_orchestrator.trunk.testing.proof import parse_record
 from tests.trunk.bench import ADD, TEST_ADD, Bench, Claim, merged, plan, task, write
 
@@ -57,7 +57,7 @@ def ran(bench: Bench, source: str, test: str) -> dict[str, Any]:
 def test_tests_that_run_none_of_its_code_are_sent_back(bench: Bench, source: str, test: str) -> None:
     head = bench.trunk.head()
     result = offered(bench, source, test)
-    assert isinstance(result, Red), result
+    assert isinstance(result, TestsFailed), result
     (fact,) = result.facts
     assert fact.startswith(NOT_CALLED)
     assert "call what these files define" in fact
@@ -69,7 +69,7 @@ def test_what_another_task_runs_is_no_proof(bench: Bench) -> None:
     second = task(2, "src/calc.py", "tests/test_second.py")
     idle = "import calc\n\n\ndef test_second():\n    assert True\n"
     result = bench.offer(second, {"src/calc.py": ADD + "# more\n", "tests/test_second.py": idle})
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert result.facts[0].startswith(NOT_CALLED)
 
 
@@ -202,7 +202,7 @@ def test_where_nothing_waits_to_be_run_importing_is_enough(bench: Bench, source:
 
 def test_constants_have_to_be_imported(bench: Bench) -> None:
     result = offered(bench, "LIMIT = 3\n", "def test_it():\n    assert True\n")
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert result.facts[0].startswith("No test imports src/calc.py. Add tests of yours")
 
 

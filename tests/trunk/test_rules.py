@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.trunk import Refused
+from parallel_orchestrator.trunk import Rejected
 from parallel_orchestrator.trunk.changes.rules import LARGEST_FILE, MOST_FILES, twins
 from parallel_orchestrator.trunk.git.git import Git
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, plan, task, write
@@ -29,7 +29,7 @@ def _refused(bench: Bench, mess: Callable[[Path], object]) -> tuple[str, ...]:
     write(folder, GOOD)
     mess(folder)
     result = bench.submit(CALC, head, among=PLAN)
-    assert isinstance(result, Refused), result
+    assert isinstance(result, Rejected), result
     assert bench.trunk.head() == head
     return result.facts
 
@@ -115,7 +115,7 @@ def test_names_that_are_not_text_are_refused_and_shown(bench: Bench) -> None:
 
 def test_nothing_written_is_refused(bench: Bench) -> None:
     result = bench.offer(CALC, {"scratch.txt": "x", "src/__pycache__/calc.pyc": "x"}, among=PLAN)
-    assert isinstance(result, Refused)
+    assert isinstance(result, Rejected)
     assert result.facts[0].startswith("You wrote nothing")
 
 
@@ -142,7 +142,7 @@ def test_files_of_others_on_the_trunk(bench: Bench) -> None:
 
 def _facts(bench: Bench, files: Mapping[str, str | bytes | None], base: str) -> list[str]:
     result = bench.offer(NOTES, files, among=PLAN, base=base)
-    assert isinstance(result, Refused)
+    assert isinstance(result, Rejected)
     return list(result.facts)
 
 
@@ -150,7 +150,7 @@ def test_a_conftest_that_the_plan_gives_is_taken(bench: Bench) -> None:
     fixtures = task(4, "tests/conftest.py")
     merged(bench.offer(fixtures, {"tests/conftest.py": "import pytest\n"}))
     result = bench.offer(NOTES, {"docs/notes.md": "n", "tests/conftest.py": "\n"}, among=PLAN)
-    assert isinstance(result, Refused)
+    assert isinstance(result, Rejected)
 
 
 def test_what_lies_outside_the_project_is_left_out(bench: Bench) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from parallel_orchestrator.records.command import Command, CommandResult
 from parallel_orchestrator.records.errors import CannotGoOn, StaleClaim
-from parallel_orchestrator.trunk import Conflict, Red, Refused, Submission, Trunk
+from parallel_orchestrator.trunk import Conflict, Rejected, Submission, TestsFailed, Trunk
 from tests.trunk.bench import ADD, TEST_ADD, Bench, Claim, merged, plan, run_plainly, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
@@ -57,7 +57,7 @@ def test_conflict_comes_back_with_markers_and_its_resolution_lands(bench: Bench)
     assert (folder / "notes").read_text() == "x"
 
     unresolved = bench.submit(TEXT, result.head, among=both)
-    assert isinstance(unresolved, Refused)
+    assert isinstance(unresolved, Rejected)
     assert "src/calc.py still has conflict markers" in unresolved.facts[0]
 
     (folder / "src/calc.py").write_text(ADD + "# theirs\n# mine\n")
@@ -79,7 +79,7 @@ def test_clean_merge_that_is_red_as_a_whole(bench: Bench) -> None:
     }
     head = bench.trunk.head()
     result = bench.offer(TEXT, broken, base=base)
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert len(result.facts) == 1
     assert result.facts[0].startswith("tests/test_text.py::test_alone failed:")
     assert result.head == head == bench.trunk.head()
@@ -192,7 +192,7 @@ def test_work_that_ended_early_is_not_merged_without_a_file_of_its_own(bench: Be
     attempt = (again, plan(first, again), 1, 1, base, folder)
     offer = Submission(*attempt, title=again.name, ended_early="reached its limit of 3 turns")
     write(folder, {"docs/notes.md": "# To do\n"})
-    assert bench.trunk.submit(offer, Claim()) == Refused((), nothing=True)
+    assert bench.trunk.submit(offer, Claim()) == Rejected((), nothing=True)
     assert bench.trunk.head() == base
     write(folder, {"docs/page.md": "# Page\n\nMore.\n"})
     evidence = merged(bench.trunk.submit(offer, Claim())).evidence

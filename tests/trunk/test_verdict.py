@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.trunk import Red
+from parallel_orchestrator.trunk import TestsFailed
 from parallel_orchestrator.trunk.git.repository import Repository
 from parallel_orchestrator.trunk.testing.junit import Case, Ending, parse
 from parallel_orchestrator.trunk.testing.pytest_summary import contradicts
@@ -24,7 +24,7 @@ def _red(bench: Bench, test: str, conftest: str | None = None) -> tuple[str, ...
         files["tests/conftest.py"] = conftest
     head = bench.trunk.head()
     result = bench.offer(WITH_CONFTEST if conftest is not None else CALC, files)
-    assert isinstance(result, Red), result
+    assert isinstance(result, TestsFailed), result
     assert bench.trunk.head() == head
     return result.facts
 
@@ -195,7 +195,7 @@ def test_no_passing_test_may_get_lost(bench: Bench) -> None:
     merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + "def test_b(): pass\n"}))
     owner = task(2, "tests/test_calc.py", "docs/a.md")
     result = bench.offer(owner, {"docs/a.md": "a", "tests/test_calc.py": TEST_ADD})
-    assert isinstance(result, Red)
+    assert isinstance(result, TestsFailed)
     assert result.facts == ("Passing tests with your work: 1; without it: 2. No passing test may be lost.",)
 
 

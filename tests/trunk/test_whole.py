@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.fix import CORRECTIONS, FailedCommand, FixTask, RedWhole, fix_task
-from parallel_orchestrator.trunk import Conflict, Merged, Red, Refused, Submission, VerifyResult
+from parallel_orchestrator.trunk import Conflict, Merged, Rejected, Submission, TestsFailed, VerifyResult
 from tests.trunk.bench import ADD, TEST_ADD, Bench, Claim, merged, plan, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
@@ -27,7 +27,7 @@ def _fix(*failed: FailedCommand) -> FixTask:
 
 def _offer(
     bench: Bench, fix: FixTask, files: dict[str, Any], *planned: str, own: tuple[str, ...] = (), last: bool = False
-) -> Merged | Conflict | Red | Refused:
+) -> Merged | Conflict | TestsFailed | Rejected:
     base = bench.trunk.head()
     folder = bench.run.workspace(1, fix.id, 1)
     bench.trunk.open_workspace(folder, base)
@@ -55,7 +55,7 @@ def test_work_that_makes_the_whole_green_lands_whoever_owns_the_files(red: Bench
 def test_a_whole_that_stays_red_comes_back_and_is_taken_when_it_is_the_last_time(red: Bench) -> None:
     fix, files = _fix(_failed(HELLO)), {"docs/notes.md": "# Notes\n"}
     back = _offer(red, fix, files)
-    assert isinstance(back, Red)
+    assert isinstance(back, TestsFailed)
     assert HELLO in back.facts[0]
     assert "has no attribute 'hello'" in back.facts[0]
     assert merged(_offer(red, fix, files, last=True)).evidence["whole"] == "red"
@@ -63,7 +63,7 @@ def test_a_whole_that_stays_red_comes_back_and_is_taken_when_it_is_the_last_time
 
 def test_work_that_changes_nothing_is_never_taken_while_the_whole_is_red(red: Bench) -> None:
     back = _offer(red, _fix(_failed(HELLO)), {}, last=True)
-    assert isinstance(back, Red)
+    assert isinstance(back, TestsFailed)
     assert back.facts[0].startswith("Nothing was changed")
 
 
@@ -85,7 +85,7 @@ def test_work_that_changes_nothing_is_taken_where_the_whole_is_green(red: Bench)
 def test_a_passing_test_is_never_lost_even_for_another(red: Bench, test: str | None, fact: str) -> None:
     files = {"src/calc.py": WITH_HELLO, "tests/test_calc.py": test}
     back = _offer(red, _fix(_failed(HELLO)), files, last=True)
-    assert isinstance(back, Red)
+    assert isinstance(back, TestsFailed)
     assert fact in " ".join(back.facts)
 
 
@@ -98,7 +98,7 @@ def test_a_failing_test_is_neither_removed_nor_skipped(bench: Bench, after: str)
     write(bench.run.root, {"tests/test_calc.py": red_test})
     bench.git("-c", "user.name=P", "-c", "user.email=p@example.org", "commit", "-qam", "A failing test")
     back = _offer(bench, _fix(), {"tests/test_calc.py": after}, "true", last=True)
-    assert isinstance(back, Red)
+    assert isinstance(back, TestsFailed)
     assert "tests/test_calc.py::test_red fails on the trunk and does not run now" in back.facts[0]
     corrected = red_test.replace("add(1, 1) == 3", "add(1, 1) == 2")
     assert merged(_offer(bench, _fix(), {"tests/test_calc.py": corrected}, "true")).evidence["whole"] == "green"
@@ -107,13 +107,13 @@ def test_a_failing_test_is_neither_removed_nor_skipped(bench: Bench, after: str)
 def test_a_command_that_passed_before_may_not_fail_after(red: Bench) -> None:
     absent = "test ! -e docs/notes.md"
     back = _offer(red, _fix(_failed(HELLO)), {"docs/notes.md": "x\n"}, HELLO, absent, last=True)
-    assert isinstance(back, Red)
+    assert isinstance(back, TestsFailed)
     assert f"`{absent}` passed on the trunk and fails now." in back.facts
 
 
 def test_names_that_change_how_python_or_pytest_runs_stay_refused(red: Bench) -> None:
     refused = _offer(red, _fix(_failed(HELLO)), {"tests/conftest.py": "", "src/calc.py": WITH_HELLO})
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejected)
     assert "tests/conftest.py has a name" in refused.facts[0]
 
 
@@ -139,7 +139,7 @@ def test_a_command_that_the_person_named_as_well_is_run_as_it_is(red: Bench) -> 
     fix = _fix(_failed(ABSENT, correctable=True))
     works = "PYTHONPATH=src python -c 'import calc'"
     back = _offer(red, fix, _correction(ABSENT, works), ABSENT, own=(ABSENT,))
-    assert isinstance(back, Red)
+    assert isinstance(back, TestsFailed)
     assert back.facts[0].startswith(f"`{ABSENT}` ended with exit code 2")
 
 
@@ -158,7 +158,7 @@ def test_a_command_that_the_person_named_as_well_is_run_as_it_is(red: Bench) -> 
 def test_what_is_no_correction_is_refused_with_a_sentence(red: Bench, corrections: dict[str, str], fact: str) -> None:
     fix = _fix(_failed(ABSENT, correctable=True), _failed(HELLO), _failed("make check"))
     refused = _offer(red, fix, corrections, ABSENT, HELLO, own=("make check",))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejected)
     assert fact in refused.facts[0]
 
 

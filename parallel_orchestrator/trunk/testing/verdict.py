@@ -52,7 +52,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Trial:
+class MergeAttempt:
     """A tree merged onto a head, its tests run once."""
 
     bench: TestBench
@@ -68,35 +68,35 @@ class Trial:
     first: Report
 
 
-def glance(trial: Trial) -> Verdict | None:
-    """The verdict where the first run shows that nothing broke; None where it takes `judge`."""
-    known = Baseline(trial.passed_before)
-    return None if regressions(trial.first, known) else _verdict(trial, trial.first, known)
+def quick_verdict(attempt: MergeAttempt) -> Verdict | None:
+    """The verdict where the first run shows that nothing broke; None where that takes `attribute_failure`."""
+    known = Baseline(attempt.passed_before)
+    return None if regressions(attempt.first, known) else _verdict(attempt, attempt.first, known)
 
 
-def judge(trial: Trial) -> Verdict:
+def attribute_failure(attempt: MergeAttempt) -> Verdict:
     """Where something broke, find out whether the change is to blame: repeat the run, and run the head without it."""
-    verdict = glance(trial)
+    verdict = quick_verdict(attempt)
     if verdict:
         return verdict
-    known = Baseline(trial.passed_before)
-    again = trial.bench.test(trial.tree, trial.own)
-    unsteady = _unsteady(trial, again)
+    known = Baseline(attempt.passed_before)
+    again = attempt.bench.test(attempt.tree, attempt.own)
+    unsteady = _unsteady(attempt, again)
     if not regressions(again, known):
-        return _verdict(trial, again, known, flaky=trial.first.red, unsteady=unsteady)
-    without = trial.bench.test(trial.trunk)
+        return _verdict(attempt, again, known, flaky=attempt.first.red, unsteady=unsteady)
+    without = attempt.bench.test(attempt.trunk)
     measured = Baseline(without.counts.passed, without.red)
-    return _verdict(trial, again, measured, red_before=again.red & without.red, unsteady=unsteady)
+    return _verdict(attempt, again, measured, red_before=again.red & without.red, unsteady=unsteady)
 
 
-def _unsteady(trial: Trial, again: Report) -> list[str]:
+def _unsteady(attempt: MergeAttempt, again: Report) -> list[str]:
     """Facts on the task's new tests that failed in the first run and passed in the second.
 
     Empty when something else failed only once, too: that can have made them fail.
     """
-    once = trial.first.red - again.red
-    brought = new_tests(once, trial.own, trial.bench.objects, trial.trunk, trial.tree)
-    return trial.first.messages(known=trial.first.red - brought, how=_ONCE) if brought == once else []
+    once = attempt.first.red - again.red
+    brought = new_tests(once, attempt.own, attempt.bench.objects, attempt.trunk, attempt.tree)
+    return attempt.first.messages(known=attempt.first.red - brought, how=_ONCE) if brought == once else []
 
 
 def regressions(report: Report, baseline: Baseline) -> list[str]:
@@ -122,7 +122,7 @@ def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
 
 
 def _verdict(
-    trial: Trial,
+    attempt: MergeAttempt,
     report: Report,
     baseline: Baseline,
     *,
@@ -130,10 +130,10 @@ def _verdict(
     red_before: frozenset[str] = frozenset(),
     unsteady: Sequence[str] = (),
 ) -> Verdict:
-    facts = [*regressions(report, baseline), *unsteady] or missing_proof(report, baseline, trial.task)
+    facts = [*regressions(report, baseline), *unsteady] or missing_proof(report, baseline, attempt.task)
     coverage = None
-    if trial.task.owns_source() and not facts:
-        coverage = own_coverage(report.ran, trial.own, trial.bench.objects, trial.tree)
+    if attempt.task.owns_source() and not facts:
+        coverage = own_coverage(report.ran, attempt.own, attempt.bench.objects, attempt.tree)
         facts = unproven(coverage)
     added = report.counts.passed - baseline.passed
     return Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(red_before)), coverage)
