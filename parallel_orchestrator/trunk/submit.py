@@ -145,7 +145,7 @@ class MergeQueue:
         """Merge onto the head as it is now, and run the tests of the result once."""
         head = self.repository.head()
         merged = merge(self.repository, change.tree, submission.base, head)
-        conflicts = merged.conflicts or _twins(merged.tree)
+        conflicts = merged.conflicts or _collisions(merged.tree)
         if conflicts:
             return Conflict(conflicts, self._workspace(change, merged.tree), head)
         passed_before = self.repository.about(head).number("Tests-Passed")
@@ -194,5 +194,5 @@ class MergeQueue:
         return self.repository.objects.write_tree(change.others | merged)
 
 
-def _twins(tree: Tree) -> tuple[str, ...]:
-    return tuple(rules.twin_fact(first, second) for first, second in rules.twins(tree))
+def _collisions(tree: Tree) -> tuple[str, ...]:
+    return tuple(rules.collision_fact(first, second) for first, second in rules.case_collisions(tree))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Rejected
-from parallel_orchestrator.trunk.changes.rules import LARGEST_FILE, MOST_FILES, twins
+from parallel_orchestrator.trunk.changes.rules import LARGEST_FILE, MOST_FILES, case_collisions
 from parallel_orchestrator.trunk.git.git import Git
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, plan, task, write
 
@@ -179,7 +179,7 @@ def test_modes_are_normal(bench: Bench) -> None:
     assert Git(bench.run.git, bench.run.root)("cat-file", "tree", "main:src").startswith(b"100755 calc.py")
 
 
-def test_twins_are_found_by_folder_and_by_form() -> None:
-    assert twins(["src/Pkg/a.py", "src/pkg/b.py"]) == [("src/Pkg", "src/pkg")]
-    assert twins(["src/é", "src/e\u0301"]) == [("src/e\u0301", "src/é")]
-    assert twins(["src/a", "src/b/a", "docs/a"]) == []
+def test_case_collisions_are_found_by_folder_and_by_form() -> None:
+    assert case_collisions(["src/Pkg/a.py", "src/pkg/b.py"]) == [("src/Pkg", "src/pkg")]
+    assert case_collisions(["src/é", "src/e\u0301"]) == [("src/e\u0301", "src/é")]
+    assert case_collisions(["src/a", "src/b/a", "docs/a"]) == []

@@ -212,7 +212,7 @@ def test_changed_tests_of_its_own_count_as_proof(bench: Bench) -> None:
 
 
 def test_a_test_counts_as_defined_however_its_source_is_nested(bench: Bench) -> None:
-    """What the census reads, it reads without recursion: that would end this very process."""
+    """What the inventory reads, it reads without recursion: that would end this very process."""
     deep = "a" + ".b" * 600
     hidden = (
         "class A:\n    def __getattr__(self, _): return self\n    def __call__(self, f): return None\n\n\na = A()\n"

@@ -36,7 +36,7 @@ class Change:
     others: Tree
     """The workspace's other files, which stay out of the project."""
     sizes: Mapping[str, int]
-    odd: Mapping[str, str]
+    unsupported: Mapping[str, str]
     """Paths that no tree can hold, in the project or outside, and what they are."""
     content: Mapping[str, bytes] = field(default_factory=dict)
     """What the created and changed files hold, unless they are links or too large."""
@@ -65,7 +65,7 @@ class Change:
     def left_out(self) -> list[str]:
         """Paths outside the project that the trunk does not hold in that form."""
         differing = [path for path, entry in self.others.items() if self.base.get(path) != entry]
-        return sorted([*differing, *(path for path in self.odd if not in_project(path))])
+        return sorted([*differing, *(path for path in self.unsupported if not in_project(path))])
 
     @property
     def tree(self) -> Tree:
@@ -80,7 +80,7 @@ def collect(repository: Repository, submission: Submission, largest: int) -> Cha
     base = repository.tree(submission.base)
     project = {p: e for p, e in contents.entries.items() if in_project(p) and e.mode != FOLDER}
     others = {p: e for p, e in contents.entries.items() if not in_project(p)}
-    change = Change(base, project, others, contents.sizes, contents.odd)
+    change = Change(base, project, others, contents.sizes, contents.unsupported)
     readable = [path for path in change.written if _readable(project[path], contents, path, largest)]
     blobs = repository.objects.blobs(project[path].id for path in readable)
     return replace(change, content=dict(zip(readable, blobs, strict=True)))

@@ -54,7 +54,7 @@ class Contents:
     entries: Tree = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each regular file."""
-    odd: dict[str, str] = field(default_factory=dict)
+    unsupported: dict[str, str] = field(default_factory=dict)
     """Path to what it is, for everything that no tree can hold or that must not be in one."""
 
 
@@ -132,9 +132,9 @@ class _Reader:
                 except FileNotFoundError:
                     continue  # gone since the listing
                 except Unsteady:
-                    self._contents.odd[prefix + name] = "still being written"
+                    self._contents.unsupported[prefix + name] = "still being written"
                 except OSError:
-                    self._contents.odd[prefix + name] = "not readable"
+                    self._contents.unsupported[prefix + name] = "not readable"
 
     def _count(self, members: int = 0, size: int = 0) -> None:
         self._members += members
@@ -147,7 +147,7 @@ class _Reader:
     def _member(self, parent: int, name: str, path: str, depth: int) -> None:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         if name.casefold() == ".git":
-            self._contents.odd[path] = "a git repository of its own"
+            self._contents.unsupported[path] = "a git repository of its own"
         elif stat.S_ISLNK(mode):
             target = os.fsencode(os.readlink(name, dir_fd=parent))
             self._contents.entries[path] = Entry(LINK, self._objects.write("blob", target))
@@ -156,11 +156,11 @@ class _Reader:
         elif stat.S_ISREG(mode):
             self._file(parent, name, path)
         else:
-            self._contents.odd[path] = "neither a file nor a folder"
+            self._contents.unsupported[path] = "neither a file nor a folder"
 
     def _below(self, parent: int, name: str, path: str, depth: int) -> None:
         if depth >= DEEPEST:
-            self._contents.odd[path] = f"nested deeper than {DEEPEST} folders"
+            self._contents.unsupported[path] = f"nested deeper than {DEEPEST} folders"
             return
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
         try:

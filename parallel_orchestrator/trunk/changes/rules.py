@@ -32,12 +32,15 @@ _UNPORTABLE = re.compile(r'[\\:*?"<>|]|[. ]$|^git~\d+$', re.IGNORECASE)
 
 def broken_rules(change: Change, task: Task, plan: Plan) -> tuple[str, ...]:
     """Every reason why the change is not taken; none when it may be merged. A fix task owns the whole project."""
-    odd = {path: what for path, what in change.odd.items() if in_project(path)}
+    unsupported = {path: what for path, what in change.unsupported.items() if in_project(path)}
     whole = isinstance(task, FixTask)
-    if not whole and not change.written and not change.deleted and not odd:
+    if not whole and not change.written and not change.deleted and not unsupported:
         return ("You wrote nothing: no file under src/, tests/ or docs/ differs from the state that you started from.",)
     facts = [
-        *(f"{shown(path)} is {what}. Remove it; only plain files are merged." for path, what in sorted(odd.items())),
+        *(
+            f"{shown(path)} is {what}. Remove it; only plain files are merged."
+            for path, what in sorted(unsupported.items())
+        ),
         *_hostile(change, task),
         *([] if whole else [*_ownership(change, task, plan), *_missing(change, task)]),
         *_content(change),
@@ -62,7 +65,7 @@ def also_changed(change: Change, task: Task) -> list[str]:
     return [path for path in change.changed if path not in task.files]
 
 
-def twins(paths: Iterable[str]) -> list[tuple[str, str]]:
+def case_collisions(paths: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of paths that are one file or folder where case or Unicode form does not count."""
     spelling: dict[str, str] = {}
     pairs: dict[tuple[str, str], None] = {}
@@ -76,8 +79,8 @@ def twins(paths: Iterable[str]) -> list[tuple[str, str]]:
     return list(pairs)
 
 
-def twin_fact(first: str, second: str) -> str:
-    """The sentence about one pair of twins."""
+def collision_fact(first: str, second: str) -> str:
+    """The sentence about one pair."""
     return f"{shown(first)} and {shown(second)} are the same path on many systems. Keep one of them."
 
 
@@ -87,8 +90,8 @@ def _hostile(change: Change, task: Task) -> Iterator[str]:
     for path in change.written:
         if problem := _problem(path, change, task):
             yield f"{shown(path)} {problem}"
-    for first, second in twins(change.project):
-        yield twin_fact(first, second)
+    for first, second in case_collisions(change.project):
+        yield collision_fact(first, second)
 
 
 def _problem(path: str, change: Change, task: Task) -> str | None:

@@ -32,7 +32,7 @@ _Defined = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
-class Census:
+class TestInventory:
     """A project's code before its tests run. Paths are relative to its folder."""
 
     files: dict[str, bytes]
@@ -56,11 +56,13 @@ class Census:
         )
 
 
-def take_census(folder: Path) -> Census:
+def take_inventory(folder: Path) -> TestInventory:
     """Read the code in `folder`, the tests in its tests/."""
     files = {path: _digest(folder / path) for path in _code_files(folder)}
     held = {path: read_plain(folder / path, _LARGEST) or b"" for path in files if _holds_tests(path)}
-    return Census(files, frozenset(test for path, content in held.items() for test, _ in _tests_in(path, content)))
+    return TestInventory(
+        files, frozenset(test for path, content in held.items() for test, _ in _tests_in(path, content))
+    )
 
 
 def defined_tests(path: str, content: bytes) -> dict[str, bytes]:

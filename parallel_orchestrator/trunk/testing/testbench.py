@@ -1,8 +1,8 @@
 """Our own pytest call over a tree, in a scratch copy, and what it proves.
 
 The verdict comes from what has to fit together: the exit code, the report, pytest's closing
-line (`closing`), a canary (a test of ours that has to fail), and the tests and files that are
-there (`census`). Tests that leave the process early, that patch the reporting, or that deselect
+line (`pytest_summary`), a canary (a test of ours that has to fail), and the tests and files that are
+there (`test_inventory`). Tests that leave the process early, that patch the reporting, or that deselect
 everything take the canary along and prove nothing.
 
 What this does not prove: code that runs inside pytest and knows all of the above can still lie
@@ -40,7 +40,7 @@ from parallel_orchestrator.trunk.testing.junit import LARGEST_REPORT, Case, Endi
 from parallel_orchestrator.trunk.testing.line_recording import add_recorder, read_record
 from parallel_orchestrator.trunk.testing.proof import NOTHING_RAN, Ran
 from parallel_orchestrator.trunk.testing.pytest_summary import contradicts
-from parallel_orchestrator.trunk.testing.test_inventory import take_census
+from parallel_orchestrator.trunk.testing.test_inventory import take_inventory
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class TestBench:
             (folder / "tests").mkdir(exist_ok=True)
             (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
             recorder = add_recorder(folder, name, own)
-        before = take_census(folder)
+        before = take_inventory(folder)
         junit = f"{name}.xml"
         flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
         command = self._command(folder, results, launcher, *flags, "tests")
