@@ -19,7 +19,13 @@ from parallel_orchestrator.trunk.evidence import rename_evidence
 from parallel_orchestrator.trunk.git.checkout import Difference
 from parallel_orchestrator.trunk.git.git import Git, GitFailed
 from parallel_orchestrator.trunk.git.repository import Commit, Repository
-from parallel_orchestrator.trunk.git.safe_git_dir import Tampered, check_view, lend_view, make_view, view_of
+from parallel_orchestrator.trunk.git.safe_git_dir import (
+    Tampered,
+    check_safe_git_dir,
+    create_safe_git_dir,
+    create_safe_git_dir_in,
+    safe_git_dir,
+)
 
 _ANY_CODE = tuple(range(256))
 _NAMED = re.compile(r"\b[0-9a-f]{40}\b|objects/[0-9a-f]{2}/[0-9a-f]{38}")
@@ -62,11 +68,11 @@ def examine(run: RunDirectory) -> TrunkState:
 @contextmanager
 def opened(run: RunDirectory) -> Iterator[Repository]:
     """The repository, for reading. Where an earlier version made no view of it, a temporary one is used."""
-    if view_of(run.git).exists():
+    if safe_git_dir(run.git).exists():
         yield Repository(run)
         return
     with TemporaryDirectory(prefix="view-") as folder:
-        lend_view(run.git, Path(folder))
+        create_safe_git_dir_in(run.git, Path(folder))
         yield Repository(run, Path(folder))
 
 
@@ -120,7 +126,7 @@ def repair_trunk(run: RunDirectory, known: Sequence[KnownCommit], keep: Keep, re
 def check_out_again(run: RunDirectory, keep: Keep) -> Iterator[str]:
     """Check the trunk out again, with a copy of each file that differs."""
     repository = Repository(run)
-    repository.provide_view()
+    repository.ensure_safe_git_dir()
     with repository.alone():
         differences = _keep_differences(run, repository, keep)
         repository.restore_checkout()
@@ -137,14 +143,14 @@ def _keep_differences(run: RunDirectory, repository: Repository, keep: Keep) -> 
 
 def _restore_view(run: RunDirectory, keep: Keep) -> Iterator[str]:
     try:
-        check_view(run.git)
+        check_safe_git_dir(run.git)
     except Tampered:
-        view = view_of(run.git)
+        view = safe_git_dir(run.git)
         for path in view.iterdir():
             keep(path)
         shutil.rmtree(view)
         yield ".git/view was changed, by an agent or by the disk; it was made again and is the same in every run"
-    make_view(run.git)
+    create_safe_git_dir(run.git)
 
 
 def _restore_index(run: RunDirectory, repository: Repository, keep: Keep) -> Iterator[str]:

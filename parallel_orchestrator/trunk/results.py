@@ -83,6 +83,8 @@ class Conflict:
 class TestsFailed:
     """The work merges, and the merged tests do not pass because of it."""
 
+    __test__ = False
+
     facts: tuple[str, ...]
     tree: str
     """The merge, and the workspace's other files: what the workspace goes on from."""

@@ -64,7 +64,7 @@ class Trunk:
         if not (self._run.git / "index").exists():
             return Edits([], [], [])
         self._repository.refuse_foreign()
-        self._repository.provide_view()
+        self._repository.ensure_safe_git_dir()
         return find_edits(self._repository)
 
     def head(self) -> str:

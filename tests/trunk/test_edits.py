@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk import Edits
-from parallel_orchestrator.trunk.git.safe_git_dir import view_of
+from parallel_orchestrator.trunk.git.safe_git_dir import safe_git_dir
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, task, write
 
 CALC = task(1, "src/calc.py", "tests/test_calc.py")
@@ -36,7 +36,7 @@ def test_a_checkout_has_no_edits_wherever_it_lies(built: Bench, tmp_path: Path) 
 
 def test_a_repository_of_an_earlier_version_can_be_looked_at(built: Bench) -> None:
     built.git("repack", "-adq")
-    shutil.rmtree(view_of(built.run.git))
+    shutil.rmtree(safe_git_dir(built.run.git))
     assert Bench(built.run.root).trunk.edits() == NONE
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
-from parallel_orchestrator.trunk.git.safe_git_dir import check_view, view_of
+from parallel_orchestrator.trunk.git.safe_git_dir import check_safe_git_dir, safe_git_dir
 
 OLDEST_GIT = (2, 38)
 """The first version with `merge-tree --write-tree`."""
@@ -71,10 +71,10 @@ class Git:
     """Git on one repository, through its view, and one work tree. `door`: another way in, while there is no view."""
 
     def __init__(
-        self, repository: Path, work_tree: Path, inherited: tuple[int, ...] = (), door: Path | None = None
+        self, repository: Path, work_tree: Path, inherited: tuple[int, ...] = (), git_dir: Path | None = None
     ) -> None:
         self.repository = repository
-        self._door = door or view_of(repository)
+        self._git_dir = git_dir or safe_git_dir(repository)
         self.work_tree = work_tree
         self.inherited = inherited
         """Descriptors that each git process gets. A git outlives the process that started it and was killed;
@@ -129,9 +129,9 @@ class Git:
                 process.kill()
 
     def _command(self) -> list[str]:
-        check_view(self.repository)
+        check_safe_git_dir(self.repository)
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        return ["git", f"--git-dir={self._door}", f"--work-tree={self.work_tree}", *settings]
+        return ["git", f"--git-dir={self._git_dir}", f"--work-tree={self.work_tree}", *settings]
 
     def _failed(self, verb: str, code: int, complaint: bytes) -> GitFailed:
         said = os.fsdecode(complaint).strip()[-2000:] or "nothing"

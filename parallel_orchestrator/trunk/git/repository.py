@@ -23,7 +23,7 @@ from parallel_orchestrator.trunk.changes.folder import add_to_folder
 from parallel_orchestrator.trunk.git.checkout import Difference, differences
 from parallel_orchestrator.trunk.git.git import AUTHOR, Git, GitFailed
 from parallel_orchestrator.trunk.git.objects import FILE, Entry, Objects, Tree
-from parallel_orchestrator.trunk.git.safe_git_dir import CONFIG, check_view, make_view, view_of
+from parallel_orchestrator.trunk.git.safe_git_dir import CONFIG, check_safe_git_dir, create_safe_git_dir, safe_git_dir
 from parallel_orchestrator.trunk.lock import held
 
 BRANCH = TRUNK
@@ -59,9 +59,9 @@ class Commit:
 class Repository:
     """Commits, head and checkout. Whatever moves the head or the checkout is called within `alone`. For one thread."""
 
-    def __init__(self, run: RunDirectory, door: Path | None = None) -> None:
+    def __init__(self, run: RunDirectory, git_dir: Path | None = None) -> None:
         self._run = run
-        self.git = Git(run.git, run.root, door=door)
+        self.git = Git(run.git, run.root, git_dir=git_dir)
         self.objects = Objects(self.git)
 
     @contextlib.contextmanager
@@ -88,11 +88,11 @@ class Repository:
     def create(self) -> None:
         """Make the repository with its first commit, by rename: what stands under its name is always whole."""
         if self._run.git.exists():
-            self.provide_view()
+            self.ensure_safe_git_dir()
             return
         draft = self._run.git.with_name(".git-new")
         shutil.rmtree(draft, ignore_errors=True)
-        git = Git(draft, self._run.root, self.git.inherited, door=draft)
+        git = Git(draft, self._run.root, self.git.inherited, git_dir=draft)
         draft.mkdir(mode=0o700)
         git("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
         for name, text in {"config": CONFIG, "description": _MARK, "info/exclude": _EXCLUDE}.items():
@@ -105,18 +105,18 @@ class Repository:
         git("update-ref", BRANCH, first)
         if not _COMMIT.fullmatch(first) or _text(draft / BRANCH) != f"{first}\n" or not objects.loose(first):
             raise did_nothing("commit-tree", self._run.git)
-        make_view(draft)
+        create_safe_git_dir(draft)
         draft.rename(self._run.git)
 
-    def provide_view(self) -> None:
+    def ensure_safe_git_dir(self) -> None:
         """Make the view of a run that an earlier version began. For the run's owner alone."""
         if self._run.git.exists():
             with disk_faults_in(self._run.git, ours=True):
-                make_view(self._run.git)
+                create_safe_git_dir(self._run.git)
 
     def head(self) -> str:
         """The commit that the trunk stands at. Raises Tampered where a git call would."""
-        check_view(self._run.git)
+        check_safe_git_dir(self._run.git)
         name = (_text(self._run.git / BRANCH) or "").rstrip("\n")
         if self._loose_commit(name):
             return name
@@ -243,7 +243,7 @@ class Repository:
     def _remove_stale_locks(self) -> None:
         """Remove lock files that a killed git left. Within `alone` no git of ours can be using them."""
         heads = self._run.git / "refs" / "heads"
-        for folder in (self._run.git, view_of(self._run.git), heads):
+        for folder in (self._run.git, safe_git_dir(self._run.git), heads):
             for lock in folder.glob("*.lock"):
                 lock.unlink(missing_ok=True)
 

@@ -32,14 +32,14 @@ class Tampered(CannotGoOn):
     """Somebody changed what only this program writes, so that a git call of ours could run what they like."""
 
 
-def view_of(repository: Path) -> Path:
+def safe_git_dir(repository: Path) -> Path:
     """Where the view of a repository lies."""
     return repository / "view"
 
 
-def make_view(repository: Path) -> None:
+def create_safe_git_dir(repository: Path) -> None:
     """Make it unless it is there, by rename: what stands under its name is whole."""
-    if view_of(repository).exists():
+    if safe_git_dir(repository).exists():
         return
     draft = repository / "view-new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -48,10 +48,10 @@ def make_view(repository: Path) -> None:
         (draft / name).write_text(text)
     for name, target in _LINKS.items():
         (draft / name).symlink_to(target)
-    draft.rename(view_of(repository))
+    draft.rename(safe_git_dir(repository))
 
 
-def lend_view(repository: Path, folder: Path) -> None:
+def create_safe_git_dir_in(repository: Path, folder: Path) -> None:
     """Make a view in `folder`, elsewhere: for looking at a repository that has none, without changing it."""
     for name, text in _FILES.items():
         (folder / name).write_text(text)
@@ -59,9 +59,9 @@ def lend_view(repository: Path, folder: Path) -> None:
         (folder / name).symlink_to(repository / name)
 
 
-def check_view(repository: Path) -> None:
+def check_safe_git_dir(repository: Path) -> None:
     """Raise Tampered when it holds anything but what `make_view` put there. An absent one git itself refuses."""
-    view = view_of(repository)
+    view = safe_git_dir(repository)
     try:
         # The lock files are git's own, left by a kill.
         names = {path.name for path in view.iterdir() if path.suffix != ".lock"}
