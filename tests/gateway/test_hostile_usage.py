@@ -127,7 +127,7 @@ def _asked(folder: Path, api: FakeApi, *, spoil: Any) -> tuple[list[object], Ser
         for _ in range(3):
             try:
                 told.append(await service.ask(RUN, ask))
-            except errors.Declined as error:
+            except errors.GatewayError as error:
                 told.append(error.type)
         await service.runs.close_all()
         await endpoint.close()

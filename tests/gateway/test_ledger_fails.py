@@ -17,7 +17,7 @@ from parallel_orchestrator.gateway.calls.run import Run
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
-from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.http.errors import GatewayError
 from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.store.journal import read_all
@@ -60,7 +60,7 @@ def test_no_call_goes_out_after_the_ledger_failed_though_its_intent_is_on_disk(
         await asyncio.sleep(0.2)  # its intent is written, and on the way to the disk
         monkeypatch.setattr("parallel_orchestrator.store.journal.write_all", refused)
         for ask in (service.ask(RUN, _ask(2)), first):
-            with pytest.raises(Declined, match="Input/output error"):
+            with pytest.raises(GatewayError, match="Input/output error"):
                 await ask
         await service.runs.close_all()
         await endpoint.close()

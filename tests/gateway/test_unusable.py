@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.endpoints.unreachable import dns_works, lasting_reason
+from parallel_orchestrator.gateway.endpoints.error_classifier import dns_works, lasting_reason
 from tests.fake_api import FakeApi, Fault, Wrong
 from tests.gateway.support import MODEL, body, gateway
 

@@ -8,25 +8,25 @@ from parallel_orchestrator.gateway.calls.messages import Ask
 from parallel_orchestrator.gateway.calls.run import Run
 from parallel_orchestrator.gateway.calls.runs import Runs
 from parallel_orchestrator.gateway.http import errors
-from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.http.errors import GatewayError
 
 
 @dataclass
-class Permission:
+class Admission:
     """Asked before each try. Calls in flight are not counted: a cap can be passed by what they cost."""
 
     runs: Runs
     max_cost_usd: float | None
     """Cap over all runs together."""
-    refused: Declined | None = None
+    refused: GatewayError | None = None
     """Set when the endpoint refused the credential or is unusable: no live call goes out again."""
 
     def check(self, run: Run, ask: Ask) -> None:
-        """Raise Declined unless this call may be made now."""
+        """Raise GatewayError unless this call may be made now."""
         live = None if run.endpoint.free else self.refused or run.unknown_models.get(ask.model)
         halted = run.halted or live
         if halted:
-            raise halted.again()
+            raise halted.copy()
         if not run.endpoint.free:
             self._check_price(run, ask)
             self._check_caps(run, ask.slot.task)

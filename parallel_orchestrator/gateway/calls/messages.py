@@ -77,7 +77,7 @@ class Fault:
     """How the answer breaks the format of the Messages API. The same twice more, and no other try is made."""
 
 
-class Verdict(Enum):
+class Scope(Enum):
     """Whom a refusal concerns."""
 
     CALLER = auto()
@@ -95,7 +95,7 @@ class Refusal:
     status: int
     type: str
     detail: str
-    verdict: Verdict = Verdict.CALLER
+    scope: Scope = Scope.CALLER
     body: Json | None = None
     """The endpoint's own error object, when it sent one."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from parallel_orchestrator.gateway.calls.ledger import Ledger, Stored
 from parallel_orchestrator.gateway.calls.messages import Ask, Endpoint, Json, Slot
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
-from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.http.errors import GatewayError
 from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.messages_api import sse
 
@@ -36,7 +36,7 @@ class Purchase:
     began: float = field(default_factory=time.monotonic)
     running: bool = False
     at_endpoint: bool = False
-    ended_by: Declined | None = None
+    ended_by: GatewayError | None = None
     tries: int = 0
     last_fault: str = ""
     """Why its last try failed."""
@@ -52,7 +52,7 @@ class Purchase:
         self.misformat, self.misformats = misformat, self.misformats + 1 if same else int(bool(misformat))
         return self.misformats
 
-    def end(self, why: Declined) -> None:
+    def end(self, why: GatewayError) -> None:
         """Stop trying. What is at the endpoint may have been billed, and is recorded so."""
         if self.ended_by is None:
             self.ended_by = why
@@ -72,9 +72,9 @@ class Run:
     prices: PriceTable
     max_cost_usd: float | None = None
     task_max_cost_usd: float | None = None
-    unknown_models: dict[str, Declined] = field(default_factory=dict)
+    unknown_models: dict[str, GatewayError] = field(default_factory=dict)
     """Models that the endpoint does not know: no other call asks for them."""
-    halted: Declined | None = None
+    halted: GatewayError | None = None
     """Set when nothing more may be bought for this run."""
     purchases: dict[CallKey, Purchase] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class Run:
         """The most in USD that a try can cost."""
         return 0.0 if self.endpoint.free else self.prices.bound(ask.model, len(ask.body), ask.max_tokens)
 
-    def end_waiting(self, why: Declined, model: str | None = None) -> None:
+    def end_waiting(self, why: GatewayError, model: str | None = None) -> None:
         """End the purchases that are not at the endpoint now. `model`: only those that ask for this model."""
         for purchase in list(self.purchases.values()):
             if not purchase.at_endpoint and model in (None, purchase.ask.model):

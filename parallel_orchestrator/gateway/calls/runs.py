@@ -43,7 +43,7 @@ class Runs:
         return run_id in self._open
 
     async def opened(self, run_id: str) -> Run:
-        """The open run of that id, which may take a moment to come. Raises Declined."""
+        """The open run of that id, which may take a moment to come. Raises GatewayError."""
         deadline = time.monotonic() + _OPENING_S
         while run_id not in self._open:
             if self.stopping:

@@ -7,7 +7,7 @@
         Service._try, until there is an answer
           Prefixes.turn ...................... wait while another call buys the same prompt's beginning
           Limiter.turn ....................... wait for the endpoint's rate limit and for a place in flight
-          Permission.check ................... may this call be made now? credential, caps, disk
+          Admission.check .................... may this call be made now? credential, caps, disk
           Ledger.write_intent, on_disk ....... before a byte goes out
           Endpoint.ask ....................... one try
           Ledger.write_answer, on_disk ....... before a caller hears of it
@@ -26,13 +26,13 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from parallel_orchestrator.gateway.calls.admission import Permission
+from parallel_orchestrator.gateway.calls.admission import Admission
 from parallel_orchestrator.gateway.calls.ledger import Intent, Retry, Stored
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Outcome, Refusal, Verdict
+from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Outcome, Refusal, Scope
 from parallel_orchestrator.gateway.calls.run import Delivery, Purchase, Run
 from parallel_orchestrator.gateway.calls.runs import Runs
 from parallel_orchestrator.gateway.http import errors
-from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.http.errors import GatewayError
 from parallel_orchestrator.gateway.pacing.inactivity import Silence
 from parallel_orchestrator.gateway.pacing.limiter import MAX_HOLD_S, Limiter, backoff
 from parallel_orchestrator.gateway.pacing.prompt_cache import Begun, Prefixes
@@ -60,10 +60,10 @@ class Service:
         self.silence = Silence(patience_s, lambda: limiter.held_until)
         self.prefixes = Prefixes()
         self.runs = Runs(patience_s, spent_before_usd)
-        self.permission = Permission(self.runs, max_cost_usd)
+        self.admission = Admission(self.runs, max_cost_usd)
 
     async def ask(self, run_id: str, ask: Ask) -> Delivery:
-        """The answer to `ask`, which is on disk by then. Raises Declined.
+        """The answer to `ask`, which is on disk by then. Raises GatewayError.
 
         A caller that goes away is of no consequence: the call goes on, and the next ask finds it.
         """
@@ -89,7 +89,7 @@ class Service:
         """Money, load and waiting, of the gateway and of each run, for the live view."""
         return {
             "spent_usd": self.runs.spent_usd(),
-            "max_cost_usd": self.permission.max_cost_usd,
+            "max_cost_usd": self.admission.max_cost_usd,
             "in_flight": self.limiter.in_flight,
             "waiting": self.limiter.waiting,
             "limit": int(self.limiter.limit),
@@ -111,7 +111,7 @@ class Service:
         return purchase
 
     async def _buy(self, run: Run, purchase: Purchase) -> Delivery:
-        """Try until there is an answer. Raises Declined when there will be none."""
+        """Try until there is an answer. Raises GatewayError when there will be none."""
         purchase.running = True
         try:
             self._check(run, purchase)
@@ -127,7 +127,7 @@ class Service:
             raise purchase.ended_by or errors.stopping() from None
         except CannotGoOn as error:
             raise self._cannot_write(run, error) from error
-        except Declined:
+        except GatewayError:
             raise
         except Exception as error:
             log.exception("%s: unexpected error", purchase.ask.slot.task)
@@ -136,7 +136,7 @@ class Service:
             del run.purchases[purchase.ask.slot, purchase.ask.hash]
 
     async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Delivery | float:
-        """One try, when its turn has come; the seconds to wait when it failed. Raises Declined when no other helps."""
+        """Makes one try. Returns the seconds to wait when it failed. Raises GatewayError when no retry can help."""
         ask, purchase.tries = purchase.ask, number
         prefix = "" if run.endpoint.free else ask.prefix
         async with self.prefixes.turn(prefix) as begun, run.limiter.turn(retry=number > 1) as started:
@@ -159,7 +159,7 @@ class Service:
                     return self._failed(run, purchase, intent, outcome, started)
 
     def _failed(self, run: Run, purchase: Purchase, intent: Intent, fault: Fault, started: float) -> float:
-        """Record that a try failed; the seconds to wait before the next. Raises Declined when none can help."""
+        """Records a failed try. Returns the seconds until the next. Raises GatewayError when no retry can help."""
         number = purchase.tries
         held, delay = self._slow_down(run, fault, started), self._delay(fault, number)
         retry = Retry(number, max(held, delay), self.silence.left_s())
@@ -200,7 +200,7 @@ class Service:
     def _check(self, run: Run, purchase: Purchase) -> None:
         if purchase.ended_by:
             raise purchase.ended_by
-        self.permission.check(run, purchase.ask)
+        self.admission.check(run, purchase.ask)
 
     def _note(self, run: Run, purchase: Purchase, fault: Fault | None) -> None:
         """Tell the silence watch how a try ended; a replay is none of its business."""
@@ -229,27 +229,27 @@ class Service:
             self.silence.excuse(delay)
         return delay
 
-    def _refused(self, run: Run, model: str, refusal: Refusal) -> Declined:
+    def _refused(self, run: Run, model: str, refusal: Refusal) -> GatewayError:
         """The error for a refused call. When it concerns others too, no other such call goes out."""
-        match refusal.verdict:
-            case Verdict.CALLER:
+        match refusal.scope:
+            case Scope.CALLER:
                 return errors.refused(refusal)
-            case Verdict.MODEL_UNKNOWN:
+            case Scope.MODEL_UNKNOWN:
                 why = run.unknown_models[model] = errors.model_unknown(model, refusal)
                 log.error("%s", why)
                 run.end_waiting(why, model)
                 return why
-            case Verdict.KEY_REFUSED:
+            case Scope.KEY_REFUSED:
                 return self._close_endpoint(errors.key_refused(refusal))
-            case Verdict.CREDIT_EXHAUSTED:
+            case Scope.CREDIT_EXHAUSTED:
                 return self._close_endpoint(errors.credit_exhausted(refusal))
-            case Verdict.UNUSABLE:
+            case Scope.UNUSABLE:
                 return self._close_endpoint(errors.unusable(run.endpoint.name, refusal.detail))
 
-    def _close_endpoint(self, why: Declined) -> Declined:
+    def _close_endpoint(self, why: GatewayError) -> GatewayError:
         """Let no other live call go out, for the reason that is returned."""
         log.error("%s", why)
-        self.permission.refused = why
+        self.admission.refused = why
         for run in self.runs:
             if not run.endpoint.free:
                 run.end_waiting(why)
@@ -258,7 +258,7 @@ class Service:
     async def _after_fault(self, run: Run, purchase: Purchase, error: Exception) -> Delivery:
         """A fault of this program met a call: deliver its answer if it was written, and buy nothing more for the run.
 
-        Raises Declined when there is no answer.
+        Raises GatewayError when there is no answer.
         """
         run.halted, purchase.running = errors.gateway_fault(error), False  # this one is not to be cancelled
         run.end_waiting(run.halted)
@@ -268,7 +268,7 @@ class Service:
         await run.ledger.on_disk(stored)
         return run.delivery(stored)
 
-    def _cannot_write(self, run: Run, error: CannotGoOn) -> Declined:
+    def _cannot_write(self, run: Run, error: CannotGoOn) -> GatewayError:
         """The ledger refused a record: nothing more is bought for this run."""
         log.error("%s", error)
         run.halted = errors.cannot_write(str(error))

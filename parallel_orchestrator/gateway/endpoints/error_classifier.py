@@ -1,25 +1,28 @@
-"""What an endpoint's error means: try again, stop the run, or hand it to the caller."""
+"""Classifies an endpoint's errors: retry the call, stop the run, or return the error to the caller."""
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import math
 import re
+import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parallel_orchestrator.gateway.calls.messages import Fault, Json, Refusal, Verdict
+from parallel_orchestrator.gateway.calls.messages import Fault, Json, Refusal, Scope
 
 _NO_SUCH_PATH = frozenset({404, 405, 410})
 _MODEL = re.compile(r"\bmodel", re.IGNORECASE)
 _MODEL_UNKNOWN = re.compile(
     r"\bmodel\b[^.]{0,100}\b(not found|not exist|unknown)\b|\b(invalid|unknown) model\b", re.IGNORECASE
 )
-"""Stricter, for status 400: other requests are refused with it, too."""
+"""Stricter, for status 400, which stands for other faulty requests, too."""
 
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
-"""Besides everything from 500 on."""
+"""In addition to every status from 500."""
 
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
@@ -36,19 +39,24 @@ _STATUS_OF_TYPE = {
 
 _MONEY = re.compile(r"credit|billing", re.IGNORECASE)
 _NO_MONEY_LEFT = re.compile(r"credit balance|out of credits?|billing", re.IGNORECASE)
-"""Stricter, for status 400: such messages quote the request, where a field may be called credit_card."""
+"""Stricter, for status 400: such messages quote the request, whose fields may be called credit_card."""
+
+KNOWN_HOSTS = ("api.anthropic.com", "a.root-servers.net", "example.com")
+"""Names that exist. When none resolves, this machine is offline or its DNS is down; both may end."""
+_LOOK_UP_S = 5.0
+_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 
 
-def verdict_on_status(status: int, headers: Mapping[str, str], body: Any) -> Fault | Refusal:
-    """What an answer with that status, not 200, means. `body` is its JSON, or its text."""
+def classify_status(status: int, headers: Mapping[str, str], body: Any) -> Fault | Refusal:
+    """Classifies a response whose status is not 200. `body` is its JSON, or its text."""
     error = _error_object(body)
     kind, message = str(error.get("type") or f"http_{status}"), str(error.get("message") or body)[:1000]
-    verdict = _verdict(status, kind, message, error)
-    if verdict is Verdict.UNUSABLE:
-        return Refusal(status, kind, f"HTTP {status}, {message[:200]}:", verdict, _whole(body))
-    if verdict is not Verdict.CALLER:
-        return Refusal(status, kind, message, verdict, _whole(body))
-    if status in _TRANSIENT_STATUSES or status >= 500:
+    whole = body if isinstance(body, dict) and isinstance(body.get("error"), dict) else None
+    scope = _scope(status, kind, message, error)
+    if scope is Scope.UNUSABLE:
+        return Refusal(status, kind, f"HTTP {status}, {message[:200]}:", scope, whole)
+    if scope is Scope.CALLER and (status in _TRANSIENT_STATUSES or status >= 500):
         return Fault(
             str(status),
             ambiguous=False,
@@ -57,59 +65,79 @@ def verdict_on_status(status: int, headers: Mapping[str, str], body: Any) -> Fau
             overload=status in (429, 529),
             holds_back=status == 429,
         )
-    if status < 400:
+    if scope is Scope.CALLER and status < 400:
         reason = f"it answers with a redirect to {headers.get('location', 'nowhere')}:"
-        return Refusal(502, "api_error", reason, Verdict.UNUSABLE)
-    return Refusal(status, kind, message, verdict, _whole(body))
+        return Refusal(502, "api_error", reason, Scope.UNUSABLE)
+    return Refusal(status, kind, message, scope, whole)
 
 
-def verdict_on_event(event: Json, *, begun: bool) -> Fault | Refusal:
-    """What an error event inside a stream means. `begun`: whether part of an answer came before it."""
+def classify_event(event: Json, *, answer_started: bool) -> Fault | Refusal:
+    """Classifies an error event of a stream. `answer_started`: whether a part of an answer came before it."""
     error = _error_object(event)
     kind, message = str(error.get("type")), str(error.get("message"))
-    outcome = verdict_on_status(_STATUS_OF_TYPE.get(kind, 500), {}, event)
+    outcome = classify_status(_STATUS_OF_TYPE.get(kind, 500), {}, event)
     if isinstance(outcome, Refusal):
         return outcome
-    return Fault("sse_error", begun, f"{kind}: {message}"[:300], None, outcome.overload, outcome.holds_back)
+    detail = f"{kind}: {message}"[:300]
+    return Fault("sse_error", answer_started, detail, None, outcome.overload, outcome.holds_back)
 
 
-def _verdict(status: int, kind: str, message: str, error: Json) -> Verdict:
+async def lasting_reason(error: BaseException, host: str, known_hosts: Sequence[str] = KNOWN_HOSTS) -> str:
+    """Returns why every try to connect to `host` will fail, for people; empty when another try may succeed."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message
+            return f"its certificate is not trusted ({why}): name the file of its CA in SSL_CERT_FILE, or"
+        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+            return "it does not speak TLS: use http://, or"
+        if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_NAME:
+            # A resolver that is down reports "no such name" as well, so an unknown name alone proves nothing.
+            return f"the host {host} is unknown, while other names resolve:" if await dns_works(known_hosts) else ""
+    return ""
+
+
+async def dns_works(names: Sequence[str]) -> bool:
+    """Whether any of these names resolves."""
+    loop = asyncio.get_running_loop()
+    for name in names:
+        try:
+            async with asyncio.timeout(_LOOK_UP_S):
+                await loop.getaddrinfo(name, 443)
+        except (OSError, TimeoutError):
+            continue
+        return True
+    return False
+
+
+def _scope(status: int, kind: str, message: str, error: Json) -> Scope:
     details = error.get("details")
     codes = [error.get("error_code"), details.get("error_code") if isinstance(details, dict) else None]
     about_money = _NO_MONEY_LEFT if status == 400 else _MONEY
     if "enforced_spend_limit_reached" in codes:
-        return Verdict.CREDIT_EXHAUSTED
+        return Scope.CREDIT_EXHAUSTED
     if status in (400, 402, 403) and (_MONEY.search(kind) or about_money.search(message)):
-        return Verdict.CREDIT_EXHAUSTED
+        return Scope.CREDIT_EXHAUSTED
     if "model_not_found" in (*codes, error.get("code")) or _names_unknown_model(status, message, error):
-        return Verdict.MODEL_UNKNOWN
+        return Scope.MODEL_UNKNOWN
     if status in _NO_SUCH_PATH:
-        return Verdict.UNUSABLE
-    return Verdict.KEY_REFUSED if status in (401, 403) else Verdict.CALLER
+        return Scope.UNUSABLE
+    return Scope.KEY_REFUSED if status in (401, 403) else Scope.CALLER
 
 
 def _names_unknown_model(status: int, message: str, error: Json) -> bool:
-    """Whether an error says that the model does not exist; servers choose their own words."""
-    return bool(error) and bool(
-        (status == 404 and _MODEL.search(message)) or (status == 400 and _MODEL_UNKNOWN.search(message))
-    )
+    """Whether an error says that the model does not exist; the wording differs from server to server."""
+    pattern = {404: _MODEL, 400: _MODEL_UNKNOWN}.get(status)
+    return bool(error and pattern and pattern.search(message))
 
 
 def _error_object(body: Any) -> Json:
-    """The error inside a body; some servers leave the outer object out, or name the type a code."""
-    found = body.get("error", body) if isinstance(body, dict) else {}
-    return found if isinstance(found, dict) else {"message": found}
-
-
-def _whole(body: Any) -> Json | None:
-    """The body, when it is an error in the API's own form."""
-    return body if isinstance(body, dict) and isinstance(body.get("error"), dict) else None
+    """Returns the error inside a body. Some servers leave the outer object out, or send a text."""
+    error = body.get("error", body) if isinstance(body, dict) else {}
+    return error if isinstance(error, dict) else {"message": error}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
     try:
         seconds = float(value)
     except ValueError:
@@ -118,3 +146,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             return None
     return None if math.isnan(seconds) else max(0.0, seconds)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -13,11 +13,10 @@ from typing import Any
 
 import httpx2
 
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Json, Outcome, Refusal, Verdict
+from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Json, Outcome, Refusal, Scope
 from parallel_orchestrator.gateway.endpoints.answer_redaction import without_secrets
 from parallel_orchestrator.gateway.endpoints.connection_pool import Clients
-from parallel_orchestrator.gateway.endpoints.error_classifier import verdict_on_event, verdict_on_status
-from parallel_orchestrator.gateway.endpoints.unreachable import lasting_reason
+from parallel_orchestrator.gateway.endpoints.error_classifier import classify_event, classify_status, lasting_reason
 from parallel_orchestrator.gateway.pacing.inactivity import Silence
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.credential import Credential
@@ -84,7 +83,7 @@ class LiveEndpoint:
         """A refusal where no try can ever connect; else a fault."""
         proxied = isinstance(error, httpx2.ProxyError)
         if not proxied and (why := await lasting_reason(error, self._url.host)):
-            return Refusal(502, "api_error", why, Verdict.UNUSABLE)
+            return Refusal(502, "api_error", why, Scope.UNUSABLE)
         return self._fault("connect", error, ambiguous=False, heard=False)
 
     async def close(self) -> None:
@@ -109,7 +108,7 @@ class LiveEndpoint:
             if response.status_code != 200:
                 body = redact.foreign(_json_or_text(await _body(response, _LARGEST_ERROR)))
                 body = body[:_LONGEST_TEXT] if isinstance(body, str) else body
-                return verdict_on_status(response.status_code, response.headers, body)
+                return classify_status(response.status_code, response.headers, body)
             content_type = response.headers.get("content-type", "")
             if "text/event-stream" in content_type:
                 found = await self._read(response, limit, begun)
@@ -134,7 +133,7 @@ class LiveEndpoint:
             before = len(events)
             for event in reader.feed(data):
                 if event.get("type") == "error":  # cleaned before it is cut short: half a key is found by nobody
-                    return verdict_on_event(redact.foreign(event), begun=bool(events))
+                    return classify_event(redact.foreign(event), answer_started=bool(events))
                 if event.get("type") == "message_start":
                     begun(event)
                 events.append(event)
@@ -216,7 +215,7 @@ def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
             misformat="no JSON",
         )
     if message.get("type") == "error" or "error" in message:
-        return verdict_on_event(redact.foreign(message), begun=False)
+        return classify_event(redact.foreign(message), answer_started=False)
     try:
         text = sse.stream_of(message)
         return sse.parse(text), text

@@ -39,14 +39,14 @@ class Headers:
         return [token for token in shown if token]
 
     def caller(self, secret: str) -> Caller:
-        """The attempt that the token proves. Raises Declined."""
+        """The attempt that the token proves. Raises GatewayError."""
         found = [caller for token in self.tokens() if (caller := verify(secret, token))]
         if not found:
             raise errors.unknown_token()
         return found[0]
 
     def number(self, name: str) -> int | None:
-        """A header that is a whole number from 1. Raises Declined when it is something else."""
+        """A header that is a whole number from 1. Raises GatewayError when it is something else."""
         text = self.values.get(name)
         if text is None:
             return None
@@ -56,7 +56,7 @@ class Headers:
 
 
 def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple[Ask, bool]:
-    """The ask, and whether the caller wants a stream. Raises Declined."""
+    """The ask, and whether the caller wants a stream. Raises GatewayError."""
     body = _object(data)
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise errors.bad_request("model: Field required")
@@ -84,7 +84,7 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
 
 
 def _most_tokens(value: Any) -> int:
-    """What a request says of the answer's length; 0 where it says nothing. Raises Declined for an absurd figure."""
+    """What a request says of the answer's length; 0 where it says nothing. Raises GatewayError for an absurd figure."""
     if not isinstance(value, int):
         return 0
     count = token_count(value)

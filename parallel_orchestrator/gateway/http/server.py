@@ -20,7 +20,7 @@ from typing import Any
 from parallel_orchestrator.gateway.calls.run import Delivery
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.http import errors
-from parallel_orchestrator.gateway.http.errors import Declined
+from parallel_orchestrator.gateway.http.errors import GatewayError
 from parallel_orchestrator.gateway.http.requests import MAX_BODY, Headers, read_ask
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.errors import OrchestratorError
@@ -28,7 +28,7 @@ from parallel_orchestrator.system import json_codec
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
+AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -46,18 +46,18 @@ class Application:
         self._secret = secret
         self._ping_s = ping_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         response = Response(send)
         try:
             await self._route(scope, receive, response)
-        except Declined as error:
+        except GatewayError as error:
             await response.error(error)
         except OrchestratorError as error:
             log.error("%s", error)
             await response.error(errors.cannot_write(str(error)))
 
-    async def _route(self, scope: Scope, receive: Receive, response: Response) -> None:
+    async def _route(self, scope: AsgiScope, receive: Receive, response: Response) -> None:
         method, path, headers = scope["method"], scope["path"], Headers.of(scope)
         if (method, path) == ("POST", "/v1/messages"):
             await self._messages(scope, headers, receive, response)
@@ -68,7 +68,7 @@ class Application:
         else:
             raise errors.not_found()
 
-    async def _messages(self, scope: Scope, headers: Headers, receive: Receive, response: Response) -> None:
+    async def _messages(self, scope: AsgiScope, headers: Headers, receive: Receive, response: Response) -> None:
         caller = headers.caller(self._secret)
         query = scope["query_string"].decode("latin-1")
         ask, response.streams = read_ask(caller, headers, query, await _body(receive))
@@ -121,7 +121,7 @@ class Response:
         await self._begin(answer.stored.request_id)
         await self._write(answer.events.encode() if self.streams else _message(answer), last=True)
 
-    async def error(self, error: Declined) -> None:
+    async def error(self, error: GatewayError) -> None:
         """The error: as a status while there is a choice."""
         if not self._begun:
             await self.json(error.status, error.body)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.calls.messages import Fault, Refusal, Verdict
-from parallel_orchestrator.gateway.endpoints.error_classifier import verdict_on_event, verdict_on_status
+from parallel_orchestrator.gateway.calls.messages import Fault, Refusal, Scope
+from parallel_orchestrator.gateway.endpoints.error_classifier import classify_event, classify_status
 from parallel_orchestrator.records.credential import Credential
 
 
@@ -18,7 +18,7 @@ def error(kind: str, message: str = "", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 524, 529, 599])
 @pytest.mark.parametrize("body", ["<html>", {}, {"error": "busy"}, error("api_error", "x")])
 def test_transient_statuses_are_tried_again(status: int, body: Any) -> None:
-    outcome = verdict_on_status(status, {}, body)
+    outcome = classify_status(status, {}, body)
     assert isinstance(outcome, Fault)
     assert outcome.kind == str(status)
     assert not outcome.ambiguous
@@ -27,43 +27,43 @@ def test_transient_statuses_are_tried_again(status: int, body: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict"),
+    ("status", "body", "scope"),
     [
-        (400, error("invalid_request_error", "bad"), Verdict.CALLER),
-        (400, error("invalid_request_error", "tools.0.name: 'credit_card' is wrong"), Verdict.CALLER),
-        (400, error("invalid_request_error", "Your credit balance is too low"), Verdict.CREDIT_EXHAUSTED),
-        (402, error("billing_error", "pay"), Verdict.CREDIT_EXHAUSTED),
-        (403, error("permission_error", "no credits left"), Verdict.CREDIT_EXHAUSTED),
-        (403, error("permission_error", "not allowed"), Verdict.KEY_REFUSED),
-        (401, error("authentication_error", "no"), Verdict.KEY_REFUSED),
-        (401, {"error": {"code": 401, "message": "bad key", "type": "auth"}}, Verdict.KEY_REFUSED),
-        (401, "<html>", Verdict.KEY_REFUSED),
+        (400, error("invalid_request_error", "bad"), Scope.CALLER),
+        (400, error("invalid_request_error", "tools.0.name: 'credit_card' is wrong"), Scope.CALLER),
+        (400, error("invalid_request_error", "Your credit balance is too low"), Scope.CREDIT_EXHAUSTED),
+        (402, error("billing_error", "pay"), Scope.CREDIT_EXHAUSTED),
+        (403, error("permission_error", "no credits left"), Scope.CREDIT_EXHAUSTED),
+        (403, error("permission_error", "not allowed"), Scope.KEY_REFUSED),
+        (401, error("authentication_error", "no"), Scope.KEY_REFUSED),
+        (401, {"error": {"code": 401, "message": "bad key", "type": "auth"}}, Scope.KEY_REFUSED),
+        (401, "<html>", Scope.KEY_REFUSED),
         (
             429,
             error("rate_limit_error", "x", details={"error_code": "enforced_spend_limit_reached"}),
-            Verdict.CREDIT_EXHAUSTED,
+            Scope.CREDIT_EXHAUSTED,
         ),
-        (404, error("not_found_error", "model: x"), Verdict.MODEL_UNKNOWN),
-        (404, error("not_found_error", "Not found"), Verdict.UNUSABLE),
-        (404, "<html>no such page</html>", Verdict.UNUSABLE),
-        (405, "<html>", Verdict.UNUSABLE),
-        (413, "too large", Verdict.CALLER),
+        (404, error("not_found_error", "model: x"), Scope.MODEL_UNKNOWN),
+        (404, error("not_found_error", "Not found"), Scope.UNUSABLE),
+        (404, "<html>no such page</html>", Scope.UNUSABLE),
+        (405, "<html>", Scope.UNUSABLE),
+        (413, "too large", Scope.CALLER),
     ],
 )
-def test_refusals(status: int, body: Any, verdict: Verdict) -> None:
-    outcome = verdict_on_status(status, {}, body)
+def test_refusals(status: int, body: Any, scope: Scope) -> None:
+    outcome = classify_status(status, {}, body)
     assert isinstance(outcome, Refusal)
-    assert (outcome.status, outcome.verdict) == (status, verdict)
+    assert (outcome.status, outcome.scope) == (status, scope)
 
 
 def test_a_redirect_names_its_target() -> None:
-    outcome = verdict_on_status(301, {"location": "https://x.example/"}, "")
+    outcome = classify_status(301, {"location": "https://x.example/"}, "")
     assert isinstance(outcome, Refusal)
     assert "https://x.example/" in outcome.detail
 
 
 def retry_after(header: str) -> float | None:
-    outcome = verdict_on_status(429, {"retry-after": header}, {})
+    outcome = classify_status(429, {"retry-after": header}, {})
     assert isinstance(outcome, Fault)
     return outcome.retry_after_s
 
@@ -84,16 +84,16 @@ def test_a_senseless_retry_after_is_none(header: str) -> None:
 @pytest.mark.parametrize("kind", ["overloaded_error", "api_error", "rate_limit_error", "timeout_error", "unheard_of"])
 @pytest.mark.parametrize("begun", [True, False])
 def test_transient_events_are_ambiguous_once_an_answer_began(kind: str, begun: bool) -> None:
-    outcome = verdict_on_event(error(kind, "x"), begun=begun)
+    outcome = classify_event(error(kind, "x"), answer_started=begun)
     assert isinstance(outcome, Fault)
     assert (outcome.kind, outcome.ambiguous) == ("sse_error", begun)
     assert outcome.holds_back == (kind == "rate_limit_error")
 
 
 def test_a_refusal_may_come_as_an_event() -> None:
-    outcome = verdict_on_event(error("authentication_error", "no"), begun=False)
+    outcome = classify_event(error("authentication_error", "no"), answer_started=False)
     assert isinstance(outcome, Refusal)
-    assert outcome.verdict is Verdict.KEY_REFUSED
+    assert outcome.scope is Scope.KEY_REFUSED
 
 
 def test_a_credential_does_not_show_itself() -> None:
