@@ -56,7 +56,10 @@ class Gateway:
         self._application = Application(self.service, config.secret)
         self._servers: dict[_Server, asyncio.Task[None]] = {}
         self._listen()
-        self._watches = [asyncio.create_task(self.service.watch_silence()), asyncio.create_task(self._keep_listening())]
+        self._watches = [
+            asyncio.create_task(self.service.watch_inactivity()),
+            asyncio.create_task(self._keep_listening()),
+        ]
 
     def _listen(self) -> None:
         """Serve a new socket at the gateway's path. Raises UsageError."""
@@ -141,7 +144,7 @@ class Gateway:
         if config.base_url is None and config.credential is None:
             return None
         url = config.base_url or DEFAULT_ENDPOINT
-        return LiveEndpoint(url, config.credential, self.service.silence)
+        return LiveEndpoint(url, config.credential, self.service.inactivity)
 
     def _check_prices(self, config: RunConfig, endpoint: Endpoint) -> None:
         caps = (config.max_cost_usd, config.task_max_cost_usd, self._config.max_cost_usd)

@@ -119,7 +119,7 @@ def _asked(folder: Path, api: FakeApi, *, spoil: Any) -> tuple[list[object], Ser
 
     async def story() -> tuple[list[object], Service]:
         service = Service(limiter=Limiter(), patience_s=600)
-        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
+        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
         run = Run(RUN, Ledger(folder / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load())
         service.runs.open(run)
         spoil(service, run)

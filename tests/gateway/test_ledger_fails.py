@@ -31,7 +31,7 @@ def _ask(turn: int) -> Ask:
 
 def _service(path: Path, api: FakeApi) -> tuple[Service, LiveEndpoint]:
     service = Service(limiter=Limiter(), patience_s=600)
-    endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
+    endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
     service.runs.open(Run(RUN, Ledger(path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
     return service, endpoint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.pacing.inactivity import Silence
+from parallel_orchestrator.gateway.pacing.inactivity import InactivityTimeout
 from tests.fake_api import FakeApi, Fault, Wrong
 from tests.gateway.support import gateway
 
@@ -44,27 +44,27 @@ def test_a_try_that_drips_beside_others_that_are_answered_is_made_again(tmp_path
 
 def test_parts_of_answers_are_progress_until_three_tries_have_failed() -> None:
     async def story() -> None:
-        silence = Silence(0.1, lambda: 0.0)
+        timeout = InactivityTimeout(0.1, lambda: 0.0)
 
         async def sends(seconds: float) -> None:
             end = asyncio.get_running_loop().time() + seconds
             while asyncio.get_running_loop().time() < end:
-                silence.heard()
-                silence.progressed()
+                timeout.on_bytes()
+                timeout.on_progress()
                 await asyncio.sleep(0.01)
 
-        watching = asyncio.create_task(silence.until_too_long())
+        watching = asyncio.create_task(timeout.wait())
         for _ in range(2):
             await sends(0.4)
-            silence.failed()
+            timeout.on_failure()
         await sends(0.4)
         assert not watching.done()
-        silence.failed()
-        silence.answered()
+        timeout.on_failure()
+        timeout.on_answer()
         await sends(0.4)
         assert not watching.done()
         for _ in range(3):
-            silence.failed()
+            timeout.on_failure()
         await sends(0.4)
         assert "no whole answer for 0.3 s" in watching.result()
 

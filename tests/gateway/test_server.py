@@ -140,9 +140,9 @@ def test_who_waits_long_gets_signs_of_life_and_the_error_after_them(
 
     async def story(api: FakeApi) -> httpx2.Response:
         service = Service(limiter=Limiter(), patience_s=0.6)
-        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
+        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
         service.runs.open(Run("run1", Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
-        watch = asyncio.create_task(service.watch_silence())
+        watch = asyncio.create_task(service.watch_inactivity())
         transport = httpx2.ASGITransport(Application(service, "secret", ping_s))
         headers = {"x-api-key": mint("secret", Caller("run1", "task_1", 1)), "anthropic-version": "1"}
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:

@@ -113,7 +113,7 @@ def test_a_cancelled_asker_cancels_no_call(tmp_path: Path) -> None:
 
     async def story(api: FakeApi) -> Stored:
         service = Service(limiter=Limiter(), patience_s=600)
-        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.silence)
+        endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
         service.runs.open(Run(RUN, Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
         for _ in range(3):
             with pytest.raises(TimeoutError):

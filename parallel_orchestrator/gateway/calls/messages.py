@@ -71,8 +71,8 @@ class Fault:
     """The endpoint has too much to do: fewer calls in flight from now on."""
     holds_back: bool = False
     """A rate limit: nobody calls for a while."""
-    heard: bool = True
-    """Whether the endpoint said so itself. The wait before the next try is then ours, and no silence of its."""
+    responded: bool = True
+    """Whether the endpoint itself responded. Then the wait before the next try is not its inactivity."""
     misformat: str = ""
     """How the answer breaks the format of the Messages API. The same twice more, and no other try is made."""
 

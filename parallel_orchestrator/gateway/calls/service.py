@@ -5,7 +5,7 @@
       the same call is under way ............. its outcome is awaited
       otherwise .............................. Service._buy, in a task that no caller can cancel
         Service._try, until there is an answer
-          Prefixes.turn ...................... wait while another call buys the same prompt's beginning
+          PromptCache.turn ...................  wait while another call buys the same prompt's beginning
           Limiter.turn ....................... wait for the endpoint's rate limit and for a place in flight
           Admission.check .................... may this call be made now? credential, caps, disk
           Ledger.write_intent, on_disk ....... before a byte goes out
@@ -33,9 +33,9 @@ from parallel_orchestrator.gateway.calls.run import Delivery, Purchase, Run
 from parallel_orchestrator.gateway.calls.runs import Runs
 from parallel_orchestrator.gateway.http import errors
 from parallel_orchestrator.gateway.http.errors import GatewayError
-from parallel_orchestrator.gateway.pacing.inactivity import Silence
+from parallel_orchestrator.gateway.pacing.inactivity import InactivityTimeout
 from parallel_orchestrator.gateway.pacing.limiter import MAX_HOLD_S, Limiter, backoff
-from parallel_orchestrator.gateway.pacing.prompt_cache import Begun, Prefixes
+from parallel_orchestrator.gateway.pacing.prompt_cache import OnFirstEvent, PromptCache
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.system import redact
 
@@ -57,8 +57,8 @@ class Service:
         spent_before_usd: Mapping[str, float] | None = None,
     ) -> None:
         self.limiter = limiter
-        self.silence = Silence(patience_s, lambda: limiter.held_until)
-        self.prefixes = Prefixes()
+        self.inactivity = InactivityTimeout(patience_s, lambda: limiter.held_until)
+        self.prompt_cache = PromptCache()
         self.runs = Runs(patience_s, spent_before_usd)
         self.admission = Admission(self.runs, max_cost_usd)
 
@@ -75,15 +75,15 @@ class Service:
         await run.ledger.on_disk(stored)
         return run.delivery(stored)
 
-    async def watch_silence(self) -> None:
-        """Runs for ever: ends all calls when they have waited too long for an endpoint that sends nothing of use."""
+    async def watch_inactivity(self) -> None:
+        """Run for ever: end all calls at each inactivity timeout of the endpoint."""
         while True:
-            vain = await self.silence.until_too_long()
+            vain = await self.inactivity.wait()
             for purchase in self.runs.live_purchases():
                 last = f" (the last try: {purchase.last_fault})" if purchase.last_fault else ""
                 log.warning("%s: %s%s, giving up", purchase.ask.slot.task, vain, last)
                 purchase.end(errors.endpoint_silent(vain + last))
-            self.silence.begin()
+            self.inactivity.start()
 
     def status(self) -> dict[str, Any]:
         """Money, load and waiting, of the gateway and of each run, for the live view."""
@@ -103,7 +103,7 @@ class Service:
             under_way = sum(p.ask.slot == ask.slot for p in run.purchases.values())
             ask = replace(ask, phase_turn=run.ledger.count(ask.slot.task, ask.slot.attempt) + under_way + 1)
         if not self.runs.live_purchases():
-            self.silence.begin()
+            self.inactivity.start()
         purchase = run.purchases[ask.slot, ask.hash] = Purchase(ask)
         purchase.task = asyncio.create_task(self._buy(run, purchase))
         # Its callers may be gone when it fails, and then nobody takes the exception.
@@ -139,7 +139,7 @@ class Service:
         """Makes one try. Returns the seconds to wait when it failed. Raises GatewayError when no retry can help."""
         ask, purchase.tries = purchase.ask, number
         prefix = "" if run.endpoint.free else ask.prefix
-        async with self.prefixes.turn(prefix) as begun, run.limiter.turn(retry=number > 1) as started:
+        async with self.prompt_cache.turn(prefix) as begun, run.limiter.turn(retry=number > 1) as started:
             self._check(run, purchase)
             intent = run.ledger.write_intent(call, ask, number, run.bound(ask))
             outcome = await self._at_endpoint(run, purchase, intent, begun)
@@ -162,7 +162,7 @@ class Service:
         """Records a failed try. Returns the seconds until the next. Raises GatewayError when no retry can help."""
         number = purchase.tries
         held, delay = self._slow_down(run, fault, started), self._delay(fault, number)
-        retry = Retry(number, max(held, delay), self.silence.left_s())
+        retry = Retry(number, max(held, delay), self.inactivity.left_s())
         run.ledger.write_fault(intent, fault, retry)
         log.info(
             "%s, try %d failed: %s, %s; next try in %.1f s, giving up in %.0f s",
@@ -172,7 +172,7 @@ class Service:
             raise self._close_endpoint(errors.misformatted(run.endpoint.name, fault.detail))
         return delay
 
-    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, begun: Begun) -> Outcome:
+    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, begun: OnFirstEvent) -> Outcome:
         purchase.at_endpoint, sent = True, False
         try:
             await run.ledger.on_disk()
@@ -203,14 +203,14 @@ class Service:
         self.admission.check(run, purchase.ask)
 
     def _note(self, run: Run, purchase: Purchase, fault: Fault | None) -> None:
-        """Tell the silence watch how a try ended; a replay is none of its business."""
+        """Report to the inactivity timeout how a try ended. Replays do not count."""
         if run.endpoint.free:
             return
         if fault is None:
-            self.silence.answered()
+            self.inactivity.on_answer()
         else:
             purchase.last_fault = f"{fault.kind}, {fault.detail}"
-            self.silence.failed()
+            self.inactivity.on_failure()
 
     def _slow_down(self, run: Run, fault: Fault, started: float) -> float:
         """Make fewer calls where the endpoint asks for it; the seconds for which it holds all calls back."""
@@ -225,8 +225,8 @@ class Service:
         if fault.holds_back:
             return 0.0
         delay = backoff(number) if fault.retry_after_s is None else min(fault.retry_after_s, MAX_HOLD_S)
-        if fault.heard:
-            self.silence.excuse(delay)
+        if fault.responded:
+            self.inactivity.pause(delay)
         return delay
 
     def _refused(self, run: Run, model: str, refusal: Refusal) -> GatewayError:

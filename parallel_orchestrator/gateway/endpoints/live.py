@@ -17,7 +17,7 @@ from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, J
 from parallel_orchestrator.gateway.endpoints.answer_redaction import without_secrets
 from parallel_orchestrator.gateway.endpoints.connection_pool import Clients
 from parallel_orchestrator.gateway.endpoints.error_classifier import classify_event, classify_status, lasting_reason
-from parallel_orchestrator.gateway.pacing.inactivity import Silence
+from parallel_orchestrator.gateway.pacing.inactivity import InactivityTimeout
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.system import json_codec, redact
@@ -39,16 +39,16 @@ Streamed = tuple[list[Json], str]
 
 
 class LiveEndpoint:
-    """A server that speaks the Messages API. `silence` is told of what it sends, and says how long to wait for it."""
+    """A server that speaks the Messages API. It reports to `inactivity` what the server sends."""
 
     free = False
 
-    def __init__(self, base_url: str, credential: Credential | None, silence: Silence) -> None:
-        longest = min(silence.patience_s, _LONGEST_SILENCE_S)
+    def __init__(self, base_url: str, credential: Credential | None, inactivity: InactivityTimeout) -> None:
+        longest = min(inactivity.patience_s, _LONGEST_SILENCE_S)
         self.name = base_url
         self._url = httpx2.URL(base_url.rstrip("/") + "/v1/messages")  # taken apart once, not at each call
         self._credential = credential
-        self._silence = silence
+        self._inactivity = inactivity
         self._clients = Clients(
             # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
             timeout=httpx2.Timeout(longest, connect=min(longest, _CONNECT_S), pool=None),
@@ -61,20 +61,20 @@ class LiveEndpoint:
         """One try. An answer that is not whole is a fault."""
         try:
             # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
-            async with asyncio.timeout(self._silence.useless_s) as limit:
+            async with asyncio.timeout(self._inactivity.no_progress_s) as limit:
                 return _redacted(await self._try(ask, limit, begun))
         except TimeoutError:
-            seconds = self._silence.useless_s
+            seconds = self._inactivity.no_progress_s
             return Fault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
         except httpx2.TimeoutException as error:
             sent = isinstance(error, httpx2.ReadTimeout)
-            return self._fault("timeout" if sent else "connect", error, ambiguous=sent, heard=False)
+            return self._fault("timeout" if sent else "connect", error, ambiguous=sent, responded=False)
         except (httpx2.ConnectError, httpx2.ProxyError, httpx2.UnsupportedProtocol) as error:
             return await self._unreached(error)
         except (httpx2.TransportError, httpx2.StreamError) as error:
             # A request that was not sent whole starts no work. After that nobody knows what was billed.
             sent = not isinstance(error, (httpx2.WriteError, httpx2.LocalProtocolError))
-            return self._fault("reset", error, ambiguous=sent, heard=False)
+            return self._fault("reset", error, ambiguous=sent, responded=False)
         except (httpx2.HTTPError, httpx2.InvalidURL, sse.BadEvent, RecursionError) as error:
             bad = isinstance(error, sse.BadEvent)
             return replace(self._fault("garbage", error, ambiguous=bad), misformat="bad event" if bad else "")
@@ -84,7 +84,7 @@ class LiveEndpoint:
         proxied = isinstance(error, httpx2.ProxyError)
         if not proxied and (why := await lasting_reason(error, self._url.host)):
             return Refusal(502, "api_error", why, Scope.UNUSABLE)
-        return self._fault("connect", error, ambiguous=False, heard=False)
+        return self._fault("connect", error, ambiguous=False, responded=False)
 
     async def close(self) -> None:
         """End all connections."""
@@ -104,7 +104,7 @@ class LiveEndpoint:
             self._clients.lend() as client,
             client.stream("POST", url, content=ask.body, headers=headers) as response,
         ):
-            self._silence.heard()
+            self._inactivity.on_bytes()
             if response.status_code != 200:
                 body = redact.foreign(_json_or_text(await _body(response, _LARGEST_ERROR)))
                 body = body[:_LONGEST_TEXT] if isinstance(body, str) else body
@@ -129,7 +129,7 @@ class LiveEndpoint:
         events: list[Json] = []
         pieces = response.aiter_bytes()
         async for data in pieces:
-            self._silence.heard()
+            self._inactivity.on_bytes()
             before = len(events)
             for event in reader.feed(data):
                 if event.get("type") == "error":  # cleaned before it is cut short: half a key is found by nobody
@@ -138,16 +138,16 @@ class LiveEndpoint:
                     begun(event)
                 events.append(event)
             if any(event.get("type") != "ping" for event in events[before:]):
-                limit.reschedule(asyncio.get_running_loop().time() + self._silence.useless_s)
-                self._silence.progressed()
+                limit.reschedule(asyncio.get_running_loop().time() + self._inactivity.no_progress_s)
+                self._inactivity.on_progress()
             if events and events[-1].get("type") == "message_stop":
                 break
         await _read_to_end(pieces)
         return events, reader.verbatim()
 
-    def _fault(self, kind: str, error: Exception, *, ambiguous: bool, heard: bool = True) -> Fault:
+    def _fault(self, kind: str, error: Exception, *, ambiguous: bool, responded: bool = True) -> Fault:
         detail = f"{type(error).__name__}: {error}"
-        return Fault(kind, ambiguous, redact.foreign(detail)[:300], heard=heard)
+        return Fault(kind, ambiguous, redact.foreign(detail)[:300], responded=responded)
 
 
 def _redacted(outcome: Outcome) -> Outcome:

@@ -1,4 +1,4 @@
-"""How long the endpoint has sent nothing, or nothing of use, while somebody waits for it."""
+"""How long the endpoint has sent nothing, or made no progress, while a call waits for it."""
 
 from __future__ import annotations
 
@@ -6,74 +6,74 @@ import asyncio
 import time
 from collections.abc import Callable
 
-USELESS_FACTOR = 3
-"""An endpoint that sends something has this many times the patience until an answer is whole."""
+NO_PROGRESS_FACTOR = 3
+"""An endpoint that sends something has this many times the patience to finish an answer."""
 MAX_FAILURES = 3
-"""Tries that fail between two answers; from then on parts of answers are no sign of progress any more."""
+"""After so many failed tries in a row, parts of answers no longer count as progress."""
 
 
-class Silence:
-    """Patience with an endpoint, on two clocks.
+class InactivityTimeout:
+    """Measures an endpoint's inactivity on two clocks, for all calls together.
 
-    Sent nothing: `heard` sets it back; a wait of our own choosing (`excuse`) does not count. Nothing of use: whole
-    answers set it back, and so does each further event of an answer, which may take an hour on a slow machine. Where
-    answers break off again and again only whole ones count.
+    Any byte resets the first; a pause of the gateway's own stops it. An answer's end or further event resets the
+    second: on a slow machine one answer may take an hour. After several broken answers only a whole one resets it.
     """
 
-    def __init__(self, patience_s: float, quiet_since: Callable[[], float]) -> None:
+    def __init__(self, patience_s: float, held_until: Callable[[], float]) -> None:
         self.patience_s = patience_s
-        self._quiet_since = quiet_since
-        """Monotonic time before which we held calls back ourselves."""
-        self._since = self._useful = time.monotonic()
+        self._held_until = held_until
+        """Monotonic time until which the gateway itself holds calls back."""
+        self._last_bytes = self._last_progress = time.monotonic()
         self._failures = 0
 
     @property
-    def useless_s(self) -> float:
-        """How long an endpoint may send without anything of use, in all and in a single try."""
-        return USELESS_FACTOR * self.patience_s
+    def no_progress_s(self) -> float:
+        """How long an endpoint may send without progress, over all calls and in a single try."""
+        return NO_PROGRESS_FACTOR * self.patience_s
 
-    def begin(self) -> None:
-        """The first call begins to wait."""
-        self.heard()
-        self.answered()
+    def start(self) -> None:
+        """Start both clocks: the first call begins to wait."""
+        self.on_bytes()
+        self.on_answer()
 
-    def heard(self) -> None:
+    def on_bytes(self) -> None:
         """The endpoint sent something."""
-        self._since = max(self._since, time.monotonic())
+        # A pause may lie in the future. Another call's bytes must not shorten it: hence the maximum.
+        self._last_bytes = max(self._last_bytes, time.monotonic())
 
-    def progressed(self) -> None:
+    def on_progress(self) -> None:
         """The endpoint sent a further event of an answer."""
         if self._failures < MAX_FAILURES:
-            self._useful = time.monotonic()
+            self._last_progress = time.monotonic()
 
-    def answered(self) -> None:
-        """An answer is whole."""
-        self._useful, self._failures = time.monotonic(), 0
+    def on_answer(self) -> None:
+        """The endpoint finished an answer."""
+        self._last_progress, self._failures = time.monotonic(), 0
 
-    def failed(self) -> None:
-        """A try gave no answer."""
+    def on_failure(self) -> None:
+        """A try ended without an answer."""
         self._failures += 1
 
-    def excuse(self, seconds: float) -> None:
-        """We shall not call for that long."""
-        self._since = max(self._since, time.monotonic() + seconds)
+    def pause(self, seconds: float) -> None:
+        """The gateway makes no call for so long, so the endpoint has nothing to send."""
+        self._last_bytes = max(self._last_bytes, time.monotonic() + seconds)
 
     def left_s(self) -> float:
-        """Seconds until the patience is over, when nothing comes."""
+        """Seconds until the timeout, if the endpoint sends nothing."""
         return max(0.0, min(self._left()))
 
     def _left(self) -> tuple[float, float]:
-        """Seconds that are left on each clock: sent nothing, nothing of use."""
+        """Seconds left on each clock: without a byte, without progress."""
         now = time.monotonic()
-        silent = max(self._since, self._quiet_since()) + self.patience_s - now
-        return silent, self._useful + self.useless_s - now
+        silent = max(self._last_bytes, self._held_until()) + self.patience_s - now
+        return silent, self._last_progress + self.no_progress_s - now
 
-    async def until_too_long(self) -> str:
-        """Return when the patience is over, with what was waited for in vain."""
+    async def wait(self) -> str:
+        """Return at the timeout, with the reason for people."""
         while True:
-            silent, useless = self._left()
+            silent, no_progress = self._left()
             if silent <= 0:
                 return f"the endpoint has sent nothing for {self.patience_s:g} s"
-            if useless <= 0:
-                return f"the endpoint has given no whole answer for {self.useless_s:g} s"
-            await asyncio.sleep(min(silent, useless) + 0.001)
+            if no_progress <= 0:
+                return f"the endpoint has given no whole answer for {self.no_progress_s:g} s"
+            await asyncio.sleep(min(silent, no_progress) + 0.001)

@@ -1,11 +1,11 @@
-"""How many calls go to the endpoint at once, and when: shared by all runs and executors.
+"""Limits how many calls go to the endpoint at once, and when. All runs and executors share one limiter.
 
-Three rules, in the order in which a call meets them:
+A call meets three rules, in this order:
 
-- a rate limit (429) closes one gate for everybody, for as long as the endpoint says or a growing time;
-- after the gate opens, calls go through spaced, not in a burst; each success halves the space;
-- the number in flight adapts as TCP does: it doubles with each round of successes until the endpoint first
-  complains, then grows by one a round; a complaint halves it (at most once for all calls of one round).
+- a rate limit (429) closes the gate for all calls, for the time that the endpoint says or a growing one;
+- after the gate opens, calls start one by one, not in a burst; each success halves the space between them;
+- the number in flight adapts as TCP does. It doubles with each round of successes until the first overload,
+  then grows by one a round. An overload halves it, at most once for all calls of one round.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MAX_LIMIT = 512
 SPACING_S = 0.25
 """Between two calls just after a rate limit."""
 MAX_HOLD_S = 120.0
-"""The longest that a retry-after header is believed."""
+"""Caps a retry-after header."""
 MAX_BACKOFF_S = 30.0
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: exponential, capped, full jitter."""
+    """Returns the seconds to wait after so many failures in a row: exponential, capped, full jitter."""
     return random.uniform(0, min(MAX_BACKOFF_S, 0.5 * 2 ** min(failures - 1, 10)))  # noqa: S311 - no secret
 
 
 class Limiter:
-    """The shared gate. All methods are for the event loop's thread."""
+    """The shared gate. Only the event loop's thread may call it."""
 
     def __init__(self) -> None:
         self.limit = float(START_LIMIT)
@@ -45,18 +45,18 @@ class Limiter:
         self._last_start = 0.0
         self._last_cut = 0.0
         self._rate_limits = 0
-        """429 answers since the last success, those of one round counted once."""
+        """Rounds with a 429 answer since the last success."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        """Calls that wait to be let through."""
+        """How many calls wait at the gate."""
         return len(self._waiting)
 
     @contextlib.asynccontextmanager
     async def turn(self, *, retry: bool = False) -> AsyncIterator[float]:
-        """Wait to be let through, a retry first of all; gives the start time. The call is in flight inside."""
+        """Wait at the gate, a retry before all others; yields the start time. The call is in flight inside."""
         await self._admitted(retry=retry)
         try:
             yield self._last_start
@@ -65,22 +65,24 @@ class Limiter:
             self._let_through()
 
     def succeeded(self) -> None:
-        """A call came back well."""
+        """A call was answered."""
         self._rate_limits = 0
         self._spacing = self._spacing / 2 if self._spacing > 0.01 else 0.0
         self.limit = min(MAX_LIMIT, self.limit + (1 if self._learning else 1 / self.limit))
         self._let_through()
 
     def overloaded(self, started: float) -> None:
-        """The endpoint complained about a call that started then."""
+        """The endpoint was overloaded by a call that started then."""
+        # All calls of one round meet the same overload. Only those that started after the cut may cut again.
         if started > self._last_cut:
             self._last_cut = time.monotonic()
             self._learning = False
             self.limit = max(1.0, self.limit / 2)
 
     def hold_back(self, started: float, retry_after_s: float | None) -> float:
-        """The endpoint is over its rate limit: close the gate for all. The seconds until it opens."""
+        """Close the gate for all calls after a rate limit. Returns the seconds until it opens."""
         now = time.monotonic()
+        # Before `overloaded` moves the cut: afterwards this call would seem to belong to an earlier round.
         if started > self._last_cut or not self._rate_limits:
             self._rate_limits += 1
         self.overloaded(started)
@@ -100,7 +102,7 @@ class Limiter:
         try:
             await admitted
         except asyncio.CancelledError:
-            # Cancelled in the instant between being let through and running: the place must be given back.
+            # `_let_through` may admit this call, and its task be cancelled before it runs: give the place back.
             if admitted.done() and not admitted.cancelled():
                 self.in_flight -= 1
             with contextlib.suppress(ValueError):
@@ -116,24 +118,24 @@ class Limiter:
             now = time.monotonic()
             opens = max(self.held_until, self._last_start + self._spacing if self._spacing else 0.0)
             if opens > now:
-                self._look_again(opens - now)
+                self._reopen_after(opens - now)
                 return
             self.in_flight += 1
             self._last_start = now
             self._waiting.popleft().set_result(None)
 
-    def _look_again(self, delay: float) -> None:
+    def _reopen_after(self, delay: float) -> None:
         if self._timer:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay + 0.001, self._let_through)
 
 
 class Unlimited(Limiter):
-    """For replays: a recording has no rate limit."""
+    """Lets every call through at once: a recording has no rate limit."""
 
     def __init__(self) -> None:
         super().__init__()
         self.limit = float("inf")
 
     def succeeded(self) -> None:
-        """Nothing is learned."""
+        """Keep the limit as it is."""

@@ -1,11 +1,10 @@
-"""Shared beginnings of prompts, each bought once: whoever asks first goes ahead, the others follow when it is cached.
+"""Lets one call fill the endpoint's prompt cache, so that calls with the same prefix do not each pay for it.
 
-The endpoint's cache takes a prefix over when the answer to a request that holds it begins. Of several calls with one
-prefix that go out before that, each would buy it for itself. So while a prefix is not known to be cached, one call
-leads; the others wait until its answer begins, or it fails, and then the next one leads.
+The endpoint caches a request's prefix when its answer starts. Calls with one prefix that go out earlier would each
+pay the price of writing it. So one call leads; the others wait until its answer starts. If it fails, another leads.
 
-Nothing of this is kept: after a restart the first call of each prefix leads again. Nothing is asked beside the calls
-themselves. A prefix that the endpoint says it did not cache (it may be too short) is waited for once and never again.
+This state is lost at a restart: then the first call of each prefix leads again. The gateway makes no extra calls.
+A prefix that the endpoint did not cache (it may be too short) is waited for only once.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 LIFETIME_S = 270.0
-"""A prefix counts as cached for so long after its last use: the API keeps one for five minutes."""
+"""How long a prefix counts as cached after its last use. The API keeps one for five minutes."""
 LONGEST_WAIT_S = 30.0
-"""For the beginning of somebody else's answer. A slow one costs money then, not time."""
+"""How long a call waits for the leader's answer to start. After that, time is worth more than the cached price."""
 
-Begun = Callable[[dict[str, Any]], None]
-"""Told of the answer's first event."""
+OnFirstEvent = Callable[[dict[str, Any]], None]
+"""Called with the first event of an answer."""
 
 
-class Prefixes:
-    """What is known of the endpoint's cache. For one event loop."""
+class PromptCache:
+    """What the gateway knows about the endpoint's prompt cache. For one event loop."""
 
     def __init__(self, lifetime_s: float = LIFETIME_S, longest_wait_s: float = LONGEST_WAIT_S) -> None:
         self._lifetime_s = lifetime_s
@@ -35,25 +34,28 @@ class Prefixes:
         self._leading: dict[str, asyncio.Event] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, prefix: str) -> AsyncIterator[Begun]:
-        """Wait until a call with `prefix` should go out; inside, the call is made, and tells when its answer begins."""
+    async def turn(self, prefix: str) -> AsyncIterator[OnFirstEvent]:
+        """Wait until a call with `prefix` may go out. The call is made inside and reports its first event."""
         deadline = time.monotonic() + self._longest_wait_s
+        # One leader wakes all that wait. The first to run leads next, so the others have to look again.
         while self._is_cold(prefix) and prefix in self._leading and (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._leading[prefix].wait(), left)
-        over = None
-        if self._is_cold(prefix) and prefix not in self._leading:
-            over = self._leading[prefix] = asyncio.Event()
+        # No `await` stands between the look and this: no other call can start to lead in between.
+        leads = self._is_cold(prefix) and prefix not in self._leading
+        if leads:
+            self._leading[prefix] = asyncio.Event()
         try:
-            yield lambda event: self._begun(prefix, event)
+            yield lambda event: self._on_first_event(prefix, event)
         finally:
-            if over:
+            # A leader that failed, or was cancelled, must not leave the others waiting.
+            if leads:
                 self._leave(prefix)
 
     def _is_cold(self, prefix: str) -> bool:
         return bool(prefix) and self._cached_until.get(prefix, 0.0) < time.monotonic()
 
-    def _begun(self, prefix: str, event: dict[str, Any]) -> None:
+    def _on_first_event(self, prefix: str, event: dict[str, Any]) -> None:
         if prefix:
             self._cached_until[prefix] = time.monotonic() + self._lifetime_s if _was_cached(event) else float("inf")
             self._leave(prefix)
@@ -64,8 +66,7 @@ class Prefixes:
 
 
 def _was_cached(event: dict[str, Any]) -> bool:
-    """Whether the answer's first event says that anything was read from the cache or written to it."""
+    """Whether an answer's first event says that the endpoint read from its cache, or wrote to it."""
     message = event.get("message")
     usage = message.get("usage") if isinstance(message, dict) else None
-    told = usage if isinstance(usage, dict) else {}
-    return any(told.get(f"cache_{way}_input_tokens") for way in ("read", "creation"))
+    return isinstance(usage, dict) and any(usage.get(f"cache_{way}_input_tokens") for way in ("read", "creation"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.gateway.pacing.prompt_cache import Prefixes
+from parallel_orchestrator.gateway.pacing.prompt_cache import PromptCache
 from tests.fake_api import Answer, FakeApi, Fault, text
 from tests.gateway.support import Setup, body, gateway
 
@@ -27,8 +27,8 @@ async def settle() -> None:
 class Calls:
     """Calls that are under way, each until it is told to begin its answer or to end."""
 
-    def __init__(self, prefixes: Prefixes) -> None:
-        self._prefixes = prefixes
+    def __init__(self, cache: PromptCache) -> None:
+        self._cache = cache
         self.out: list[int] = []
         self._ends: dict[int, asyncio.Event] = {}
         self._begun: dict[int, Callable[[dict[str, Any]], None]] = {}
@@ -48,14 +48,14 @@ class Calls:
 
     async def _call(self, number: int, prefix: str) -> None:
         self._ends[number] = asyncio.Event()
-        async with self._prefixes.turn(prefix) as self._begun[number]:
+        async with self._cache.turn(prefix) as self._begun[number]:
             self.out.append(number)
             await self._ends[number].wait()
 
 
 def test_one_call_leads_and_the_others_follow_when_its_answer_begins() -> None:
     async def story() -> None:
-        calls = Calls(Prefixes())
+        calls = Calls(PromptCache())
         for number in (1, 2, 3):
             await calls.start(number)
         assert calls.out == [1]
@@ -69,7 +69,7 @@ def test_one_call_leads_and_the_others_follow_when_its_answer_begins() -> None:
 
 def test_after_a_call_that_fails_the_next_one_leads() -> None:
     async def story() -> None:
-        calls = Calls(Prefixes())
+        calls = Calls(PromptCache())
         for number in (1, 2, 3):
             await calls.start(number)
         await calls.end(1)
@@ -82,7 +82,7 @@ def test_after_a_call_that_fails_the_next_one_leads() -> None:
 
 def test_a_cancelled_leader_leaves_the_lead_and_a_cancelled_follower_nothing() -> None:
     async def story() -> None:
-        calls = Calls(Prefixes())
+        calls = Calls(PromptCache())
         leader, follower, _ = [await calls.start(number) for number in (1, 2, 3)]
         follower.cancel()
         leader.cancel()
@@ -94,7 +94,7 @@ def test_a_cancelled_leader_leaves_the_lead_and_a_cancelled_follower_nothing() -
 
 def test_nobody_waits_for_a_prefix_that_is_not_cached_nor_without_one() -> None:
     async def story() -> None:
-        calls = Calls(Prefixes())
+        calls = Calls(PromptCache())
         await calls.start(1)
         await calls.begin(1, UNCACHED)
         for number in (2, 3):
@@ -109,7 +109,7 @@ def test_nobody_waits_for_a_prefix_that_is_not_cached_nor_without_one() -> None:
 
 def test_a_prefix_is_bought_anew_when_its_time_is_over_and_nobody_waits_for_ever() -> None:
     async def story() -> None:
-        calls = Calls(Prefixes(lifetime_s=0.0, longest_wait_s=0.2))
+        calls = Calls(PromptCache(lifetime_s=0.0, longest_wait_s=0.2))
         await calls.start(1)
         await calls.begin(1, CACHED)
         await asyncio.sleep(0.01)
