@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from parallel_orchestrator.maintenance.summary import folded
 from parallel_orchestrator.report.facts.summary import (
     finished_summary,
     incomplete_summary,
@@ -109,6 +110,26 @@ def test_a_run_that_was_stopped_counts_what_it_has(begin: Begin) -> None:
     story.merge()
     again = summarize(story.state(), FINAL)
     assert (again["status"], again["sessions"], again["executors_started"]) == ("done", 2, 2)
+
+
+def test_a_run_that_stops_after_its_last_tests_were_recorded_is_what_they_say(begin: Begin) -> None:
+    """The disk may refuse execution_summary.json when everything is recorded: the queue already says "done"."""
+    story = begin()
+    story.queue.start_session(1)
+    for _ in PLAN.tasks:
+        story.merge()
+    story.queue.record_final(dict(FINAL), head="")
+    found = incomplete_summary(story.run, story.scenario, PLAN)
+    assert (found["status"], found["green"]) == ("done", True)
+
+
+def test_a_summary_without_the_last_tests_is_compared_and_no_crash(begin: Begin) -> None:
+    story = begin()
+    story.queue.start_session(1)
+    for _ in PLAN.tasks:
+        story.merge()
+    stopped = summarize(story.state(), None)
+    assert folded(story.state(), stopped) == stopped
 
 
 def test_before_anything_was_done_nothing_is_divided_by_nothing(begin: Begin) -> None:

@@ -91,8 +91,9 @@ def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def incomplete_summary(run: RunDirectory, scenario: Scenario, plan: Plan) -> dict[str, Any]:
-    """The summary of a run that had to stop: the final trunk is not tested then."""
-    return summarize(read_state(run, scenario, plan), None)
+    """Returns the summary of a run that stopped: where its last tests are recorded already, the summary of its end."""
+    state = read_state(run, scenario, plan)
+    return ended(state) or summarize(state, None)
 
 
 def last_summary(run: RunDirectory) -> dict[str, Any] | None:
@@ -169,7 +170,7 @@ def _status(state: RunState, final: dict[str, Any] | None) -> str:
     if state.replica.unsettled:
         return "incomplete"
     merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
-    return "done" if merged and final and final["green"] else "failed"
+    return "done" if merged and final and final.get("green") else "failed"
 
 
 def _parallelism(state: RunState) -> dict[str, Any]:
