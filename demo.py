@@ -44,6 +44,7 @@ from parallel_orchestrator.report.pages.summary_text import closing_account
 from parallel_orchestrator.report.pages.wrapping import folded, output_columns
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.workers.forking import start_process
 
 CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
@@ -116,7 +117,7 @@ def build(options: Options) -> Measured:
     typer.echo(folded(closing_account(summary, directory), sys.stdout))
     if story.found_finished:
         typer.echo(f"  again:    {shlex.join([sys.orig_argv[0], *AGAIN, str(options.replay), '--fresh'])}")
-    moves = [move["mono"] for move in read_all(RunDirectory(directory).queue) if move.get("mono", 0.0) >= started]
+    moves = [move.mono for move in read_all(RunDirectory(directory).queue, QUEUE) if move.mono >= started]
     return Measured(summary, ended - started, directory, ended - moves[-1] if moves else 0.0)
 
 

@@ -470,7 +470,7 @@ class Run:
             if final.green:
                 return final
             red = final.red(planned)
-            fix = queue.plan_fix(red.model_dump(), owned.scenario.fix_rounds)
+            fix = queue.plan_fix(red, owned.scenario.fix_rounds)
         for reason in red.reasons(output=True):
             self._log(f"the whole is red: {reason}")
         if fix:

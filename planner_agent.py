@@ -31,6 +31,7 @@ from parallel_orchestrator.sandbox.packages import missing
 from parallel_orchestrator.sandbox.runner import runner_for
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import disk_faults_in
 
 MAX_ATTEMPTS = 3
@@ -181,7 +182,7 @@ def plan_run(
 def _begun_with(run: RunDirectory) -> str | None:
     """The model that has answered the planner before; its conversation goes to its end with that one."""
     asked: dict[int, str] = {}
-    for record in read_all(run.ledger):
+    for record in read_all(run.ledger, json_codec.loads):
         if record["task"] == "plan" and record["kind"] == "intent":
             asked[record["call"]] = record["model"]
         elif record["task"] == "plan" and record["kind"] == "answer":

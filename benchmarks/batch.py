@@ -25,9 +25,12 @@ from typing import Any
 
 import yaml
 
+from parallel_orchestrator.records.journals.queue import Move
+from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.timing import fold_timing
 from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.record_parser import QUEUE
 
 NAME = "batch"
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,11 +91,12 @@ def growth(scenarios: int, minutes: float | None = None) -> dict[str, Any]:
 
 def _spread_figures(out: Path, names: Sequence[str]) -> dict[str, Any]:
     summary = json.loads((out / "batch_summary.json").read_text())
-    moves = {name: [r for r in read_all(out / name / "queue.jsonl") if "task" in r] for name in names}
-    work = sum(fold_timing(read_all(out / name / "queue.jsonl")).work for name in names)
-    first = min(records[0]["mono"] for records in moves.values())
-    last = max(records[-1]["mono"] for records in moves.values())
-    idle = _idle([move for records in moves.values() for move in records], first, last)
+    records = {name: read_all(out / name / "queue.jsonl", QUEUE) for name in names}
+    moves = {name: [one for one in found if isinstance(one, Move)] for name, found in records.items()}
+    work = sum(fold_timing(found).work for found in records.values())
+    first = min(found[0].mono for found in moves.values())
+    last = max(found[-1].mono for found in moves.values())
+    idle = _idle([move for found in moves.values() for move in found], first, last)
     path = max(one["critical_path_s"] for one in summary["scenarios"])
     share = work / EXECUTORS
     return {
@@ -110,15 +114,15 @@ def _spread_figures(out: Path, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _idle(moves: Sequence[dict[str, Any]], first: float, last: float) -> dict[str, float]:
+def _idle(moves: Sequence[Move], first: float, last: float) -> dict[str, float]:
     """Seconds for which an executor had nothing to do, in the mean: before its first task, after its last, between."""
     claims: dict[int, list[float]] = {}
     ends: dict[int, list[float]] = {}
-    for move in sorted(moves, key=lambda move: move["mono"]):
-        if move["state"] == "claimed":
-            claims.setdefault(move["executor"], []).append(move["mono"])
-        elif "executor" in move:
-            ends.setdefault(move["executor"], []).append(move["mono"])
+    for move in sorted(moves, key=lambda move: move.mono):
+        if move.state is TaskState.CLAIMED:
+            claims.setdefault(move.executor, []).append(move.mono)
+        elif move.executor:
+            ends.setdefault(move.executor, []).append(move.mono)
     before = sum(at[0] - first for at in claims.values()) / EXECUTORS
     after = sum(last - at[-1] for at in ends.values()) / EXECUTORS
     between = sum(

@@ -16,15 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
+
+from msgspec import UNSET
 
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.journal import Journal, decode, encode, read_all
+from parallel_orchestrator.store.journal import Journal, body_of, encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.files import write_all
 
@@ -62,11 +65,12 @@ def _pair_us(run: RunDirectory, graph: TaskGraph) -> float:
 
 
 def _parts(run: RunDirectory, graph: TaskGraph) -> Iterator[Part]:
-    records = read_all(run.queue)
+    records = read_all(run.queue, QUEUE)
     lines = run.queue.read_bytes().splitlines()
-    fields = {key: value for key, value in records[1].items() if key != "seq"}
+    move = QUEUE(body_of(lines[1]) or b"")
+    move.seq = cast("int", UNSET)
     with (
-        closing(Journal(run.queue)) as journal,
+        closing(Journal(run.queue, QUEUE)) as journal,
         run.queue_lock.open() as lock,
         (run.root / "scratch").open("ab") as file,
     ):
@@ -76,12 +80,16 @@ def _parts(run: RunDirectory, graph: TaskGraph) -> Iterator[Part]:
         yield "choosing a task", 1, Replica(graph).pick
         yield "looking at the clocks", 2, lambda: (round(time.time(), 3), round(time.monotonic(), 6))
         yield "looking whether a tail is torn", 2, partial(os.fstat, file.fileno())
-        yield "looking for secrets", 2, partial(redact.known, fields)
-        yield "making the line, checksum in it", 2, partial(encode, 1, fields)
+        yield "looking for secrets", 2, partial(redact.known, move)
+        yield "making the line, checksum in it", 2, partial(encode, 1, move)
         yield "appending it", 2, partial(write_all, file.fileno(), lines[1])
         yield "taking the move in", 2, _each(Replica(graph).apply, records)
-        yield "another's line, read and checked", 2, _each(decode, lines)
+        yield "another's line, read and checked", 2, _each(_read, lines)
         yield "another's move, taken in", 2, _each(Replica(graph).apply, records)
+
+
+def _read(line: bytes) -> None:
+    QUEUE(body_of(line) or b"")
 
 
 def _take_and_leave(lock: int) -> None:

@@ -28,7 +28,11 @@ from typing import Any
 from benchmarks import stack_model
 from benchmarks.plot import bars
 from benchmarks.stack_model import TURNS, VARIABLE, Shape
+from parallel_orchestrator.records.journals.queue import Move
+from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.record_parser import QUEUE
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.environment import clean_environment
 from tests.fake_api import KEY
 
@@ -138,10 +142,10 @@ def _summed_up(shape: Shape, rounds: list[Json]) -> Json:
 
 def _makespan(out: Path) -> float:
     """Seconds from the session's start to the last merge."""
-    records = read_all(out / "queue.jsonl")
-    merged = [record["at"] for record in records if record.get("state") == "merged"]
-    began = next(record["at"] for record in records if "task" not in record)
-    return float(max(merged) - began)
+    records = read_all(out / "queue.jsonl", QUEUE)
+    merged = [record.at for record in records if isinstance(record, Move) and record.state is TaskState.MERGED]
+    began = next(record.at for record in records if not isinstance(record, Move))
+    return max(merged) - began
 
 
 def _parts(shape: Shape, out: Path, traces: Path) -> dict[str, float]:
@@ -150,7 +154,7 @@ def _parts(shape: Shape, out: Path, traces: Path) -> dict[str, float]:
     for trace in traces.iterdir():
         for name, value in json.loads(trace.read_text()).items():
             seconds[name] += value
-    records = read_all(out / "ledger.jsonl")
+    records = read_all(out / "ledger.jsonl", json_codec.loads)
     answers = [record for record in records if record["kind"] == "answer" and record["task"] != "plan"]
     latency = sum(shape.latency(n, t) for n in range(1, shape.tasks + 1) for t in range(1, TURNS + 1))
     endpoint = sum(record["endpoint_s"] for record in answers)

@@ -13,12 +13,12 @@ from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.records.errors import DamagedState, PlanRefused
 from parallel_orchestrator.records.plan import MAX_FAULTS_TOLD
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.plan_file import plan_text, read_plan
 from planner_agent import PROMPT, PlannerAgent, json_part
 from tests.end_to_end.scripted import plan, task
 from tests.fake_api import Answer, Block, Body, FakeApi, Request, text
 from tests.gateway.support import Setup, gateway
+from tests.journals import Record
 
 REQUIREMENT = "Build a project of two parts"
 GOOD = plan([task(1, []), task(2, [1])])

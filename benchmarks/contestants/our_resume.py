@@ -13,6 +13,7 @@ from benchmarks.contestants.our_queue import plan
 from benchmarks.contestants.ours import WITH_WORKS, warm_up
 from benchmarks.work import stopping_at_once, without_sync
 from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import ExecutionEnv
@@ -20,6 +21,7 @@ from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.scheduler import Alone, Member
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 
@@ -44,7 +46,8 @@ def _work(job: Job) -> Any:
     begun = time.monotonic()
     with contextlib.suppress(BudgetReached):
         Supervisor(Alone(member), force, lambda _: None).supervise()
-    claimed = next(record["mono"] for record in read_all(run.queue)[before:] if record["state"] == "claimed")
+    moves = [record for record in read_all(run.queue, QUEUE) if isinstance(record, Move)]
+    claimed = next(move.mono for move in moves[before:] if move.state is TaskState.CLAIMED)
     up = min(float(file.read_text()) for file in run.root.glob("up.*"))
     return {"tasks": job["tasks"], "after_up": claimed - up, "after_start": claimed - begun}
 

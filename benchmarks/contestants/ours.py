@@ -17,12 +17,14 @@ from benchmarks.contestants import Job, answer
 from benchmarks.work import Sleeping, sleeper
 from orchestrator import PRELOAD
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.scheduler import Alone, Member
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import Work, WorkSource
 
@@ -55,11 +57,11 @@ def supervise(
     Supervisor(Alone(Member(run, graph, ExecutionEnv("off"))), force, lambda _: None).supervise()
     ended = time.monotonic()
     os.close(lock)
-    records = [record for record in read_all(run.queue) if "task" in record]
-    if sum(record["state"] == TaskState.MERGED.value for record in records) != len(graph.nodes):
+    records = [record for record in read_all(run.queue, QUEUE) if isinstance(record, Move)]
+    if sum(record.state is TaskState.MERGED for record in records) != len(graph.nodes):
         raise SystemExit("not every task was merged")
-    first, last = records[0]["mono"], records[-1]["mono"]
-    claims = [record["mono"] for record in records if record["state"] == TaskState.CLAIMED.value]
+    first, last = records[0].mono, records[-1].mono
+    claims = [record.mono for record in records if record.state is TaskState.CLAIMED]
     at_work = claims[: sleeping.workers][-1] - first
     return {"start": first - begun, "makespan": last - first, "at_work": at_work, "wall": ended - begun}
 

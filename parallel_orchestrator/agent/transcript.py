@@ -33,6 +33,7 @@ from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult, 
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, read_each
 from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.system import json_codec
 
 WORK = "work"
 """The phase before any other; then come `repair 1`, `repair 2`, … and, for a new conversation, `restart 1`."""
@@ -240,7 +241,7 @@ def fold(records: Iterable[Record]) -> Conversation:
 
 def read(path: Path) -> Conversation:
     """Where the conversation in `path` stands, without changing the file."""
-    return _checked_fold(read_each(path), path)
+    return _checked_fold(read_each(path, json_codec.loads), path)
 
 
 def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
@@ -269,7 +270,7 @@ class Transcript:
     """The conversation in `path`, open for going on. One writer at a time: whoever holds the task's claim."""
 
     def __init__(self, path: Path) -> None:
-        self._journal = Journal(path)
+        self._journal = Journal(path, json_codec.loads)
         self.conversation = _checked_fold(_begun_well(self._journal.each_new(), path), path)
         self.torn_bytes = self._journal.repair_tail()
         """Bytes of a torn tail that were cut off when it was opened."""

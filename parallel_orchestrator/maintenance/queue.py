@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs
+
 from parallel_orchestrator.records.fix import FIX_ID, RedWhole
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.record_parser import QUEUE
 
 WHY = "restored by repair"
 
@@ -57,11 +60,11 @@ class QueueRebuilder:
             if record.get("state") == TaskState.MERGED and record.get("task") not in on_trunk:
                 return
             try:
-                self.replica.apply(record)
+                self.replica.apply(QUEUE.of(record))
             except (IllegalMove, KeyError, ValueError, TypeError):
                 self.replica = Replica(self._graph)  # the old one may have applied half of the record
                 for kept in self.records:
-                    self.replica.apply(kept)
+                    self.replica.apply(QUEUE.of(kept))
                 return
             self.records.append(record)
 
@@ -70,7 +73,7 @@ class QueueRebuilder:
         numbers = [int(task.removeprefix("fix_")) for task in named if FIX_ID.fullmatch(task)]
         for number in range(1, max(numbers, default=0) + 1):
             if f"fix_{number}" not in self.replica.fixes:
-                self._add({"fix": f"fix_{number}", "why": WHY, **RedWhole().model_dump()})
+                self._add({"fix": f"fix_{number}", "why": WHY, **structs.asdict(RedWhole())})
 
     def complete(self, merged: Sequence[MergedTask], attempts: Mapping[str, LastAttempt]) -> None:
         """Bring every task to the state that trunk and transcripts prove."""
@@ -132,5 +135,5 @@ class QueueRebuilder:
     def _add(self, fields: Record) -> None:
         now = {"at": round(time.time(), 3), "mono": round(time.monotonic(), 6)}
         record = {"seq": len(self.records) + 1, **fields, **now}
-        self.replica.apply(record)
+        self.replica.apply(QUEUE.of(record))
         self.records.append(record)

@@ -18,6 +18,7 @@ from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_change
 from parallel_orchestrator.store.queue.queue_state import Replica, follow
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.run_directory import read_scenario
 from parallel_orchestrator.store.salvage import Salvage, salvage
 
@@ -118,7 +119,10 @@ def _queue_fault(files: RunFiles) -> str | None:
         return None
     files.replica = Replica(files.plan.graph())
     try:
-        follow(files.replica, files.queue.records, files.run.queue)
+        follow(files.replica, map(QUEUE.of, files.queue.records), files.run.queue)
+    except ValueError as error:
+        files.replica = None
+        return f"a record cannot be understood ({error})"
     except DamagedState as error:
         files.replica = None
         return str(error).partition(". Nothing was")[0].partition(", ")[2]

@@ -7,11 +7,11 @@ queue, in the record that plans it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Struct, structs
+from pydantic import ConfigDict, Field
 
 from parallel_orchestrator.records.plan import Plan, Task
 
@@ -28,11 +28,7 @@ LONGEST_OUTPUT = 4_000
 MOST_FACTS = 25
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class FailedCommand(_Record):
+class FailedCommand(Struct, frozen=True):
     """A verify command that failed on the whole."""
 
     command: str
@@ -43,7 +39,7 @@ class FailedCommand(_Record):
     """It is the plan's, and no change of the project could make it pass: the command itself is wrong."""
 
 
-class RedWhole(_Record):
+class RedWhole(Struct, frozen=True):
     """Why the whole is red."""
 
     commit: str = ""
@@ -57,7 +53,7 @@ class RedWhole(_Record):
         """The facts, cut to what a conversation can hold."""
         facts = [_tail(fact) for fact in tests[:MOST_FACTS]]
         more = [f"{len(tests) - MOST_FACTS} more facts"] if len(tests) > MOST_FACTS else []
-        cut = [command.model_copy(update={"output": _tail(command.output)}) for command in verify]
+        cut = [structs.replace(command, output=_tail(command.output)) for command in verify]
         return cls(commit=commit, tests=facts + more, verify=cut)
 
     def reasons(self, *, output: bool = False) -> list[str]:
@@ -72,6 +68,8 @@ class RedWhole(_Record):
 
 class FixTask(Task):
     """The task that a fix is worked on as. It owns all files that the plan names."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     red: RedWhole = Field(default_factory=RedWhole)
 
@@ -114,16 +112,6 @@ class Correction:
     def as_json(self) -> dict[str, str]:
         """For evidence and summary."""
         return asdict(self)
-
-
-def fixes_in(records: Iterable[Mapping[str, Any]]) -> dict[str, RedWhole]:
-    """The fix tasks of a queue's records, by id, each with its latest facts."""
-    return {record["fix"]: RedWhole.model_validate(record) for record in records if "fix" in record}
-
-
-def corrections_in(records: Iterable[Mapping[str, Any]]) -> list[Correction]:
-    """The corrections that merged fix tasks brought, in their order."""
-    return [Correction(**one) for record in records for one in record.get("evidence", {}).get("corrections", ())]
 
 
 def corrected(commands: Sequence[str], corrections: Iterable[Correction]) -> list[str]:

@@ -22,11 +22,12 @@ import logging
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.journals.record import JournalRecord
 from parallel_orchestrator.store.paths import repair_hint
 from parallel_orchestrator.system import json_codec, redact
 from parallel_orchestrator.system.files import disk_error, sync_directory, write_all
@@ -35,6 +36,9 @@ from parallel_orchestrator.system.terminal_text import escape_json
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+"""A record of whichever journal, as JSON's own types: for what repairs journals, or shows them."""
+R = TypeVar("R")
+T = TypeVar("T")
 
 _SUM = b',"sum":"%08x"}'
 _SUM_LENGTH = len(_SUM % 0)
@@ -43,29 +47,37 @@ _NEXT_PIECE = 2**20
 """Bytes that one read asks for. It may give fewer, and the kernel never gives more than 0x7ffff000."""
 
 
-def encode(seq: int, fields: Record) -> bytes:
+def encode(seq: int, record: object) -> bytes:
     """One record as its line, newline included."""
-    body = escape_json(json_codec.text({"seq": seq, **fields})[:-1]).encode()
+    if isinstance(record, dict):
+        record = {name: value for name, value in record.items() if name != "seq"}
+    body = escape_json(f'{{"seq":{seq},{json_codec.text(record)[1:-1]}').encode()
     return body + _SUM % zlib.crc32(body) + b"\n"
 
 
-def decode(line: bytes) -> Record | None:
-    """The record of a whole line without its newline, or None when it is not one."""
+def body_of(line: bytes) -> bytes | None:
+    """The JSON of a whole line without its newline, or None when the checksum is not that of the line."""
     body = line[:-_SUM_LENGTH]
-    if line[-_SUM_LENGTH:] != _SUM % zlib.crc32(body):
+    return body + b"}" if line[-_SUM_LENGTH:] == _SUM % zlib.crc32(body) else None
+
+
+def decode(line: bytes) -> Record | None:
+    """The fields of a whole line without its newline, or None when it is not a record."""
+    body = body_of(line)
+    if body is None:
         return None
     try:
-        record = json_codec.loads(body + b"}")
+        fields = json_codec.loads(body)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("seq"), int) else None
+    return fields if isinstance(fields, dict) and isinstance(fields.get("seq"), int) else None
 
 
 def is_torn(tail: bytes, seq: int) -> bool:
     """Whether `tail`, bytes without a newline, is what a killed append of record `seq` leaves."""
     begun, head = tail.partition(b"\0")[0], b'{"seq":%d,' % seq
     # A whole record in front of a last byte that is no newline was not torn: that byte was altered.
-    return (head.startswith(begun) or begun.startswith(head)) and decode(tail[:-1]) is None
+    return (head.startswith(begun) or begun.startswith(head)) and body_of(tail[:-1]) is None
 
 
 class Line(NamedTuple):
@@ -109,15 +121,16 @@ def _piece(descriptor: int, place: int) -> bytes:
     return os.pread(descriptor, _NEXT_PIECE, place) if os.fstat(descriptor).st_size > place else b""
 
 
-class Journal:
-    """One journal file: read what is new, cut a torn tail, append.
+class Journal(Generic[R]):
+    """One journal file: read what is new, cut a torn tail, append. `parse` makes each line its typed record, once.
 
     The instance remembers how far it has read, so that following a journal costs
     what was added and not what is there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parse: Callable[[bytes], R]) -> None:
         self.path = path
+        self._parse = parse
         self.next_seq = 1
         self.offset = 0
         """Bytes of whole records read or written so far."""
@@ -129,25 +142,28 @@ class Journal:
         self._failed: OSError | None = None
         """What the disk refused once."""
 
-    def read_new(self) -> list[Record]:
+    def read_new(self) -> list[R]:
         """Whole records since the last call. A torn tail is left for the next writer.
 
         Damage raises DamagedState; the descriptor is given back then.
         """
         return list(self.each_new())
 
-    def each_new(self) -> Iterator[Record]:
+    def each_new(self) -> Iterator[R]:
         """The same, one record at a time: no more than one is held. Those that are not taken are new next time."""
+        return self._new(self._parse)
+
+    def pass_over(self) -> None:
+        """Check whole records since the last call, and parse none."""
+        deque(self._new(_leave), maxlen=0)
+
+    def _new(self, parse: Callable[[bytes], T]) -> Iterator[T]:
         descriptor = self._open(create=False)
         # Most often nothing is new: that costs one call of the system, and no generator.
         piece = os.pread(descriptor, _FIRST_PIECE, self.offset) if descriptor >= 0 else b""
-        return self._records(descriptor, piece) if piece else iter(())
+        return self._records(descriptor, piece, parse) if piece else iter(())
 
-    def pass_over(self) -> None:
-        """Read whole records since the last call, and keep none."""
-        deque(self.each_new(), maxlen=0)
-
-    def _records(self, descriptor: int, piece: bytes) -> Iterator[Record]:
+    def _records(self, descriptor: int, piece: bytes, parse: Callable[[bytes], T]) -> Iterator[T]:
         self._read_to = self.offset
         for text, size, ended in lines_of(descriptor, self.offset, piece):
             self._read_to += size
@@ -155,12 +171,17 @@ class Journal:
                 if not is_torn(text, self.next_seq):
                     raise self._damage("bytes that are not the beginning of it")
                 return
-            record = decode(text)
-            if record is None or record["seq"] != self.next_seq:
+            body = body_of(text)
+            if body is None or not body.startswith(b'{"seq":%d,' % self.next_seq):
+                record = decode(text)
                 raise self._damage(f"record {record['seq']}" if record else "bytes that are not a record")
+            try:
+                parsed = parse(body)
+            except (ValueError, RecursionError) as error:
+                raise self._misfit(error) from error
             self.next_seq += 1
             self.offset += size
-            yield record
+            yield parsed
 
     def repair_tail(self) -> int:
         """Cut what follows the last whole record off the file; the number of bytes cut. Call it as the writer only.
@@ -183,7 +204,7 @@ class Journal:
             log.warning("%s: cut off %d bytes of a half-written record %d", self.path, torn, self.next_seq)
         return torn
 
-    def append(self, fields: Record, *, durable: bool) -> Record:
+    def append(self, record: R, *, durable: bool) -> R:
         """Add one record after all that are there, without known secrets; the record as it was written.
 
         With `durable`, it is on disk when this returns.
@@ -194,8 +215,8 @@ class Journal:
         descriptor = self._open(create=True)
         if os.fstat(descriptor).st_size != self.offset:
             self.repair_tail()
-        fields = redact.known(fields)
-        line = encode(self.next_seq, fields)
+        record = redact.known(record)
+        line = encode(self.next_seq, record)
         try:
             write_all(descriptor, line)
             if durable:
@@ -203,7 +224,10 @@ class Journal:
         except OSError as error:
             self._failed = error
             raise disk_error(self.path, error) from error
-        record = {"seq": self.next_seq, **fields}
+        if isinstance(record, JournalRecord):
+            record.seq = self.next_seq
+        elif isinstance(record, dict):
+            record["seq"] = self.next_seq
         self.offset += len(line)
         self.next_seq += 1
         return record
@@ -258,13 +282,24 @@ class Journal:
             f"found {found}. Nothing was changed. {repair_hint(self.path)}"
         )
 
+    def _misfit(self, error: Exception) -> DamagedState:
+        self.close()
+        return DamagedState(
+            f"{self.path}, line {self.next_seq}: the record cannot be understood ({error}). Nothing was changed. "
+            f"{repair_hint(self.path)}"
+        )
 
-def read_all(path: Path) -> list[Record]:
+
+def _leave(body: bytes) -> None:
+    """Parses nothing."""
+
+
+def read_all(path: Path, parse: Callable[[bytes], R]) -> list[R]:
     """Every whole record of a journal, without changing it. An absent file has none."""
-    return list(read_each(path))
+    return list(read_each(path, parse))
 
 
-def read_each(path: Path) -> Iterator[Record]:
+def read_each(path: Path, parse: Callable[[bytes], R]) -> Iterator[R]:
     """The same, one record at a time. Raises DamagedState at the first that is damaged."""
-    with contextlib.closing(Journal(path)) as journal:
+    with contextlib.closing(Journal(path, parse)) as journal:
         yield from journal.each_new()

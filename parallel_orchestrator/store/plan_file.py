@@ -11,10 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from parallel_orchestrator.records.errors import DamagedState, UsageError
-from parallel_orchestrator.records.fix import FIX_ID, corrected, corrections_in, fix_task, fixes_in
+from parallel_orchestrator.records.fix import FIX_ID, corrected, fix_task
+from parallel_orchestrator.records.journals.queue import corrections_in, fixes_in
 from parallel_orchestrator.records.plan import Plan, Task, plan_faults
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system.terminal_text import json_text
 
 
@@ -62,9 +64,9 @@ def task_of(run: RunDirectory, plan: Plan, task: str) -> Task:
     """A task of the plan, or a fix task with the facts that the queue has of it. Raises KeyError for an unknown id."""
     if not FIX_ID.fullmatch(task):
         return plan.task(task)
-    return fix_task(task, fixes_in(read_all(run.queue))[task], plan)
+    return fix_task(task, fixes_in(read_all(run.queue, QUEUE))[task], plan)
 
 
 def planned_verify(run: RunDirectory, plan: Plan) -> list[str]:
     """The plan's verify commands, as fix tasks have corrected them so far."""
-    return corrected(plan.verify, corrections_in(read_all(run.queue)))
+    return corrected(plan.verify, corrections_in(read_all(run.queue, QUEUE)))

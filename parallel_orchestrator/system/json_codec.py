@@ -35,14 +35,14 @@ def strict(data: bytes | str) -> Any:
 
 
 def text(value: Any) -> str:
-    """What `json.dumps` gives of a JSON value, compact and not in ASCII alone: lone surrogates are kept.
+    """What `json.dumps` gives of a JSON value or a Struct, compact and not in ASCII alone: lone surrogates are kept.
 
     NaN and infinity become null. Raises RecursionError.
     """
     try:
         return _encode(value).decode()
     except (UnicodeEncodeError, TypeError):
-        return _exactly(finite(value))
+        return _exactly(finite(msgspec.to_builtins(value)))
 
 
 def finite(value: Any, instead: str | None = None) -> Any:

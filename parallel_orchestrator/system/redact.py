@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 MARK = "[credential]"
 SHORTEST = 12
 """A shorter value is a local server's placeholder (`ollama`). Replacing it would garble answers."""
@@ -96,7 +98,7 @@ def know(*secrets: str) -> None:
 
 
 def known(value: Value) -> Value:
-    """`value` without known values: a text, bytes, or a JSON value with all its keys and texts."""
+    """`value` without known values: a text, bytes, a Struct, or a JSON value with all its keys and texts."""
     return _map(_known.text, value) if _known.secrets else value
 
 
@@ -138,6 +140,8 @@ def _map(clean: Any, value: Any) -> Any:
             return {_map(clean, key): _map(clean, item) for key, item in value.items()}
         case list() | tuple():
             return type(value)(_map(clean, item) for item in value)
+        case msgspec.Struct():
+            return msgspec.convert(_map(clean, msgspec.to_builtins(value)), type(value))
     return value
 
 

@@ -10,8 +10,8 @@ import pytest
 from parallel_orchestrator.agent.transcript import Conversation, fold, read
 from parallel_orchestrator.agent.turns import MAX_STALE_TURNS, End, Limits, verdict
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.store.journal import read_all
 from tests.agent.test_turns import DONE, Block, Script, Setting, bash, create
+from tests.journals import read_all
 
 TURNS = 3 * MAX_STALE_TURNS
 

@@ -19,12 +19,12 @@ from parallel_orchestrator.config.options import SHIPPED, Options
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.run.cost import by_folder
 from parallel_orchestrator.run.manifest import recall, remember
-from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioState
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
 from tests.fake_api import KEY, Block, Body, text
+from tests.journals import read_all
 
 THREE = {
     name: f"Project {name}: {shape}"

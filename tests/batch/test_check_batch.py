@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.maintenance.batch import check_all
-from parallel_orchestrator.store.journal import encode, read_all
+from parallel_orchestrator.store.journal import encode
 from tests.end_to_end import harness
+from tests.journals import read_all
 from tests.reliability.runs import lines, unpack
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.store.journal import read_all
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text
+from tests.journals import read_all
 
 
 def _scenarios(folder: Path) -> dict[str, dict[str, Any]]:

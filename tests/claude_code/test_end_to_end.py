@@ -14,12 +14,12 @@ import pytest
 
 from parallel_orchestrator.claude_code.session import session_id
 from parallel_orchestrator.records.attempt_token import Caller
-from parallel_orchestrator.store.journal import read_all
 from tests.attacks.canary import CANARY, leaks, processes_watched
 from tests.claude_code.models import OPTIONS, in_their_tools, layered
 from tests.end_to_end import harness, scripted
 from tests.end_to_end.scripted import EDITOR, answers_before, said_last, task_of
 from tests.fake_api import Answer, Block, Body, FakeApi, Fault, text, tool_use
+from tests.journals import read_all
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.store.journal import read_all
 from tests.attacks.canary import CANARY, leaks, processes_watched
 from tests.claude_code.models import OPTIONS, in_their_tools
 from tests.end_to_end import harness, scripted
 from tests.end_to_end.scripted import answers_before, task_of
 from tests.fake_api import Block, Body, FakeApi, tool_use
+from tests.journals import read_all
 
 pytestmark = pytest.mark.timeout(300)
 

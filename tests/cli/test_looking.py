@@ -25,6 +25,7 @@ from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_text
 from parallel_orchestrator.store.queue.batch_journal import BatchLog
 from parallel_orchestrator.store.run_lock import RunLock
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import write_json
 from tests.end_to_end import harness
 from tests.records.plans import plan, task
@@ -74,7 +75,7 @@ def conversation(story: Story, *records: dict[str, Any], attempt: int = 1) -> Pa
     """The transcript of task_1 by executor 1."""
     path = story.run.transcript(1, "task_1", attempt)
     path.parent.mkdir(exist_ok=True)
-    journal = Journal(path)
+    journal = Journal(path, json_codec.loads)
     for record in records:
         journal.append(record, durable=False)
     journal.close()

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import KEY, FakeApi
+from tests.journals import read_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, str(ROOT / "orchestrator.py")]

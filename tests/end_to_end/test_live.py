@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness, scripted
 from tests.fake_api import FakeApi, Fault, seeded_faults
+from tests.journals import read_all
 
 REQUIREMENT = "Build a project of many parts"
 

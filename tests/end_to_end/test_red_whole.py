@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.fix import CORRECTIONS
-from parallel_orchestrator.store.journal import read_all
 from tests.batch import scenarios
 from tests.end_to_end import harness, red_whole, scripted
 from tests.end_to_end.red_whole import REQUIREMENT, THIRTY
 from tests.end_to_end.scripted import answers_before, said_last, task_of
 from tests.fake_api import Block, Body, FakeApi, text
+from tests.journals import read_all
 
 
 def _fixes(directory: Path) -> list[tuple[str, str]]:

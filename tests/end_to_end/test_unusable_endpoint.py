@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness, scripted
 from tests.fake_api import KEY, Answer, Block, Body, FakeApi
+from tests.journals import read_all
 
 REQUIREMENT = "Build a project of many parts"
 GOOD, BAD = "claude-opus-5-5", "claude-opus-5-6"

@@ -18,8 +18,8 @@ from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConf
 from parallel_orchestrator.gateway.handle import GatewayProcess, new_socket_directory
 from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.store.journal import Record, read_all
 from tests.fake_api import KEY, FakeApi
+from tests.journals import Record, read_all
 
 MODEL = "claude-opus-5-5"
 RUN = "run1"

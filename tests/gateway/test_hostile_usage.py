@@ -19,9 +19,9 @@ from parallel_orchestrator.gateway.http import errors
 from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.report.facts.spending import read_ledger
-from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import Answer, FakeApi, text
 from tests.gateway.support import MODEL, RUN, body, gateway
+from tests.journals import read_all
 
 FIGURES = [
     "1" * 400,

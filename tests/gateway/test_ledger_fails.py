@@ -20,9 +20,9 @@ from parallel_orchestrator.gateway.endpoints.prices import PriceTable
 from parallel_orchestrator.gateway.http.errors import GatewayError
 from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.records.credential import Credential
-from parallel_orchestrator.store.journal import read_all
 from tests.fake_api import FakeApi
 from tests.gateway.support import MODEL, RUN, body
+from tests.journals import read_all
 
 
 def _ask(turn: int) -> Ask:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.sandbox import reaper
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
 from tests.fake_api import FakeApi, Script
+from tests.journals import read_all
 from tests.reliability import syscalls
 from tests.reliability.project import REQUIREMENT, answer, conversation_of
 from tests.reliability.states import state

@@ -15,9 +15,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Block, Body, FakeApi, text, tool_use
+from tests.journals import read_all
 
 GOLDEN = Path(__file__).parent / "golden"
 REQUIREMENT = "Build a project of three parts"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from parallel_orchestrator.maintenance.repair import repair
-from parallel_orchestrator.store.journal import Record, read_all
+from tests.journals import Record, read_all
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir())

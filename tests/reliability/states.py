@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.store.journal import read_all
+from tests.journals import read_all
 from tests.reliability.project import TASKS
 
 STATES = (

@@ -13,10 +13,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness, scripted
 from tests.fake_api import KEY, Answer, Block, Body, FakeApi, Fault, Wrong
 from tests.gateway.support import gateway
+from tests.journals import read_all
 
 REQUIREMENT = "Build a project of many parts"
 

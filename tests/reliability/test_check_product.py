@@ -13,8 +13,9 @@ import pytest
 
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.maintenance.repair import repair
-from parallel_orchestrator.store.journal import encode, read_all
+from parallel_orchestrator.store.journal import encode
 from tests.end_to_end import harness
+from tests.journals import read_all
 from tests.reliability.runs import GOLDEN, LATEST, repaired, transcript, unpack
 
 

@@ -12,8 +12,9 @@ import pytest
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.maintenance.repair import repair
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.journal import encode, read_all
+from parallel_orchestrator.store.journal import encode
 from tests.end_to_end import harness, red_whole
+from tests.journals import read_all
 from tests.reliability.runs import GOLDEN, LATEST, answers, flipped, lines, moves, repaired, transcript, unpack
 
 

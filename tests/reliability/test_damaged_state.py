@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.journal import encode, read_all
+from parallel_orchestrator.store.journal import Journal, encode
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.run_directory import cut_torn_tails
 from parallel_orchestrator.store.salvage import salvage
+from parallel_orchestrator.system import json_codec
 from tests.end_to_end import harness
+from tests.journals import read_all
 from tests.reliability.runs import (
     Change,
     answers,
@@ -144,10 +146,13 @@ def test_any_altered_byte_of_any_journal_is_noticed_or_is_a_torn_tail(data: st.D
     place, mask = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
     copy = pristine.parent / "altered.jsonl"
     copy.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+    journal = Journal(copy, json_codec.loads)
     try:
-        records = read_all(copy)
+        records = journal.read_new()
     except DamagedState:
         return
+    finally:
+        journal.close()
     # Not noticed can only be what looks like a half-written last record.
     assert len(records) == len(lines(source)) - 1
     assert place == len(whole) - 1
@@ -203,6 +208,7 @@ def test_records_that_fit_nothing_stop_the_run_with_their_line(run: Path) -> Non
     cases = {
         (queue, "'task_9' is not in the plan"): {"task": "task_9", **move},
         (queue, "task_1 cannot go from merged to claimed"): {"task": "task_1", **move},
+        (queue, "Invalid enum value 'asleep'"): {"task": "task_1", **move, "state": "asleep"},
         (ledger, "KeyError"): {"kind": "answer", "call": 99, **call},
         (talk, "KeyError"): {"kind": "answer", "turn": 7},
     }

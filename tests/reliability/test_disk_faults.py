@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.maintenance.check import check
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
 from tests.fake_api import FakeApi
+from tests.journals import read_all
 from tests.reliability import killing, syscalls
 from tests.reliability.accounts import Account, Job, folder_of_a_run, play
 from tests.reliability.campaign import undisturbed

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.store.journal import read_all
 from tests.attacks.stage import bash
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, Block, Body, FakeApi, Fault
+from tests.journals import read_all
 from tests.reliability import syscalls
 
 REQUIREMENT = "Build a project of many parts"

@@ -10,8 +10,8 @@ import pytest
 
 from parallel_orchestrator.maintenance import history
 from parallel_orchestrator.maintenance.check import check
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
+from tests.journals import read_all
 from tests.reliability.runs import answers, flipped, moves, repaired, transcript, unpack
 
 NAMES = ("Begin", "task_1", "task_2", "task_3", "Describe the project")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.maintenance.check import check
-from parallel_orchestrator.store.journal import read_all
 from tests.end_to_end import harness
+from tests.journals import read_all
 from tests.reliability.runs import GOLDEN, VERSIONS, answers, bought_since, unpack
 
 

@@ -22,11 +22,12 @@ from parallel_orchestrator.records.errors import DirectoryHeld, StaleClaim
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.store.journal import encode, read_all
+from parallel_orchestrator.store.journal import encode
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Claim
 from parallel_orchestrator.store.run_lock import RunLock
 from tests.end_to_end import harness
+from tests.journals import read_all
 from tests.reliability.runs import answers, unpack
 from tests.trunk.bench import ADD, TEST_ADD, Bench, task, write
 from tests.trunk.conftest import bench

@@ -13,9 +13,10 @@ import pytest
 from parallel_orchestrator.agent.transcript import fold
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.maintenance.repair import repair
-from parallel_orchestrator.store.journal import Record, encode, read_all
+from parallel_orchestrator.store.journal import encode
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, FakeApi
+from tests.journals import Record, read_all
 from tests.reliability.runs import answers, flipped, lines, repaired, transcript, unpack
 
 

@@ -22,11 +22,13 @@ from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.facts.timing import fold_timing
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.queue import queue as queue_module
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.salvage import salvage, write_anew
+from tests.journals import read_all
 from tests.reliability.runs import flipped, lines
 from tests.store.test_queue_stateful import QueueMachine
 
@@ -149,7 +151,7 @@ class Simulation(QueueMachine):
     @invariant()
     def no_time_is_negative(self) -> None:
         if self.handles:
-            timing = fold_timing(read_all(self.run.queue))
+            timing = fold_timing(read_each(self.run.queue, QUEUE))
             assert all(hold.seconds >= 0 for hold in timing.holds)
             assert timing.makespan >= 0
             assert all(status.busy >= 0 for status in self.watcher.refresh().tasks.values())

@@ -16,6 +16,7 @@ from parallel_orchestrator.report.facts.summary import RunState, read_state
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
+from parallel_orchestrator.system import json_codec
 
 NASTY = "a\x1b[2J\x1b]0;title\x07\r\nb\u202e"
 ESCAPED = "a\\x1b[2J\\x1b]0;title\\x07\\r\\nb\\u202e"
@@ -89,7 +90,7 @@ class Story:
 
     def _submitted(self, folder: int, task: str, attempt: int) -> None:
         self.run.folder(folder).mkdir(exist_ok=True)
-        transcript = Journal(self.run.transcript(folder, task, attempt))
+        transcript = Journal(self.run.transcript(folder, task, attempt), json_codec.loads)
         transcript.append({"kind": "submitted", "reason": "done"}, durable=False)
         transcript.close()
 

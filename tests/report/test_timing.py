@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from parallel_orchestrator.records.journals.queue import Move, QueueRecord, SessionStart
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.facts.timing import Timing, fold_timing
 from tests.records.plans import graph
 
-START: dict[str, Any] = {"session": "start", "executors": 2}
+
+def _start(mono: float) -> SessionStart:
+    return SessionStart(session="start", executors=2, mono=mono)
 
 
-def _move(mono: float, task: str, state: str, executor: int = 1) -> dict[str, Any]:
-    return {"mono": mono, "task": task, "state": state, "executor": executor}
+def _move(mono: float, task: str, state: str, executor: int = 1) -> Move:
+    return Move(mono=mono, task=task, state=TaskState(state), attempt=1, executor=executor)
 
 
 def _spans(timing: Timing) -> list[tuple[str, int, float, float, str]]:
@@ -24,7 +25,7 @@ def _spans(timing: Timing) -> list[tuple[str, int, float, float, str]]:
 def test_a_session_begins_at_its_first_claim_and_ends_at_its_last_move() -> None:
     timing = fold_timing(
         [
-            {**START, "mono": 100.0},
+            _start(100.0),
             _move(107.0, "a", "claimed", 1),
             _move(108.0, "b", "claimed", 2),
             _move(110.0, "a", "merged", 1),
@@ -52,12 +53,12 @@ def test_a_session_begins_at_its_first_claim_and_ends_at_its_last_move() -> None
 def test_holds_cut_by_a_kill_end_with_their_session_and_the_clock_stands_still_until_the_next() -> None:
     timing = fold_timing(
         [
-            {**START, "mono": 0.0},
+            _start(0.0),
             _move(10.0, "a", "claimed", 1),
             _move(12.0, "b", "claimed", 2),
             _move(14.0, "b", "merged", 2),
             _move(14.0, "c", "claimed", 2),  # everything is killed, and the machine is started again
-            {**START, "mono": 3.0},
+            _start(3.0),
             _move(3.1, "a", "queued", 1),
             _move(3.2, "c", "queued", 2),
             _move(5.0, "a", "claimed", 2),
@@ -81,10 +82,10 @@ def test_holds_cut_by_a_kill_end_with_their_session_and_the_clock_stands_still_u
 def test_a_merge_adopted_before_anything_is_claimed_ends_where_its_session_did() -> None:
     timing = fold_timing(
         [
-            {**START, "mono": 0.0},
+            _start(0.0),
             _move(1.0, "a", "claimed"),
             _move(3.0, "b", "claimed", 2),
-            {**START, "mono": 500.0},
+            _start(500.0),
             _move(500.1, "a", "merged"),
             _move(500.2, "b", "queued", 2),
         ]
@@ -93,8 +94,8 @@ def test_a_merge_adopted_before_anything_is_claimed_ends_where_its_session_did()
     assert timing.makespan == 2.0
 
 
-@pytest.mark.parametrize("records", [[], [{**START, "mono": 1.0}], [_move(1.0, "a", "claimed")]])
-def test_no_work_is_no_division_by_zero(records: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("records", [[], [_start(1.0)], [_move(1.0, "a", "claimed")]])
+def test_no_work_is_no_division_by_zero(records: list[QueueRecord]) -> None:
     timing = fold_timing(records)
     assert (timing.makespan, timing.work, timing.utilisation()) == (0.0, 0.0, {})
     assert timing.critical_path(graph("a", "b<a")) == 0.0
@@ -102,7 +103,7 @@ def test_no_work_is_no_division_by_zero(records: list[dict[str, Any]]) -> None:
 
 def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
     moves = [_move(100.0, "a", "claimed"), _move(3.0, "a", "merged"), _move(4.0, "b", "claimed")]
-    timing = fold_timing([{**START, "mono": 99.0}, *moves, _move(5.0, "b", "failed")])
+    timing = fold_timing([_start(99.0), *moves, _move(5.0, "b", "failed")])
     assert all(hold.seconds >= 0 for hold in timing.holds)
     assert (timing.makespan, timing.work) == (0.0, 0.0)
     assert all(0 <= share <= 1 for share in timing.utilisation().values())

@@ -9,12 +9,15 @@ import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn, StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.journal import Journal, read_all
+from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Claim, Replica
+from parallel_orchestrator.store.record_parser import QUEUE
+from tests.journals import read_all
 from tests.records.plans import graph
 
 MERGED, FAILED, REPAIR = (Outcome(TaskState(name)) for name in ("merged", "failed", "repair"))
@@ -108,7 +111,7 @@ def test_finishing_wakes_for_what_became_ready_besides_ones_own_next(bench: Benc
     assert advance.claim
     assert advance.claim.task == "b"
     assert advance.ready == 1
-    assert [record["state"] for record in advance.records] == ["merged", "claimed"]
+    assert [record.state for record in advance.records if isinstance(record, Move)] == ["merged", "claimed"]
 
 
 def test_a_failure_blocks_all_that_need_it_and_nothing_else(bench: Bench) -> None:
@@ -172,7 +175,8 @@ def test_what_the_dead_hold_is_taken_back_and_only_that(bench: Bench) -> None:
     for executor in (1, 2, 3):
         _claim(queue, executor)
     advance = bench.open("a", "b", "c").take_back(2, "killed")
-    assert [(r["task"], r["state"], r["why"], r["died"]) for r in advance.records] == [("b", "queued", "killed", True)]
+    moves = [move for move in advance.records if isinstance(move, Move)]
+    assert [(move.task, move.state, move.why, move.died) for move in moves] == [("b", "queued", "killed", True)]
     assert _states(queue) == {"a": "claimed", "b": "queued", "c": "claimed"}
     queue.take_back(None, "its orchestrator ended")
     assert set(_states(queue).values()) == {"queued"}
@@ -224,7 +228,7 @@ def test_a_merge_found_on_the_trunk_is_adopted_whatever_was_lost(before: str, be
 
 def _merge(replica: Replica, task: str, begun: float, seconds: float) -> None:
     for state, mono in (("claimed", begun), ("merged", begun + seconds)):
-        replica.apply({"seq": 1, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": mono})
+        replica.apply(QUEUE.of({"seq": 1, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": mono}))
 
 
 def test_tasks_are_expected_to_take_as_long_as_others_of_their_effort_did() -> None:
@@ -238,7 +242,7 @@ def test_efforts_without_an_observation_are_scaled_from_the_others() -> None:
     replica = Replica(graph("a", "b*4"))
     assert replica.expected() == {"a": 1.0, "b": 4.0}
     for seq, (state, mono) in enumerate((("claimed", 10.0), ("merged", 30.0)), 1):
-        replica.apply({"seq": seq, "task": "a", "state": state, "attempt": 1, "executor": 1, "mono": mono})
+        replica.apply(QUEUE.of({"seq": seq, "task": "a", "state": state, "attempt": 1, "executor": 1, "mono": mono}))
     assert replica.expected() == {"a": 20.0, "b": 80.0}
 
 
@@ -254,7 +258,7 @@ def test_the_time_between_two_sessions_is_no_work() -> None:
         {"task": "a", "state": "merged", "attempt": 1, "executor": 1, "mono": 6.0},
     ]
     for seq, record in enumerate(records, 1):
-        replica.apply({"seq": seq, **record})
+        replica.apply(QUEUE.of({"seq": seq, **record}))
     assert replica.tasks["a"].busy == pytest.approx(5.0 + 0.1 + 2.0)
     assert [(s.executors, s.started, s.last) for s in replica.sessions] == [(2, 0.0, 15.0), (2, 3.0, 6.0)]
 
@@ -293,7 +297,7 @@ def test_a_queue_that_cannot_be_written_says_so_and_changes_no_state(tmp_path: P
 
 def test_readers_hold_up_no_writer(bench: Bench) -> None:
     queue = bench.open("a")
-    reader = Journal(bench.run.queue)
+    reader = Journal(bench.run.queue, QUEUE)
     _claim(queue)
     assert len(reader.read_new()) == 1
     assert bench.run.queue_lock.read_bytes() == b""
@@ -302,9 +306,9 @@ def test_readers_hold_up_no_writer(bench: Bench) -> None:
 
 def test_sessions_killed_before_their_first_move_add_no_time_to_an_open_claim() -> None:
     replica = Replica(TaskGraph([TaskNode("a", (), 1.0)]))
-    replica.apply({"seq": 1, "session": "start", "executors": 1, "mono": 100.0})
-    replica.apply({"seq": 2, "task": "a", "state": "claimed", "attempt": 1, "executor": 1, "mono": 100.0})
+    replica.apply(QUEUE.of({"seq": 1, "session": "start", "executors": 1, "mono": 100.0}))
+    replica.apply(QUEUE.of({"seq": 2, "task": "a", "state": "claimed", "attempt": 1, "executor": 1, "mono": 100.0}))
     for seq, mono in ((3, 900.0), (4, 5000.0), (5, 20.0)):  # the last one after a boot
-        replica.apply({"seq": seq, "session": "start", "executors": 1, "mono": mono})
-    replica.apply({"seq": 6, "task": "a", "state": "queued", "attempt": 1, "executor": 1, "claim": 2, "mono": 20.5})
+        replica.apply(QUEUE.of({"seq": seq, "session": "start", "executors": 1, "mono": mono}))
+    replica.apply(Move(seq=6, task="a", state=TaskState.QUEUED, attempt=1, executor=1, claim=2, mono=20.5))
     assert replica.tasks["a"].busy == 0.5

@@ -15,7 +15,7 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from tests.records.plans import graph
 
-RED = RedWhole(commit="c", tests=["x failed"]).model_dump()
+RED = RedWhole(commit="c", tests=["x failed"])
 MERGED, FAILED = Outcome(TaskState.MERGED), Outcome(TaskState.FAILED, "gave up")
 
 

@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.record_parser import QUEUE
+from tests.journals import read_all
 from tests.store.claimant import layered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def _assert_each_once(folder: Path, tasks: int, *, deaths: int) -> None:
     merged: set[str] = set()
     replica = Replica(graph)
     for record in read_all(RunDirectory(folder).queue):
-        replica.apply(record)
+        replica.apply(QUEUE.of(record))
         if record["state"] == "claimed":
             assert merged.issuperset(graph.nodes[record["task"]].dependencies)
         elif record["state"] == "merged":

@@ -16,11 +16,13 @@ from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.journal import encode, read_all
+from parallel_orchestrator.store.journal import encode
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue import queue as queue_module
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Claim, Replica
+from parallel_orchestrator.store.record_parser import QUEUE
+from tests.journals import read_all
 from tests.records.test_graph import graphs
 
 executors = st.integers(1, 3)
@@ -190,7 +192,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         fold = Replica(self.graph)
         for record in read_all(self.run.queue):
-            fold.apply(record)
+            fold.apply(QUEUE.of(record))
         for handle in [*self.handles.values(), self.watcher]:
             assert handle.refresh().tasks == fold.tasks
         states = {task: status.state for task, status in fold.tasks.items()}

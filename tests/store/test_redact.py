@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.store.journal import Journal, read_all
-from parallel_orchestrator.system import redact
+from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.system import json_codec, redact
 from parallel_orchestrator.system.files import write_json, write_whole
 from parallel_orchestrator.system.logfile import log_to, one_line, printable, stop_logging
 from parallel_orchestrator.system.redact import MARK, Redactor
+from tests.journals import read_all
 
 ODD = 'key-"odd"/and\\strange+0123456789=~x&y'
 LETTERS = string.ascii_letters + string.digits
@@ -126,7 +127,7 @@ def test_whole_files_hold_no_known_value(secret: str, tmp_path: Path) -> None:
 
 
 def test_journals_hold_no_known_value_and_stay_whole(secret: str, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(tmp_path / "journal", json_codec.loads)
     record = journal.append({"kind": [secret, {secret: 1}], "n": 1.5}, durable=True)
     journal.close()
     assert record == {"seq": 1, "kind": [MARK, {MARK: 1}], "n": 1.5}

@@ -193,7 +193,7 @@ def test_a_log_that_cannot_be_written_stops_the_run_in_one_line(
 
 
 def _journal(folder: Path) -> list[dict[str, object]]:
-    from parallel_orchestrator.store.journal import read_all
+    from tests.journals import read_all
 
     return read_all(RunDirectory(folder).queue)
 

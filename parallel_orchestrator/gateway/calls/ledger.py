@@ -30,6 +30,7 @@ from parallel_orchestrator.gateway.calls.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, decode
 from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import read_at
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._journal = Journal(path)
+        self._journal = Journal(path, json_codec.loads)
         self._answers: dict[Slot, dict[str, Stored]] = defaultdict(dict)
         self._open: dict[int, tuple[str, float | None]] = {}
         """Task and bound of each call whose last intent has no outcome."""

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.journal import Record, read_each
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, read_named
 from parallel_orchestrator.system.yaml_document import Bounds, Document, read_yaml
 
@@ -136,14 +137,14 @@ def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
     """
     last_attempt: dict[str, int] = {}
     model = ""
-    for record in read_each(ledger):
+    for record in read_each(ledger, json_codec.loads):
         if record["kind"] == "answer":
             last_attempt[record["task"]] = max(record["attempt"], last_attempt.get(record["task"], 0))
             model = record["model"]
     if not last_attempt:
         raise UsageError(f"{ledger} holds no answers, so there is nothing to export; finish a part of the run first")
     answers: dict[AnswerKey, RecordedAnswer] = {}
-    for record in read_each(ledger):
+    for record in read_each(ledger, json_codec.loads):
         if record["kind"] == "answer" and record["attempt"] == last_attempt[record["task"]]:
             answer = _exported(record)
             answers[answer.key] = answer

@@ -12,6 +12,7 @@ from parallel_orchestrator.report.facts.status import next_command, run_status
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.run_lock import read_owner
+from parallel_orchestrator.system import json_codec
 
 _SUMMED = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls", "model_calls")
 _WORDS = {"waiting": "waiting", "planned": "planned", "open": "running", "closed": "stopped", "left": "interrupted"}
@@ -61,7 +62,7 @@ def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any
     """The folder that each scenario was given last, and what is said of it: by the present session, if it is in it."""
     folders: dict[str, str] = {}
     states: dict[str, dict[str, Any]] = {}
-    for record in read_each(batch.journal):
+    for record in read_each(batch.journal, json_codec.loads):
         if "session" in record:
             folders.update(record["scenarios"])
             states = {name: state if state["state"] == "closed" else _LEFT for name, state in states.items()}

@@ -14,6 +14,7 @@ from parallel_orchestrator.records.usage import dollars, token_count
 from parallel_orchestrator.report.facts.trouble import Trouble, following
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.terminal_text import counted
 
 TOKEN_KINDS = {
@@ -112,7 +113,7 @@ def _bound(intent: Mapping[str, Any]) -> float:
 def read_ledger(path: Path) -> Ledger:
     """A ledger from its file; an empty one where there is none. Raises DamagedState."""
     ledger = Ledger()
-    ledger.follow(read_each(path), path)
+    ledger.follow(read_each(path, json_codec.loads), path)
     return ledger
 
 

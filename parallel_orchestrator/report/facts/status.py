@@ -152,7 +152,7 @@ def _tests(state: RunState | None, summary: dict[str, Any] | None) -> dict[str, 
     """Of the finished whole, or as they were when something was merged last."""
     counts = summary.get("tests") if summary else None
     if counts is None and state is not None:
-        told = (move["evidence"].get("tests") for move in reversed(state.moves) if "evidence" in move)
+        told = (move.evidence.get("tests") for move in state.merges())
         counts = next(filter(None, told), None)
     return {name: counts[name] for name in ("passed", "failed", "skipped")} if counts else None
 

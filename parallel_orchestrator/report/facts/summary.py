@@ -7,11 +7,13 @@ that our own test run over the merged tree passed with this task's tests in it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.records.fix import FIX_NAME, FixTask, corrections_in, fix_task, fixes_in
+from parallel_orchestrator.records.fix import FIX_NAME, FixTask, fix_task
+from parallel_orchestrator.records.journals.queue import Move, QueueRecord, corrections_in, fixes_in
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
@@ -22,7 +24,9 @@ from parallel_orchestrator.store.journal import read_all, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.run_directory import require_scenario
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.terminal_text import json_text
 
 VERSION = 1
@@ -38,7 +42,7 @@ class RunState:
     scenario: Scenario
     plan: Plan
     replica: Replica
-    moves: list[dict[str, Any]]
+    moves: list[QueueRecord]
     timing: Timing
     ledger: Ledger
 
@@ -52,12 +56,16 @@ class RunState:
 
     def evidence(self, task: str) -> dict[str, Any]:
         """What was checked when the task was last handed in; empty before that."""
-        return next((m["evidence"] for m in reversed(self.moves) if m.get("task") == task and "evidence" in m), {})
+        return next((move.evidence for move in self.merges() if move.task == task), {})
+
+    def merges(self) -> Iterator[Move]:
+        """The moves that came with evidence, the last one first."""
+        return (move for move in reversed(self.moves) if isinstance(move, Move) and move.evidence)
 
 
 def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
     """Fold queue and ledger, without changing either."""
-    moves = read_all(run.queue)
+    moves = read_all(run.queue, QUEUE)
     replica = Replica(plan.graph())
     follow(replica, moves, run.queue)
     return RunState(run, scenario, plan, replica, moves, fold_timing(moves), read_ledger(run.ledger))
@@ -226,5 +234,5 @@ def _handed_in(run: RunDirectory, task: str, status: TaskStatus) -> bool:
     """Whether the present attempt's conversation came to an end and its work was handed in."""
     if not status.folder:
         return False
-    records = read_each(run.transcript(status.folder, task, status.attempt))
+    records = read_each(run.transcript(status.folder, task, status.attempt), json_codec.loads)
     return any(record.get("kind") == "submitted" for record in records)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.queue import FixPlanned, Move, QueueRecord, SessionStart
 from parallel_orchestrator.records.lifecycle import TaskState
 
 
@@ -59,7 +59,7 @@ class Timing:
         return {executor: busy[executor] / self.makespan if self.makespan else 0.0 for executor in sorted(busy)}
 
 
-def fold_timing(records: Iterable[dict[str, Any]]) -> Timing:
+def fold_timing(records: Iterable[QueueRecord]) -> Timing:
     """The holds from the queue's records, in order."""
     timing = Timing()
     offset = 0.0
@@ -67,26 +67,25 @@ def fold_timing(records: Iterable[dict[str, Any]]) -> Timing:
     open_claims: dict[str, tuple[int, float]] = {}
     last_now = 0.0
     for record in records:
-        if "session" in record or "fix" in record:  # the last tests came between
+        if isinstance(record, SessionStart | FixPlanned):  # the last tests came between
             offset, first = timing.makespan, None
-            continue
-        if "final" in record:
+        if not isinstance(record, Move):
             continue
         if first is None:
-            if record["state"] != TaskState.CLAIMED:
+            if record.state is not TaskState.CLAIMED:
                 _end(timing, open_claims, record, last_now)  # taken back from a dead session: held until that ended
                 continue
-            first = record["mono"]
-        last_now = max(last_now, offset + record["mono"] - first)  # a clock that was set back takes nothing away
+            first = record.mono
+        last_now = max(last_now, offset + record.mono - first)  # a clock that was set back takes nothing away
         timing.makespan = last_now
-        if record["state"] == TaskState.CLAIMED:
-            open_claims[record["task"]] = (record["executor"], last_now)
+        if record.state is TaskState.CLAIMED:
+            open_claims[record.task] = (record.executor, last_now)
         else:
             _end(timing, open_claims, record, last_now)
     return timing
 
 
-def _end(timing: Timing, open_claims: dict[str, tuple[int, float]], record: dict[str, Any], now: float) -> None:
-    if record["task"] in open_claims:
-        executor, start = open_claims.pop(record["task"])
-        timing.holds.append(Hold(record["task"], executor, start, now, TaskState(record["state"])))
+def _end(timing: Timing, open_claims: dict[str, tuple[int, float]], record: Move, now: float) -> None:
+    if record.task in open_claims:
+        executor, start = open_claims.pop(record.task)
+        timing.holds.append(Hold(record.task, executor, start, now, record.state))

@@ -11,6 +11,7 @@ from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.system import json_codec
 
 LONG_WAIT_S = 5.0
 """A wait before the second try that is worth saying, as after a rate limit."""
@@ -84,7 +85,7 @@ class LedgerTrouble:
     """Follows one ledger for what fails, before the run has a plan to follow."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self._journal = Journal(path)
+        self._journal = Journal(path, json_codec.loads)
         self._news = TroubleNews(say)
         self._trouble: Trouble | None = None
 

@@ -15,6 +15,8 @@ from parallel_orchestrator.report.live.snapshot import Item, Row, task_item
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica, follow
+from parallel_orchestrator.store.record_parser import QUEUE
+from parallel_orchestrator.system import json_codec
 
 
 class Executor(Protocol):
@@ -45,7 +47,7 @@ class FollowedRun:
     def __init__(self, run: RunDirectory, plan: Plan) -> None:
         self.run = run
         self._names = {task.id: task.name for task in plan.tasks}
-        self._queue, self._calls = Journal(run.queue), Journal(run.ledger)
+        self._queue, self._calls = Journal(run.queue, QUEUE), Journal(run.ledger, json_codec.loads)
         self.replica = Replica(plan.graph())
         self.ledger = Ledger()
 

@@ -17,6 +17,7 @@ from parallel_orchestrator.report.pages.status_page import correction_lines, fai
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.terminal_text import counted, one_line
 
@@ -83,7 +84,8 @@ def reuse_note(run: RunDirectory, replica: Replica) -> str:
 
 
 def _continued(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
-    records = read_each(run.transcript(status.folder, task, status.attempt)) if status.folder else iter(())
+    path = run.transcript(status.folder, task, status.attempt)
+    records = read_each(path, json_codec.loads) if status.folder else iter(())
     handed_in = any(record.get("kind") == "submitted" for record in deque(records, maxlen=1))
     how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
     return f"{task} {how}" + (f" ({_cut(status.why, 80)})" if status.why else "")

@@ -28,6 +28,7 @@ from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.scheduler import Member
+from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import disk_error
 
 
@@ -97,7 +98,7 @@ class BatchLog:
     def __init__(self, batch: BatchDirectory) -> None:
         self.batch = batch
         self.replica = BatchReplica()
-        self._journal = Journal(batch.journal)
+        self._journal = Journal(batch.journal, json_codec.loads)
         self._mutex = threading.RLock()
         self._lock = -1
 

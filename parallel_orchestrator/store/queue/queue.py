@@ -15,15 +15,18 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 from parallel_orchestrator.records.errors import DamagedState, StaleClaim, UsageError
+from parallel_orchestrator.records.fix import RedWhole
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.queue import FinalTests, FixPlanned, Move, QueueRecord, SessionStart
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
 from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Advance, Claim, Replica, follow
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system.files import disk_error
 
 
@@ -34,7 +37,7 @@ class TaskQueue:
         self.replica = Replica(graph)
         self._limit = limit
         """At most so many tasks are claimed at once."""
-        self._journal = Journal(run.queue)
+        self._journal = Journal(run.queue, QUEUE)
         self._lock_path = run.queue_lock
         self._lock = -1
 
@@ -119,8 +122,8 @@ class TaskQueue:
                 self._move(advance, task, TaskState.MERGED, why="found on the trunk", evidence=evidence)
         self._journal.sync()
 
-    def plan_fix(self, red: Mapping[str, Any], rounds: int) -> str | None:
-        """Plan a fix task for a red whole, or a failed one's next attempt; its id. `red`: a `RedWhole` as a dict.
+    def plan_fix(self, red: RedWhole, rounds: int) -> str | None:
+        """Plan a fix task for a red whole, or a failed one's next attempt; its id.
 
         On disk when it returns. None when no round is left of `rounds`, or the whole has unsettled or failed tasks.
         """
@@ -128,7 +131,7 @@ class TaskQueue:
             fix = self.replica.next_fix(rounds)
             if fix is None:
                 return None
-            self._append(advance, {"fix": fix, **red, **_now()})
+            self._append(advance, FixPlanned(fix=fix, commit=red.commit, tests=red.tests, verify=red.verify, **_now()))
             status = self.replica.tasks[fix]
             if status.state is TaskState.FAILED:
                 why = "the person asked for another attempt"
@@ -163,9 +166,8 @@ class TaskQueue:
         `fix_asked`: the person asked for another fix round.
         """
         with self._held() as advance:
-            told: dict[str, Any] = {"plan": plan} if plan else {}
-            told |= {"fix_asked": True} if fix_asked else {}
-            self._append(advance, {"session": "start", "executors": executors, **told, **_now()})
+            start = SessionStart(session="start", executors=executors, plan=plan or "", fix_asked=fix_asked, **_now())
+            self._append(advance, start)
 
     def record_final(self, final: Mapping[str, Any], head: str) -> None:
         """Record what the tests of the whole said, and that the trunk stands at `head`. On disk when it returns.
@@ -173,7 +175,7 @@ class TaskQueue:
         That is what proves later that the run has come to its end, and how.
         """
         with self._held() as advance:
-            self._append(advance, {"final": {**final, "head": head}, **_now()})
+            self._append(advance, FinalTests(final={**final, "head": head}, **_now()))
         self._journal.sync()
 
     def close(self) -> None:
@@ -232,21 +234,45 @@ class TaskQueue:
             for other, status in self.replica.tasks.items()
         )
 
-    def _move(self, advance: Advance, task: str, state: TaskState, **details: Any) -> None:
+    def _move(
+        self,
+        advance: Advance,
+        task: str,
+        state: TaskState,
+        *,
+        executor: int = 0,
+        attempt: int = 0,
+        why: str = "",
+        evidence: dict[str, Any] | None = None,
+        died: bool = False,
+    ) -> None:
+        """Record that a task enters a state. Its present claim, if it has one, ends with that."""
         status = self.replica.tasks[task]
         claim = status.claim
-        fields: dict[str, Any] = {"task": task, "state": state.value, "attempt": status.attempt}
-        if claim:
-            fields |= {"executor": claim.executor, "claim": claim.number}
-        fields |= {name: value for name, value in details.items() if value}
-        self._append(advance, {**fields, **_now()})
+        move = Move(
+            task=task,
+            state=state,
+            attempt=attempt or status.attempt,
+            executor=claim.executor if claim else executor,
+            claim=claim.number if claim else 0,
+            why=why,
+            evidence=evidence or {},
+            died=died,
+            **_now(),
+        )
+        self._append(advance, move)
 
-    def _append(self, advance: Advance, fields: dict[str, Any]) -> None:
-        record = self._journal.append(fields, durable=False)
+    def _append(self, advance: Advance, record: QueueRecord) -> None:
+        record = self._journal.append(record, durable=False)
         advance.ready += self.replica.apply(record)
         advance.records.append(record)
 
 
-def _now() -> dict[str, float]:
+class _Now(TypedDict):
+    at: float
+    mono: float
+
+
+def _now() -> _Now:
     """Wall clock for people, the monotonic clock for durations: it is one for all processes of a boot."""
     return {"at": round(time.time(), 3), "mono": round(time.monotonic(), 6)}

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID, FIX_WEIGHT
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.journals.queue import FixPlanned, Move, QueueRecord, SessionStart
 from parallel_orchestrator.records.lifecycle import SETTLED, IllegalMove, TaskState, check_move
 from parallel_orchestrator.store.paths import repair_hint
 
 # Once, not at each use: a member of an enumeration is looked up by a property, and `apply` is every process's share in
 # what all the others do.
 QUEUED, CLAIMED, REPAIR, MERGED, *_ = TaskState
-_STATES = {state.value: state for state in TaskState}
 
 MAX_DEATHS = 3
 """A task whose executor died this often is failed: it may be what kills them."""
@@ -102,20 +102,23 @@ class Replica:
         self._ready = [(True, place, task) for task, place in self._places.items() if self._is_ready(task)]
         """A heap, as what is sorted is one."""
 
-    def apply(self, record: dict[str, Any]) -> int:
-        """Take in one record; the number of tasks that it made ready. Raises IllegalMove."""
-        if "session" in record:
-            self._begin_session(record)
-            return 0
-        if "final" in record:
-            self.final, self.finals = record["final"], self.finals + 1
-            return 0
-        if "fix" in record:
+    def apply(self, record: QueueRecord) -> int:
+        """Take in one record; the number of tasks that it made ready. Raises IllegalMove, KeyError for no task."""
+        if isinstance(record, Move):  # as nearly every record is
+            return self._move(record)
+        if isinstance(record, FixPlanned):
             return self._add_fix(record)
-        mono = self._last_mono = record["mono"]
+        if isinstance(record, SessionStart):
+            self._begin_session(record)
+        else:
+            self.final, self.finals = record.final, self.finals + 1
+        return 0
+
+    def _move(self, record: Move) -> int:
+        mono = self._last_mono = record.mono
         if self.sessions:
             self.sessions[-1].last = mono
-        task, new = record["task"], _STATES[record["state"]]
+        task, new = record.task, record.state
         status = self.tasks[task]
         old = status.state
         check_move(task, old, new)
@@ -125,27 +128,27 @@ class Replica:
         elif new is CLAIMED:
             self.held += 1
         self.unsettled += (old in SETTLED) - (new in SETTLED)
-        status.state, status.why = new, record.get("why", "")
+        status.state, status.why = new, record.why
         return self._enter(task, status, record)
 
-    def _begin_session(self, record: dict[str, Any]) -> None:
+    def _begin_session(self, record: SessionStart) -> None:
         # Claims that a killed session left open end where its records do: nobody worked until this one began.
         for status in self.tasks.values():
             if status.state is CLAIMED:
                 status.busy += max(0.0, self._last_mono - status.claimed_at)
-                status.claimed_at = record["mono"]
-        self._last_mono = record["mono"]  # a session that was killed before its first move ends where it began
+                status.claimed_at = record.mono
+        self._last_mono = record.mono  # a session that was killed before its first move ends where it began
         self.final = None
-        self.sessions.append(Session(record["executors"], record["mono"], record["mono"]))
-        self.fix_asked |= record.get("fix_asked", False)
+        self.sessions.append(Session(record.executors, record.mono, record.mono))
+        self.fix_asked |= record.fix_asked
 
-    def _add_fix(self, record: dict[str, Any]) -> int:
+    def _add_fix(self, record: FixPlanned) -> int:
         """Take in a fix task, which depends on all tasks before it; the number of tasks made ready.
 
         A further record of a known one holds its new facts.
         """
-        fix = record["fix"]
-        self._last_mono = record["mono"]
+        fix = record.fix
+        self._last_mono = record.mono
         if fix in self.fixes:
             return 0
         if not FIX_ID.fullmatch(fix):
@@ -178,19 +181,19 @@ class Replica:
         more = self.fix_asked or len(self.fixes) < rounds
         return f"fix_{len(self.fixes) + 1}" if more else None
 
-    def _enter(self, task: str, status: TaskStatus, record: dict[str, Any]) -> int:
+    def _enter(self, task: str, status: TaskStatus, record: Move) -> int:
         """What follows from the state just entered; the number of tasks made ready."""
         if status.state is CLAIMED:
-            status.folder = status.folder or record["executor"]
-            status.claim = Claim(task, record["seq"], status.attempt, record["executor"], status.folder)
-            status.claimed_at = record["mono"]
+            status.folder = status.folder or record.executor
+            status.claim = Claim(task, record.seq, status.attempt, record.executor, status.folder)
+            status.claimed_at = record.mono
             return 0
         status.claim = None
-        status.deaths += record.get("died", False)
+        status.deaths += record.died
         if status.state is MERGED:
             return self._release_dependents(status)
-        if status.state is QUEUED and record["attempt"] != status.attempt:
-            status.attempt, status.folder, status.busy, status.deaths = record["attempt"], 0, 0.0, 0
+        if status.state is QUEUED and record.attempt != status.attempt:
+            status.attempt, status.folder, status.busy, status.deaths = record.attempt, 0, 0.0, 0
             status.repairing = False
             self.fix_asked &= task not in self.fixes
         status.repairing |= status.state is REPAIR
@@ -265,16 +268,15 @@ class Replica:
         return counts
 
 
-def follow(replica: Replica, records: Iterable[dict[str, Any]], source: Path) -> None:
+def follow(replica: Replica, records: Iterable[QueueRecord], source: Path) -> None:
     """Take in records of the journal `source`. Raises DamagedState at one that does not fit what came before."""
     for record in records:
         try:
             replica.apply(record)
-        except (IllegalMove, KeyError, ValueError, TypeError) as error:
-            unknown = isinstance(error, KeyError) and record.get("task") not in replica.tasks
-            why = f"{record.get('task')!r} is not in the plan" if unknown else f"{type(error).__name__}: {error}"
+        except (IllegalMove, KeyError, ValueError) as error:
+            why = f"{error} is not in the plan" if isinstance(error, KeyError) else str(error)
             raise DamagedState(
-                f"{source}, line {record['seq']}: the record does not fit plan and queue ({why}). Nothing was "
+                f"{source}, line {record.seq}: the record does not fit plan and queue ({why}). Nothing was "
                 f"changed; if execution_plan.json was edited, put it back. {repair_hint(source)}"
             ) from error
 
@@ -286,4 +288,4 @@ class Advance:
     claim: Claim | None = None
     ready: int = 0
     """Tasks that became ready, besides the one claimed: how many idle executors to wake."""
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[QueueRecord] = field(default_factory=list)

@@ -82,11 +82,11 @@ def rewrite_in_place() -> None:
     def write_whole(path: Path, content: str | bytes) -> None:
         rewrite(path, content.encode() if isinstance(content, str) else content)
 
-    def append(self: Any, fields: dict[str, Any], *, durable: bool) -> dict[str, Any]:
+    def append(self: Any, record: Any, *, durable: bool) -> Any:
         self.read_new()
-        line = journal.encode(self.next_seq, fields)
+        line = journal.encode(self.next_seq, record)
         rewrite(self.path, (self.path.read_bytes() if self.path.exists() else b"") + line)
-        record = {"seq": self.next_seq, **fields}
+        record.seq = self.next_seq
         self.offset += len(line)
         self.next_seq += 1
         return record
