@@ -36,7 +36,7 @@ from parallel_orchestrator.report.pages.wrapping import folded
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.environment import secret_values
 from parallel_orchestrator.system.files import OF_THE_DISK, disk_error
-from parallel_orchestrator.system.invocation import NAME, help_of
+from parallel_orchestrator.system.invocation import NAME, help_command
 from parallel_orchestrator.system.terminal_text import indented, json_text, printable
 
 _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
@@ -225,7 +225,7 @@ def _usage_error(error: ClickException, command: str) -> UsageError:
         message = message[0].lower() + message[1:]
     ours = UsageError(message)
     if command:
-        ours.add_note(f"help: {help_of(command)}")
+        ours.add_note(f"help: {help_command(command)}")
     return ours
 
 

@@ -288,7 +288,7 @@ class Running:
         """Run it. `again`: say of a finished run that the same command with --fresh builds it once more."""
         from parallel_orchestrator.report.facts.summary import succeeded
         from parallel_orchestrator.report.pages.summary_text import closing_account
-        from parallel_orchestrator.system.invocation import typed_again
+        from parallel_orchestrator.system.invocation import command_with
 
         story = self._start(options, retry=retry, ask=on_terminal())
         directory = story.settled.directory
@@ -296,7 +296,7 @@ class Running:
             summary = story.go()
         text = closing_account(summary, directory)
         if again and story.found_finished:
-            text += f"\n  again:    {typed_again()}"
+            text += f"\n  again:    {command_with()}"
         result = {"directory": str(directory), "summary": summary}
         return Answer(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
 

@@ -28,14 +28,14 @@ class Starting:
         complete and check it. Nothing is ever overwritten.
         """
         from parallel_orchestrator.config.schema import SCHEMA_NAME, TEMPLATE, schema_text
-        from parallel_orchestrator.system.invocation import called
+        from parallel_orchestrator.system.invocation import invoked_as
 
         quoted = shlex.quote(str(file))
-        if not _write_new(file, TEMPLATE.format(program=called(), file=quoted)):
+        if not _write_new(file, TEMPLATE.format(program=invoked_as(), file=quoted)):
             raise UsageError(f"{file} is there already: name another file")
         schema = file.with_name(SCHEMA_NAME)
         beside = "is written" if _write_new(schema, schema_text()) else "was there already and stays"
-        following = f"{called()} run --config {quoted}"
+        following = f"{invoked_as()} run --config {quoted}"
         text = f"{file} is written\n  schema:   {schema} {beside}\n  next:     {following}"
         return Answer(text, {"file": str(file), "schema": str(schema), "next": following})
 

@@ -35,7 +35,7 @@ from parallel_orchestrator.system.user_file import (
     LONGEST_RECORDING,
     Unusable,
     parse_json,
-    read_named,
+    read_user_file,
     require_size,
 )
 from parallel_orchestrator.system.yaml_document import Bounds, read_yaml
@@ -190,7 +190,7 @@ def recording_identity(recording: Path) -> str:
 def load_plan(path: Path) -> tuple[Plan, str]:
     """A plan file and its hash. Raises UsageError that lists every fault."""
     try:
-        text = read_named(path, LONGEST_PLAN)
+        text = read_user_file(path, LONGEST_PLAN)
         if path.suffix in (".yaml", ".yml"):
             document = read_yaml(text, _PLAN_BOUNDS)
             if document.faults:

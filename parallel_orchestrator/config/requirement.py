@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.system.user_file import Unusable, read_named
+from parallel_orchestrator.system.user_file import Unusable, read_user_file
 
 _NAME_OF_A_FILE = re.compile(
     r"\S+\.(md|markdown|txt|text|rst|adoc|org|pdf|docx?|odt|rtf|html?|tex|csv|json|ya?ml|toml)", re.I
@@ -58,7 +58,7 @@ def understood(text: str) -> str:
 def from_file(path: Path) -> str:
     """The requirement that a text file holds. Raises UsageError."""
     try:
-        text = read_named(path)
+        text = read_user_file(path)
     except Unusable as error:
         hint = "" if _kind(path) else _near(path)
         raise UsageError(f"cannot read the requirement {path}: {error}{hint}") from error

@@ -15,7 +15,7 @@ from parallel_orchestrator.config.options import SHIPPED, SHIPPED_SCENARIOS, Opt
 from parallel_orchestrator.config.requirement import looks_like_a_file
 from parallel_orchestrator.config.schema import SAME, ScenarioDefaults, ScenarioEntry, ScenarioFile
 from parallel_orchestrator.records.errors import UsageError, did_you_mean
-from parallel_orchestrator.system.user_file import Unusable, read_named
+from parallel_orchestrator.system.user_file import Unusable, read_user_file
 from parallel_orchestrator.system.yaml_document import Bounds, Document, Fault, KeyPath, Place, place_at, read_yaml
 
 LONGEST_TEXT = 1_000_000
@@ -107,7 +107,7 @@ class _Texts:
     def _look(self, name: str) -> str | Unusable:
         shown = self.folder / name[:LONGEST_LINE]
         try:
-            text = read_named(self.folder / name)
+            text = read_user_file(self.folder / name)
         except Unusable as error:
             return Unusable(f"{shown} cannot be used: {error}")
         self._bytes += len(text.encode())

@@ -22,7 +22,7 @@ from parallel_orchestrator.gateway.sockets import LONGEST_PATH, new_socket_direc
 from parallel_orchestrator.records import errors
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.system.environment import clean_environment
-from parallel_orchestrator.system.invocation import CALLED, called
+from parallel_orchestrator.system.invocation import INVOKED_AS, invoked_as
 
 __all__ = ["GatewayProcess", "gateway_environment", "new_socket_directory"]
 
@@ -37,7 +37,7 @@ def gateway_environment() -> dict[str, str]:
 
     The package's own place is put on PYTHONPATH, so that the gateway starts from any working directory.
     """
-    kept = {**clean_environment(os.environ, network=True), CALLED: called()}
+    kept = {**clean_environment(os.environ, network=True), INVOKED_AS: invoked_as()}
     package = str(Path(__file__).resolve().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join(part for part in (package, kept.get("PYTHONPATH")) if part)
     return kept

@@ -15,7 +15,7 @@ from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.trunk.git.git import AUTHOR
 from parallel_orchestrator.trunk.git.objects import Objects
-from parallel_orchestrator.trunk.git.repository import one_line
+from parallel_orchestrator.trunk.git.repository import commit_subject
 
 DESCRIBED = "Describe the project"
 _BEFORE_S, _AFTER_S = 180, 3
@@ -49,7 +49,7 @@ def known_commits(queue: Iterable[Record], plan: Plan | None) -> list[KnownCommi
         if evidence.get("commit"):
             task, passed = record["task"], evidence.get("tests", {}).get("passed", 0)
             trailers = {"Task": task, "Attempt": record["attempt"], "Claim": record.get("claim", 0)}
-            subject = f"{task}: {one_line(names.get(task, ''))}"
+            subject = f"{task}: {commit_subject(names.get(task, ''))}"
             known.append(KnownCommit(evidence["commit"], subject, {**trailers, "Tests-Passed": passed}, at))
         elif record.get("final") and record["final"]["head"] not in {one.id for one in known}:
             known.append(description(record["final"]["head"], known, at))

@@ -1,4 +1,4 @@
-"""How a person calls this program: what is told to be typed next has to work where it is read."""
+"""How the program was invoked, so that suggested commands can be pasted into the same shell."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 NAME = "parallel-orchestrator"
-CALLED = "PARALLEL_ORCHESTRATOR_CALLED"
-"""The variable by which gateway and executors know it, who tell such commands as well."""
+INVOKED_AS = "PARALLEL_ORCHESTRATOR_INVOKED_AS"
+"""The variable that passes it to the gateway and the executors, whose messages suggest commands, too."""
 _FILES = ("orchestrator.py", "demo.py")
 
 
 OLDEST = (3, 11)
-"""Python's version. What a script imports before `require_packages` has to be understood by older ones, too."""
+"""Python version. Modules that a script imports before `require_packages` must parse under older ones, too."""
 
 
 def require_packages() -> None:
-    """End a script that was called by a Python that is too old, or that has not the packages it needs."""
+    """End the script with a message when its Python is too old or lacks the packages."""
     if sys.version_info[:2] < OLDEST:
         raise SystemExit(
             f"error: {sys.executable} is Python {'.'.join(map(str, sys.version_info[:3]))}, which is too old. "
@@ -35,28 +35,28 @@ def require_packages() -> None:
 
 
 def command(name: str, root: Path) -> str:
-    """What to type to have the command `name` done with the directory of a run or a batch."""
-    return f"{called()} {name} {shlex.quote(str(root))}"
+    """Return the command line for command `name` on the directory of a run or a batch."""
+    return f"{invoked_as()} {name} {shlex.quote(str(root))}"
 
 
-def typed_again(option: str = "--fresh") -> str:
-    """The command line of this process, with one option more."""
+def command_with(option: str = "--fresh") -> str:
+    """Return the command line of this process with one more option."""
     words = [word for word in sys.argv[1:] if word != option]
     place = words.index("--") if "--" in words else len(words)
-    return f"{called()} {shlex.join([*words[:place], option, *words[place:]])}"
+    return f"{invoked_as()} {shlex.join([*words[:place], option, *words[place:]])}"
 
 
-def help_of(command_path: str) -> str:
-    """What to type for the help of a command. `command_path`: the program's name and the command's."""
+def help_command(command_path: str) -> str:
+    """Return the command line for a command's help. `command_path`: the program's name and the command's."""
     file = Path(sys.argv[0])
     if file.name == _FILES[1]:
         return f"{shlex.join([sys.orig_argv[0], str(file)])} --help"
-    return " ".join([called(), *command_path.split()[1:], "--help"])
+    return " ".join([invoked_as(), *command_path.split()[1:], "--help"])
 
 
-def called() -> str:
-    """How this program was called. Where it is part of somebody else's, its name."""
-    if known := os.environ.get(CALLED):
+def invoked_as() -> str:
+    """Return how this program was invoked, or its name when another program embeds it."""
+    if known := os.environ.get(INVOKED_AS):
         return known
     file = Path(sys.argv[0])
     if file.name in _FILES:

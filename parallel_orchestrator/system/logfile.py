@@ -1,4 +1,4 @@
-"""orchestrator.log: what happened, one line an event, from every process of the run."""
+"""orchestrator.log: one line an event, from every process of the run."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ import os
 from pathlib import Path
 
 from parallel_orchestrator.system.files import disk_error
-from parallel_orchestrator.system.terminal_text import one_line, printable
-
-__all__ = ["OneLineFormatter", "log_to", "one_line", "printable", "stop_logging"]
+from parallel_orchestrator.system.terminal_text import one_line
 
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Do nothing: whoever writes state on the same full disk stops the run, and says why."""
+        """Ignore the error: the next write of state to the same full disk stops the run with a message."""
 
 
 class OneLineFormatter(logging.Formatter):
-    """One record, one line, traceback and all."""
+    """Formats each record as one line, with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line, without its end."""
+        """Return the record's line, without a newline."""
         return one_line(super().format(record))
 
 
 def log_to(path: Path) -> logging.Handler:
-    """Append this process's log of our own package to `path`; the handler, for `stop_logging`.
+    """Append this process's log of this package to `path`. Returns the handler, for `stop_logging`.
 
-    Each line is one small write in append mode, so lines of several processes do not mix. Raises CannotGoOn.
+    Each line is one small write in append mode, so processes do not mix their lines. Raises CannotGoOn.
     """
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -1,4 +1,4 @@
-"""Files that a person names. Their size is bounded, and what has no end, as a device or a pipe, is not read at all."""
+"""Reading files that the user names: bounded in size, and regular files only, so a device or pipe cannot block."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_TEXT = 1_000_000
-"""Bytes of a requirement, of instructions, or of prices: far more than any of them has."""
+"""Bytes of a requirement, instructions or prices."""
 LONGEST_PLAN = 10_000_000
 LONGEST_RECORDING = 20_000_000
 _MOST_DIGITS = 300
-"""Of an integer: a float holds it."""
+"""Of an integer that a float can hold."""
 _LONGEST_SHOWN = 40
 
 
 class Unusable(ValueError):
-    """The file cannot be read, or is of a kind that is not read. The message says why."""
+    """The file cannot be read or used. The message says why."""
 
 
-def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
-    """The text of a regular file of at most `most` bytes. Raises Unusable."""
+def read_user_file(path: Path, most: int = LONGEST_TEXT) -> str:
+    """Return the text of a regular file of at most `most` bytes. Raises Unusable."""
     try:
         return _read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -33,9 +33,9 @@ def read_named(path: Path, most: int = LONGEST_TEXT) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises Unusable that says what is wrong and in which line, if the parser knows it.
+    """Parse JSON. Raises Unusable with the reason, and with the line when the parser knows it.
 
-    Also refuses a key that an object has twice, NaN, and numbers that no float can hold.
+    Refuses duplicate keys, NaN, and numbers that no float can hold.
     """
     try:
         return json.loads(
@@ -73,13 +73,13 @@ def _shown(text: str) -> str:
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        # A pipe that nobody writes to would be waited for.
+        # O_NONBLOCK: opening a pipe without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except ValueError as error:
         raise Unusable("no file has such a name") from error
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unusable("it is no regular file")
+            raise Unusable("it is not a regular file")
         data = file.read(most + 1)
     if len(data) > most:
         raise Unusable(f"it has more than {most:,} bytes")

@@ -35,7 +35,7 @@ from parallel_orchestrator.trunk.changes.own import own_files
 from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
 from parallel_orchestrator.trunk.git.edits import check_out
 from parallel_orchestrator.trunk.git.objects import Tree
-from parallel_orchestrator.trunk.git.repository import Commit, Repository, one_line
+from parallel_orchestrator.trunk.git.repository import Commit, Repository, commit_subject
 from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Rejected, Submission, TestsFailed
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict, attribute_failure, quick_verdict
@@ -172,7 +172,7 @@ class MergeQueue:
             "Claim": submission.claim,
             "Tests-Passed": verdict.report.counts.passed,
         }
-        subject = f"{task.id}: {one_line(submission.title)}"
+        subject = f"{task.id}: {commit_subject(submission.title)}"
         commit = self.repository.commit(tree, green.head, subject, trailers)
         seconds = round(time.monotonic() - started, 3)
         evidence = {"commit": commit, **describe(green.change, verdict, task), **green.more, "seconds": seconds}

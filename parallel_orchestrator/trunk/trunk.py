@@ -17,7 +17,7 @@ from parallel_orchestrator.trunk.final import FinalChecks
 from parallel_orchestrator.trunk.git import git
 from parallel_orchestrator.trunk.git.edits import Edits, check_out, find_edits, keep_edits
 from parallel_orchestrator.trunk.git.objects import FILE, Entry
-from parallel_orchestrator.trunk.git.repository import Repository, one_line
+from parallel_orchestrator.trunk.git.repository import Repository, commit_subject
 from parallel_orchestrator.trunk.results import (
     Conflict,
     Evidence,
@@ -138,7 +138,7 @@ class Trunk:
             if before | ours != before:
                 tree = repository.objects.write_tree(before | ours, durable=True)
                 passed = repository.about(head).number("Tests-Passed")
-                commit = repository.commit(tree, head, one_line(message), {"Tests-Passed": passed}, durable=True)
+                commit = repository.commit(tree, head, commit_subject(message), {"Tests-Passed": passed}, durable=True)
                 repository.move(head, commit)
             keep_edits(repository)
             repository.restore_checkout()

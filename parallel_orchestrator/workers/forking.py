@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.system.environment import clean_environment
-from parallel_orchestrator.system.invocation import CALLED, called
+from parallel_orchestrator.system.invocation import INVOKED_AS, invoked_as
 from parallel_orchestrator.system.process import die_with_parent, hide_memory
 
 _LONGEST_TEMPORARY = 60
@@ -222,7 +222,7 @@ def _clean_environment() -> Iterator[None]:
     real = dict(os.environ)
     for name in real.keys() - clean_environment(real).keys():
         del os.environ[name]
-    os.environ[CALLED] = called()
+    os.environ[INVOKED_AS] = invoked_as()
     os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

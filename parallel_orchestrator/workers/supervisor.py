@@ -41,7 +41,7 @@ TICK_S = 0.25
 HANG_GRACE_S = 5.0
 _LOOKS_BACK = 8
 """Looks at the memory counters, TICK_S apart, within which a death and a risen counter belong together."""
-MAX_BARREN_DEATHS = 3
+MAX_FRUITLESS_DEATHS = 3
 """Deaths in a row of one slot in which the queue did not move: the workers cannot even start."""
 
 
@@ -60,7 +60,7 @@ class Slot:
     stopped: Stopped = field(default_factory=Stopped)
     ended_here: bool = False
     """Whether it was killed for hanging."""
-    barren_deaths: int = 0
+    fruitless_deaths: int = 0
     moves_at_start: int = 0
 
 
@@ -96,7 +96,7 @@ class Supervisor:
     ) -> None:
         self.board = Board(source)
         self.slots: dict[int, Slot] = {}
-        self._ears = selectors.PollSelector()
+        self._selector = selectors.PollSelector()
         """The reports and the sentinel of each process that is not known to be dead; asking 200 of them takes long."""
         self._dying: list[Slot] = []
         self._source = source
@@ -142,7 +142,7 @@ class Supervisor:
             os.close(self._stop_write)
             self._stop_write = -1
 
-    def _start(self, number: int, barren_deaths: int = 0) -> None:
+    def _start(self, number: int, fruitless_deaths: int = 0) -> None:
         ours, theirs = multiprocessing.Pipe(duplex=False)
         pipes = WorkerPipes(
             theirs,
@@ -155,20 +155,20 @@ class Supervisor:
         process = start_process(run_worker, arguments, f"executor {number}", self._force.preload)
         theirs.close()  # so that the worker's death is an end of file here
         moves, now = self.board.moves, time.monotonic()
-        slot = Slot(number, process, ours, since=now, barren_deaths=barren_deaths, moves_at_start=moves)
+        slot = Slot(number, process, ours, since=now, fruitless_deaths=fruitless_deaths, moves_at_start=moves)
         self.slots[number] = slot
         for source in (ours, process.sentinel):
-            self._ears.register(source, selectors.EVENT_READ, slot)
+            self._selector.register(source, selectors.EVENT_READ, slot)
 
     def _hear(self, timeout: float) -> None:
         """Take in what workers say, waiting up to `timeout` seconds for the first word or death."""
-        for key, _ in self._ears.select(timeout):
+        for key, _ in self._selector.select(timeout):
             slot = key.data
             # At the end of file its process is dying; its last words are taken when its slot is closed.
             if slot not in self._dying and not (key.fileobj is slot.reports and self._take_report(slot)):
                 self._dying.append(slot)
                 for source in (slot.reports, slot.process.sentinel):
-                    self._ears.unregister(source)
+                    self._selector.unregister(source)
 
     def _take_report(self, slot: Slot) -> bool:
         """Take in one report if there is one."""
@@ -195,22 +195,22 @@ class Supervisor:
             self._dying.remove(slot)
             self._close(slot)
             if self.board.look() and self._error is None:
-                self._mourn(slot, code)
+                self._replace(slot, code)
 
-    def _mourn(self, slot: Slot, code: int) -> None:
+    def _replace(self, slot: Slot, code: int) -> None:
         """Take back what a dead worker held and fill its slot again. One that has done its share holds nothing."""
         why = f"executor {slot.number} (pid {slot.process.pid}) {how_it_died(code)}"
         log.log(logging.WARNING if code else logging.INFO, "%s; starting another", why)
         if code == -signal.SIGKILL and not slot.ended_here and memory.killed_since(self._kills[0], 128 - code):
             self._after_starvation(slot, why)
             return
-        barren = slot.barren_deaths + 1 if self.board.moves == slot.moves_at_start else 0
-        if barren >= MAX_BARREN_DEATHS:
-            raise OrchestratorError(f"{why}, the {barren}th time without claiming a task; see {self._source.log}")
+        fruitless = slot.fruitless_deaths + 1 if self.board.moves == slot.moves_at_start else 0
+        if fruitless >= MAX_FRUITLESS_DEATHS:
+            raise OrchestratorError(f"{why}, the {fruitless}th time without claiming a task; see {self._source.log}")
         self._adopt(slot.number)
         self.board.take_back(slot.number, why)
         self.wake()
-        self._start(slot.number, barren)
+        self._start(slot.number, fruitless)
 
     def _after_starvation(self, slot: Slot, why: str) -> None:
         """Continue with one executor fewer after the kernel killed one for lack of memory; no task is to blame.
@@ -226,7 +226,7 @@ class Supervisor:
         self._starved_alone += 1
         if self._starved_alone > 1:
             raise memory.lacking("an executor's process", 0, self._force.executors)
-        self._start(slot.number, slot.barren_deaths)
+        self._start(slot.number, slot.fruitless_deaths)
 
     def _adopt(self, executor: int) -> None:
         """Record what a dead worker had brought onto the trunk: it may have died right before it did so itself."""

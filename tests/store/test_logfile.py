@@ -11,7 +11,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.system.logfile import log_to, one_line, printable, stop_logging
+from parallel_orchestrator.system.logfile import log_to, stop_logging
+from parallel_orchestrator.system.terminal_text import one_line, printable
 
 FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

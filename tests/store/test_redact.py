@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.system import json_codec, redact
 from parallel_orchestrator.system.files import write_json, write_whole
-from parallel_orchestrator.system.logfile import log_to, one_line, printable, stop_logging
+from parallel_orchestrator.system.logfile import log_to, stop_logging
 from parallel_orchestrator.system.redact import MARK, Redactor
+from parallel_orchestrator.system.terminal_text import one_line, printable
 from tests.journals import read_all
 
 ODD = 'key-"odd"/and\\strange+0123456789=~x&y'

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.usage import dollars, token_count
-from parallel_orchestrator.system.user_file import Unusable, parse_json, read_named
+from parallel_orchestrator.system.user_file import Unusable, parse_json, read_user_file
 
 if TYPE_CHECKING:
     from parallel_orchestrator.records.scenario import Scenario
@@ -158,7 +158,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
     try:
-        return _read_models(parse_json(read_named(path)))
+        return _read_models(parse_json(read_user_file(path)))
     except Unusable as error:
         raise UsageError(
             f"the price file {path} cannot be used: {error}. "

@@ -31,7 +31,7 @@ from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.store.journal import Record, read_each
 from parallel_orchestrator.system import json_codec
-from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, read_named
+from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, read_user_file
 from parallel_orchestrator.system.yaml_document import Bounds, Document, read_yaml
 
 AnswerKey = tuple[str, str, int]
@@ -78,7 +78,7 @@ class Recording(_Record):
 def load(path: Path) -> Recording:
     """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
     try:
-        document = read_yaml(read_named(path, LONGEST_RECORDING), _BOUNDS)
+        document = read_yaml(read_user_file(path, LONGEST_RECORDING), _BOUNDS)
     except Unusable as error:
         raise UsageError(f"cannot read the recording {path}: {error}. {_FORM}") from error
     if document.faults:

@@ -263,7 +263,7 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def one_line(text: str) -> str:
+def commit_subject(text: str) -> str:
     """`text` without what could forge a second line or a terminal command; for commit subjects."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return os.fsencode(" ".join(printable.split())).decode(errors="replace")[:200]
