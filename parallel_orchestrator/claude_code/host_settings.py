@@ -23,7 +23,7 @@ from typing import Any
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.environment import names_secret, secret_values
-from parallel_orchestrator.system.scratch import remove_folder
+from parallel_orchestrator.system.folders import remove_folder
 
 SETTINGS, MEMORY, SERVERS = "settings.json", "CLAUDE.md", "mcp.json"
 

@@ -39,7 +39,7 @@ from parallel_orchestrator.sandbox.resource_monitor import Limits
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner
 from parallel_orchestrator.sandbox.service_process import Mount, ServiceProcess, ServiceProgram
 from parallel_orchestrator.system import redact
-from parallel_orchestrator.system.scratch import scratch_folder
+from parallel_orchestrator.system.folders import scratch_folder
 
 COMMAND_TIMEOUT_S = 120
 START_S = 90.0

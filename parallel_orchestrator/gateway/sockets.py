@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.system.folders import new_folder, places
 from parallel_orchestrator.system.memory import LOCKS
-from parallel_orchestrator.system.scratch import new_folder, places
 
 LONGEST_PATH = 90
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""

@@ -15,8 +15,8 @@ from parallel_orchestrator.maintenance.lost_commit import KnownCommit
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.system.files import write_whole
+from parallel_orchestrator.trunk.changes.folder import Difference
 from parallel_orchestrator.trunk.evidence import rename_evidence
-from parallel_orchestrator.trunk.git.checkout import Difference
 from parallel_orchestrator.trunk.git.git import Git, GitFailed
 from parallel_orchestrator.trunk.git.repository import Commit, Repository
 from parallel_orchestrator.trunk.git.safe_git_dir import (

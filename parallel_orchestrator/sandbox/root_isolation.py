@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from parallel_orchestrator.system.scratch import is_foreign, marked, remove_orphans, scratch_folder
+from parallel_orchestrator.system.folders import is_foreign, marked, remove_orphans, scratch_folder
 
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _EVERYBODY = 0o666

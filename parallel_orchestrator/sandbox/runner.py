@@ -74,9 +74,8 @@ from parallel_orchestrator.sandbox.prewarm import (
 from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, ResourceMonitor
 from parallel_orchestrator.sandbox.service_process import ServiceProcess, ServiceProgram
 from parallel_orchestrator.system.files import write_all
-from parallel_orchestrator.system.folders import open_up
+from parallel_orchestrator.system.folders import open_up, places, remove_orphans, scratch_folder
 from parallel_orchestrator.system.memory import ROOM
-from parallel_orchestrator.system.scratch import places, remove_orphans, scratch_folder
 
 
 def detect(mode: SandboxMode, venv: Path | None = None) -> BubblewrapRunner | PlainRunner:

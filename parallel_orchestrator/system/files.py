@@ -1,10 +1,8 @@
-"""The one home of durable writes: whole files by rename, lines by append.
+"""Durable writes: whole files by rename; and the clear form of a disk's refusal.
 
-`write_whole` leaves the old content or the new, never a mixture: a temporary file
-beside the target, fsync, rename, fsync of the directory. `append_line` adds one
-line with a single write; a process killed inside it leaves a torn tail at worst,
-which `journal` repairs. Neither promises anything about power loss on storage
-that lies about fsync, nor on network file systems.
+`write_whole` leaves the old content or the new, never a mixture. It writes a temporary file beside the target, syncs
+it, renames it, and syncs the directory. It promises nothing on storage that lies about fsync, nor on network file
+systems. (`store.journal` appends lines.)
 """
 
 from __future__ import annotations
@@ -22,14 +20,29 @@ from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.terminal_text import json_text
 
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
-"""What a disk answers that is full, broken or may not be written to."""
+"""Errors of a disk that is full, broken or read-only."""
 _UNFINISHED = ".tmp"
 _SYNCS = 16
-"""That are waited for at the same time."""
+"""Most syncs at the same time."""
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o600, *, parent: int | None = None
+) -> Iterator[int]:
+    """Open `path`, below the directory `parent` if given. Yields the descriptor and closes it afterwards.
+
+    Child processes do not inherit it.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content`, without known secrets, durably, with mode 0600.
+    """Replace `path` by `content` durably, with known secrets removed and mode 0600.
 
     Raises CannotGoOn when the disk refuses.
     """
@@ -37,12 +50,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
-    """`write_whole` of a content that need not be in memory as a whole. Known secrets are taken out of each piece."""
+    """Like `write_whole`, for content that is never in memory as a whole. Removes known secrets from each piece."""
     _replace({path: map(redact.known, pieces)})
 
 
 def write_whole_all(contents: Mapping[Path, str | bytes]) -> None:
-    """`write_whole` of several files: the disk is waited for once for all of them. Renamed in their order."""
+    """`write_whole` of several files with one wait for the disk. Renames them in their order."""
     whole = {path: redact.known(content) for path, content in contents.items()}
     _replace({path: [text.encode() if isinstance(text, str) else text] for path, text in whole.items()})
 
@@ -52,10 +65,15 @@ def _replace(contents: Mapping[Path, Iterable[bytes]]) -> None:
     try:
         for path, pieces in contents.items():
             temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
-            _write_new(temporaries[path], path, pieces)
+            with refusals_of(path), opened(temporaries[path], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+                for piece in pieces:
+                    write_all(descriptor, piece)
+        # The content is on disk before the rename, and the rename before this returns: a power loss in between
+        # leaves the old file.
         sync_all(temporaries.values())
         for path, temporary in temporaries.items():
-            _rename(temporary, path)
+            with refusals_of(path):
+                os.replace(temporary, path)
         sync_all({path.parent for path in contents})
     except CannotGoOn:
         for temporary in temporaries.values():
@@ -64,69 +82,44 @@ def _replace(contents: Mapping[Path, Iterable[bytes]]) -> None:
         raise
 
 
-def _write_new(temporary: Path, path: Path, pieces: Iterable[bytes]) -> None:
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            for piece in pieces:
-                write_all(descriptor, piece)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise disk_error(path, error) from error
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    try:
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-
-
 def replace_by_lock(path: Path, data: bytes) -> None:
-    """Replace `path` durably in git's own way: by the rename of `path`.lock, which must not be there before.
+    """Replace `path` durably in git's way: rename `path`.lock, which must not exist before.
 
     Raises CannotGoOn when the disk refuses.
     """
     lock = path.with_name(f"{path.name}.lock")
-    try:
-        descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise disk_error(lock, error) from error
-    try:
+    with refusals_of(lock), opened(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644) as descriptor:
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(lock, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            lock.unlink()
-        raise disk_error(path, error) from error
+            os.replace(lock, path)
+            sync_directory(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            raise disk_error(path, error) from error
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what a `write_whole` that was killed left in `directory`. Only while nobody else writes there."""
+    """Remove what killed `write_whole` calls left in `directory`. Only while no other process writes there."""
     for leftover in directory.glob(f".*{_UNFINISHED}"):
         leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_whole` of indented JSON that people can read."""
+    """`write_whole` of indented JSON."""
     write_whole(path, json_text(value))
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; `os.write` may stop early, on a full disk for instance."""
+    """Write every byte; `os.write` may write fewer, on a full disk for instance."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def read_at(descriptor: int, size: int, place: int) -> bytes:
-    """`size` bytes from `place` on, fewer only where the file ends; `os.pread` may stop early."""
+    """Read `size` bytes from `place` on, fewer only at the end of the file; `os.pread` may return fewer."""
     pieces: list[bytes] = []
     while size and (piece := os.pread(descriptor, size, place)):
         pieces.append(piece)
@@ -136,15 +129,12 @@ def read_at(descriptor: int, size: int, place: int) -> bytes:
 
 def sync_directory(directory: Path) -> None:
     """Make a rename or a new name in `directory` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_all(paths: Iterable[Path | str]) -> None:
-    """Make files and directories durable, all at once: a journalling file system waits for the disk once for many.
+    """Make files and directories durable together: a journalling file system then waits for the disk once.
 
     Raises CannotGoOn when the disk refuses one of them.
     """
@@ -157,21 +147,24 @@ def sync_all(paths: Iterable[Path | str]) -> None:
 
 
 def _sync(path: Path | str) -> None:
+    with refusals_of(path), opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def refusals_of(path: Path | str) -> Iterator[None]:
+    """Raise any OSError of the block as the `disk_error` of `path`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        yield
     except OSError as error:
         raise disk_error(Path(path), error) from error
 
 
 @contextlib.contextmanager
 def disk_faults_in(folder: Path, *, ours: bool = False) -> Iterator[None]:
-    """Tell a refusal of the disk in its clear form, whoever met it; `folder` where the error names no path.
+    """Raise an OSError of the disk as `disk_error`, of `folder` when the error names no path. Others pass through.
 
-    Missing rights are one only with `ours`: elsewhere an agent can have set them, and that does not stop a run.
+    Missing permissions count only with `ours`. Elsewhere an agent can have caused them, and they stop no run.
     """
     try:
         yield
@@ -182,7 +175,7 @@ def disk_faults_in(folder: Path, *, ours: bool = False) -> Iterator[None]:
 
 
 def _room(there: Path) -> str:
-    """What is left of the file system that holds `there`, by the name of its mount point."""
+    """Describe the free space of the file system that holds `there`, and its mount point."""
     about, mount = os.statvfs(there), there.resolve()
     while not os.path.ismount(mount):
         mount = mount.parent
@@ -192,7 +185,7 @@ def _room(there: Path) -> str:
 
 
 def disk_error(path: Path, error: OSError) -> CannotGoOn:
-    """The clear form of a refused write: what, where, how much room there is."""
+    """Return the error for a refused write: what, where, and how much room there is."""
     try:
         there = next(folder for folder in path.absolute().parents if folder.is_dir())
         free = _room(there)
@@ -200,5 +193,5 @@ def disk_error(path: Path, error: OSError) -> CannotGoOn:
         free = "free space unknown"
     return CannotGoOn(
         f"cannot write {path}: {error.strerror or error} ({free}). "
-        "Nothing that was recorded is lost; make room or mend the permissions, then resume."
+        "Nothing that was recorded is lost. Make room or correct the permissions, then resume."
     )

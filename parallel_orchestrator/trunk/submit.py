@@ -31,12 +31,12 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk.changes import rules
 from parallel_orchestrator.trunk.changes.change import Change, collect
 from parallel_orchestrator.trunk.changes.merge import merge
-from parallel_orchestrator.trunk.changes.own import own_files
 from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
 from parallel_orchestrator.trunk.git.edits import check_out
 from parallel_orchestrator.trunk.git.objects import Tree
 from parallel_orchestrator.trunk.git.repository import Commit, Repository, commit_subject
 from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Rejected, Submission, TestsFailed
+from parallel_orchestrator.trunk.testing.test_inventory import own_files
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict, attribute_failure, quick_verdict
 from parallel_orchestrator.trunk.whole import judge_whole, read_corrections, refused_corrections

@@ -24,7 +24,7 @@ from parallel_orchestrator.system import redact, terminal_text
 from parallel_orchestrator.system.user_file import Unusable, parse_json
 from parallel_orchestrator.system.yaml_document import Bounds, read_yaml
 from parallel_orchestrator.trunk.results import VerifyResult
-from parallel_orchestrator.trunk.testing import pytest_summary
+from parallel_orchestrator.trunk.testing import junit
 from planner_agent import json_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,7 +244,7 @@ SCANS: dict[str, Callable[[str], Any]] = {
     "Markdown of a summary": summary_page.escaped,
     "folded": lambda text: wrapping.fold(text, 80),
     "slug": slug,
-    "closing line of pytest": lambda text: pytest_summary.contradicts(text, []),
+    "closing line of pytest": lambda text: junit.contradicts(text, []),
     "output of a verify command": _printed,
 }
 """What reads foreign text by hand or by patterns, as a whole."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.system.folders import empty_folder, files_below, open_folder
-from parallel_orchestrator.system.scratch import scratch_folder
+from parallel_orchestrator.system.folders import empty_folder, files_below, open_folder, scratch_folder
 
 USER = 65534
 DEEP = 1_100

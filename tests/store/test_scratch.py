@@ -16,7 +16,7 @@ from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.sandbox import root_isolation
 from parallel_orchestrator.sandbox.root_isolation import process_group
 from parallel_orchestrator.sandbox.runner import PlainRunner, clear_up, runner_for
-from parallel_orchestrator.system.scratch import marked, remove_orphans, scratch_folder
+from parallel_orchestrator.system.folders import marked, remove_orphans, scratch_folder
 
 KILLED = """
 import os, signal, sys, tempfile
@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from parallel_orchestrator.sandbox.root_isolation import device_nodes, process_group
 from parallel_orchestrator.gateway.sockets import listen, new_socket_directory
-from parallel_orchestrator.system.scratch import scratch_folder
+from parallel_orchestrator.system.folders import scratch_folder
 
 with ExitStack() as stack:
     merge = stack.enter_context(scratch_folder("merge-"))
@@ -74,7 +74,7 @@ def test_a_temporary_folder_that_is_gone_is_named_and_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(CannotGoOn, match=f"no temporary folder can be made: {tmp_path}/gone is not there.*resume"):
+    with pytest.raises(CannotGoOn, match=f"cannot make a temporary folder: {tmp_path}/gone does not exist.*resume"):
         scratch_folder("merge-").__enter__()
     with pytest.raises(CannotGoOn, match="TMPDIR"):
         PlainRunner()(Command(("true",), tmp_path, 10))

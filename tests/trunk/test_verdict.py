@@ -8,8 +8,7 @@ import pytest
 
 from parallel_orchestrator.trunk import TestsFailed
 from parallel_orchestrator.trunk.git.repository import Repository
-from parallel_orchestrator.trunk.testing.junit import Case, Ending, parse
-from parallel_orchestrator.trunk.testing.pytest_summary import contradicts
+from parallel_orchestrator.trunk.testing.junit import Case, Ending, contradicts, parse
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, run_plainly, task, write
 

@@ -1,12 +1,12 @@
-"""Plain folders and what is in them: read without following a link, write, empty.
+"""Plain folders: read without following a link, write, compare with a tree.
 
-An executor may have left anything in its workspace. Folders are opened one below
-the other by descriptor, never by path, so that a folder that turns into a link
-between look and use leads nowhere.
+An executor may have left anything in its workspace. Folders are opened one below the other by descriptor, never by
+path. So a folder that an agent's process swaps for a link between stat and open leads nowhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit
-from parallel_orchestrator.system.files import disk_error, write_all
+from parallel_orchestrator.system.files import opened, refusals_of, write_all
 from parallel_orchestrator.system.folders import empty_folder, open_folder
 from parallel_orchestrator.trunk.git.objects import (
     EMPTY_TREE,
@@ -31,7 +31,7 @@ from parallel_orchestrator.trunk.git.objects import (
 )
 
 CACHES = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
-"""Names that are no part of anybody's work, wherever they stand."""
+"""Names that are never part of the work, in any folder."""
 
 DEEPEST = 64
 """Folders below this depth are not read."""
@@ -39,9 +39,9 @@ DEEPEST = 64
 MOST_MEMBERS = 50_000
 """Files, links and folders of one workspace."""
 MOST_BYTES = 2 * 2**30
-"""Of all its files together: a snapshot reads all of them, before each turn."""
+"""Of all its files together. A snapshot reads all of them before each turn."""
 MOST_STORED = 4 * 2**30
-"""Of all its snapshots together, as they are stored: each keeps what has changed since the one before."""
+"""Of all its snapshots together, as stored. Each stores what changed since the one before."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -49,17 +49,17 @@ _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass
 class Contents:
-    """What a folder holds. `entries` are stored as objects already."""
+    """What a folder holds. The objects of `entries` are stored already."""
 
     entries: Tree = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each regular file."""
     unsupported: dict[str, str] = field(default_factory=dict)
-    """Path to what it is, for everything that no tree can hold or that must not be in one."""
+    """Path to reason, for entries that no tree can or may hold."""
 
 
 def read_folder(objects: Objects, folder: Path) -> Contents:
-    """Everything in `folder` but caches. TaskLimit when that is more than anybody's work."""
+    """Return everything in `folder` but caches. Raises TaskLimit when there is too much."""
     contents = Contents()
     try:
         descriptor = open_folder(folder)
@@ -75,27 +75,22 @@ def read_folder(objects: Objects, folder: Path) -> Contents:
 
 
 def write_folder(objects: Objects, folder: Path, entries: Tree) -> None:
-    """Make `folder` hold exactly `entries`. The folder itself stays the same one: somebody may have it mounted."""
-    try:
+    """Make `folder` hold exactly `entries`. The folder itself is kept: a sandbox may have it mounted."""
+    with refusals_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
         empty_folder(folder)
-    except OSError as error:
-        raise disk_error(folder, error) from error
     add_to_folder(objects, folder, entries)
 
 
 def add_to_folder(objects: Objects, folder: Path, entries: Tree) -> None:
-    """Write `entries` into `folder`, where none of them may be yet."""
-    try:
-        with objects.reader() as reader:
-            for path, entry in entries.items():
-                _write_entry(folder / path, entry, partial(reader.chunks, entry.id))
-    except OSError as error:
-        raise disk_error(folder, error) from error
+    """Write `entries` into `folder`, which must hold none of them."""
+    with refusals_of(folder), objects.reader() as reader:
+        for path, entry in entries.items():
+            _write_entry(folder / path, entry, partial(reader.chunks, entry.id))
 
 
 def read_plain(path: Path, limit: int) -> bytes | None:
-    """The content of a regular file of at most `limit` bytes, or None. Neither links nor pipes are opened."""
+    """Return the content of a regular file of at most `limit` bytes, or None. Opens neither links nor pipes."""
     try:
         descriptor = os.open(path, _REGULAR)
     except OSError:
@@ -162,22 +157,16 @@ class _Reader:
         if depth >= DEEPEST:
             self._contents.unsupported[path] = f"nested deeper than {DEEPEST} folders"
             return
-        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        try:
+        with opened(name, _DIRECTORY, parent=parent) as descriptor:
             self.folder(descriptor, path + "/", depth + 1)
-        finally:
-            os.close(descriptor)
 
     def _file(self, parent: int, name: str, path: str) -> None:
-        descriptor = os.open(name, _REGULAR, dir_fd=parent)
-        try:
+        with opened(name, _REGULAR, parent=parent) as descriptor:
             about = os.fstat(descriptor)
             self._count(size=about.st_size)
             mode = PROGRAM if about.st_mode & stat.S_IXUSR else FILE
             self._contents.sizes[path] = about.st_size
             self._contents.entries[path] = Entry(mode, self._objects.write_file(descriptor, about.st_size))
-        finally:
-            os.close(descriptor)
 
 
 def _write_entry(path: Path, entry: Entry, content: Callable[[], Iterator[bytes]]) -> None:
@@ -189,9 +178,53 @@ def _write_entry(path: Path, entry: Entry, content: Callable[[], Iterator[bytes]
         path.symlink_to(os.fsdecode(b"".join(content())))
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o777 if entry.mode == PROGRAM else 0o666)
-    try:
+    with opened(path, flags, 0o777 if entry.mode == PROGRAM else 0o666) as descriptor:
         for chunk in content():
             write_all(descriptor, chunk)
-    finally:
-        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A path where the output directory differs from the trunk."""
+
+    path: str
+    missing: bool
+    """Nothing is at the path; otherwise something different is."""
+
+
+def differences(root: Path, tree: Tree) -> Iterator[Difference]:
+    """Yield each file of `tree` that is missing below `root` or differs, by path. Ignores other files.
+
+    It reads the files itself. A git that does nothing reports success, and a git that trusts size and time does not
+    see what a bad disk changed.
+    """
+    for path, entry in sorted(tree.items()):
+        if entry.mode != FOLDER and not _is_there(root / path, entry):
+            yield Difference(path, missing=not os.path.lexists(root / path))
+
+
+def _is_there(path: Path, entry: Entry) -> bool:
+    try:
+        if entry.mode == LINK:
+            return blob_id(os.fsencode(path.readlink())) == entry.id
+        with opened(path, _REGULAR) as descriptor:
+            about = os.fstat(descriptor)
+            program = bool(about.st_mode & stat.S_IXUSR)
+            if not stat.S_ISREG(about.st_mode) or program != (entry.mode == PROGRAM):
+                return False
+            digest = _blob_digest(about.st_size)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return hashlib.file_digest(file, lambda: digest).hexdigest() == entry.id
+    except OSError:
+        return False
+
+
+def blob_id(content: bytes) -> str:
+    """Return the id under which git stores a file of that content."""
+    digest = _blob_digest(len(content))
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _blob_digest(size: int) -> hashlib._Hash:
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

@@ -7,6 +7,7 @@ date after the branch has moved, and finished by the next call when a kill came 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -15,16 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.store.branch import TRUNK
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.system.files import disk_faults_in, replace_by_lock
-from parallel_orchestrator.trunk.changes.folder import add_to_folder
-from parallel_orchestrator.trunk.git.checkout import Difference, differences
+from parallel_orchestrator.system.files import disk_error, disk_faults_in, replace_by_lock
+from parallel_orchestrator.trunk.changes.folder import Difference, add_to_folder, differences
 from parallel_orchestrator.trunk.git.git import AUTHOR, Git, GitFailed
 from parallel_orchestrator.trunk.git.objects import FILE, Entry, Objects, Tree
 from parallel_orchestrator.trunk.git.safe_git_dir import CONFIG, check_safe_git_dir, create_safe_git_dir, safe_git_dir
-from parallel_orchestrator.trunk.lock import held
 
 BRANCH = TRUNK
 PROJECT_FILE = "pyproject.toml"
@@ -274,3 +273,24 @@ def _commit(record: str) -> Commit:
     _, _, last = message.rstrip("\n").rpartition("\n\n")
     pairs = (line.partition(": ") for line in last.splitlines())
     return Commit(name, {key: value for key, mark, value in pairs if mark})
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[int]:
+    """Wait for the kernel lock on `path` and hold it; gives the descriptor that carries it. Not re-entrant.
+
+    It is free as soon as its holder is dead, and every child that was given the descriptor is, too.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(descriptor)
+        raise CannotGoOn(f"cannot lock {path}: {error.strerror}. Put the output directory on a local disk.") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)  # the file stays: removing it would let two holders lock two files of one name

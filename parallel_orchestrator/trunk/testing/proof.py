@@ -1,10 +1,10 @@
-"""Whether a task's own tests run its code: the lines that they ran, out of those that importing does not run.
+"""Whether a task's own tests run its code: which lines they ran, of those that an import does not run.
 
-Importing a module proves nothing, as `import calc` with `assert True` does it. What counts are lines that run only when
-the module is used: those inside functions, and those below `if __name__ == "__main__"`. Stubs have none: bodies
-of `...`, `pass` or `raise NotImplementedError`. A file without any such line has to be imported, no more.
+Importing a module proves nothing: `import calc` with `assert True` does it. Lines count that run only when the module
+is used: lines inside functions, and lines below `if __name__ == "__main__"`. Stubs have no such lines: bodies of
+`...`, `pass` or `raise NotImplementedError`. A file without any such line only has to be imported.
 
-The lines come from the process that the tests run in (`line_recorder`), so tests that set out to forge them can.
+`line_recorder` records the lines inside the process that runs the tests, so hostile tests can forge them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
-from parallel_orchestrator.trunk.changes.own import OwnFiles
+from parallel_orchestrator.trunk.changes.folder import read_plain
 from parallel_orchestrator.trunk.git.objects import Objects, Tree
+from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles
 
 LARGEST_RECORD = 16_000_000
-"""Bytes of what a recorder writes."""
+"""Bytes of a recorder's file."""
 _MOST_NAMED = 20
 _LONGEST_DOUBT = 200
 _NOT_CALLED = (
@@ -37,9 +40,9 @@ class Ran:
 
     lines: Mapping[str, frozenset[int]] = field(default_factory=dict)
     imported: frozenset[str] = frozenset()
-    """Files of which any test, or conftest, executed the module."""
+    """Files that a test or a conftest imported."""
     doubt: str = ""
-    """Why there may be more; empty when there is not."""
+    """Why the tests may have run more; empty when they did not."""
 
 
 NOTHING_RAN = Ran()
@@ -51,7 +54,7 @@ class Share:
 
     path: str
     lines: int
-    """Statements that importing it does not run."""
+    """Statements that an import does not run."""
     run: int
     imported: bool
 
@@ -61,7 +64,7 @@ class OwnCoverage:
     """What a task's own tests run of its source files."""
 
     files: tuple[Share, ...]
-    """Those that hold any code."""
+    """The files that hold code."""
     doubt: str = ""
     """Why they may run more; empty when they do not."""
 
@@ -74,7 +77,7 @@ class OwnCoverage:
 
 
 def parse_record(record: bytes | None) -> Ran:
-    """Returns what a recorder's record says, which may be forged. A malformed one leaves a doubt."""
+    """Return what a recorder wrote. It may be forged; a malformed record becomes a doubt."""
     try:
         data = json.loads(record or b"")
         lines = {str(path): frozenset(n for n in numbers if type(n) is int) for path, numbers in data["lines"].items()}
@@ -84,7 +87,7 @@ def parse_record(record: bytes | None) -> Ran:
 
 
 def own_coverage(ran: Ran, own: OwnFiles, objects: Objects, tree: Tree) -> OwnCoverage:
-    """What `ran` says about the task's source files."""
+    """Return what `ran` says about the task's source files."""
     paths = sorted(own.sources)
     contents = objects.blobs(tree[path].id for path in paths)
     found = (_share(path, content, ran) for path, content in zip(paths, contents, strict=True))
@@ -92,7 +95,7 @@ def own_coverage(ran: Ran, own: OwnFiles, objects: Objects, tree: Tree) -> OwnCo
 
 
 def unproven(coverage: OwnCoverage) -> list[str]:
-    """What the tests owe; empty when they run any of the task's code, or may do so."""
+    """Return what the tests still have to prove; empty when they run, or may run, any of the task's code."""
     files = coverage.files
     waiting = [share.path for share in files if share.lines]
     if coverage.doubt or any(share.run for share in files) or not files:
@@ -109,7 +112,7 @@ def _named(paths: list[str]) -> str:
 
 
 def _share(path: str, content: bytes, ran: Ran) -> Share | None:
-    """None for a file without code."""
+    """Return None for a file without code."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -124,7 +127,7 @@ def _share(path: str, content: bytes, ran: Ran) -> Share | None:
 
 
 def _waiting(module: ast.Module) -> list[range]:
-    """The lines of each statement that importing the module does not run."""
+    """Return the lines of each statement that an import of the module does not run."""
     functions = [node for node in ast.walk(module) if isinstance(node, _Function) and not _is_stub(node)]
     guards = [node for node in module.body if isinstance(node, ast.If) and _is_main_guard(node)]
     spans = {_span(statement) for owner in (*functions, *guards) for statement in _below(owner) if _is_code(statement)}
@@ -137,14 +140,14 @@ def _below(owner: _Function | ast.If) -> Iterator[ast.stmt]:
 
 
 def _span(statement: ast.stmt) -> range:
-    """Its lines, without those of the statements inside it."""
+    """Return its lines without those of the statements inside it."""
     last = statement.end_lineno or statement.lineno
     inside = [node.lineno for node in getattr(statement, "body", []) if isinstance(node, ast.stmt)]
     return range(statement.lineno, max(statement.lineno, min([last, *(line - 1 for line in inside)])) + 1)
 
 
 def _is_code(statement: ast.stmt) -> bool:
-    """Whether anything runs: of documentation, `...` and declarations nothing does."""
+    """Whether it runs anything; docstrings, `...` and declarations do not."""
     if isinstance(statement, ast.Expr):
         return not isinstance(statement.value, ast.Constant)
     return not isinstance(statement, ast.Pass | ast.Global | ast.Nonlocal) and not (
@@ -153,7 +156,7 @@ def _is_code(statement: ast.stmt) -> bool:
 
 
 def _is_stub(function: _Function) -> bool:
-    """Whether it is there to be overridden."""
+    """Whether it only waits to be overridden."""
     body = [statement for statement in function.body if _is_code(statement)]
     if not body:
         return True
@@ -167,3 +170,33 @@ def _is_main_guard(statement: ast.If) -> bool:
         return False
     sides = [statement.test.left, *statement.test.comparators]
     return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
+
+
+_SUFFIX = "_lines"
+"""The recorder's module is named after the canary, with this suffix. `prewarmed_pytest` looks for it."""
+
+
+def add_recorder(folder: Path, name: str, own: OwnFiles | None) -> tuple[str, ...]:
+    """Add the line recorder to the project in `folder`. Returns pytest's arguments for it; empty when not needed."""
+    if not own or not own.sources or not own.tests or _shadows_coverage(folder):
+        return ()
+    (folder / f"{name}{_SUFFIX}.py").write_text(f"{_source()}\n\nTESTS = {tuple(sorted(own.tests))!r}\n")
+    return ("-p", f"{name}{_SUFFIX}")
+
+
+def read_record(folder: Path, results: Path, name: str) -> Ran:
+    """Return what the recorder saw, if one was added."""
+    if (folder / f"{name}{_SUFFIX}.py").exists():
+        return parse_record(read_plain(results / f"{name}.json", LARGEST_RECORD))
+    return Ran(doubt="the project has a module named coverage") if _shadows_coverage(folder) else Ran()
+
+
+def _shadows_coverage(folder: Path) -> bool:
+    """Whether the project has a module named coverage: with the recorder, its tests would import the wrong one."""
+    places = (folder / root / name for root in ("src", "tests") for name in ("coverage", "coverage.py"))
+    return any(place.exists() for place in places)
+
+
+@cache
+def _source() -> str:
+    return Path(__file__).with_name("line_recorder.py").read_text()

@@ -29,18 +29,15 @@ from parallel_orchestrator.records.command import (
 )
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.files import disk_faults_in
+from parallel_orchestrator.system.folders import scratch_folder
 from parallel_orchestrator.system.memory import ROOM
-from parallel_orchestrator.system.scratch import scratch_folder
 from parallel_orchestrator.trunk.changes.folder import read_plain, write_folder
-from parallel_orchestrator.trunk.changes.own import OwnFiles
 from parallel_orchestrator.trunk.git.objects import Objects, Tree
 from parallel_orchestrator.trunk.git.repository import PROJECT_FILE
 from parallel_orchestrator.trunk.results import TestCounts
-from parallel_orchestrator.trunk.testing.junit import LARGEST_REPORT, Case, Ending, count, parse, without
-from parallel_orchestrator.trunk.testing.line_recording import add_recorder, read_record
-from parallel_orchestrator.trunk.testing.proof import NOTHING_RAN, Ran
-from parallel_orchestrator.trunk.testing.pytest_summary import contradicts
-from parallel_orchestrator.trunk.testing.test_inventory import take_inventory
+from parallel_orchestrator.trunk.testing.junit import LARGEST_REPORT, Case, Ending, contradicts, count, parse, without
+from parallel_orchestrator.trunk.testing.proof import NOTHING_RAN, Ran, add_recorder, read_record
+from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles, take_inventory
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.trunk.changes.own import OwnFiles, new_tests
 from parallel_orchestrator.trunk.git.objects import Tree
 from parallel_orchestrator.trunk.testing.junit import Ending
 from parallel_orchestrator.trunk.testing.proof import OwnCoverage, own_coverage, unproven
+from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles, new_tests
 from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
 
 _ONCE = (
