@@ -1,9 +1,9 @@
-"""One call in a process of its own: a child of the fork server, which has imported already what the call needs.
+"""One call in its own process: a child of the fork server, which has already imported what the call needs.
 
 call_apart
-  start          the child; it dies with the fork server, and holds the run's lock
-  hear           what it says and logs, until its result or its error comes
-  start again    where it dies before that: for calls that lose nothing by it
+  start_process  the child; it dies with the fork server, and keeps the run's lock held
+  _hear          pass on its messages and log records until it sends its result or its error
+  repeat         when it dies before that: only for calls that lose nothing by it
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
 STOPPED_GRACE_S = 5.0
-"""A child that a signal has stopped for so long is killed."""
+"""A child that a signal stopped for so long is killed."""
 _LOOK_S = 0.25
 _LAST_S = 5.0
-"""For a child that has said all to end by itself."""
+"""For a child to exit after it sent its result."""
 
 
 @dataclass(frozen=True)
 class _End:
-    """The last thing that a child says."""
+    """The last message of a child."""
 
     result: Any = None
     error: OrchestratorError | None = None
@@ -54,10 +54,10 @@ def call_apart(
     preload: Sequence[str],
     run_lock: int,
 ) -> Any:
-    """What `function(*arguments, say)` returns in a child. Raises the OrchestratorError that it raises there.
+    """Return what `function(*arguments, say)` returns in a child. Raises the OrchestratorError that it raises there.
 
-    Function, arguments and result cross by pickle. What the child logs is logged here. A child that dies is followed
-    by another, until MAX_DEATHS have died. May be called in several threads at once.
+    Function, arguments and result are pickled. This process logs the child's log records. When the child dies, another
+    one repeats the call, at most MAX_DEATHS times. Callable in several threads at once.
     """
     starved = 0
     for _ in range(MAX_DEATHS):
@@ -65,7 +65,7 @@ def call_apart(
         ours, theirs = multiprocessing.Pipe(duplex=False)
         carried = (function, arguments, theirs, InheritedDescriptor(run_lock))
         child = start_process(_answer, carried, function.__name__, preload)
-        theirs.close()  # so that the child's death is an end of file here
+        theirs.close()  # the child has the only write end now, so its death is an end of file here
         try:
             end = _hear(ours, child, say)
             child.join(_LAST_S)
@@ -87,23 +87,23 @@ def call_apart(
 
 
 def _hear(ours: Connection, child: BaseProcess, say: Callable[[str], None]) -> _End | None:
-    """Pass on what the child says and logs; how it ended, None when it died."""
+    """Pass on the child's messages and log records. Returns its last message, or None when it died."""
     stopped = Stopped()
     while True:
         if ours.poll(_LOOK_S):
             try:
-                said = ours.recv()
+                message = ours.recv()
             except (EOFError, OSError):
                 return None
-            if isinstance(said, _End):
-                return said
-            if isinstance(said, str):
-                say(said)
+            if isinstance(message, _End):
+                return message
+            if isinstance(message, str):
+                say(message)
             else:
-                logging.getLogger(said.name).handle(said)
+                logging.getLogger(message.name).handle(message)
         elif stopped.seconds(child.pid or 0) > STOPPED_GRACE_S:
             log.warning("process %d was stopped by a signal: killing it", child.pid)
-            child.kill()  # its end of file comes next
+            child.kill()  # the next poll reads its end of file
 
 
 class _Caller:
@@ -112,10 +112,10 @@ class _Caller:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def put_nowait(self, said: str | logging.LogRecord | _End) -> None:
-        """Say something; when nobody hears it any more, end as by a kill."""
+    def put_nowait(self, message: str | logging.LogRecord | _End) -> None:
+        """Send a message. Ends this process when the caller is gone."""
         try:
-            self._pipe.send(said)
+            self._pipe.send(message)
         except BrokenPipeError:
             raise SystemExit(1) from None
 
@@ -123,11 +123,11 @@ class _Caller:
 def _answer(
     function: Callable[..., Any], arguments: tuple[Any, ...], pipe: Connection, _run_lock: InheritedDescriptor
 ) -> None:
-    """The main function of the child."""
+    """Main function of the child."""
     become_worker()
     caller = _Caller(pipe)
     logger = logging.getLogger("parallel_orchestrator")
-    # The usual handler for the records of another process; of a queue it uses put_nowait alone.
+    # QueueHandler calls nothing of a queue but put_nowait.
     logger.addHandler(logging.handlers.QueueHandler(caller))  # type: ignore[arg-type]
     logger.setLevel(logging.INFO)
     try:

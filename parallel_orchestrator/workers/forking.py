@@ -1,15 +1,13 @@
-"""Starting worker processes: quickly, with nothing of the caller's, and dying with the caller.
+"""Starting worker processes: quickly, with none of the caller's state, and dying with the caller.
 
-A fork server imports the SDK once and forks ready workers: 200 of them in seconds,
-where spawning would import it 200 times. Three things differ from multiprocessing's
-plain use of one:
+A fork server imports the SDK once and forks ready workers: 200 in seconds, while spawn would import it 200 times.
+Three things differ from multiprocessing's plain fork server:
 
-- The caller's `__main__` is not imported again. An unguarded script, standard input,
-  `-c` and a notebook cell all work; in exchange nothing that `__main__` defines can be
-  passed to a worker.
-- The server starts with a clean environment, so that no process whose environment
-  an agent's command could read ever held a credential.
-- Workers die with the server, and the server with the caller, by the kernel's doing.
+- Workers do not import the caller's `__main__` again. An unguarded script, standard input, `-c` and a notebook cell
+  all work. In exchange nothing that `__main__` defines can be passed to a worker.
+- The server starts with a clean environment. So no process whose environment an agent's command could read ever held
+  a credential.
+- The kernel ends the workers with the server, and the server with the caller.
 """
 
 from __future__ import annotations
@@ -39,10 +37,10 @@ from parallel_orchestrator.system.invocation import INVOKED_AS, invoked_as
 from parallel_orchestrator.system.process import die_with_parent, hide_memory
 
 _LONGEST_TEMPORARY = 60
-"""Bytes of a temporary directory in which multiprocessing's sockets have room; a socket's path has 107 in all."""
+"""Bytes of the temporary directory's path. A socket's path has 107 at most, with multiprocessing's own names."""
 
 _DYING_S = 2.0
-"""For a fork server whose pipes are closed already."""
+"""For a fork server to exit after its pipes closed."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ _one_at_a_time = threading.Lock()
 
 
 class InheritedDescriptor:
-    """A file descriptor that a worker gets a duplicate of when it is passed as an argument."""
+    """A file descriptor; passed as an argument, the worker gets a duplicate."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -63,15 +61,15 @@ class InheritedDescriptor:
 
 
 def warm_up(preload: Sequence[str]) -> None:
-    """Start the fork server, which imports the modules named by `preload` while the caller does something else."""
+    """Start the fork server. It imports the modules named by `preload` while the caller continues."""
     _context(preload)
     _started(multiprocessing.forkserver.ensure_running)
 
 
 def start_process(target: Callable[..., None], args: tuple[Any, ...], name: str, preload: Sequence[str]) -> BaseProcess:
-    """Start `target(*args)` in a worker process. `preload` names modules that the first call has the server import.
+    """Start `target(*args)` in a worker process. At the first call the server imports the modules in `preload`.
 
-    May be called in several threads at once. Raises CannotGoOn.
+    Callable in several threads at once. Raises CannotGoOn.
     """
     context = _context(preload)
 
@@ -87,40 +85,40 @@ Result = TypeVar("Result")
 
 
 def _started(start: Callable[[], Result]) -> Result:
-    """What `start` gives; from another fork server when the one that was asked dies meanwhile. Raises CannotGoOn."""
+    """Return `start()`, repeated with another fork server when the first one dies meanwhile. Raises CannotGoOn."""
     for last in (False, True):
         try:
             with _starting():
                 return start()
-        except (EOFError, OSError) as error:  # EOFError is what a command line takes for Ctrl-C
+        except (EOFError, OSError) as error:  # an escaping EOFError would look like Ctrl-C to the command line
             if last:
                 raise _no_process(error) from error
-            log.warning("the fork server died while a process was asked of it (%r); starting another", error)
+            log.warning("the fork server died while it started a process (%r); starting another", error)
             _await_end()
     raise AssertionError("the second try returns or raises")
 
 
 def _await_end() -> None:
-    """Return when the fork server has ended: its pipes are closed a moment earlier, and so it seems to live still."""
+    """Wait until the fork server has exited. Its pipes close a moment earlier, when it still counts as running."""
     deadline = time.monotonic() + _DYING_S
     while _is_running() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def _no_process(error: EOFError | OSError) -> CannotGoOn:
-    why = f"{type(error).__name__}: {error}" if str(error) else "it died while it was asked for one"
+    why = f"{type(error).__name__}: {error}" if str(error) else "it died while it started one"
     where = tempfile.gettempdir()
-    gone = "" if Path(where).is_dir() else f"; the temporary folder {where} is not there any more"
+    gone = "" if Path(where).is_dir() else f"; the temporary folder {where} does not exist any more"
     return CannotGoOn(
-        f"the fork server cannot start a process ({why}{gone}). Nothing is lost: correct that, then resume"
+        f"the fork server cannot start a process ({why}{gone}). Nothing is lost. Correct that, then resume"
     )
 
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """What a start needs of this process as a whole, one start at a time.
+    """Prepare this whole process for a start, one start at a time.
 
-    The environment changes only while there is no server yet: other threads may start programs with it.
+    The environment changes only while no server runs: other threads may start programs with it.
     """
     with _one_at_a_time:
         environment = nullcontext() if _is_running() else _clean_environment()
@@ -137,27 +135,28 @@ def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContex
 
 
 def become_worker() -> None:
-    """In a worker, first of all: die with the server, keep others out of this memory, leave Ctrl-C to the caller."""
+    """Set up a worker: it dies with the server, hides its memory, and leaves Ctrl-C to the caller."""
     die_with_parent(os.getppid())
-    hide_memory()  # what signs the tokens of tasks is in it
+    hide_memory()  # it holds the secret that signs the tokens of tasks
     _let_server_die()
-    # Ctrl-C reaches the whole terminal group; how the run stops is the caller's decision alone.
+    # Ctrl-C reaches the whole terminal group. The caller alone decides how the run stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the fork server was started with
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # inherited from `_no_interrupt`
 
 
 def how_it_died(code: int) -> str:
-    """What a worker's exit code says, as the end of a sentence."""
+    """Describe a worker's exit code, as the end of a sentence."""
     if code == -signal.SIGKILL:
         return "was killed (signal 9), likely out of memory or by hand"
     return f"died by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 def _let_server_die() -> None:
-    """Give up the pipe by which the fork server sees that the caller lives.
+    """Close the pipe by which the fork server sees that the caller lives.
 
-    multiprocessing hands each worker a copy, so that a worker could start processes of its own. With it open the
-    server would outlive a killed caller for as long as any worker lives, and the workers would outlive it, too.
+    multiprocessing gives each worker a copy, so that a worker could start processes, too. With that copy open the
+    order of deaths would break: the caller is killed, the server waits for the workers' copies, and the workers wait
+    for the server.
     """
     alive = getattr(_server(), "_forkserver_alive_fd", None)
     if alive is not None:
@@ -165,23 +164,23 @@ def _let_server_die() -> None:
 
 
 def _server() -> Any:
-    """multiprocessing's one fork server; there is no public way to it."""
+    """Return multiprocessing's fork server, which has no public accessor."""
     return multiprocessing.forkserver._forkserver
 
 
 def _is_running() -> bool:
-    """Whether there is a fork server that has not died."""
+    """Whether a fork server lives."""
     pid = getattr(_server(), "_forkserver_pid", None)
     return pid is not None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Block SIGINT in this thread, and so in what it executes: Ctrl-C reaches the whole terminal group.
+    """Block SIGINT in this thread, and so in the process that it starts: Ctrl-C reaches the whole terminal group.
 
-    A fork server ignores it only once it has imported its preload; before that it would print a traceback.
+    A fork server ignores SIGINT only after importing its preload. Before that it would print a traceback.
     """
-    multiprocessing.resource_tracker.ensure_running()  # the server's start would do that, and unblock SIGINT after it
+    multiprocessing.resource_tracker.ensure_running()  # started later, it would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -191,7 +190,7 @@ def _no_interrupt() -> Iterator[None]:
 
 @contextmanager
 def _bare_main() -> Iterator[None]:
-    """Let multiprocessing find an empty `__main__`, so that it has nothing to import again in the child."""
+    """Show multiprocessing an empty `__main__`, so that it imports nothing again in the child."""
     real = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -202,10 +201,10 @@ def _bare_main() -> Iterator[None]:
 
 @contextmanager
 def _short_temporary_directory() -> Iterator[None]:
-    """Let multiprocessing find /tmp where $TMPDIR is too long for the path of a socket."""
+    """Show multiprocessing /tmp where $TMPDIR is too long for the path of a socket."""
     real = tempfile.gettempdir()
     if len(os.fsencode(real)) > _LONGEST_TEMPORARY:
-        tempfile.tempdir = "/tmp"  # noqa: S108 - it makes a directory of its own there
+        tempfile.tempdir = "/tmp"  # noqa: S108 - multiprocessing makes its own directory there
     try:
         yield
     finally:
@@ -214,10 +213,10 @@ def _short_temporary_directory() -> Iterator[None]:
 
 @contextmanager
 def _clean_environment() -> Iterator[None]:
-    """The environment that the fork server is executed with: what it needs, and our own import path.
+    """Start the fork server with a clean environment and this process's import path.
 
-    Before 3.12.4 a fork server ignores the import path that multiprocessing hands it, and preloads nothing. Without
-    PYTHONSAFEPATH it would look into the working directory first, where anything may lie under our modules' names.
+    Before 3.12.4 a fork server ignores the import path that multiprocessing passes, and preloads nothing. Without
+    PYTHONSAFEPATH it would search the working directory first, where any file may have the name of a module.
     """
     real = dict(os.environ)
     for name in real.keys() - clean_environment(real).keys():

@@ -1,13 +1,16 @@
 """The supervisor: keeps M worker processes alive, replaces the dead, ends the hung, and stops them all.
 
 supervise
-  start M workers
+  _start                    each of M workers
   loop until all tasks are settled:
-    hear reports            what each does; an error that stops the run
-    replace the dead        take back what they held, by proof of death
-    kill the hung           past the time they gave for their next report, or stopped by a signal
+    _hear                   reports: what each does; an error that stops the run
+    _replace_dead           once a process is proven dead:
+      _adopt                  record the merge that it may have died before recording
+      board.take_back         release its claims
+      _start                  another worker in its slot
+    _kill_hung              past the time given for the next report, or stopped by a signal
     tick                    the caller's: live view, gateway
-  stop                      end of file on the stop pipe, then patience, then kill
+  _stop                     end of file on the stop pipe, then patience, then kill
 """
 
 from __future__ import annotations
@@ -40,14 +43,14 @@ log = logging.getLogger(__name__)
 TICK_S = 0.25
 HANG_GRACE_S = 5.0
 _LOOKS_BACK = 8
-"""Looks at the memory counters, TICK_S apart, within which a death and a risen counter belong together."""
+"""A death belongs to a memory counter that rose within so many looks, TICK_S apart."""
 MAX_FRUITLESS_DEATHS = 3
-"""Deaths in a row of one slot in which the queue did not move: the workers cannot even start."""
+"""Most deaths in a row of one slot without a new queue record: then the workers cannot even start."""
 
 
 @dataclass(eq=False)
 class Slot:
-    """One executor: the process that fills it now and what it said last."""
+    """One executor: its present process and that process's last report."""
 
     number: int
     process: BaseProcess
@@ -66,7 +69,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Workforce:
-    """What the workers are made of."""
+    """How the workers are made."""
 
     executors: int
     work: WorkSource
@@ -75,15 +78,15 @@ class Workforce:
 
 
 def everything_stops(report: Report) -> bool:
-    """What an error means for a run that is alone."""
+    """Whether an error stops everything: in a run of its own, any does."""
     return report.error is not None
 
 
 class Supervisor:
-    """Runs the workers of one run, or of a batch. Use `supervise`; not to be used twice.
+    """Runs the workers of one run or of a batch. Call `supervise`, once.
 
-    `stops` is asked about each report with an error: whether nothing at all can go on. `landed`: the evidence of a
-    task whose work is on its run's trunk, None where it is not.
+    `stops`: whether a report with an error stops everything. `landed`: returns the evidence of a task whose work is
+    on its run's trunk, else None.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Supervisor:
         self.board = Board(source)
         self.slots: dict[int, Slot] = {}
         self._selector = selectors.PollSelector()
-        """The reports and the sentinel of each process that is not known to be dead; asking 200 of them takes long."""
+        """The reports and the sentinel of each process not known to be dead. Polling 200 one by one is slow."""
         self._dying: list[Slot] = []
         self._source = source
         self._force = force
@@ -109,11 +112,11 @@ class Supervisor:
         self._error: OrchestratorError | None = None
         self._next_look_for_hung = 0.0
         self._kills = deque([memory.kills()], maxlen=_LOOKS_BACK)
-        """The counters at the last looks, the oldest first."""
+        """The counters at the last looks, oldest first."""
         self._starved_alone = 0
 
     def supervise(self) -> None:
-        """Until every task is settled. Raises what stopped the run before that; KeyboardInterrupt passes through."""
+        """Run the workers until every task is settled. Raises the error that stopped them, or KeyboardInterrupt."""
         try:
             self._stop_read, self._stop_write = os.pipe()
             self._wake_read, self._wake_write = os.pipe()
@@ -131,13 +134,13 @@ class Supervisor:
             raise self._error
 
     def wake(self, count: int = 1) -> None:
-        """Hint to idle workers that something became ready. May be called from any thread, and at any time."""
+        """Hint to idle workers that a task became ready. Callable from any thread at any time."""
         with self._pipe_mutex, contextlib.suppress(BlockingIOError):
             if self._wake_write >= 0:
                 os.write(self._wake_write, b"x" * count)
 
     def ask_to_stop(self) -> None:
-        """Have the workers claim nothing more and stop at the next safe point."""
+        """Ask the workers to claim nothing more and to stop at the next safe point."""
         if self._stop_write >= 0:
             os.close(self._stop_write)
             self._stop_write = -1
@@ -153,7 +156,7 @@ class Supervisor:
         )
         arguments = (number, self._source, self._force.work, pipes)
         process = start_process(run_worker, arguments, f"executor {number}", self._force.preload)
-        theirs.close()  # so that the worker's death is an end of file here
+        theirs.close()  # the worker has the only write end now, so its death is an end of file here
         moves, now = self.board.moves, time.monotonic()
         slot = Slot(number, process, ours, since=now, fruitless_deaths=fruitless_deaths, moves_at_start=moves)
         self.slots[number] = slot
@@ -161,17 +164,17 @@ class Supervisor:
             self._selector.register(source, selectors.EVENT_READ, slot)
 
     def _hear(self, timeout: float) -> None:
-        """Take in what workers say, waiting up to `timeout` seconds for the first word or death."""
+        """Read the workers' reports. Waits up to `timeout` seconds for the first report or death."""
         for key, _ in self._selector.select(timeout):
             slot = key.data
-            # At the end of file its process is dying; its last words are taken when its slot is closed.
+            # End of file: its process is dying. `_close` reads its last reports.
             if slot not in self._dying and not (key.fileobj is slot.reports and self._take_report(slot)):
                 self._dying.append(slot)
                 for source in (slot.reports, slot.process.sentinel):
                     self._selector.unregister(source)
 
     def _take_report(self, slot: Slot) -> bool:
-        """Take in one report if there is one."""
+        """Read one report. Returns False when there is none."""
         try:
             if not slot.reports.poll():
                 return False
@@ -188,7 +191,9 @@ class Supervisor:
 
     def _replace_dead(self) -> None:
         for slot in list(self._dying):
-            slot.process.join(TICK_S)  # wait for the proof, so that nothing is done on doubt
+            # Its pipe closes while it exits. Only the exit code proves
+            # its death: claims that are taken back earlier could be worked on twice.
+            slot.process.join(TICK_S)
             code = slot.process.exitcode
             if code is None:
                 continue
@@ -198,24 +203,25 @@ class Supervisor:
                 self._replace(slot, code)
 
     def _replace(self, slot: Slot, code: int) -> None:
-        """Take back what a dead worker held and fill its slot again. One that has done its share holds nothing."""
+        """Take back what a dead worker held, and start another in its slot."""
         why = f"executor {slot.number} (pid {slot.process.pid}) {how_it_died(code)}"
-        log.log(logging.WARNING if code else logging.INFO, "%s; starting another", why)
+        log.warning("%s; starting another", why)
         if code == -signal.SIGKILL and not slot.ended_here and memory.killed_since(self._kills[0], 128 - code):
             self._after_starvation(slot, why)
             return
         fruitless = slot.fruitless_deaths + 1 if self.board.moves == slot.moves_at_start else 0
         if fruitless >= MAX_FRUITLESS_DEATHS:
             raise OrchestratorError(f"{why}, the {fruitless}th time without claiming a task; see {self._source.log}")
+        # Adopt first: a task that is taken back is ready again, and a peer would do the merged work a second time.
         self._adopt(slot.number)
         self.board.take_back(slot.number, why)
         self.wake()
         self._start(slot.number, fruitless)
 
     def _after_starvation(self, slot: Slot, why: str) -> None:
-        """Continue with one executor fewer after the kernel killed one for lack of memory; no task is to blame.
+        """Continue with one executor fewer after the kernel killed one for lack of memory. It blames no task.
 
-        The last one is started again, once. Raises OutOfMemory when it is killed a second time, alone.
+        The last executor is started again, once. Raises OutOfMemory when the kernel kills it again, alone.
         """
         self._adopt(slot.number)
         self.board.take_back(slot.number, f"{why}: the kernel had no memory left", died=False)
@@ -229,14 +235,14 @@ class Supervisor:
         self._start(slot.number, slot.fruitless_deaths)
 
     def _adopt(self, executor: int) -> None:
-        """Record what a dead worker had brought onto the trunk: it may have died right before it did so itself."""
+        """Record the merges of a dead worker that died between moving the trunk and recording it."""
         for hold in self.board.holds_of(executor):
             if (evidence := self._landed(hold.member, hold.claim.task)) is not None:
                 self.board.adopt(hold, evidence)
 
     def _kill_hung(self) -> None:
         now = time.monotonic()
-        if now < self._next_look_for_hung:  # it asks the system about each process: not at each of their reports
+        if now < self._next_look_for_hung:  # each look reads /proc for every process
             return
         self._next_look_for_hung = now + TICK_S
         self._kills.append(memory.kills())
@@ -244,7 +250,8 @@ class Supervisor:
             if slot.process.pid and (why := _hangs(slot, now)):
                 log.warning("executor %d %s (%s, %s): killing it", slot.number, why, slot.task, slot.doing)
                 slot.deadline, slot.stopped, slot.ended_here = None, Stopped(), True
-                os.kill(slot.process.pid, signal.SIGKILL)  # works on a stopped process, too
+                # SIGKILL ends a stopped process as well. It is replaced once its death is proven.
+                os.kill(slot.process.pid, signal.SIGKILL)
 
     def _stop(self, patience_s: float) -> None:
         self.ask_to_stop()
@@ -258,7 +265,9 @@ class Supervisor:
                 self.board.take_back(slot.number, "the run was asked to stop", died=False)
         for slot in list(self.slots.values()):
             self._close(slot)
-        with self._pipe_mutex:  # its number may be another file's in a moment
+        # Another thread may be in `wake`. Once closed, the number may belong to another file, so the write end is
+        # forgotten under the same mutex.
+        with self._pipe_mutex:
             for descriptor in (self._stop_read, self._wake_read, self._wake_write):
                 if descriptor >= 0:
                     os.close(descriptor)
@@ -267,17 +276,17 @@ class Supervisor:
 
     def _close(self, slot: Slot) -> None:
         while self._take_report(slot):
-            pass  # its last words, an error that stops the run among them perhaps
+            pass  # its last reports; one may hold the error that stops the run
         slot.reports.close()
         slot.process.join()
         del self.slots[slot.number]
 
 
 def _hangs(slot: Slot, now: float) -> str:
-    """Why a worker counts as hung; empty while it does not."""
+    """Return why a worker counts as hung; empty while it does not."""
     if slot.deadline is not None and now > slot.deadline:
         return "hangs"
-    # While it waits for the model it has no deadline, and its task would wait for ever.
+    # A worker that waits for the model has no deadline: a stopped one would keep its task for ever.
     if slot.process.pid and slot.stopped.seconds(slot.process.pid) > HANG_GRACE_S:
         return "was stopped by a signal"
     return ""

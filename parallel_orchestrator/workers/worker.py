@@ -1,12 +1,17 @@
 """One worker process: claim a task, do it, record how it ended, claim the next.
 
     run_worker
-      loop: step
-        claim            (or take the claim that came with the last finish)
-        work             the function that was passed in; this module knows nothing of models or git
-        finish + claim   one hold of the queue's lock
+      Worker.run               until every task is settled, or the run stops
+        board.claim            unless the last `finish` brought a claim
+        Worker.step
+          job.report           "starting"; raises Interrupted when the run is to stop
+          work(job)            the function that was passed in: turns, tools, submission
+            job.merged         inside trunk.submit, under merge.lock: record MERGED, claim the next task
+          Worker.finish        for any other outcome: record it, claim the next task
+          Worker._give_back    when the run stops: release the claim, so that a resume continues the task
+        Worker._wait           nothing is ready: until a byte on the wake pipe, at most a second
 
-What the work is, is not this room's business: it gets a `Job` and returns an Outcome.
+This module knows nothing of models or git: the work gets a `Job` and returns an Outcome.
 """
 
 from __future__ import annotations
@@ -40,30 +45,26 @@ from parallel_orchestrator.workers.forking import InheritedDescriptor, become_wo
 log = logging.getLogger(__name__)
 
 IDLE_LOOK_S = 1.0
-"""An idle worker looks at the queue this often even when no wake-up arrives: wake-ups are only hints."""
-
-MAX_TASKS_PER_PROCESS = 100
-"""After so many a worker ends, and another takes its place: it shares the fork server's memory, of which this one has
-come to have more and more pages for itself."""
+"""How often an idle worker reads the queue without a wake-up. Wake-ups are only hints and may be lost."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker tells the supervisor."""
+    """A message from a worker to the supervisor."""
 
     executor: int
     task: str | None
     doing: str
     within_s: float | None = None
-    """Seconds in which the next report must come, or the worker counts as hung. None: no limit."""
+    """The worker counts as hung without another report within so many seconds. None: no limit."""
     error: OrchestratorError | None = None
-    """Set when the run of this task, or everything, has to stop."""
+    """Set when the run of this task, or every run, has to stop."""
     run: Path | None = None
     """Root of the run that `task` belongs to."""
 
 
 class Job:
-    """A claimed task as the work sees it. Also the `Hold` that a submission checks and records with."""
+    """A claimed task as the work sees it. Also the `Hold` with which a submission checks and records."""
 
     def __init__(self, worker: Worker, hold: Hold) -> None:
         self.claim = hold.claim
@@ -76,32 +77,34 @@ class Job:
         self._worker.board.check(self._hold)
 
     def merged(self, evidence: dict[str, Any]) -> None:
-        """Record the merge and, in the same hold, claim this worker's next task."""
+        """Record the merge and claim this worker's next task, under one hold of the queue's lock."""
+        # The trunk has moved already, and this worker holds merge.lock. A kill before this record loses nothing: the
+        # commit names task and attempt, and the supervisor or the next submission of the task adopts it.
         self._worker.finish(self._hold, Outcome(TaskState.MERGED, evidence=evidence))
 
     def report(self, doing: str, within_s: float | None = None) -> None:
-        """Say what is being done now. Raises Interrupted when the run is to stop: call it where stopping is safe."""
+        """Report what the work does now. Raises Interrupted when the run is to stop: call it where stopping is safe."""
         self._worker.report(self._hold, doing, within_s)
         if self._worker.stopping():
             raise Interrupted("the run was asked to stop")
 
 
 Work = Callable[[Job], Outcome]
-"""Does a job; for a merged outcome it has called `job.merged` itself. CannotGoOn and UsageError stop the run."""
+"""Does a job. It calls `job.merged` itself for a merged outcome. CannotGoOn and UsageError stop the run."""
 
 
 @dataclass(frozen=True)
 class WorkerPipes:
-    """What a worker shares with the supervisor and its fellows."""
+    """The descriptors that a worker shares with the supervisor and its peers."""
 
     reports: Connection
     stop: InheritedDescriptor
-    """Read end: end of file means that the run is to stop."""
+    """Read end. End of file means that the run is to stop; it also comes when the supervisor dies."""
     wake_read: InheritedDescriptor
     wake_write: InheritedDescriptor
-    """One pipe for all: each byte is a hint that a task became ready."""
+    """One pipe for all workers. Each byte is a hint that a task became ready."""
     run_lock: InheritedDescriptor
-    """Never used, only kept open: while any worker lives the run's lock is held."""
+    """Only kept open. The run's lock is held while any worker lives, so that no second owner starts beside it."""
 
 
 class Worker:
@@ -113,17 +116,16 @@ class Worker:
         self._work = work
         self._pipes = pipes
         self._next: Hold | None = None
-        self._tasks_left = MAX_TASKS_PER_PROCESS
 
     def run(self) -> None:
-        """Work until every task is settled, the run is to stop, or this process has done its share."""
-        while self._tasks_left and not self.stopping():
+        """Work until every task is settled or the run is to stop."""
+        while not self.stopping():
             if self._next is None:
                 self._next = self.board.claim(self.executor)
             if self._next is not None:
                 self.step(self._next)
             elif not self.board.look():
-                self._wake(1)  # let the next idle one see the end as well
+                self._wake(1)  # the next idle worker sees the end as well, and wakes the one after it
                 return
             else:
                 self.report(None, "idle")
@@ -133,25 +135,26 @@ class Worker:
 
     def step(self, hold: Hold) -> None:
         """Do the claimed task and record how it ended."""
-        self._next = None
-        self._tasks_left -= 1
+        self._next = None  # before the work: `job.merged` sets the next claim
         job = Job(self, hold)
         try:
             job.report("starting")
-            with disk_faults_in(hold.member.run.root):  # a full disk is no task's fault
+            with disk_faults_in(hold.member.run.root):  # a full disk is not the task's fault
                 outcome = self._work(job)
         except StaleClaim as error:
+            # The task was taken back and has another claim: what this one did is dropped.
             log.warning("%s", error)
         except Interrupted as error:
             self._give_back(hold, str(error))
         except (CannotGoOn, UsageError, DamagedState) as error:
-            # The supervisor hears it before the task is free again: no fellow may run into the same wall.
+            # First report, then wait for the stop, then release the claim. In the other order a peer would claim the
+            # task and fail for the same reason.
             self._send(Report(self.executor, hold.claim.task, "stopped", error=error, run=hold.member.run.root))
             self._wait_for_stop(hold.member)
             self._give_back(hold, str(error))
         except Exception as error:
-            # A bug or a bad surrounding met by one task must not take the run down, nor be tried for ever.
-            # After the merge was recorded the claim is gone, and the merge stands.
+            # A bug that one task meets neither stops the run nor is retried for ever. When the merge is recorded
+            # already, the claim is gone, `finish` raises StaleClaim, and the merge stands.
             log.exception("%s: unexpected error", hold.label)
             with contextlib.suppress(StaleClaim):
                 self.finish(hold, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
@@ -160,15 +163,17 @@ class Worker:
                 self.finish(hold, outcome)
 
     def finish(self, hold: Hold, outcome: Outcome) -> None:
-        """Record an outcome and, in the same hold, claim the next task; wake others for what is ready, or to end."""
-        next_for = self.executor if self._tasks_left and not self.stopping() else None
+        """Record an outcome and claim the next task. Wakes peers for the other tasks that it made ready."""
+        next_for = None if self.stopping() else self.executor
+        # One hold of the lock for both: between record and claim no peer can take the task that this one made ready,
+        # and this worker need not wait for the lock again.
         self._next, ready = self.board.finish(hold, outcome, next_for)
         over = not ready and self._next is None and not self.board.look()
         self._wake(1 if over else ready)
         log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
 
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
-        """Tell the supervisor."""
+        """Report to the supervisor."""
         task, run = (hold.claim.task, hold.member.run.root) if hold else (None, None)
         self._send(Report(self.executor, task, doing, within_s, run=run))
 
@@ -176,7 +181,7 @@ class Worker:
         try:
             self._pipes.reports.send(report)
         except BrokenPipeError:
-            # Nobody supervises any more: end as by a kill. What is claimed stays so until a resume takes it back.
+            # The supervisor died: end as by a kill. The claim stays on record until a resume takes it back.
             raise SystemExit(1) from None
 
     def stopping(self) -> bool:
@@ -189,17 +194,17 @@ class Worker:
 
     def _wake(self, count: int) -> None:
         if count:
-            with contextlib.suppress(BlockingIOError):  # a full pipe holds hints enough
+            with contextlib.suppress(BlockingIOError):  # a full pipe holds enough hints
                 os.write(self._pipes.wake_write.number, b"x" * count)
 
     def _wait(self) -> None:
         wake = self._pipes.wake_read.number
         if wake in select.select([wake, self._pipes.stop.number], [], [], IDLE_LOOK_S)[0]:
-            with contextlib.suppress(BlockingIOError):  # a fellow was quicker
+            with contextlib.suppress(BlockingIOError):  # a peer took the byte first
                 os.read(wake, 1)
 
     def _wait_for_stop(self, member: Member) -> None:
-        """After reporting that a run cannot go on: claim nothing more until it is closed, or everything stops."""
+        """Wait until the reported run is closed or everything stops. This worker claims nothing meanwhile."""
         deadline = time.monotonic() + 30
         while self.board.look() and self.board.is_open(member) and time.monotonic() < deadline:
             if select.select([self._pipes.stop.number], [], [], 0.2)[0]:
@@ -211,12 +216,12 @@ class WorkSource:
     """Makes the work inside the worker process."""
 
     make: Callable[[Any], Work]
-    """Importable by name: what `__main__` defines cannot reach a worker."""
+    """Importable by name: a worker cannot get what `__main__` defines."""
     settings: Any
 
 
 def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
-    """The main function of a worker process, which the fork server forked."""
+    """Main function of a worker process, which the fork server forked."""
     become_worker()
     os.set_blocking(pipes.wake_read.number, False)
     os.set_blocking(pipes.wake_write.number, False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from parallel_orchestrator.store.queue.scheduler import Alone, Board, Member
 from parallel_orchestrator.system.process import process_birth
 from parallel_orchestrator.workers.forking import InheritedDescriptor
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
-from parallel_orchestrator.workers.worker import MAX_TASKS_PER_PROCESS, Worker, WorkerPipes, WorkSource
+from parallel_orchestrator.workers.worker import Worker, WorkerPipes, WorkSource
 from tests.starving import can_starve, small_group
 from tests.workers.works import Settings, touching
 
@@ -105,18 +104,6 @@ def test_tasks_overlap_on_several_workers(tmp_path: Path) -> None:
     assert len(pids) == 4
     session = _replica(supervisor).sessions
     assert session == []  # sessions are the orchestrator's to mark
-
-
-def test_a_worker_that_has_done_its_share_is_renewed(tmp_path: Path) -> None:
-    tasks = [f"t{number}" for number in range(5 * MAX_TASKS_PER_PROCESS // 2)]
-    supervisor, watch = _supervise(tmp_path, _graph(*tasks), 2, Settings(tmp_path))
-    assert set(_states(supervisor).values()) == {TaskState.MERGED}
-    shares = Counter(pid for task in tasks for pid, *_ in map(str.split, _runs(tmp_path, task)))
-    assert sum(shares.values()) == len(tasks)
-    assert max(shares.values()) == MAX_TASKS_PER_PROCESS
-    assert watch.most == 2
-    assert "WARNING" not in RunDirectory(tmp_path).log.read_text()
-    assert sum(status.deaths for status in _replica(supervisor).tasks.values()) == 0
 
 
 def test_a_failed_task_blocks_its_dependents_only(tmp_path: Path) -> None:
