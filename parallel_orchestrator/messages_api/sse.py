@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -98,17 +97,6 @@ def _usage(holder: Json) -> Json:
     usage = holder.get("usage")
     # NaN and infinity must not become null, which counts as nothing.
     return json_codec.finite(usage, "not finite") if isinstance(usage, dict) else {}
-
-
-def joined(events: Iterable[Json]) -> str:
-    """What the deltas of a stream add up to, block by block: the same text however it was cut into pieces."""
-    pieces: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for event in events:
-        delta, index = event.get("delta"), str(event.get("index"))
-        for name, text in delta.items() if isinstance(delta, dict) else ():
-            if isinstance(text, str):
-                pieces[index, name].append(text)
-    return "\n".join(map("".join, pieces.values()))
 
 
 def _extend(block: Json, delta: Json) -> None:

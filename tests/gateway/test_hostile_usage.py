@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
-from parallel_orchestrator.gateway.calls.messages import Ask, Slot
+from parallel_orchestrator.gateway.calls.messages import ModelRequest, TurnKey
 from parallel_orchestrator.gateway.calls.run import Delivery, Run
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
@@ -115,7 +115,7 @@ def test_a_request_for_an_absurd_number_of_tokens_is_refused(tmp_path: Path, mos
 
 def _asked(folder: Path, api: FakeApi, *, spoil: Any) -> tuple[list[object], Service]:
     """What three asks for one turn give, the parts put together here and spoilt by `spoil(service, run)`."""
-    ask = Ask(Slot("task_1", 1, 1), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), "hash")
+    ask = ModelRequest(TurnKey("task_1", 1, 1), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), "hash")
 
     async def story() -> tuple[list[object], Service]:
         service = Service(limiter=Limiter(), patience_s=600)

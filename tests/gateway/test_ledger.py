@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Refusal, Slot
+from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, Refusal, TurnKey
 from parallel_orchestrator.records.errors import DamagedState
 
-ASK = Ask(Slot("task_1", 1, 1), "work", 1, "claude-opus-5-5", 100, b"{}", "hash1")
+ASK = ModelRequest(TurnKey("task_1", 1, 1), "work", 1, "claude-opus-5-5", 100, b"{}", "hash1")
 EVENTS = "event: ping\ndata: {}\n\n\u2028ä"
 ANSWER = Answered(EVENTS, {}, "claude-opus-5-5", "end_turn", {"output_tokens": 1}, "req_1", 1.5)
 
 
-def buy(ledger: Ledger, ask: Ask, usd: float = 1.0) -> None:
+def buy(ledger: Ledger, ask: ModelRequest, usd: float = 1.0) -> None:
     intent = ledger.write_intent(ledger.new_call(), ask, 1, 3.0)
     ledger.write_answer(intent, ANSWER, usd, None, 0.25)
 
@@ -29,16 +29,16 @@ def test_what_was_written_is_found_again_after_reopening(tmp_path: Path) -> None
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     buy(ledger, ASK)
-    buy(ledger, replace(ASK, slot=Slot("task_2", 1, 1)))
+    buy(ledger, replace(ASK, key=TurnKey("task_2", 1, 1)))
     for found in (ledger, Ledger(path)):
-        stored = found.find(ASK.slot, ASK.hash)
+        stored = found.find(ASK.key, ASK.hash)
         assert stored is not None
         assert found.events(stored) == ANSWER.events
         assert (stored.endpoint_s, stored.waited_s, stored.request_id) == (1.5, 0.25, "req_1")
-        assert found.find(ASK.slot, "other") is None
-        assert found.find(Slot("task_3", 1, 1), ASK.hash) is None
-        assert found.answered_otherwise(ASK.slot, "other")
-        assert not found.answered_otherwise(ASK.slot, ASK.hash)
+        assert found.find(ASK.key, "other") is None
+        assert found.find(TurnKey("task_3", 1, 1), ASK.hash) is None
+        assert found.answered_otherwise(ASK.key, "other")
+        assert not found.answered_otherwise(ASK.key, ASK.hash)
         assert found.answers == 2
         assert found.new_call() == 3
 
@@ -47,7 +47,7 @@ def test_spending_is_what_can_have_been_billed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     buy(ledger, ASK, usd=1.0)
-    other = replace(ASK, slot=Slot("task_2", 1, 1))
+    other = replace(ASK, key=TurnKey("task_2", 1, 1))
     clean = ledger.write_intent(2, other, 1, 3.0)
     ledger.write_fault(clean, Fault("429", ambiguous=False, detail="slow down"))
     doubtful = ledger.write_intent(2, other, 2, 3.0)
@@ -74,7 +74,7 @@ def test_a_file_that_is_changed_under_way_is_not_delivered(tmp_path: Path) -> No
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     buy(ledger, ASK)
-    stored = ledger.find(ASK.slot, ASK.hash)
+    stored = ledger.find(ASK.key, ASK.hash)
     assert stored is not None
     path.write_bytes(path.read_bytes().replace(b"ping", b"pong"))
     with pytest.raises(DamagedState, match="was changed"):
@@ -85,7 +85,7 @@ def test_every_cut_of_the_file_opens_and_keeps_what_was_whole(tmp_path: Path) ->
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     for turn in (1, 2):
-        buy(ledger, replace(ASK, slot=Slot("task_1", 1, turn)))
+        buy(ledger, replace(ASK, key=TurnKey("task_1", 1, turn)))
     data = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
     for size in range(len(data) + 1):

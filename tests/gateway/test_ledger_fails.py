@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
-from parallel_orchestrator.gateway.calls.messages import Ask, Slot
+from parallel_orchestrator.gateway.calls.messages import ModelRequest, TurnKey
 from parallel_orchestrator.gateway.calls.run import Run
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
@@ -25,8 +25,9 @@ from tests.gateway.support import MODEL, RUN, body
 from tests.journals import read_all
 
 
-def _ask(turn: int) -> Ask:
-    return Ask(Slot("task_1", 1, turn), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), f"hash{turn}")
+def _ask(turn: int) -> ModelRequest:
+    data = json.dumps(body(stream=True)).encode()
+    return ModelRequest(TurnKey("task_1", 1, turn), "work", 1, MODEL, 100, data, f"hash{turn}")
 
 
 def _service(path: Path, api: FakeApi) -> tuple[Service, LiveEndpoint]:

@@ -128,7 +128,7 @@ def _shared(words: str) -> dict[str, Any]:
 
 
 def _all_at_once(gw: Setup, *bodies: dict[str, Any]) -> list[int]:
-    """Ask all of it at once; the statuses."""
+    """ModelRequest all of it at once; the statuses."""
     results: list[Any] = []
     threads = [
         gw.ask_in_thread(results, 1, client=gw.client(gw.token(f"task_{number}")), json=asked)

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger, Stored
-from parallel_orchestrator.gateway.calls.messages import Ask, Slot
+from parallel_orchestrator.gateway.calls.messages import ModelRequest, TurnKey
 from parallel_orchestrator.gateway.calls.run import Run
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
@@ -109,7 +109,7 @@ def test_asks_for_a_call_under_way_join_it_also_after_a_disconnect(tmp_path: Pat
 
 def test_a_cancelled_asker_cancels_no_call(tmp_path: Path) -> None:
     """The parts of the process put together here, because the server itself never cancels a caller's task."""
-    ask = Ask(Slot("task_1", 1, 1), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), "hash")
+    ask = ModelRequest(TurnKey("task_1", 1, 1), "work", 1, MODEL, 100, json.dumps(body(stream=True)).encode(), "hash")
 
     async def story(api: FakeApi) -> Stored:
         service = Service(limiter=Limiter(), patience_s=600)

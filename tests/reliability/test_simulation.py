@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Slot
+from parallel_orchestrator.gateway.calls.messages import Answered, ModelRequest, TurnKey
 from parallel_orchestrator.maintenance import queue as rebuilding
 from parallel_orchestrator.maintenance.ledger import fitted, misfits
 from parallel_orchestrator.maintenance.queue import LastAttempt, MergedTask, QueueRebuilder
@@ -69,8 +69,8 @@ class Simulation(QueueMachine):
     def buy(self, usd: float, answered: bool) -> None:
         """A call; the gateway may die with it."""
         self.turn += 1
-        ask = Ask(Slot("task_1", 1, self.turn), "work", self.turn, "m", 10, b"{}", f"h{self.turn}")
-        intent = self.ledger.write_intent(self.ledger.new_call(), ask, 1, 2.0)
+        request = ModelRequest(TurnKey("task_1", 1, self.turn), "work", self.turn, "m", 10, b"{}", f"h{self.turn}")
+        intent = self.ledger.write_intent(self.ledger.new_call(), request, 1, 2.0)
         if answered:
             self.ledger.write_answer(intent, Answered("", {}, "m", "end_turn", {}, None, 1.0), usd, None, 0.0)
         else:

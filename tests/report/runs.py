@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.gateway.calls.ledger import Intent, Ledger
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Slot
+from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, TurnKey
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
@@ -34,12 +34,12 @@ class Calls:
         self.ledger = Ledger(path)
 
     def begin(self, task: str, turn: int, attempt: int = 1, bound: float | None = 3.0, body: str = "a") -> Intent:
-        ask = Ask(Slot(task, attempt, turn), "work", turn, "m", 100, b"{}", f"{body}{turn}")
-        return self.ledger.write_intent(self.ledger.new_call(), ask, 1, bound)
+        request = ModelRequest(TurnKey(task, attempt, turn), "work", turn, "m", 100, b"{}", f"{body}{turn}")
+        return self.ledger.write_intent(self.ledger.new_call(), request, 1, bound)
 
     def again(self, intent: Intent, number: int) -> Intent:
         """The next try of the same call."""
-        return self.ledger.write_intent(intent.call, intent.ask, number, intent.bound_usd)
+        return self.ledger.write_intent(intent.call, intent.request, number, intent.bound_usd)
 
     def answered(self, intent: Intent, usd: float | None = 0.5, recorded: float | None = None) -> None:
         answer = Answered("event: ping\n\n", {}, "m", "end_turn", USAGE, "req", 2.0)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Refusal, Slot
+from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, Refusal, TurnKey
 from parallel_orchestrator.gateway.calls.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, decode
@@ -45,7 +45,7 @@ class Stored:
     endpoint_s: float
     """Seconds that the successful try took."""
     waited_s: float
-    """All other seconds from the ask to the answer."""
+    """All other seconds from the request to the answer."""
     request_id: str | None
 
 
@@ -54,7 +54,7 @@ class Intent:
     """A try that was announced in the ledger and has no outcome yet."""
 
     call: int
-    ask: Ask
+    request: ModelRequest
     bound_usd: float | None
 
 
@@ -78,7 +78,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path, json_codec.loads)
-        self._answers: dict[Slot, dict[str, Stored]] = defaultdict(dict)
+        self._answers: dict[TurnKey, dict[str, Stored]] = defaultdict(dict)
         self._open: dict[int, tuple[str, float | None]] = {}
         """Task and bound of each call whose last intent has no outcome."""
         self._last_call = 0
@@ -95,17 +95,17 @@ class Ledger:
         self._syncing: asyncio.Future[int] | None = None
         self._load()
 
-    def find(self, slot: Slot, request_hash: str) -> Stored | None:
+    def find(self, key: TurnKey, request_hash: str) -> Stored | None:
         """The answer to that very request, if it is there."""
-        return self._answers[slot].get(request_hash) if slot in self._answers else None
+        return self._answers[key].get(request_hash) if key in self._answers else None
 
-    def answered_otherwise(self, slot: Slot, request_hash: str) -> bool:
-        """Whether the slot's turn has an answer, but to another request."""
-        return slot.turn is not None and slot in self._answers and request_hash not in self._answers[slot]
+    def answered_otherwise(self, key: TurnKey, request_hash: str) -> bool:
+        """Whether the key's turn has an answer, but to another request."""
+        return key.turn is not None and key in self._answers and request_hash not in self._answers[key]
 
     def count(self, task: str, attempt: int) -> int:
         """Answers in one attempt so far."""
-        return sum(len(found) for slot, found in self._answers.items() if (slot.task, slot.attempt) == (task, attempt))
+        return sum(len(found) for key, found in self._answers.items() if (key.task, key.attempt) == (task, attempt))
 
     def events(self, stored: Stored) -> str:
         """The SSE text of an answer, read back from disk. Raises DamagedState."""
@@ -163,19 +163,20 @@ class Ledger:
         self._last_call += 1
         return self._last_call
 
-    def write_intent(self, call: int, ask: Ask, number: int, bound_usd: float | None) -> Intent:
+    def write_intent(self, call: int, request: ModelRequest, number: int, bound_usd: float | None) -> Intent:
         """Announce a try. Only when this is on disk may anything go to the endpoint."""
-        changed = number == 1 and self.answered_otherwise(ask.slot, ask.hash)
-        fields = {"hash": ask.hash, "model": ask.model, "try": number, "bound_usd": bound_usd, "changed": changed}
-        self._write("intent", call, ask, fields)
-        return Intent(call, ask, bound_usd)
+        changed = number == 1 and self.answered_otherwise(request.key, request.hash)
+        asked = {"hash": request.hash, "model": request.model, "try": number}
+        fields = {**asked, "bound_usd": bound_usd, "changed": changed}
+        self._write("intent", call, request, fields)
+        return Intent(call, request, bound_usd)
 
     def write_answer(
         self, intent: Intent, answer: Answered, usd: float | None, recorded_usd: float | None, waited_s: float
     ) -> Stored:
         """Record a whole answer. Only when this is on disk may it be delivered."""
         fields = {
-            "hash": intent.ask.hash,
+            "hash": intent.request.hash,
             "model": answer.model,
             "stop_reason": answer.stop_reason,
             "usage": answer.usage,
@@ -185,20 +186,20 @@ class Ledger:
             "waited_s": round(waited_s, 3),
             "request_id": answer.request_id,
         }
-        self._write("answer", intent.call, intent.ask, fields, events=answer.events)
-        return self._answers[intent.ask.slot][intent.ask.hash]
+        self._write("answer", intent.call, intent.request, fields, events=answer.events)
+        return self._answers[intent.request.key][intent.request.hash]
 
     def write_fault(self, intent: Intent, fault: Fault, retry: Retry | None = None) -> None:
         """Record that a try failed, and when the next comes; None: no other does."""
         fields = {"fault": fault.kind, "ambiguous": fault.ambiguous, "detail": fault.detail}
         if retry:
             fields |= {"try": retry.number, "next_s": round(retry.next_s, 3), "gives_up_s": round(retry.gives_up_s, 3)}
-        self._write("fault", intent.call, intent.ask, fields)
+        self._write("fault", intent.call, intent.request, fields)
 
     def write_refusal(self, intent: Intent, refusal: Refusal) -> None:
         """Record that the endpoint said no."""
         fields = {"status": refusal.status, "error_type": refusal.type, "detail": refusal.detail}
-        self._write("refused", intent.call, intent.ask, fields)
+        self._write("refused", intent.call, intent.request, fields)
 
     def close(self) -> None:
         """Give the file back, once a sync that nobody waits for any more has ended."""
@@ -212,10 +213,10 @@ class Ledger:
             log.warning("%s", error)
         self._journal.close()
 
-    def _write(self, kind: str, call: int, ask: Ask, fields: Record, **last: Any) -> None:
-        slot = ask.slot
-        head = {"kind": kind, "call": call, "task": slot.task, "attempt": slot.attempt, "turn": slot.turn}
-        where = {"phase": ask.phase, "phase_turn": ask.phase_turn}
+    def _write(self, kind: str, call: int, request: ModelRequest, fields: Record, **last: Any) -> None:
+        key = request.key
+        head = {"kind": kind, "call": call, "task": key.task, "attempt": key.attempt, "turn": key.turn}
+        where = {"phase": request.phase, "phase_turn": request.phase_turn}
         record = {**head, **where, **fields, "at": round(time.time(), 3), **last}
         before = self._journal.offset
         self._journal.append(record, durable=False)
@@ -253,9 +254,9 @@ class Ledger:
             return
         _, bound = self._open.pop(call)
         if record["kind"] == "answer":
-            slot = Slot(task, record["attempt"], record["turn"])
+            key = TurnKey(task, record["attempt"], record["turn"])
             # First of all: what can be found is not bought again, whatever goes wrong in counting it.
-            self._answers[slot][record["hash"]] = Stored(
+            self._answers[key][record["hash"]] = Stored(
                 offset, length, record["endpoint_s"], record["waited_s"], record["request_id"]
             )
             self.answers += 1

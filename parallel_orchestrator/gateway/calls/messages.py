@@ -1,4 +1,4 @@
-"""What passes between the gateway's parts: a caller's ask, and the ways in which one try at it can end."""
+"""What passes between the gateway's parts: a caller's request, and the ways in which one try at it can end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Slot:
+class TurnKey:
     """Where an answer belongs: one turn of one attempt. `turn` is None for callers that count no turns."""
 
     task: str
@@ -22,10 +22,10 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ModelRequest:
     """One request of a caller, as it will go to the endpoint."""
 
-    slot: Slot
+    key: TurnKey
     phase: str
     phase_turn: int
     """From 1, within the phase. 0 until the service has counted it, for callers that do not."""
@@ -111,8 +111,8 @@ class Endpoint(Protocol):
     free: bool
     """Whether answers cost nothing now; their price is then noted as the recorded one."""
 
-    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
-        """One try; `begun` is told of an answer's first event. Raises nothing but CancelledError."""
+    async def ask(self, request: ModelRequest, on_first_event: Callable[[Json], None]) -> Outcome:
+        """Makes one try, and calls `on_first_event` when an answer starts. Raises nothing but CancelledError."""
         ...
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger, Stored
-from parallel_orchestrator.gateway.calls.messages import Ask, Endpoint, Json, Slot
+from parallel_orchestrator.gateway.calls.messages import Endpoint, Json, ModelRequest, TurnKey
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
 from parallel_orchestrator.gateway.http.errors import GatewayError
 from parallel_orchestrator.gateway.pacing.limiter import Limiter
 from parallel_orchestrator.messages_api import sse
 
-CallKey = tuple[Slot, str]
-"""Slot and hash of the request: what makes two asks the same call."""
+CallKey = tuple[TurnKey, str]
+"""Turn and hash of the request. Requests with equal keys are one call."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Delivery:
 class Purchase:
     """One call being bought, in a task of its own that no caller can cancel."""
 
-    ask: Ask
+    request: ModelRequest
     began: float = field(default_factory=time.monotonic)
     running: bool = False
     at_endpoint: bool = False
@@ -92,14 +92,14 @@ class Run:
         """Answers, and doubtful calls at their bound."""
         return self.ledger.spending().total
 
-    def bound(self, ask: Ask) -> float | None:
+    def bound(self, request: ModelRequest) -> float | None:
         """The most in USD that a try can cost."""
-        return 0.0 if self.endpoint.free else self.prices.bound(ask.model, len(ask.body), ask.max_tokens)
+        return 0.0 if self.endpoint.free else self.prices.bound(request.model, len(request.body), request.max_tokens)
 
     def end_waiting(self, why: GatewayError, model: str | None = None) -> None:
         """End the purchases that are not at the endpoint now. `model`: only those that ask for this model."""
         for purchase in list(self.purchases.values()):
-            if not purchase.at_endpoint and model in (None, purchase.ask.model):
+            if not purchase.at_endpoint and model in (None, purchase.request.model):
                 purchase.end(why)
 
     async def landed(self, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The way of one call: from a caller's ask to an answer that is whole and on disk.
+"""The way of one call: from a caller's request to an answer that is whole and on disk.
 
     Service.ask
       the answer is in the ledger ............ it is delivered from there, and nothing is bought
@@ -28,7 +28,7 @@ from typing import Any
 
 from parallel_orchestrator.gateway.calls.admission import Admission
 from parallel_orchestrator.gateway.calls.ledger import Intent, Retry, Stored
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Outcome, Refusal, Scope
+from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, Outcome, Refusal, Scope
 from parallel_orchestrator.gateway.calls.run import Delivery, Purchase, Run
 from parallel_orchestrator.gateway.calls.runs import Runs
 from parallel_orchestrator.gateway.http import errors
@@ -62,15 +62,15 @@ class Service:
         self.runs = Runs(patience_s, spent_before_usd)
         self.admission = Admission(self.runs, max_cost_usd)
 
-    async def ask(self, run_id: str, ask: Ask) -> Delivery:
-        """The answer to `ask`, which is on disk by then. Raises GatewayError.
+    async def ask(self, run_id: str, request: ModelRequest) -> Delivery:
+        """The answer to `request`, which is on disk by then. Raises GatewayError.
 
-        A caller that goes away is of no consequence: the call goes on, and the next ask finds it.
+        A caller that goes away is of no consequence: the call goes on, and the next request finds it.
         """
         run = await self.runs.opened(run_id)
-        stored = run.ledger.find(ask.slot, ask.hash)
+        stored = run.ledger.find(request.key, request.hash)
         if stored is None:
-            purchase = run.purchases.get((ask.slot, ask.hash)) or self._begin(run, ask)
+            purchase = run.purchases.get((request.key, request.hash)) or self._begin(run, request)
             return await asyncio.shield(purchase.task)
         await run.ledger.on_disk(stored)
         return run.delivery(stored)
@@ -81,7 +81,7 @@ class Service:
             vain = await self.inactivity.wait()
             for purchase in self.runs.live_purchases():
                 last = f" (the last try: {purchase.last_fault})" if purchase.last_fault else ""
-                log.warning("%s: %s%s, giving up", purchase.ask.slot.task, vain, last)
+                log.warning("%s: %s%s, giving up", purchase.request.key.task, vain, last)
                 purchase.end(errors.endpoint_silent(vain + last))
             self.inactivity.start()
 
@@ -98,13 +98,14 @@ class Service:
             "runs": {run.id: run.status() for run in self.runs},
         }
 
-    def _begin(self, run: Run, ask: Ask) -> Purchase:
-        if not ask.phase_turn:
-            under_way = sum(p.ask.slot == ask.slot for p in run.purchases.values())
-            ask = replace(ask, phase_turn=run.ledger.count(ask.slot.task, ask.slot.attempt) + under_way + 1)
+    def _begin(self, run: Run, request: ModelRequest) -> Purchase:
+        if not request.phase_turn:
+            earlier = run.ledger.count(request.key.task, request.key.attempt)
+            under_way = sum(p.request.key == request.key for p in run.purchases.values())
+            request = replace(request, phase_turn=earlier + under_way + 1)
         if not self.runs.live_purchases():
             self.inactivity.start()
-        purchase = run.purchases[ask.slot, ask.hash] = Purchase(ask)
+        purchase = run.purchases[request.key, request.hash] = Purchase(request)
         purchase.task = asyncio.create_task(self._buy(run, purchase))
         # Its callers may be gone when it fails, and then nobody takes the exception.
         purchase.task.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -130,30 +131,30 @@ class Service:
         except GatewayError:
             raise
         except Exception as error:
-            log.exception("%s: unexpected error", purchase.ask.slot.task)
+            log.exception("%s: unexpected error", purchase.request.key.task)
             return await self._after_fault(run, purchase, error)
         finally:
-            del run.purchases[purchase.ask.slot, purchase.ask.hash]
+            del run.purchases[purchase.request.key, purchase.request.hash]
 
     async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Delivery | float:
         """Makes one try. Returns the seconds to wait when it failed. Raises GatewayError when no retry can help."""
-        ask, purchase.tries = purchase.ask, number
-        prefix = "" if run.endpoint.free else ask.prefix
-        async with self.prompt_cache.turn(prefix) as begun, run.limiter.turn(retry=number > 1) as started:
+        request, purchase.tries = purchase.request, number
+        prefix = "" if run.endpoint.free else request.prefix
+        async with self.prompt_cache.turn(prefix) as on_first_event, run.limiter.turn(retry=number > 1) as started:
             self._check(run, purchase)
-            intent = run.ledger.write_intent(call, ask, number, run.bound(ask))
-            outcome = await self._at_endpoint(run, purchase, intent, begun)
+            intent = run.ledger.write_intent(call, request, number, run.bound(request))
+            outcome = await self._at_endpoint(run, purchase, intent, on_first_event)
             match outcome:
                 case Answered():
                     stored = self._store(run, purchase, intent, outcome)  # before anything else is made of it
-                    begun({"message": {"usage": outcome.usage}})
+                    on_first_event({"message": {"usage": outcome.usage}})
                     run.limiter.succeeded()
                     self._note(run, purchase, None)
                     await run.ledger.on_disk(stored)
                     return Delivery(stored, outcome.events, outcome.message)
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
-                    raise self._refused(run, ask.model, outcome)
+                    raise self._refused(run, request.model, outcome)
                 case Fault():
                     self._note(run, purchase, outcome)
                     return self._failed(run, purchase, intent, outcome, started)
@@ -166,19 +167,19 @@ class Service:
         run.ledger.write_fault(intent, fault, retry)
         log.info(
             "%s, try %d failed: %s, %s; next try in %.1f s, giving up in %.0f s",
-            *(purchase.ask.slot.task, number, fault.kind, fault.detail, retry.next_s, retry.gives_up_s),
+            *(purchase.request.key.task, number, fault.kind, fault.detail, retry.next_s, retry.gives_up_s),
         )
         if purchase.broke_format(fault.misformat) >= MOST_MISFORMATS:
             raise self._close_endpoint(errors.misformatted(run.endpoint.name, fault.detail))
         return delay
 
-    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, begun: OnFirstEvent) -> Outcome:
+    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, on_first_event: OnFirstEvent) -> Outcome:
         purchase.at_endpoint, sent = True, False
         try:
             await run.ledger.on_disk()
             run.ledger.require_trust()  # if it failed meanwhile, what this would buy could not be written down
             sent = True
-            return await run.endpoint.ask(purchase.ask, begun)
+            return await run.endpoint.ask(purchase.request, on_first_event)
         except asyncio.CancelledError:
             run.ledger.write_fault(intent, Fault("silent", ambiguous=sent, detail="given up while it was under way"))
             raise
@@ -192,7 +193,7 @@ class Service:
             purchase.at_endpoint = False
 
     def _store(self, run: Run, purchase: Purchase, intent: Intent, answer: Answered) -> Stored:
-        price = _price(run, answer, purchase.ask.model)
+        price = _price(run, answer, purchase.request.model)
         usd, recorded_usd = (0.0, price) if run.endpoint.free else (price, None)
         waited = time.monotonic() - purchase.began - answer.endpoint_s
         return run.ledger.write_answer(intent, answer, usd, recorded_usd, max(0.0, waited))
@@ -200,7 +201,7 @@ class Service:
     def _check(self, run: Run, purchase: Purchase) -> None:
         if purchase.ended_by:
             raise purchase.ended_by
-        self.admission.check(run, purchase.ask)
+        self.admission.check(run, purchase.request)
 
     def _note(self, run: Run, purchase: Purchase, fault: Fault | None) -> None:
         """Report to the inactivity timeout how a try ended. Replays do not count."""
@@ -262,7 +263,7 @@ class Service:
         """
         run.halted, purchase.running = errors.gateway_fault(error), False  # this one is not to be cancelled
         run.end_waiting(run.halted)
-        stored = run.ledger.find(purchase.ask.slot, purchase.ask.hash)
+        stored = run.ledger.find(purchase.request.key, purchase.request.hash)
         if stored is None:
             raise run.halted from error
         await run.ledger.on_disk(stored)

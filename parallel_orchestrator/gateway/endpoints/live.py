@@ -1,4 +1,4 @@
-"""The live endpoint: one try at one call over HTTP, told as an outcome and never as an exception."""
+"""The live endpoint: makes one try at a call over HTTP. Returns every failure as an outcome and raises none."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ import ipaddress
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Fault, Json, Outcome, Refusal, Scope
-from parallel_orchestrator.gateway.endpoints.answer_redaction import without_secrets
-from parallel_orchestrator.gateway.endpoints.connection_pool import Clients
+from parallel_orchestrator.gateway.calls.messages import Answered, Fault, Json, ModelRequest, Outcome, Refusal, Scope
+from parallel_orchestrator.gateway.endpoints.answer_redaction import redacted, without_secrets, writable
 from parallel_orchestrator.gateway.endpoints.error_classifier import classify_event, classify_status, lasting_reason
 from parallel_orchestrator.gateway.pacing.inactivity import InactivityTimeout
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.system import json_codec, redact
 
-_LONGEST_SILENCE_S = 600.0
+_LONGEST_TIMEOUT_S = 600.0
 _CONNECT_S = 30.0
 _END_S = 0.05
 _LARGEST_ERROR = 100_000
 _LONGEST_TEXT = 1000
 _EXCERPT = 120
-"""Characters of what a server sent that are shown to a person."""
+"""Characters of a server's text that a message quotes."""
 _BEGINNING_S = 1.0
 _LARGEST_MESSAGE = 64 * 2**20
-"""Bytes of an answer that does not come as a stream; far more than any model says."""
+"""Bytes of an answer without a stream; far more than any model writes."""
 
 
 Streamed = tuple[list[Json], str]
@@ -44,86 +43,93 @@ class LiveEndpoint:
     free = False
 
     def __init__(self, base_url: str, credential: Credential | None, inactivity: InactivityTimeout) -> None:
-        longest = min(inactivity.patience_s, _LONGEST_SILENCE_S)
+        longest = min(inactivity.patience_s, _LONGEST_TIMEOUT_S)
         self.name = base_url
-        self._url = httpx2.URL(base_url.rstrip("/") + "/v1/messages")  # taken apart once, not at each call
+        self._url = httpx2.URL(base_url.rstrip("/") + "/v1/messages")  # parsed once, not at each call
         self._credential = credential
         self._inactivity = inactivity
-        self._clients = Clients(
-            # Of the environment this reads the proxies and the CA bundle; the process is started without anything else.
+        self._pool = ConnectionPool(
+            # httpx reads proxies and the CA bundle from the environment. Nothing else is in this process's environment.
             timeout=httpx2.Timeout(longest, connect=min(longest, _CONNECT_S), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=30.0),
+            # A redirect would carry the credential to a host that the user has not named.
             follow_redirects=False,
             mounts={"http://": None, "https://": None} if _is_here(base_url) else None,
         )
 
-    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
-        """One try. An answer that is not whole is a fault."""
+    async def ask(self, request: ModelRequest, on_first_event: Callable[[Json], None]) -> Outcome:
+        """Makes one try. An incomplete answer is a fault."""
         try:
             # Each event of an answer moves this limit. Bytes alone do not: one a minute would never end.
             async with asyncio.timeout(self._inactivity.no_progress_s) as limit:
-                return _redacted(await self._try(ask, limit, begun))
+                return redacted(await self._try(request, limit, on_first_event))
         except TimeoutError:
             seconds = self._inactivity.no_progress_s
             return Fault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
         except httpx2.TimeoutException as error:
+            # Only after the whole request was sent can the endpoint have billed it.
             sent = isinstance(error, httpx2.ReadTimeout)
-            return self._fault("timeout" if sent else "connect", error, ambiguous=sent, responded=False)
+            return _fault("timeout" if sent else "connect", error, ambiguous=sent, responded=False)
         except (httpx2.ConnectError, httpx2.ProxyError, httpx2.UnsupportedProtocol) as error:
             return await self._unreached(error)
         except (httpx2.TransportError, httpx2.StreamError) as error:
-            # A request that was not sent whole starts no work. After that nobody knows what was billed.
+            # A request that was not sent whole starts no work. After that the gateway cannot know what was billed.
             sent = not isinstance(error, (httpx2.WriteError, httpx2.LocalProtocolError))
-            return self._fault("reset", error, ambiguous=sent, responded=False)
+            return _fault("reset", error, ambiguous=sent, responded=False)
         except (httpx2.HTTPError, httpx2.InvalidURL, sse.BadEvent, RecursionError) as error:
             bad = isinstance(error, sse.BadEvent)
-            return replace(self._fault("garbage", error, ambiguous=bad), misformat="bad event" if bad else "")
+            return replace(_fault("garbage", error, ambiguous=bad), misformat="bad event" if bad else "")
 
     async def _unreached(self, error: httpx2.TransportError) -> Outcome:
-        """A refusal where no try can ever connect; else a fault."""
+        """Returns a refusal when no try can ever connect, else a fault."""
+        # A proxy resolves and connects in the endpoint's place, so its failure says nothing about the endpoint.
         proxied = isinstance(error, httpx2.ProxyError)
         if not proxied and (why := await lasting_reason(error, self._url.host)):
             return Refusal(502, "api_error", why, Scope.UNUSABLE)
-        return self._fault("connect", error, ambiguous=False, responded=False)
+        return _fault("connect", error, ambiguous=False, responded=False)
 
     async def close(self) -> None:
-        """End all connections."""
-        await self._clients.close()
+        """Close all connections."""
+        await self._pool.close()
 
-    async def _try(self, ask: Ask, limit: asyncio.Timeout, begun: Callable[[Json], None]) -> Outcome:
+    async def _try(
+        self, request: ModelRequest, limit: asyncio.Timeout, on_first_event: Callable[[Json], None]
+    ) -> Outcome:
         started = time.monotonic()
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream",
             "anthropic-version": "2023-06-01",
-            **ask.headers,
+            # The caller authenticates with its attempt's token; only the gateway's credential goes out.
+            **request.headers,
             **(self._credential.headers() if self._credential else {}),
         }
-        url = self._url.copy_with(query=ask.query.encode()) if ask.query else self._url
+        url = self._url.copy_with(query=request.query.encode()) if request.query else self._url
         async with (
-            self._clients.lend() as client,
-            client.stream("POST", url, content=ask.body, headers=headers) as response,
+            self._pool.acquire() as client,
+            client.stream("POST", url, content=request.body, headers=headers) as response,
         ):
             self._inactivity.on_bytes()
             if response.status_code != 200:
+                # Redacted before it is cut: half a secret would not be recognised.
                 body = redact.foreign(_json_or_text(await _body(response, _LARGEST_ERROR)))
                 body = body[:_LONGEST_TEXT] if isinstance(body, str) else body
                 return classify_status(response.status_code, response.headers, body)
             content_type = response.headers.get("content-type", "")
             if "text/event-stream" in content_type:
-                found = await self._read(response, limit, begun)
+                received = await self._read(response, limit, on_first_event)
             elif "application/json" in content_type:
-                found = _events_of_message(await _body(response, _LARGEST_MESSAGE))
+                received = _events_of_message(await _body(response, _LARGEST_MESSAGE))
             else:
-                shown = redact.foreign(await _beginning(response))[:_EXCERPT]
-                detail = f"status 200 with {content_type or 'no content type'}, no event stream: {shown!r}"
-                found = Fault("garbage", ambiguous=False, detail=detail, misformat="no event stream")
-            if not isinstance(found, tuple):
-                return found
-            return _whole(ask, *found, response.headers.get("request-id"), time.monotonic() - started)
+                detail = f"with {content_type or 'no content type'}, no event stream"
+                return _garbage(detail, await _beginning(response), "no event stream", ambiguous=False)
+            if not isinstance(received, tuple):
+                return received
+            request_id = response.headers.get("request-id")
+            return _whole_answer(request, *received, request_id, time.monotonic() - started)
 
     async def _read(
-        self, response: httpx2.Response, limit: asyncio.Timeout, begun: Callable[[Json], None]
+        self, response: httpx2.Response, limit: asyncio.Timeout, on_first_event: Callable[[Json], None]
     ) -> Streamed | Fault | Refusal:
         reader = sse.EventReader()
         events: list[Json] = []
@@ -132,10 +138,10 @@ class LiveEndpoint:
             self._inactivity.on_bytes()
             before = len(events)
             for event in reader.feed(data):
-                if event.get("type") == "error":  # cleaned before it is cut short: half a key is found by nobody
+                if event.get("type") == "error":  # redacted before it is cut: half a secret would not be recognised
                     return classify_event(redact.foreign(event), answer_started=bool(events))
                 if event.get("type") == "message_start":
-                    begun(event)
+                    on_first_event(event)
                 events.append(event)
             if any(event.get("type") != "ping" for event in events[before:]):
                 limit.reschedule(asyncio.get_running_loop().time() + self._inactivity.no_progress_s)
@@ -145,30 +151,52 @@ class LiveEndpoint:
         await _read_to_end(pieces)
         return events, reader.verbatim()
 
-    def _fault(self, kind: str, error: Exception, *, ambiguous: bool, responded: bool = True) -> Fault:
-        detail = f"{type(error).__name__}: {error}"
-        return Fault(kind, ambiguous, redact.foreign(detail)[:300], responded=responded)
 
+class ConnectionPool:
+    """HTTP clients with one connection each, as many as there were calls at once. The last released is reused first.
 
-def _redacted(outcome: Outcome) -> Outcome:
-    """The outcome without known secrets, should the endpoint have quoted one, and without lone surrogates.
-
-    No file can hold those.
+    One client for all calls would examine each of its connections at the start and end of every call. `options` go
+    to each `httpx2.AsyncClient`.
     """
-    unclean = [field.name for field in fields(outcome) if field.name not in _CLEAN]
-    return replace(outcome, **{name: _writable(redact.known(getattr(outcome, name))) for name in unclean})
+
+    def __init__(self, **options: Any) -> None:
+        # Reading the certificates of the authorities is the slowest step, so all clients share the context.
+        self._options = {"verify": httpx2.create_ssl_context(), **options}
+        self._idle: list[httpx2.AsyncClient] = []
+        self._all: list[httpx2.AsyncClient] = []
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """Yields a client that no other call uses meanwhile."""
+        if self._idle:
+            client = self._idle.pop()
+        else:
+            client = httpx2.AsyncClient(**self._options)
+            self._all.append(client)
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self._all:
+            await client.aclose()
 
 
-_CLEAN = frozenset({"events", "message"})
-"""Of a whole answer, by `without_secrets`."""
+def _fault(kind: str, error: Exception, *, ambiguous: bool, responded: bool = True) -> Fault:
+    detail = f"{type(error).__name__}: {error}"
+    return Fault(kind, ambiguous, redact.foreign(detail)[:300], responded=responded)
 
 
-def _writable(value: Any) -> Any:
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+def _garbage(detail: str, text: str, misformat: str, *, ambiguous: bool = True) -> Fault:
+    """Returns the fault for a response that is no answer; it quotes the start of `text`."""
+    detail = f"status 200 {detail}: {redact.foreign(text)[:_EXCERPT]!r}"
+    return Fault("garbage", ambiguous, detail, misformat=misformat)
 
 
 def _is_here(url: str) -> bool:
-    """Whether it names this machine itself, which no proxy can reach for us."""
+    """Whether the URL names this machine itself, which a proxy cannot reach."""
     host = httpx2.URL(url).host
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -176,28 +204,31 @@ def _is_here(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _whole(ask: Ask, events: list[Json], text: str, request_id: str | None, took: float) -> Outcome:
-    """The answer, when nothing of it is missing."""
+def _whole_answer(
+    request: ModelRequest, events: list[Json], text: str, request_id: str | None, endpoint_s: float
+) -> Outcome:
+    """Returns the answer when it is complete, else a fault."""
     last = events[-1].get("type") if events else "nothing"
     if last != "message_stop":
-        # After a part of an answer a connection may have broken; after its end, or before any of it, none has.
+        # A break inside the answer may be the connection's. One before the first event, or after the end of the
+        # content, is the server's way to write its streams.
         misformat = f"ends after {last}" if last in ("nothing", "message_delta") else ""
         return Fault("truncated", ambiguous=True, detail=f"the stream ended after {last}", misformat=misformat)
     try:
         message = sse.assemble(events)
-        stop_reason, model = message["stop_reason"], str(message.get("model") or ask.model)
+        stop_reason, model = message["stop_reason"], str(message.get("model") or request.model)
         ending = str(stop_reason)
         text, message = without_secrets(events, text, message)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        detail = f"events out of order ({error!r}): {redact.foreign(text)[:_EXCERPT]!r}"
-        return Fault("garbage", ambiguous=True, detail=detail, misformat="events out of order")
+        return _garbage(f"with events out of order ({error!r})", text, "events out of order")
     if not stop_reason:
         return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")
-    return Answered(text, message, _writable(model), _writable(ending), _recordable(message["usage"]), request_id, took)
+    usage = _recordable(message["usage"])
+    return Answered(text, message, writable(model), writable(ending), usage, request_id, endpoint_s)
 
 
 def _recordable(usage: Json) -> Json:
-    """The usage if a file can hold it; else nothing of it, for which no answer is thrown away."""
+    """Returns the usage if a file can hold it, else an empty one: the answer is worth more."""
     try:
         return json.loads(json_codec.text(usage).encode())  # type: ignore[no-any-return]
     except (ValueError, TypeError, OverflowError, RecursionError):
@@ -205,30 +236,23 @@ def _recordable(usage: Json) -> Json:
 
 
 def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
-    """What an endpoint that does not stream would have streamed: some take no notice of `stream`."""
+    """Returns the events that an endpoint would have streamed; some ignore `stream`."""
     message = _json_or_text(data)
     if not isinstance(message, dict):
-        return Fault(
-            "garbage",
-            ambiguous=True,
-            detail=f"status 200, but the JSON is cut or none: {redact.foreign(str(message))[:_EXCERPT]!r}",
-            misformat="no JSON",
-        )
+        return _garbage("with JSON that is cut or invalid", str(message), "no JSON")
     if message.get("type") == "error" or "error" in message:
         return classify_event(redact.foreign(message), answer_started=False)
     try:
         text = sse.stream_of(message)
         return sse.parse(text), text
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        shown = redact.foreign(json.dumps(message))[:_EXCERPT]
-        detail = f"status 200, but no message ({error!r}): {shown}"
-        return Fault("garbage", ambiguous=True, detail=detail, misformat="no message")
+        return _garbage(f"without a message ({error!r})", json.dumps(message), "no message")
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
-    """Take the end of a response whose last event was seen, so that its connection serves the next call as well.
+    """Read the end of a response after its last event, so that the next call can reuse the connection.
 
-    Where there is more than the end, or it does not come at once, the connection is closed instead.
+    When more than the end follows, or it does not come at once, the connection is closed instead.
     """
     with contextlib.suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_END_S):
@@ -236,24 +260,25 @@ async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
 
 
 async def _beginning(response: httpx2.Response) -> str:
-    """The first characters of a body, as far as they come soon."""
+    """Returns the first characters of a body, as far as they arrive soon."""
     data = bytearray()
     with contextlib.suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_BEGINNING_S):
-            async for piece in response.aiter_bytes():
-                data += piece
-                if len(data) > _LONGEST_TEXT:
-                    break
+            await _collect(response, data, _LONGEST_TEXT)
     return data.decode("utf-8", errors="replace")
 
 
 async def _body(response: httpx2.Response, at_most: int) -> bytes:
     data = bytearray()
+    await _collect(response, data, at_most)
+    return bytes(data)
+
+
+async def _collect(response: httpx2.Response, data: bytearray, at_most: int) -> None:
     async for piece in response.aiter_bytes():
         data += piece
         if len(data) > at_most:
             break
-    return bytes(data)
 
 
 def _json_or_text(data: bytes) -> Any:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 
-from parallel_orchestrator.gateway.calls.messages import Answered, Ask, Json, Outcome, Refusal
+from parallel_orchestrator.gateway.calls.messages import Answered, Json, ModelRequest, Outcome, Refusal
 from parallel_orchestrator.gateway.endpoints.answer_redaction import without_secrets
 from parallel_orchestrator.gateway.endpoints.recording import RecordedAnswer, Recording
 from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
@@ -28,13 +28,13 @@ class ReplayEndpoint:
         self._speed = speed
         self._answers = {answer.key: answer for answer in recording.answers}
 
-    async def ask(self, ask: Ask, begun: Callable[[Json], None]) -> Outcome:
+    async def ask(self, request: ModelRequest, on_first_event: Callable[[Json], None]) -> Outcome:
         """The recorded answer, or a refusal that names the key which the recording lacks."""
         started = time.monotonic()
-        answer = self._answers.get((ask.slot.task, ask.phase, ask.phase_turn))
+        answer = self._answers.get((request.key.task, request.phase, request.phase_turn))
         if answer is None:
-            return self._exhausted(ask)
-        content, stop_reason = told_for(json.loads(ask.body), answer.content, answer.stop_reason)
+            return self._exhausted(request)
+        content, stop_reason = told_for(json.loads(request.body), answer.content, answer.stop_reason)
         await asyncio.sleep(answer.latency_s / self._speed)
         text = sse.stream_of(self._message(answer, content, stop_reason))
         events = sse.parse(text)
@@ -62,8 +62,8 @@ class ReplayEndpoint:
             "usage": dict(answer.usage),
         }
 
-    def _exhausted(self, ask: Ask) -> Refusal:
-        missing = f"{ask.slot.task}, phase {ask.phase}, turn {ask.phase_turn}"
+    def _exhausted(self, request: ModelRequest) -> Refusal:
+        missing = f"{request.key.task}, phase {request.phase}, turn {request.phase_turn}"
         return Refusal(
             404, "recording_exhausted", f"the recording {self._recording.name!r} has no answer for {missing}"
         )

@@ -1,4 +1,4 @@
-"""From a caller's HTTP request to an `Ask`: whose turn it is, and what goes to the endpoint."""
+"""From a caller's HTTP request to a `ModelRequest`: whose turn it is, and what goes to the endpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parallel_orchestrator.gateway.calls.messages import Ask, Json, Slot, body_hash, prefix_hash
+from parallel_orchestrator.gateway.calls.messages import Json, ModelRequest, TurnKey, body_hash, prefix_hash
 from parallel_orchestrator.gateway.http import errors
 from parallel_orchestrator.records.attempt_token import Caller, verify
 from parallel_orchestrator.records.usage import token_count
@@ -55,8 +55,8 @@ class Headers:
         return int(text)
 
 
-def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple[Ask, bool]:
-    """The ask, and whether the caller wants a stream. Raises GatewayError."""
+def read_request(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple[ModelRequest, bool]:
+    """The request, and whether the caller wants a stream. Raises GatewayError."""
     body = _object(data)
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise errors.bad_request("model: Field required")
@@ -67,8 +67,8 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
     turn = headers.number("x-orchestrator-turn")
     # A caller that counts no turns is given a count by the service, which knows its earlier answers.
     phase_turn = headers.number("x-orchestrator-phase-turn") or turn or 0
-    ask = Ask(
-        slot=Slot(caller.task, caller.attempt, turn),
+    request = ModelRequest(
+        key=TurnKey(caller.task, caller.attempt, turn),
         phase=headers.values.get("x-orchestrator-phase", "work") if turn else "work",
         phase_turn=phase_turn if turn else 0,
         model=body["model"],
@@ -80,7 +80,7 @@ def read_ask(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple
         prefix=prefix,
         headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
     )
-    return ask, bool(body.get("stream"))
+    return request, bool(body.get("stream"))
 
 
 def _most_tokens(value: Any) -> int:

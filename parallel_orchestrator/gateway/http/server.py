@@ -21,7 +21,7 @@ from parallel_orchestrator.gateway.calls.run import Delivery
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.http import errors
 from parallel_orchestrator.gateway.http.errors import GatewayError
-from parallel_orchestrator.gateway.http.requests import MAX_BODY, Headers, read_ask
+from parallel_orchestrator.gateway.http.requests import MAX_BODY, Headers, read_request
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.system import json_codec
@@ -71,8 +71,8 @@ class Application:
     async def _messages(self, scope: AsgiScope, headers: Headers, receive: Receive, response: Response) -> None:
         caller = headers.caller(self._secret)
         query = scope["query_string"].decode("latin-1")
-        ask, response.streams = read_ask(caller, headers, query, await _body(receive))
-        answer = asyncio.create_task(self._service.ask(caller.run, ask))
+        request, response.streams = read_request(caller, headers, query, await _body(receive))
+        answer = asyncio.create_task(self._service.ask(caller.run, request))
         while not (await asyncio.wait([answer], timeout=self._ping_s))[0]:
             await response.ping()
         await response.answer(await answer)
