@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import NotMeasured
-from parallel_orchestrator.agent.tools.toolbox import BASH, EDITOR, ToolBox
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.claude_code.binary import find
 from parallel_orchestrator.claude_code.session import START_S, Session, Setting
 from parallel_orchestrator.claude_code.tool_runner import TOOLS, ClaudeCodeHands
-from parallel_orchestrator.messages_api.tool_calls import ToolCall
+from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR, ToolCall
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.sandbox.runner import detect

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parallel_orchestrator.agent.tools.toolbox import BASH, EDITOR
 from parallel_orchestrator.agent.transcript import NEVER_ACTED_ON, Conversation
+from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR
 
 Block = dict[str, Any]
 

@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Any
 
 from parallel_orchestrator.agent.fix_prompt import fix_text
-from parallel_orchestrator.agent.tools.toolbox import BASH, EDITOR
 from parallel_orchestrator.agent.transcript import Conversation
 from parallel_orchestrator.messages_api.claude_code_wire import request_of as claude_code_request
+from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR
 from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Profile

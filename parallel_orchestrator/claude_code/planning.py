@@ -7,17 +7,15 @@ cannot be run) are turns of one conversation. It is begun anew after a kill: the
 from __future__ import annotations
 
 import json
-import secrets
 from typing import Any
 
 from parallel_orchestrator.agent.model_client import Answer, ModelClient
 from parallel_orchestrator.claude_code.request_server import Request
 from parallel_orchestrator.claude_code.session import START_S, Gone, Session
 from parallel_orchestrator.messages_api.claude_code_wire import answer_stream, opening_of, request_of, steady
+from parallel_orchestrator.messages_api.tool_calls import STRUCTURED_OUTPUT, text_block, text_of
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.records.scenario import Profile
-
-STRUCTURED = "StructuredOutput"
 
 _CUT_SHORT = frozenset({"max_tokens", "refusal"})
 """Answers that the program would go on with in its own way; it is not shown them."""
@@ -42,7 +40,7 @@ class ClaudeCodePlanning:
         start = opening_of(request.body, request.betas, self._profile)
         messages = steady(request.body["messages"])
         if added:
-            messages[-1]["content"].append({"type": "text", "text": text})
+            messages[-1]["content"].append(text_block(text))
         self._turns += 1
         answer = self._client.ask(
             self._session.to_model(request_of(start, messages)),
@@ -56,7 +54,7 @@ class ClaudeCodePlanning:
 
     def accept(self) -> None:
         """The last answer is good: let the program end with it."""
-        if self._answer and any(block.get("name") == STRUCTURED for block in self._answer.content):
+        if self._answer and any(block.get("name") == STRUCTURED_OUTPUT for block in self._answer.content):
             self._pass_on()
             self._session.finish()
         self.close()
@@ -85,14 +83,12 @@ class ClaudeCodePlanning:
 
     def _pass_on(self) -> None:
         if self._held and self._answer:
-            content = self._answer.content
-            text = answer_stream(f"msg_{secrets.token_hex(8)}", self._answer.model, content, self._answer.usage)
-            self._held.answer(text)
+            self._held.answer(answer_stream(self._answer.model, self._answer.content, self._answer.usage))
             self._held = None
 
 
 def _plan_text(answer: Answer) -> str:
-    calls: list[Any] = [block.get("input") for block in answer.content if block.get("name") == STRUCTURED]
+    calls: list[Any] = [block.get("input") for block in answer.content if block.get("name") == STRUCTURED_OUTPUT]
     if calls:
         return json.dumps(calls[-1])
-    return "".join(block["text"] for block in answer.content if block["type"] == "text")
+    return text_of(answer.content)

@@ -22,13 +22,13 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.messages_api.claude_code_wire import event_text
+from parallel_orchestrator.messages_api import sse
 
 PING_S = 15.0
 """The program gives up after six minutes without a byte."""
 LARGEST_BODY = 64 * 2**20
 
-_PING = event_text({"type": "ping"}).encode()
+_PING = sse.encode({"type": "ping"}).encode()
 _REFUSED = b'{"type":"error","error":{"type":"permission_error","message":"not through this door"}}'
 _NAME = "door.sock"
 
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not begun:
             self._begin()
-        self.wfile.write((text if status == 200 else event_text(json.loads(text))).encode())
+        self.wfile.write((text if status == 200 else sse.encode(json.loads(text))).encode())
 
     def _begin(self) -> bool:
         self.send_response(200)

@@ -17,7 +17,7 @@ from typing import Any
 from parallel_orchestrator.claude_code.request_server import Request
 from parallel_orchestrator.claude_code.session import COMMAND_TIMEOUT_S, START_S, Gone, Session
 from parallel_orchestrator.messages_api.claude_code_wire import answer_stream, opening_of, results_in
-from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult
+from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult, text_block
 from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit, TurnLimit
 from parallel_orchestrator.records.scenario import Profile
 
@@ -94,7 +94,7 @@ class ClaudeCodeHands:
         try:
             self._knock()
             named = [replace(call, id=call.id + self._suffix) for call in calls]
-            self._reply([_block(call, self._session.to_program(call.arguments)) for call in named])
+            self._reply([replace(call, arguments=self._session.to_program(call.arguments)).block() for call in named])
             results = self._await_results(named, progress)
         except Gone as error:
             if reached := _OWN_LIMITS.get(str((self._session.result or {}).get("subtype"))):
@@ -108,7 +108,7 @@ class ClaudeCodeHands:
     def finish(self, text: str) -> None:
         """Give it the model's closing words, so that its session has an end too, and wait for its own."""
         if self._held is not None and self._session.is_running:
-            self._reply([{"type": "text", "text": text or "Done."}])
+            self._reply([text_block(text or "Done.")])
             result = self._session.finish() or {}
             denied = len(result.get("permission_denials") or ())
             _log.info("Claude Code ended: %s, %d calls denied", result.get("subtype", "without a word"), denied)
@@ -137,7 +137,7 @@ class ClaudeCodeHands:
     def _reply(self, content: list[dict[str, Any]]) -> None:
         if self._held is None:
             raise Gone("it asked nothing")
-        text = answer_stream(f"msg_{secrets.token_hex(8)}", self._model, content, self._usage)
+        text = answer_stream(self._model, content, self._usage)
         self._last_reply, self._usage = (self._held.body.get("messages"), text), {}
         self._held.answer(text)
         self._held = None
@@ -161,10 +161,6 @@ class ClaudeCodeHands:
                 request.answer(self._last_reply[1])  # its connection broke: the same again
             else:
                 request.refuse(_FOREIGN)
-
-
-def _block(call: ToolCall, arguments: Any) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
 def _content(event: dict[str, Any]) -> list[dict[str, Any]]:

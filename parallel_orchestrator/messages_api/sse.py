@@ -1,4 +1,4 @@
-"""Server-sent events of the Messages API: reading them, telling a whole answer, and making them."""
+"""Server-sent events of the Messages API: reads them, assembles a message from them, and writes them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from parallel_orchestrator.system import json_codec
 Json = dict[str, Any]
 
 CUT = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
-"""Stop reasons after which the last thing said may be a part of something."""
+"""Stop reasons after which the last block may be incomplete."""
 
 _DEEPEST = 100
-"""Levels of a tool's input. The Messages API's own tools have one."""
+"""Levels that a tool's input may have. The Messages API's own tools have one."""
 
-_MADE_HERE = frozenset({"content", "usage"})
-"""Fields of a message that its last event does not set as a whole."""
+_ASSEMBLED = frozenset({"content", "usage"})
+"""Fields of a message that the last event must not overwrite as a whole."""
 
 _PIECE = 2000
 """Characters in one delta of a synthesised stream."""
 
 
 class BadEvent(ValueError):
-    """A data line is not a JSON object."""
+    """A data line does not hold a JSON object."""
 
 
 class EventReader:
@@ -35,21 +35,22 @@ class EventReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Json]:
-        """The events that `data` completes. Raises BadEvent."""
+        """Returns the events that `data` completes. Raises BadEvent."""
         whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        # Decoded line by line: the endpoint may cut a character of several bytes into two pieces.
         text = (whole + newline).decode("utf-8", errors="replace")
         self._parts.append(text)
-        # Only \n ends a line here: the JSON inside may hold U+2028 and the like, which str.splitlines would cut.
+        # Only \n ends a line: the JSON inside may hold U+2028, at which str.splitlines would cut.
         return [_object(line[5:]) for line in text.split("\n") if line.startswith("data:")]
 
     def verbatim(self) -> str:
-        """The whole text, ended by an empty line as every event is."""
+        """Returns the whole text. It ends with an empty line, as every event does."""
         text = "".join(self._parts) + self._rest.decode("utf-8", errors="replace")
         return text.rstrip("\r\n") + "\n\n"
 
 
 def parse(text: str) -> list[Json]:
-    """All events of a stored stream."""
+    """Returns all events of a stored stream."""
     return EventReader().feed(text.encode())
 
 
@@ -64,12 +65,12 @@ def _object(text: str) -> Json:
 
 
 def assemble(events: Iterable[Json]) -> Json:
-    """The Message object that a stream of events describes.
+    """Returns the Message object that a stream of events describes.
 
-    Usage figures of later events replace earlier ones unless they are null; usage that is not an object is ignored.
-    The first event's output tokens do not count the whole answer, so they are dropped. Null fields of a block are
-    dropped as well, as not every endpoint accepts them back. A tool input that is not a JSON object becomes an empty
-    one in an answer that was cut. In a whole answer it stays what it is, as text where it is not JSON.
+    A later usage figure replaces an earlier one unless it is null. The first event's output tokens do not count the
+    whole answer, so they are dropped. Null fields of a block are dropped: some endpoints do not accept them back. A
+    tool input that is no JSON object becomes an empty one in an answer that was cut. In a whole answer it stays, as
+    text if it is not JSON.
     """
     message: Json = {}
     for event in events:
@@ -83,19 +84,19 @@ def assemble(events: Iterable[Json]) -> Json:
             case "content_block_delta":
                 _extend(message["content"][event["index"]], event["delta"])
             case "message_delta":
-                message.update({k: v for k, v in event["delta"].items() if k not in _MADE_HERE})
+                message.update({k: v for k, v in event["delta"].items() if k not in _ASSEMBLED})
                 message["usage"].update({k: v for k, v in _usage(event).items() if v is not None})
     for block in message.get("content", ()):
-        given = block.pop("partial_json", "") or block.get("input")
-        if isinstance(given, str):
-            value = _input(given)
+        raw = block.pop("partial_json", "") or block.get("input")
+        if isinstance(raw, str):
+            value = _input(raw)
             block["input"] = value if isinstance(value, dict) or message.get("stop_reason") not in CUT else {}
     return message
 
 
 def _usage(holder: Json) -> Json:
     usage = holder.get("usage")
-    # NaN and infinity must not become null, which counts as nothing.
+    # NaN and infinity must not become null: null would count as 0 and cost nothing.
     return json_codec.finite(usage, "not finite") if isinstance(usage, dict) else {}
 
 
@@ -114,14 +115,14 @@ def _extend(block: Json, delta: Json) -> None:
 
 
 def _input(text: str) -> Any:
-    """A tool's input: what `text` is the JSON of. An object written as a JSON string is that object."""
+    """Returns a tool's input from its JSON. An object that was written as a JSON string becomes that object."""
     value = _value(text)
     inner = _value(value) if isinstance(value, str) else None
     return inner if isinstance(inner, dict) else value
 
 
 def _value(text: str) -> Any:
-    """What it is the JSON of, to the letter, so that every JSON library can write it again; else the text itself."""
+    """Returns the value of strict JSON, which every JSON library can write again; else the text itself."""
     try:
         value = json_codec.strict(text)
     except (ValueError, RecursionError):
@@ -134,13 +135,19 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels < 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
+def message_of(name: str, model: str, content: Iterable[Json], stop_reason: str, usage: Json) -> Json:
+    """Returns a whole Message object."""
+    message = {"id": name, "type": "message", "role": "assistant", "model": model, "content": list(content)}
+    return {**message, "stop_reason": stop_reason, "stop_sequence": None, "usage": usage}
+
+
 def stream_of(message: Json) -> str:
-    """The SSE text of a whole Message object."""
+    """Returns the SSE text of a whole Message object."""
     return "".join(encode(event) for event in _events_of(message))
 
 
 def encode(event: Json) -> str:
-    """One event as it goes over the wire: all ASCII, for readers that take U+2028 for the end of a line."""
+    """Returns one event's text, all in ASCII: some readers end a line at U+2028."""
     return f"event: {event['type']}\ndata: {json.dumps(event, separators=(',', ':'))}\n\n"
 
 
@@ -151,7 +158,7 @@ def _events_of(message: Json) -> Iterator[Json]:
         "message": {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 0}},
     }
     for index, block in enumerate(message["content"]):
-        empty, deltas = _taken_apart(block)
+        empty, deltas = _start_and_deltas(block)
         yield {"type": "content_block_start", "index": index, "content_block": empty}
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
@@ -161,8 +168,8 @@ def _events_of(message: Json) -> Iterator[Json]:
     yield {"type": "message_stop"}
 
 
-def _taken_apart(block: Json) -> tuple[Json, list[Json]]:
-    """A content block as it starts, and the deltas that fill it."""
+def _start_and_deltas(block: Json) -> tuple[Json, list[Json]]:
+    """Returns a content block as it starts, and the deltas that fill it."""
     match block["type"]:
         case "text":
             return {**block, "text": ""}, [{"type": "text_delta", "text": p} for p in _pieces(block["text"])]

@@ -100,6 +100,6 @@ def test_another_request_brings_no_results(body: dict[str, Any]) -> None:
 
 def test_an_answer_is_a_stream_of_what_can_be_acted_on() -> None:
     content = [{"type": "thinking", "thinking": "hm", "signature": "s"}, text("so"), tool_use("t", "Bash", command="ü")]
-    message = sse.assemble(sse.parse(answer_stream("msg_1", "m", content, {"output_tokens": 3, "input_tokens": None})))
+    message = sse.assemble(sse.parse(answer_stream("m", content, {"output_tokens": 3, "input_tokens": None})))
     assert (message["content"], message["stop_reason"]) == (content[1:], "tool_use")
     assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (0, 3)

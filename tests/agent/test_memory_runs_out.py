@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.agent.tools.toolbox import BASH, ToolBox
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.turns import Means, _run_all
-from parallel_orchestrator.messages_api.tool_calls import ToolCall
+from parallel_orchestrator.messages_api.tool_calls import BASH, ToolCall
 from parallel_orchestrator.records.command import Command, CommandResult
 from parallel_orchestrator.records.errors import OutOfMemory
 from parallel_orchestrator.sandbox.resource_monitor import Limits

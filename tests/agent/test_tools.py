@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.tools.toolbox import BASH, EDITOR, ToolBox
+from parallel_orchestrator.agent.tools.toolbox import ToolBox
+from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR
 from parallel_orchestrator.sandbox.runner import PlainRunner
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
+from parallel_orchestrator.messages_api.tool_translation import translated
 from tests.end_to_end import scripted
 from tests.fake_api import Answer, Block, Body, Script
 from tests.reliability import project
@@ -24,7 +24,7 @@ def in_their_tools(script: Script) -> Callable[[Body], Answer]:
         answer = answer if isinstance(answer, Answer) else Answer(answer)
         calls = any(block["type"] == "tool_use" for block in answer.content)
         natural = answer.stop_reason or ("tool_use" if calls else "end_turn")
-        content, stop_reason = told_for(body, answer.content, natural)
+        content, stop_reason = translated(body, answer.content, natural)
         return replace(answer, content=content, stop_reason=stop_reason)
 
     return told

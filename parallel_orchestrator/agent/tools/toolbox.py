@@ -11,13 +11,10 @@ from typing import Any
 
 from parallel_orchestrator.agent.tools.editor import Editor
 from parallel_orchestrator.agent.tools.workspace_paths import Workspace
-from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolFault, ToolResult
+from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR, ToolCall, ToolFault, ToolResult
 from parallel_orchestrator.records.command import MOUNT, Command, CommandResult, CommandRunner, Prewarm, PrewarmedRunner
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.memory import ROOM
-
-EDITOR = "str_replace_based_edit_tool"
-BASH = "bash"
 
 _COMMAND_LIMIT = 100_000
 """Bytes of the longest command; the kernel takes 128 KiB in one argument."""

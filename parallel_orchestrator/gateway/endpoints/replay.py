@@ -1,4 +1,4 @@
-"""A recording as an endpoint: its answers come after their recorded latency, and cost nothing."""
+"""Replays a recording as an endpoint: each answer comes after its recorded latency and costs nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from collections.abc import Callable
 
 from parallel_orchestrator.gateway.calls.messages import Answered, Json, ModelRequest, Outcome, Refusal
 from parallel_orchestrator.gateway.endpoints.answer_redaction import without_secrets
-from parallel_orchestrator.gateway.endpoints.recording import RecordedAnswer, Recording
-from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
+from parallel_orchestrator.gateway.endpoints.recording import Recording
 from parallel_orchestrator.messages_api import sse
+from parallel_orchestrator.messages_api.tool_translation import translated
 
 
 class ReplayEndpoint:
-    """Answers by task, phase and turn in it; of what the request says, only its tools are looked at.
-
-    Latencies are divided by `speed`.
-    """
+    """Answers by task, phase and turn. Of a request's body it reads only the tools. `speed` divides the latencies."""
 
     free = True
     name = "a recording"
@@ -29,14 +26,18 @@ class ReplayEndpoint:
         self._answers = {answer.key: answer for answer in recording.answers}
 
     async def ask(self, request: ModelRequest, on_first_event: Callable[[Json], None]) -> Outcome:
-        """The recorded answer, or a refusal that names the key which the recording lacks."""
+        """Returns the recorded answer, or a refusal that names the missing task, phase and turn."""
         started = time.monotonic()
         answer = self._answers.get((request.key.task, request.phase, request.phase_turn))
         if answer is None:
             return self._exhausted(request)
-        content, stop_reason = told_for(json.loads(request.body), answer.content, answer.stop_reason)
+        content, stop_reason = translated(json.loads(request.body), answer.content, answer.stop_reason)
         await asyncio.sleep(answer.latency_s / self._speed)
-        text = sse.stream_of(self._message(answer, content, stop_reason))
+        name = "_".join(map(str, answer.key)).replace(" ", "_")
+        message = sse.message_of(
+            f"msg_recorded_{name}", self._recording.model, content, stop_reason, dict(answer.usage)
+        )
+        text = sse.stream_of(message)
         events = sse.parse(text)
         text, message = without_secrets(events, text, sse.assemble(events))
         return Answered(
@@ -48,19 +49,6 @@ class ReplayEndpoint:
             request_id=None,
             endpoint_s=time.monotonic() - started,
         )
-
-    def _message(self, answer: RecordedAnswer, content: list[sse.Json], stop_reason: str) -> sse.Json:
-        name = "_".join(map(str, answer.key)).replace(" ", "_")
-        return {
-            "id": f"msg_recorded_{name}",
-            "type": "message",
-            "role": "assistant",
-            "model": self._recording.model,
-            "content": content,
-            "stop_reason": stop_reason,
-            "stop_sequence": None,
-            "usage": dict(answer.usage),
-        }
 
     def _exhausted(self, request: ModelRequest) -> Refusal:
         missing = f"{request.key.task}, phase {request.phase}, turn {request.phase_turn}"

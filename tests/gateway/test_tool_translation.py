@@ -12,7 +12,7 @@ import pytest
 from parallel_orchestrator.agent.prompt import _OWN_TOOLS, _PLAIN_TOOLS
 from parallel_orchestrator.config.options import find_recording
 from parallel_orchestrator.gateway.endpoints.recording import load
-from parallel_orchestrator.gateway.endpoints.tool_translation import told_for
+from parallel_orchestrator.messages_api.tool_translation import translated
 from tests.fake_api import Block, text, tool_use
 
 CLAUDE_CODE = {"tools": [{"name": name} for name in ("Bash", "Edit", "Read", "Write")]}
@@ -45,10 +45,10 @@ BOTH_WAYS = [
 @pytest.mark.parametrize(("ours", "theirs"), BOTH_WAYS)
 def test_a_call_is_told_in_the_tools_that_are_offered(ours: Block, theirs: Block) -> None:
     said = text("Now.")
-    assert told_for(CLAUDE_CODE, [said, ours], "tool_use") == ([said, theirs], "tool_use")
-    assert told_for(API, [said, theirs], "tool_use") == ([said, ours], "tool_use")
+    assert translated(CLAUDE_CODE, [said, ours], "tool_use") == ([said, theirs], "tool_use")
+    assert translated(API, [said, theirs], "tool_use") == ([said, ours], "tool_use")
     for body, block in ((API, ours), ({"tools": _OWN_TOOLS}, ours), (CLAUDE_CODE, theirs), ({}, ours), ({}, theirs)):
-        assert told_for(body, [block], "tool_use") == ([block], "tool_use")
+        assert translated(body, [block], "tool_use") == ([block], "tool_use")
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_a_call_is_told_in_the_tools_that_are_offered(ours: Block, theirs: Block
     ],
 )
 def test_what_has_no_counterpart_stays(block: Block) -> None:
-    assert told_for(CLAUDE_CODE, [block], "tool_use") == ([block], "tool_use")
+    assert translated(CLAUDE_CODE, [block], "tool_use") == ([block], "tool_use")
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_an_insertion_is_a_command_that_inserts(after: int, tmp_path: Path) -> None:
     (tmp_path / "a b").write_text("one\ntwo\n")
     call = _edit(command="insert", path="a b", insert_line=after, insert_text="it's $HOME\n")
-    (told,), _ = told_for(CLAUDE_CODE, [call], "tool_use")
+    (told,), _ = translated(CLAUDE_CODE, [call], "tool_use")
     subprocess.run(["bash", "-c", told["input"]["command"]], cwd=tmp_path, check=True)
     lines = ["one", "two"]
     lines.insert(after, "it's $HOME")
@@ -80,7 +80,7 @@ def test_an_insertion_is_a_command_that_inserts(after: int, tmp_path: Path) -> N
 def test_a_view_is_a_command_that_shows_a_file_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("inside\n")
     for path, shown in (("file", "inside"), (".", "file")):
-        (told,), _ = told_for(CLAUDE_CODE, [_edit(command="view", path=path)], "tool_use")
+        (told,), _ = translated(CLAUDE_CODE, [_edit(command="view", path=path)], "tool_use")
         done = subprocess.run(
             ["bash", "-c", told["input"]["command"]], cwd=tmp_path, check=True, capture_output=True, text=True
         )
@@ -91,11 +91,11 @@ def test_a_plan_is_text_or_structured_output() -> None:
     structured = {"tools": [{"name": "StructuredOutput"}]}
     plan = {"tasks": [1]}
     written = [text(json.dumps(plan))]
-    told, stop_reason = told_for(structured, written, "end_turn")
+    told, stop_reason = translated(structured, written, "end_turn")
     assert (told[0]["name"], told[0]["input"], stop_reason) == ("StructuredOutput", plan, "tool_use")
-    assert told_for({}, told, stop_reason) == (written, "end_turn")
+    assert translated({}, told, stop_reason) == (written, "end_turn")
     for words, reason in (("no plan", "end_turn"), ("[1]", "end_turn"), (json.dumps(plan), "max_tokens")):
-        assert told_for(structured, [text(words)], reason) == ([text(words)], reason)
+        assert translated(structured, [text(words)], reason) == ([text(words)], reason)
 
 
 @pytest.mark.parametrize("name", ["simple", "medium", "complex"])
@@ -103,7 +103,7 @@ def test_no_call_of_the_shipped_recordings_is_left_over(name: str) -> None:
     path = find_recording(name)
     calls = 0
     for answer in load(path).answers:
-        told, _ = told_for(CLAUDE_CODE, answer.content, answer.stop_reason)
+        told, _ = translated(CLAUDE_CODE, answer.content, answer.stop_reason)
         names = {block["name"] for block in told if block["type"] == "tool_use"}
         assert names <= {"Bash", "Edit", "Read", "Write"}
         calls += len(names)
