@@ -76,7 +76,7 @@ class Job(Protocol):
     def check(self) -> None:
         """Raise StaleClaim unless the claim still stands."""
 
-    def merged(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
         """Record that the work is on the trunk."""
 
     def report(self, doing: str, within_s: float | None = None) -> None:

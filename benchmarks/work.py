@@ -38,7 +38,7 @@ def sleeper(sleeping: Sleeping) -> Work:
 
     def work(job: Job) -> Outcome:
         time.sleep(seconds[job.claim.task])
-        job.merged({})
+        job.record_merge_and_claim_next({})
         return Outcome(TaskState.MERGED)
 
     return work
@@ -66,7 +66,7 @@ def holding(folder: str) -> Work:
     def work(job: Job) -> Outcome:
         while not (Path(folder) / f"go.{job.claim.task}").exists():
             time.sleep(0.05)
-        job.merged({})
+        job.record_merge_and_claim_next({})
         return Outcome(TaskState.MERGED)
 
     return work

@@ -1,4 +1,4 @@
-"""The last look at the whole: the tests under coverage, the plan's own checks, the size of the result."""
+"""The final checks of the whole: tests under coverage, verify commands, lines of code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from parallel_orchestrator.trunk.git.objects import LINK, Tree
 from parallel_orchestrator.trunk.git.repository import Repository
 from parallel_orchestrator.trunk.results import Coverage, FinalReport
 from parallel_orchestrator.trunk.testing.testbench import NO_TESTS, PYTHON, Report, TestBench, fed, may_hold_tests
-from parallel_orchestrator.trunk.testing.verify import run_verify, why_red
 
 _DATA = f"--data-file={RESULTS}/coverage.data"
 _LARGEST_COVERAGE = 16_000_000
@@ -25,26 +24,26 @@ _LARGEST_COVERAGE = 16_000_000
 
 @dataclass(frozen=True)
 class FinalChecks:
-    """Checks copies of the trunk's head; the trunk itself is not touched."""
+    """Checks copies of the trunk's head and never changes the trunk."""
 
     run: RunDirectory
     repository: Repository
     bench: TestBench
 
     def check(self, verify: Sequence[str]) -> FinalReport:
-        """Test the head under coverage, then run each verify command, one after the other in one fresh copy."""
+        """Test the head under coverage, then run each verify command in one fresh copy."""
         started = time.monotonic()
         head = self.repository.head()
         tree = self.repository.tree(head)
         report, coverage = self._test(tree)
-        if why_red(report):
-            report, coverage = self._test(tree)  # what is red once may pass when repeated: it is not worth a fix
+        if report.why_red():
+            report, coverage = self._test(tree)  # a flaky test is not worth a fix task
         return FinalReport(
             commit=head,
             tests=report.counts,
-            facts=tuple(why_red(report)),
+            facts=tuple(report.why_red()),
             coverage=coverage,
-            verify=run_verify(self.bench, tree, verify),
+            verify=self.bench.verify(tree, verify),
             lines=self._lines(tree),
             seconds=time.monotonic() - started,
         )
@@ -85,7 +84,7 @@ class FinalChecks:
 
 
 def _coverage(measured: bytes | None) -> Coverage | None:
-    """Totals of coverage.py's report; None when there is none that can be believed: tests may have written it."""
+    """Return the totals of coverage.py's report; None when they are implausible, as tests can forge them."""
     try:
         totals = json.loads(measured or b"")["totals"]
         covered, statements = totals["covered_lines"], totals["num_statements"]

@@ -56,7 +56,7 @@ class Hold(Protocol):
     def check(self) -> None:
         """Raise StaleClaim when somebody else holds the task by now. Called right before the trunk moves."""
 
-    def merged(self, evidence: Evidence) -> None:
+    def record_merge_and_claim_next(self, evidence: Evidence) -> None:
         """Record that the work is on the trunk. Called right after the trunk moved."""
 
 

@@ -3,18 +3,22 @@
     submit
     ├─ collect      what the workspace changed, and whether it may      -> Rejected
     ├─ under merge.lock:
-    │  ├─ adopt     the work is on the trunk already, only the note of it was lost
+    │  ├─ _adopt    the work is on the trunk already, but not recorded  -> Merged
     │  ├─ merge     onto the head                                       -> Conflict
     │  ├─ test      the merged tree
-    │  └─ land      when nothing broke                                  -> Merged
+    │  └─ _land     when nothing broke                                  -> Merged
+    │     ├─ hold.check    the claim still stands; else StaleClaim, and the trunk does not move
+    │     ├─ keep_evidence
+    │     ├─ move          the trunk
+    │     ├─ hold.merged   the queue's record, and the worker's next claim
+    │     └─ check_out     the files in the output directory
     └─ without it, when something broke:
        └─ attribute_failure  is this change to blame?                   -> TestsFailed
           └─ if not, all of it once more, judged under merge.lock
 
-A test result holds for one head only, so submissions land one after the other however
-they are tested. Testing under the lock runs each tree's tests once; testing ahead of it
-would run most of them again whenever somebody else lands first. Finding out who is to
-blame takes more runs and happens outside.
+A test result holds for one head only, so submissions land one after the other however they are tested. Testing under
+the lock runs each tree's tests once. Testing before it would repeat most of them, whenever a peer lands first.
+Attributing a failure takes more runs and happens outside.
 """
 
 from __future__ import annotations
@@ -34,17 +38,19 @@ from parallel_orchestrator.trunk.changes.merge import merge
 from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_evidence
 from parallel_orchestrator.trunk.git.edits import check_out
 from parallel_orchestrator.trunk.git.objects import Tree
-from parallel_orchestrator.trunk.git.repository import Commit, Repository, commit_subject
+from parallel_orchestrator.trunk.git.repository import Repository, commit_subject
 from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Rejected, Submission, TestsFailed
 from parallel_orchestrator.trunk.testing.test_inventory import own_files
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict, attribute_failure, quick_verdict
-from parallel_orchestrator.trunk.whole import judge_whole, read_corrections, refused_corrections
+from parallel_orchestrator.trunk.whole import read_corrections, refused_corrections, whole_verdict
 
 logger = logging.getLogger(__name__)
 
+SubmitResult = Merged | Conflict | TestsFailed | Rejected
+
 _LONGEST_IN_TESTS = 4
-"""The merged tests, their repetition, the trunk's own; and as long again for git and disk."""
+"""Time limits of tests in one turn: the merged tests, their repetition, the trunk's own, and one for git and disk."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,14 @@ class _Green:
 
 @dataclass(frozen=True)
 class MergeQueue:
-    """Takes submissions, one call each, from any number of processes at once."""
+    """Takes submissions from any number of processes at once."""
 
     run: RunDirectory
     repository: Repository
     bench: TestBench
 
-    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | TestsFailed | Rejected:
-        """Bring a submission onto the trunk, or say why not. StaleClaim passes through, and the trunk has not moved."""
+    def submit(self, submission: Submission, hold: Hold) -> SubmitResult:
+        """Bring a submission onto the trunk, or return why not. On StaleClaim the trunk has not moved."""
         started = time.monotonic()
         change = collect(self.repository, submission, rules.LARGEST_FILE)
         faults = rules.broken_rules(change, submission.task, submission.plan)
@@ -79,7 +85,8 @@ class MergeQueue:
         cleared = None
         for last_try in (False, True):
             with self._turn(hold):
-                # Under the lock: a git of a killed submitter has ended before anybody gets it.
+                # Only under the lock is the head final: a git that a killed submitter started holds the lock's
+                # descriptor, so that submitter's move has happened or never will.
                 if not last_try and (adopted := self._adopt(submission, hold)):
                     return adopted
                 attempt = self._merge_and_test(change, submission)
@@ -89,17 +96,17 @@ class MergeQueue:
                 if verdict and not verdict.facts:
                     accepted = verdict.after(cleared) if cleared else verdict
                     return self._land(submission, hold, _Green(change, attempt.head, attempt.tree, accepted), started)
+            # Without the lock, peers land meanwhile. So a change that is not to blame is merged onto the new head and
+            # tested again, and that verdict is found under the lock.
             verdict = verdict or attribute_failure(attempt)
             if verdict.facts:
-                return TestsFailed(verdict.facts, self._workspace(change, attempt.tree), attempt.head)
+                return self._tests_failed(verdict, change, attempt)
             cleared = verdict
             logger.info("%s: what failed is not its doing; merging again", submission.task.id)
         raise AssertionError("the last verdict is either red or has landed")
 
-    def _submit_fix(
-        self, submission: Submission, hold: Hold, change: Change, started: float
-    ) -> Merged | Conflict | TestsFailed | Rejected:
-        """The same for a fix task, whose merged tree is judged as the whole: by all tests and verify commands."""
+    def _submit_fix(self, submission: Submission, hold: Hold, change: Change, started: float) -> SubmitResult:
+        """Submit a fix task. All tests and verify commands judge its merged tree as the whole."""
         commands = len(submission.planned) + len(submission.own)
         hold.report("checking corrections", _LONGEST_IN_TESTS * (1 + commands) * self.bench.timeout_s)
         corrections, fault = read_corrections(submission.folder, submission.task.id)
@@ -111,59 +118,64 @@ class MergeQueue:
             attempt = self._merge_and_test(change, submission)
             if isinstance(attempt, Conflict):
                 return attempt
-            found = judge_whole(attempt, submission, corrections, changed=attempt.tree != attempt.trunk)
-            if not found.verdict.facts:
-                green = _Green(change, attempt.head, attempt.tree, found.verdict, found.evidence)
+            whole = whole_verdict(attempt, submission, corrections, changed=attempt.tree != attempt.trunk)
+            if not whole.verdict.facts:
+                green = _Green(change, attempt.head, attempt.tree, whole.verdict, whole.evidence)
                 return self._land(submission, hold, green, started)
-        return TestsFailed(found.verdict.facts, self._workspace(change, attempt.tree), attempt.head)
+        return self._tests_failed(whole.verdict, change, attempt)
+
+    def _tests_failed(self, verdict: Verdict, change: Change, attempt: MergeAttempt) -> TestsFailed:
+        return TestsFailed(verdict.facts, self._workspace(change, attempt.tree), attempt.head)
 
     @contextmanager
     def _turn(self, hold: Hold, commands: int = 0) -> Iterator[None]:
-        """Hold merge.lock to run the tests and `commands` commands. The wait has no limit, as its holder has one."""
+        """Hold merge.lock for the tests and `commands` commands. The wait has no time limit; its holder has one."""
         hold.report("waiting to merge")
         with self.repository.alone():
             hold.report("testing and merging", (_LONGEST_IN_TESTS + commands) * self.bench.timeout_s)
             yield
 
     def _adopt(self, submission: Submission, hold: Hold) -> Merged | None:
-        """A submitter was killed after the trunk had moved and before that was recorded: record it now."""
-        landed = self._landed(submission)
+        """Record a merge whose submitter was killed after it moved the trunk and before it recorded that."""
+        wanted = {"Task": submission.task.id, "Attempt": str(submission.attempt)}
+        since = self.repository.log(self.repository.head(), since=submission.base)
+        landed = next((commit for commit in since if wanted.items() <= commit.trailers.items()), None)
         if landed is None:
             return None
         evidence = read_evidence(self.run, landed)
         hold.check()
-        hold.merged(evidence)
+        hold.record_merge_and_claim_next(evidence)
         check_out(self.repository)
         return Merged(landed.id, evidence)
-
-    def _landed(self, submission: Submission) -> Commit | None:
-        wanted = {"Task": submission.task.id, "Attempt": str(submission.attempt)}
-        since = self.repository.log(self.repository.head(), since=submission.base)
-        return next((commit for commit in since if wanted.items() <= commit.trailers.items()), None)
 
     def _merge_and_test(self, change: Change, submission: Submission) -> Conflict | MergeAttempt:
         """Merge onto the head as it is now, and run the tests of the result once."""
         head = self.repository.head()
         merged = merge(self.repository, change.tree, submission.base, head)
-        conflicts = merged.conflicts or _collisions(merged.tree)
+        collisions = rules.case_collisions(merged.tree)
+        conflicts = merged.conflicts or tuple(rules.collision_fact(first, second) for first, second in collisions)
         if conflicts:
             return Conflict(conflicts, self._workspace(change, merged.tree), head)
         passed_before = self.repository.about(head).number("Tests-Passed")
         trunk = self.repository.tree(head)
         own = own_files(submission.task, trunk, merged.tree)
-        with ThreadPoolExecutor(1) as beside:
-            stored = beside.submit(self._store, change, merged.tree)
+        with ThreadPoolExecutor(1) as background:
+            stored = background.submit(self._store, change, merged.tree)
             report = self.bench.test(merged.tree, own if submission.task.owns_source() else None)
             stored.result()
         return MergeAttempt(self.bench, head, trunk, merged.tree, passed_before, submission.task, own, report)
 
     def _store(self, change: Change, merged: Tree) -> None:
-        """Have on disk what the trunk would stand on. While the tests run: the disk has nothing else to do."""
+        """Sync the objects that the trunk would refer to. While the tests run, the disk is idle."""
         self.repository.objects.sync(change.project[path].id for path in change.written)
         self.repository.objects.write_tree(merged, durable=True)
 
     def _land(self, submission: Submission, hold: Hold, green: _Green, started: float) -> Merged:
-        """Move the trunk. merge.lock is held, and the head is still the one that was merged onto."""
+        """Move the trunk. Under merge.lock the head is still the one that was merged onto.
+
+        The order survives a kill at any line: objects, evidence, trunk, queue, checkout. Each step only refers to what
+        the steps before it stored, and the next owner of the lock repeats what is missing (`_adopt`, `check_out`).
+        """
         task, attempt, verdict = submission.task, submission.attempt, green.verdict
         tree = self.repository.objects.write_tree(green.tree)
         trailers = {
@@ -178,21 +190,20 @@ class MergeQueue:
         evidence = {"commit": commit, **describe(green.change, verdict, task), **green.more, "seconds": seconds}
         if submission.ended_early:
             evidence["ended_early"] = submission.ended_early
+        # As late as possible before the move. If a peer has the task by now, this raises, and the trunk does not move.
+        # A peer that takes the task over later waits for merge.lock, and adopts this commit instead of merging again.
         hold.check()
-        with ThreadPoolExecutor(1) as beside:
-            stored = beside.submit(self.repository.objects.sync, [commit])
+        with ThreadPoolExecutor(1) as background:
+            stored = background.submit(self.repository.objects.sync, [commit])
             keep_evidence(self.run, task.id, attempt, evidence, verdict.report.junit)
             stored.result()
         self.repository.move(green.head, commit)
-        # A kill from here on loses nothing: the commit names task and attempt, and is adopted.
-        hold.merged(evidence)
+        # From here on a kill loses nothing: the commit names task and attempt, and `_adopt` finds it. The worker claims
+        # its next task here, before the checkout: the queue's lock is held for the record anyway, and no peer waits.
+        hold.record_merge_and_claim_next(evidence)
         check_out(self.repository, green.head)
         return Merged(commit, evidence)
 
     def _workspace(self, change: Change, merged: Tree) -> str:
-        """The merge together with the workspace's own scratch files, so that going on from it loses nothing."""
+        """Store the merge together with the workspace's scratch files, from which the conversation continues."""
         return self.repository.objects.write_tree(change.others | merged)
-
-
-def _collisions(tree: Tree) -> tuple[str, ...]:
-    return tuple(rules.collision_fact(first, second) for first, second in rules.case_collisions(tree))

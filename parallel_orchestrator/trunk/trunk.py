@@ -1,4 +1,16 @@
-"""The trunk of a run: one git repository in the output directory, and a merge queue in front of it."""
+"""The trunk of a run: one git repository in the output directory, and a merge queue in front of it.
+
+What a kill can leave, and which call repairs it:
+
+    recover                       the run's owner, before its workers start
+      remove_leftovers            half-written objects, an unfinished `.git-new`
+      check_out                   the branch moved, but its files were not (all) written
+        advance                   quickly, when nothing was edited: read-tree of the difference
+        keep_edits                else copy a person's edits aside, then write every file
+      _merged                     the merges on the branch, for the queue to adopt
+    MergeQueue._adopt             a submission of the task, when its earlier attempt moved the branch without a record
+    Repository.move, check_out    remove stale lock files first: under merge.lock no git of ours can be using them
+"""
 
 from __future__ import annotations
 
@@ -34,7 +46,7 @@ from parallel_orchestrator.trunk.testing.testbench import TestBench
 
 
 class Trunk:
-    """Everything that others do with the trunk. Each process and thread makes its own; they meet at merge.lock."""
+    """The trunk's interface. Each process and thread makes its own; merge.lock orders them."""
 
     def __init__(
         self,
@@ -51,7 +63,7 @@ class Trunk:
         self._stored: Counter[Path] = Counter()
 
     def create(self) -> None:
-        """Make the trunk unless it is there. UsageError: git is too old, or the directory holds another repository."""
+        """Create the trunk unless it exists. UsageError: git is too old, or the directory holds another repository."""
         git.require()
         self._repository.refuse_foreign()
         self._run.root.mkdir(parents=True, exist_ok=True)
@@ -60,7 +72,7 @@ class Trunk:
             check_out(self._repository)
 
     def edits(self) -> Edits:
-        """What a person changed in the output directory without a commit; empty before there is a trunk."""
+        """Return what a person changed in the output directory without a commit; empty before the trunk exists."""
         if not (self._run.git / "index").exists():
             return Edits([], [], [])
         self._repository.refuse_foreign()
@@ -68,13 +80,13 @@ class Trunk:
         return find_edits(self._repository)
 
     def head(self) -> str:
-        """The commit that the trunk stands at."""
+        """Return the commit at the head of the trunk."""
         return self._repository.head()
 
     def recover(self) -> list[MergedCommit]:
-        """Mend what a kill left, and name every merge that is on the trunk, oldest first.
+        """Repair what a kill left. Returns every merge on the trunk, oldest first.
 
-        For the run's owner alone, while no other process of the run lives.
+        Only the run's owner calls it, while no other process of the run lives.
         """
         with disk_faults_in(self._run.git, ours=True), self._repository.alone():
             self._repository.remove_leftovers()
@@ -82,18 +94,18 @@ class Trunk:
         return self._merged()
 
     def landed(self, task: str) -> Evidence | None:
-        """What was checked about a task whose work is on the trunk; None when it is not there."""
+        """Return the evidence of a task whose work is on the trunk; None when it is not there."""
         return next((commit.evidence for commit in self._merged() if commit.task == task), None)
 
     def open_workspace(self, folder: Path, commit: str) -> None:
-        """Make `folder` hold exactly the files of `commit`, without a repository; all else in it is removed."""
+        """Make `folder` hold exactly the files of `commit`, without a repository. Removes everything else in it."""
         with disk_faults_in(folder):
             write_folder(self._repository.objects, folder, self._repository.tree(commit))
 
     def snapshot(self, folder: Path) -> str:
-        """Store everything in `folder` but caches, nested repositories and special files; the id of its tree.
+        """Store everything in `folder` but caches, nested repositories and special files. Returns its tree's id.
 
-        Raises TaskLimit when it holds more than anybody's work, or all its snapshots together do.
+        Raises TaskLimit when the folder, or all its snapshots together, are too large.
         """
         objects = self._repository.objects
         before = objects.stored
@@ -105,27 +117,27 @@ class Trunk:
         return tree
 
     def restore(self, folder: Path, tree: str) -> None:
-        """Make `folder` hold exactly what a snapshot, Conflict or TestsFailed of it holds."""
+        """Make `folder` hold exactly the tree of one of its snapshots, of a Conflict or of a TestsFailed."""
         with disk_faults_in(folder):
             write_folder(self._repository.objects, folder, self._repository.tree(tree))
 
     def prepare(self) -> None:
-        """Start already what the next `submit` will need for its tests; `close` gives it up."""
+        """Prewarm the tests of the next `submit`. `close` ends what was not used."""
         self._bench.prepare()
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """End everything that still runs."""
         self._bench.close()
 
     def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | TestsFailed | Rejected:
-        """Bring one attempt's work onto the trunk, tested, or say why not. Raises StaleClaim as `hold` does."""
+        """Bring one attempt's tested work onto the trunk, or return why not. Raises StaleClaim as `hold` does."""
         with disk_faults_in(self._run.git):
             return self._queue.submit(submission, hold)
 
     def publish(self, files: Mapping[str, bytes], message: str) -> str:
-        """Commit this program's files (README.md, documents) to the trunk, untested; the head afterwards.
+        """Commit this program's files (README.md, documents) to the trunk, untested. Returns the head.
 
-        Makes no commit when nothing changes. Raises GitFailed unless the output directory holds the trunk's files
+        Makes no commit when nothing changes. Raises GitFailed when the output directory still differs from the trunk
         afterwards.
         """
         repository = self._repository
@@ -145,7 +157,7 @@ class Trunk:
             return self.head()
 
     def final_checks(self, verify: Sequence[str]) -> FinalReport:
-        """Test a copy of the head under coverage, run the verify commands in another, and count lines."""
+        """Test a copy of the head under coverage, run the verify commands in another, count lines."""
         with disk_faults_in(self._run.git):
             return self._final.check(verify)
 

@@ -1,4 +1,4 @@
-"""Judging a fix task's work: is the whole green with it, and if not, is anything worse than on the trunk?"""
+"""Judges a fix task: is the whole green with its work, and if not, is anything worse than on the trunk?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from parallel_orchestrator.trunk.results import Evidence, Submission, VerifyResu
 from parallel_orchestrator.trunk.testing.junit import Ending
 from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict
-from parallel_orchestrator.trunk.testing.verify import run_verify, why_red
 
 _LARGEST = 100_000
 _MOST_LOST = 20
@@ -29,24 +28,23 @@ _FORM = (
 
 @dataclass(frozen=True)
 class WholeVerdict:
-    """A verdict on a merged tree as the whole, and what goes into the evidence besides."""
+    """A verdict on a merged tree as the whole, and more evidence for it."""
 
     verdict: Verdict
     evidence: Evidence
 
 
 def read_corrections(folder: Path, fix: str) -> tuple[list[Correction], str]:
-    """The corrections in a fix task's workspace, and what is wrong with their file; empty when nothing is."""
+    """Return the corrections in a fix task's workspace, and what is wrong with their file (empty: nothing)."""
     content = read_plain(folder / CORRECTIONS, _LARGEST)
     if content is None:
         return [], f"{CORRECTIONS} is not a plain file of at most {_LARGEST} bytes." if _is_there(folder) else ""
     try:
         read: Any = json.loads(content)
         entries = [read] if isinstance(read, dict) else list(read)
-        found = [_correction(entry, fix) for entry in entries]
+        return [_correction(entry, fix) for entry in entries], ""
     except (ValueError, KeyError, TypeError, RecursionError):
         return [], _FORM
-    return found, ""
 
 
 def _is_there(folder: Path) -> bool:
@@ -65,55 +63,55 @@ def _text(value: object) -> str:
 
 
 def refused_corrections(corrections: Sequence[Correction], submission: Submission, bench: TestBench) -> list[str]:
-    """Why corrections are not accepted, a sentence for each that is not."""
-    return [fact for one in corrections if (fact := _refused(one, submission, bench))]
+    """Return why corrections are refused, a sentence for each."""
+    return [fact for correction in corrections if (fact := _refused(correction, submission, bench))]
 
 
-def _refused(one: Correction, submission: Submission, bench: TestBench) -> str:
+def _refused(correction: Correction, submission: Submission, bench: TestBench) -> str:
     task = submission.task
     failed = task.red.verify if isinstance(task, FixTask) else []
     allowed = [command.command for command in failed if command.correctable]
-    begin = f"{CORRECTIONS}: `{one.command}` cannot be corrected: "
-    if one.command in submission.own and one.command not in submission.planned:
+    begin = f"{CORRECTIONS}: `{correction.command}` cannot be corrected: "
+    if correction.command in submission.own and correction.command not in submission.planned:
         return f"{begin}it is the command of the person who asked for the project. Have the project meet it."
-    if one.command not in allowed:
+    if correction.command not in allowed:
         listed = "; ".join(f"`{command}`" for command in allowed) or "none"
         return f"{begin}only a command of the plan that cannot work may be. Here these are: {listed}."
-    if all(result.passed for result in run_verify(bench, {}, [one.replacement])):
+    if all(result.passed for result in bench.verify({}, [correction.replacement])):
         return (
-            f"{CORRECTIONS}: `{one.replacement}` also passes where there is no project, so it proves nothing. Write a "
-            "replacement that proves what the command was meant to prove."
+            f"{CORRECTIONS}: `{correction.replacement}` also passes where there is no project, so it proves nothing. "
+            "Write a replacement that proves what the command was meant to prove."
         )
     return ""
 
 
-def judge_whole(
+def whole_verdict(
     attempt: MergeAttempt, submission: Submission, corrections: Sequence[Correction], *, changed: bool
 ) -> WholeVerdict:
-    """Whether a fix task's merged tree is taken; the facts say why not. `changed`: it is not the trunk's own tree."""
+    """Judge a fix task's merged tree; the facts say why it is refused. `changed`: it differs from the trunk's tree."""
     before = attempt.bench.test(attempt.trunk) if changed else attempt.first
     report, flaky = attempt.first, frozenset[str]()
-    if why_red(report) or _lost(report, before):
+    if report.why_red() or _lost(report, before):
         report = attempt.bench.test(attempt.tree)
         flaky = attempt.first.red - report.red
     commands = [*corrected(submission.planned, corrections), *submission.own]
-    results = run_verify(attempt.bench, attempt.tree, commands)
+    results = attempt.bench.verify(attempt.tree, commands)
     worse = [*_lost(report, before), *_newly_failed(results, submission.task, corrections)]
-    left = [*why_red(report), *(_fact(one) for one in results if not one.passed)]
+    left = [*report.why_red(), *(_fact(result) for result in results if not result.passed)]
     idle = not changed and not corrections
     facts = _facts(worse, left, idle=idle, taken_red=submission.last and not idle)
     added = report.counts.passed - before.counts.passed
     verdict = Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(report.red & before.red)))
     evidence = {
-        "corrections": [one.as_json() for one in corrections],
-        "verify": [{"command": one.command, "code": one.code} for one in results],
+        "corrections": [correction.as_json() for correction in corrections],
+        "verify": [{"command": result.command, "code": result.code} for result in results],
         "whole": "red" if left else "green",
     }
     return WholeVerdict(verdict, evidence)
 
 
 def _facts(worse: list[str], left: list[str], *, idle: bool, taken_red: bool) -> list[str]:
-    """What is said of a tree that is not taken; empty for one that is."""
+    """Return why a tree is refused; empty when it is accepted."""
     if not worse and (not left or taken_red):
         return []
     nothing = ["Nothing was changed: no file differs from the trunk, and no command was corrected."] if idle else []
@@ -121,7 +119,7 @@ def _facts(worse: list[str], left: list[str], *, idle: bool, taken_red: bool) ->
 
 
 def _lost(report: Report, before: Report) -> list[str]:
-    """Which tests that the trunk has are lost: they passed there and do not now, or failed there and are gone."""
+    """Return the trunk's tests that are lost: they passed and do not now, or they failed and are gone."""
     passed, passed_before = _ids(report, Ending.PASSED), _ids(before, Ending.PASSED)
     gone = (test for test in before.red if "::" in test and test not in passed | report.red)
     facts = [
@@ -138,13 +136,13 @@ def _ids(report: Report, ending: Ending) -> frozenset[str]:
 
 
 def _newly_failed(results: Sequence[VerifyResult], task: object, corrections: Sequence[Correction]) -> list[str]:
-    """Which commands fail that were not red before."""
+    """Return the commands that fail now and did not before."""
     red = {failed.command for failed in task.red.verify} if isinstance(task, FixTask) else set()
-    known = red | {one.replacement for one in corrections}
-    failed = [one.command for one in results if not one.passed and one.command not in known]
+    known = red | {correction.replacement for correction in corrections}
+    failed = [result.command for result in results if not result.passed and result.command not in known]
     return [f"`{command}` passed on the trunk and fails now." for command in failed]
 
 
-def _fact(one: VerifyResult) -> str:
-    end = one.output[-_TAIL:].strip()
-    return f"`{one.command}` {how_it_failed(one.code, one.timed_out)}. The end of its output:\n{end}"
+def _fact(result: VerifyResult) -> str:
+    end = result.output[-_TAIL:].strip()
+    return f"`{result.command}` {how_it_failed(result.code, result.timed_out)}. The end of its output:\n{end}"

@@ -6,7 +6,7 @@
         Worker.step
           job.report           "starting"; raises Interrupted when the run is to stop
           work(job)            the function that was passed in: turns, tools, submission
-            job.merged         inside trunk.submit, under merge.lock: record MERGED, claim the next task
+            job.record_merge_and_claim_next   inside trunk.submit, under merge.lock
           Worker.finish        for any other outcome: record it, claim the next task
           Worker._give_back    when the run stops: release the claim, so that a resume continues the task
         Worker._wait           nothing is ready: until a byte on the wake pipe, at most a second
@@ -76,10 +76,12 @@ class Job:
         """Raise StaleClaim unless the claim still stands."""
         self._worker.board.check(self._hold)
 
-    def merged(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
         """Record the merge and claim this worker's next task, under one hold of the queue's lock."""
-        # The trunk has moved already, and this worker holds merge.lock. A kill before this record loses nothing: the
-        # commit names task and attempt, and the supervisor or the next submission of the task adopts it.
+        # The claim belongs here, in the hold that makes the merged task's dependents ready. Claimed in a hold of its
+        # own, a peer could take them first and this worker would idle beside a chain that it could have continued.
+        # This worker still holds merge.lock. A kill before the record loses nothing: the commit names task and
+        # attempt, and the supervisor or the task's next submission adopts it.
         self._worker.finish(self._hold, Outcome(TaskState.MERGED, evidence=evidence))
 
     def report(self, doing: str, within_s: float | None = None) -> None:
@@ -90,7 +92,7 @@ class Job:
 
 
 Work = Callable[[Job], Outcome]
-"""Does a job. It calls `job.merged` itself for a merged outcome. CannotGoOn and UsageError stop the run."""
+"""Does a job. It records a merge itself, through the job. CannotGoOn and UsageError stop the run."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Worker:
 
     def step(self, hold: Hold) -> None:
         """Do the claimed task and record how it ended."""
-        self._next = None  # before the work: `job.merged` sets the next claim
+        self._next = None  # before the work: recording a merge sets the next claim
         job = Job(self, hold)
         try:
             job.report("starting")

@@ -146,7 +146,7 @@ class Held:
     def report(self, doing: str, within_s: float | None = None) -> None:
         """Nobody listens."""
 
-    def merged(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
         self.queue.finish(self.claim, Outcome(TaskState.MERGED, evidence=evidence))
 
 

@@ -71,7 +71,7 @@ class Claim:
         if self.stale:
             raise StaleClaim("somebody else holds the task")
 
-    def merged(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
         """Note the evidence."""
         self.merged_with.append(evidence)
 

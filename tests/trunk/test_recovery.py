@@ -28,7 +28,7 @@ class Mortal(Claim):
     def check(self):
         if sys.argv[2] == "check":
             os.kill(os.getpid(), signal.SIGKILL)
-    def merged(self, evidence):
+    def record_merge_and_claim_next(self, evidence):
         if sys.argv[2] == "merged":
             os.kill(os.getpid(), signal.SIGKILL)
 

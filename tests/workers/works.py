@@ -75,7 +75,7 @@ def touching(settings: Settings) -> Work:
             return Outcome(TaskState.FAILED, "told to fail")
         if task in settings.repair_once and first_time(task, "repaired"):
             return Outcome(TaskState.REPAIR, "conflict")
-        job.merged({"by": os.getpid()})
+        job.record_merge_and_claim_next({"by": os.getpid()})
         return Outcome(TaskState.MERGED)
 
     return work

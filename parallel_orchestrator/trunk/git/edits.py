@@ -1,14 +1,13 @@
 """What a person changed in the output directory and did not commit.
 
-The output directory holds the trunk's checkout. A person may edit it. Only what is committed counts; the rest is
-reported and never overwritten: it is moved aside where the trunk has to write.
+The output directory holds the trunk's checkout, which a person may edit. Only commits count. Other edits are reported
+and never lost: they are copied aside where the trunk has to write.
 
-A checkout that was killed leaves files of older commits, and a file that is only partly written. Neither is an edit.
+A killed checkout leaves files of older commits, and one file that is partly written. Neither is an edit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.plan import PROJECT_ROOTS
 from parallel_orchestrator.system.folders import files_below
-from parallel_orchestrator.trunk.changes.folder import CACHES, read_plain
+from parallel_orchestrator.trunk.changes.folder import CACHES, blob_id, read_plain
 from parallel_orchestrator.trunk.git.objects import LINK
 from parallel_orchestrator.trunk.git.repository import BRANCH, Repository
 
@@ -33,7 +32,7 @@ class Edits:
     """Paths, sorted."""
 
     changed: list[str]
-    """Files of the trunk whose content is of no commit."""
+    """Files of the trunk whose content belongs to no commit."""
     missing: list[str]
     """Files of the trunk that are gone."""
     new: list[str]
@@ -41,10 +40,10 @@ class Edits:
 
 
 def check_out(repository: Repository, since: str = "") -> None:
-    """Bring the trunk's files in the output directory up to date. Within `Repository.alone`.
+    """Update the trunk's files in the output directory, within `Repository.alone`.
 
-    `since`: the commit that is checked out now, where that is known. An uncommitted edit stays; where the trunk has to
-    write, it is copied to a folder edits-N first.
+    `since`: the commit that is checked out now, if known. Uncommitted edits stay. Where the trunk has to write, they
+    are copied to a folder edits-N first.
     """
     if since and repository.advance(since):
         return
@@ -60,7 +59,7 @@ def keep_edits(repository: Repository) -> None:
 
 
 def find_edits(repository: Repository) -> Edits:
-    """Compare the output directory with the trunk and with git's index. Changes nothing; the view has to be there."""
+    """Compare the output directory with the trunk and with git's index. Changes nothing; needs the safe git-dir."""
     root = repository.git.work_tree
     head = {path: entry.id for path, entry in repository.tree(BRANCH).items() if entry.mode != LINK}
     index = _index(repository)
@@ -71,7 +70,7 @@ def find_edits(repository: Repository) -> Edits:
             if path in head and index.get(path) == head[path] and not os.path.lexists(root / path):
                 missing.append(path)
             continue
-        name = _blob_name(content)
+        name = blob_id(content)
         if name != head.get(path) and not _left_by_a_kill(repository, path, content, index.get(path), head.get(path)):
             changed.append(path)
     known = head.keys() | index.keys()
@@ -86,17 +85,14 @@ def _index(repository: Repository) -> dict[str, str]:
     return {path: about.split(" ")[1] for about, _, path in rows}
 
 
-def _blob_name(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0%s" % (len(content), content), usedforsecurity=False).hexdigest()
-
-
 def _left_by_a_kill(repository: Repository, path: str, content: bytes, index: str | None, head: str | None) -> bool:
-    """Whether a checkout that has not ended explains a content: an older commit's, or the beginning of the new one."""
+    """Whether a killed checkout explains a content: it is an older commit's, or the beginning of the new one's."""
+    # git writes the file first and its index entry last. While they differ, that checkout was killed.
     if index == head:
-        return False  # the file was checked out to its end
+        return False  # the checkout of this file was complete
     if head is not None and next(iter(repository.objects.blobs([head]))).startswith(content):
         return True
-    name = _blob_name(content)
+    name = blob_id(content)
     commits = repository.log(repository.head())
     return any((entry := repository.tree(commit.id).get(path)) and entry.id == name for commit in reversed(commits))
 
@@ -106,7 +102,7 @@ def _is_cache(path: str) -> bool:
 
 
 def _keep_aside(root: Path, paths: Sequence[str]) -> Path:
-    """Copy files into a new folder edits-N of the output directory; that folder."""
+    """Copy files into a new folder edits-N of the output directory. Returns that folder."""
     taken = [path.name.removeprefix(_KEPT) for path in root.glob(f"{_KEPT}*")]
     folder = root / f"{_KEPT}{max((int(name) for name in taken if name.isdecimal()), default=0) + 1}"
     for path in paths:

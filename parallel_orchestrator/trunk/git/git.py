@@ -1,9 +1,8 @@
-"""The one door to git: a closed environment, no configuration but ours, no hooks, no filters.
+"""Every git call of this program: a minimal environment, only our configuration, no hooks, no filters.
 
-A tree that an agent has written must never make git run something. So every call
-names the repository and the work tree, reads neither system nor user
-configuration nor the repository's own (`view`), and gets an environment that is
-built from nothing.
+A tree that an agent wrote must never make git run something. So every call names the repository and the work tree,
+reads neither the system's, the user's nor the repository's own configuration (`safe_git_dir`), and gets an environment
+that is built from nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _SETTINGS = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "protocol.allow": "never",
-    # A task's change stays in the files that the task wrote: renames are not guessed.
+    # A task's change stays in the files that the task wrote: git guesses no renames.
     "merge.renames": "false",
     "merge.directoryRenames": "false",
     "merge.conflictStyle": "merge",
@@ -43,12 +42,12 @@ _SETTINGS = {
 
 _IDENTITY = ("Parallel Orchestrator", "orchestrator@localhost")
 AUTHOR = "{} <{}>".format(*_IDENTITY)
-"""Of every commit, as git writes it."""
+"""Author of every commit, as git writes it."""
 _TIMEOUT_S = 600.0
 
 
 class GitFailed(CannotGoOn):
-    """Git could not do what it was asked: a full disk, a damaged repository. No task is to blame."""
+    """Git failed: a full disk, a damaged repository. No task is to blame."""
 
 
 def require() -> None:
@@ -58,17 +57,18 @@ def require() -> None:
         raise UsageError(f"git was not found on PATH. Install git {wanted} or newer, then start again.")
     try:
         done = subprocess.run(["git", "--version"], capture_output=True, check=False, env=_environment(), timeout=60)
-        shown = os.fsdecode(done.stdout)
+        version = os.fsdecode(done.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"git on PATH does not start ({error}). Install git {wanted} or newer.") from error
-    numbers = re.search(r"(\d{1,9})\.(\d{1,9})", shown)
+    numbers = re.search(r"(\d{1,9})\.(\d{1,9})", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_GIT:
-        found = shown.strip() or "no version"
-        raise UsageError(f"git {wanted} or newer is needed; found {found}. Install a newer git.")
+        raise UsageError(
+            f"git {wanted} or newer is needed; found {version.strip() or 'no version'}. Install a newer git."
+        )
 
 
 class Git:
-    """Git on one repository, through its view, and one work tree. `door`: another way in, while there is no view."""
+    """Git on one repository and one work tree. `git_dir` replaces the safe git-dir while that does not exist."""
 
     def __init__(
         self, repository: Path, work_tree: Path, inherited: tuple[int, ...] = (), git_dir: Path | None = None
@@ -77,18 +77,18 @@ class Git:
         self._git_dir = git_dir or safe_git_dir(repository)
         self.work_tree = work_tree
         self.inherited = inherited
-        """Descriptors that each git process gets. A git outlives the process that started it and was killed;
-        with the lock's descriptor in its hands, nobody takes the lock before that git has ended."""
+        """Descriptors that each git process inherits. A git outlives its killed parent; as it inherits the lock's
+        descriptor, no peer gets the lock before that git ends."""
 
     def __call__(self, *arguments: str, feed: bytes = b"", accept: tuple[int, ...] = (0,)) -> bytes:
-        """Standard output of one git call.
+        """Return the standard output of one git call.
 
-        Raises GitFailed when its exit code is not one of `accept`, Tampered when the view is no longer ours.
+        Raises GitFailed when its exit code is not in `accept`, Tampered when the safe git-dir was changed.
         """
         return self.outcome(*arguments, feed=feed, accept=accept)[1]
 
     def outcome(self, *arguments: str, feed: bytes = b"", accept: tuple[int, ...] = (0,)) -> tuple[int, bytes]:
-        """Exit code and standard output, for calls whose exit code says more than yes."""
+        """Return exit code and standard output."""
         try:
             done = subprocess.run(
                 [*self._command(), *arguments],
@@ -99,7 +99,7 @@ class Git:
                 env=_environment(self.repository / "index"),
                 timeout=_TIMEOUT_S,
                 pass_fds=self.inherited,
-                process_group=0,  # Ctrl-C in the terminal is for us; it must not stop git between two writes
+                process_group=0,  # Ctrl-C in the terminal must not stop git between two writes
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise GitFailed(f"git {arguments[0]} in {self.repository} did not run: {error}") from error
@@ -108,12 +108,12 @@ class Git:
         return done.returncode, done.stdout
 
     def text(self, *arguments: str, feed: bytes = b"") -> str:
-        """Standard output as text without the last newline."""
+        """Return the standard output as text without the last newline."""
         return os.fsdecode(self(*arguments, feed=feed)).rstrip("\n")
 
     @contextmanager
     def conversation(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A git process that answers on its standard output what it is asked on its standard input."""
+        """Run a git process that reads questions on standard input and answers on standard output."""
         with subprocess.Popen(
             [*self._command(), *arguments],
             stdin=subprocess.PIPE,
@@ -134,10 +134,10 @@ class Git:
         return ["git", f"--git-dir={self._git_dir}", f"--work-tree={self.work_tree}", *settings]
 
     def _failed(self, verb: str, code: int, complaint: bytes) -> GitFailed:
-        said = os.fsdecode(complaint).strip()[-2000:] or "nothing"
+        message = os.fsdecode(complaint).strip()[-2000:] or "no message"
         return GitFailed(
-            f"git {verb} in {self.repository} ended with {code} and said: {said}. "
-            "Nothing that was merged is lost; mend the cause, then resume."
+            f"git {verb} in {self.repository} ended with {code}: {message}. "
+            "Nothing that was merged is lost. Correct the cause, then resume."
         )
 
 

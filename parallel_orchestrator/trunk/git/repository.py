@@ -1,7 +1,7 @@
-"""The trunk's repository in the output directory: how it begins, its commits, its head and its checkout.
+"""The trunk's repository in the output directory: its creation, commits, head and checkout, and merge.lock.
 
-The branch is the truth. The files beside it are its checkout, which is brought up to
-date after the branch has moved, and finished by the next call when a kill came between.
+The branch is the truth. The files in the output directory are its checkout. They are updated after the branch has
+moved; when a kill comes between, the next call finishes the update.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from parallel_orchestrator.trunk.git.safe_git_dir import CONFIG, check_safe_git_
 
 BRANCH = TRUNK
 PROJECT_FILE = "pyproject.toml"
-"""Ours: it tells pytest where things are. No task owns it."""
+"""Ours: it configures pytest. No task owns it."""
 
 PROJECT_TEXT = b"""\
 [tool.pytest.ini_options]
@@ -37,26 +37,26 @@ testpaths = ["tests"]
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _MAY_REFUSE = (0, 1, 128)
-"""Exit codes of a git that was asked to change files, and finds others than it expected."""
+"""Exit codes of a git that finds other files than it expected, and changes none."""
 _MARK = "The trunk of a Parallel Orchestrator run.\n"
 _EXCLUDE = "/*\n!/src/\n!/tests/\n!/docs/\n!/README.md\n!/pyproject.toml\n__pycache__/\n*.pyc\n"
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit of the trunk and what its trailers say."""
+    """A commit of the trunk with its trailers."""
 
     id: str
     trailers: Mapping[str, str]
 
     def number(self, trailer: str) -> int:
-        """A trailer that is a number; 0 when it is absent."""
+        """Return a trailer that is a number; 0 when it is absent."""
         value = self.trailers.get(trailer, "0")
         return int(value) if value.isdecimal() else 0
 
 
 class Repository:
-    """Commits, head and checkout. Whatever moves the head or the checkout is called within `alone`. For one thread."""
+    """Commits, head and checkout, for one thread. Callers move head and checkout only within `alone`."""
 
     def __init__(self, run: RunDirectory, git_dir: Path | None = None) -> None:
         self._run = run
@@ -65,7 +65,7 @@ class Repository:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold merge.lock: no other process of the run, and no git of a killed one, moves the trunk meanwhile."""
+        """Hold merge.lock. Meanwhile neither a peer nor a git that outlived its killed parent moves the trunk."""
         with held(self._run.merge_lock) as descriptor:
             self.git.inherited = (descriptor,)
             try:
@@ -74,7 +74,7 @@ class Repository:
                 self.git.inherited = ()
 
     def refuse_foreign(self) -> None:
-        """Raise UsageError when the output directory holds a repository that is not ours."""
+        """Raise UsageError when the output directory holds a repository that is not a run's."""
         if not (self._run.git.exists() or self._run.git.is_symlink()):
             return
         with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -85,7 +85,7 @@ class Repository:
         )
 
     def create(self) -> None:
-        """Make the repository with its first commit, by rename: what stands under its name is always whole."""
+        """Create the repository with its first commit, by rename: under its name it is always complete."""
         if self._run.git.exists():
             self.ensure_safe_git_dir()
             return
@@ -108,13 +108,13 @@ class Repository:
         draft.rename(self._run.git)
 
     def ensure_safe_git_dir(self) -> None:
-        """Make the view of a run that an earlier version began. For the run's owner alone."""
+        """Create the safe git-dir of a run that an earlier version began. Only the run's owner calls it."""
         if self._run.git.exists():
             with disk_faults_in(self._run.git, ours=True):
                 create_safe_git_dir(self._run.git)
 
     def head(self) -> str:
-        """The commit that the trunk stands at. Raises Tampered where a git call would."""
+        """Return the commit at the head of the trunk. Raises Tampered as a git call would."""
         check_safe_git_dir(self._run.git)
         name = (_text(self._run.git / BRANCH) or "").rstrip("\n")
         if self._loose_commit(name):
@@ -127,14 +127,14 @@ class Repository:
     def commit(
         self, tree: str, parent: str, subject: str, trailers: Mapping[str, object], *, durable: bool = False
     ) -> str:
-        """Store a commit; the trunk does not move yet."""
+        """Store a commit without moving the trunk."""
         lines = "".join(f"{name}: {value}\n" for name, value in trailers.items())
         author = f"{AUTHOR} {int(time.time())} {time.strftime('%z')}"
         about = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {author}\n\n{subject}\n\n{lines}"
         return self.objects.write("commit", about.encode(), durable=durable)
 
     def move(self, old: str, new: str) -> None:
-        """Move the trunk from `old` to `new`; GitFailed when it does not stand at `old`. Within `alone`."""
+        """Move the trunk from `old` to `new`, within `alone`. Raises GitFailed when its head is not `old`."""
         self._remove_stale_locks()
         branch = self._run.git / BRANCH
         if (_text(branch) or "").rstrip("\n") != old:
@@ -142,43 +142,40 @@ class Repository:
             if self.head() != new:
                 raise did_nothing("update-ref", self._run.git)
             return
-        # As git does it, so that a git of somebody else's keeps out meanwhile.
+        # By main.lock, as git does it: a person's own git that updates the branch now waits or fails.
         replace_by_lock(branch, f"{new}\n".encode())
 
     def advance(self, since: str) -> bool:
-        """Write what differs between `since`, which is checked out, and the trunk. Other files may have been edited.
+        """Write the files that differ between `since`, which is checked out, and the trunk.
 
-        False, and nothing is written, where one that differs was edited, or something else is checked out.
+        Returns False and writes nothing when one of them was edited, or when something else is checked out.
         """
         self._remove_stale_locks()
         return self.git.outcome("read-tree", "-m", "-u", since, BRANCH, accept=_MAY_REFUSE)[0] == 0
 
     def check_out(self) -> None:
-        """Make the trunk's files in the output directory those of the trunk, whatever they hold now.
-
-        `edits.check_out` does it for files that a person may have edited.
-        """
+        """Overwrite the trunk's files in the output directory. `edits.check_out` keeps a person's edits first."""
         self._remove_stale_locks()
         self.git("read-tree", "--reset", "-u", BRANCH)
 
     def differences(self) -> list[Difference]:
-        """The trunk's files that are missing in the output directory, or differ there."""
+        """Return the trunk's files that are missing in the output directory or differ there."""
         return list(differences(self._run.root, self.tree(self.head())))
 
     def restore_missing(self) -> tuple[list[str], list[str]]:
-        """Write those of the trunk's files that are gone; their paths, and those of files that differ.
+        """Write the trunk's files that are missing. Returns their paths, and those of files that differ.
 
-        A file that differs may be a person's work, and stays. For the run's owner alone.
+        A file that differs may be a person's work and stays. Only the run's owner calls it.
         """
-        wrong, tree = self.differences(), self.tree(self.head())
-        missing = [one.path for one in wrong if one.missing]
+        found, tree = self.differences(), self.tree(self.head())
+        missing = [difference.path for difference in found if difference.missing]
         add_to_folder(self.objects, self._run.root, {path: tree[path] for path in missing})
-        return missing, [one.path for one in wrong if not one.missing]
+        return missing, [difference.path for difference in found if not difference.missing]
 
     def restore_checkout(self) -> None:
-        """`check_out`, and make sure of it. What differs is removed first: git may take it for unchanged.
+        """Check out and verify. Removes differing files first, as git may take them for unchanged.
 
-        Raises GitFailed when files of the output directory still differ from the trunk's afterwards.
+        Raises GitFailed when files of the output directory still differ afterwards.
         """
         for wrong in self.differences():
             with contextlib.suppress(OSError):  # a folder, for instance: git reports it
@@ -187,12 +184,12 @@ class Repository:
         if left := [wrong.path for wrong in self.differences()]:
             more = f" and {len(left) - 3} more" if len(left) > 3 else ""
             raise GitFailed(
-                f"git read-tree said that all is well, but {', '.join(left[:3])}{more} in {self._run.root} "
-                "are not as on the trunk. Look at the `git` on PATH and at the disk, then resume."
+                f"git read-tree reported success, but {', '.join(left[:3])}{more} in {self._run.root} "
+                "differ from the trunk. Look at the `git` on PATH and at the disk, then resume."
             )
 
     def log(self, head: str, since: str = "") -> list[Commit]:
-        """The commits up to `head`, oldest first; those after `since` alone where that is one of them."""
+        """Return the commits up to `head`, oldest first; only those after `since` when it is one of them."""
         found: list[Commit] = []
         name = head
         while name and name != since:
@@ -204,7 +201,7 @@ class Repository:
         return found[::-1]
 
     def about(self, commit: str) -> Commit:
-        """One commit."""
+        """Return one commit."""
         parsed = self._loose_commit(commit)
         return parsed[0] if parsed else self._log_of_git(commit, "-1")[0]
 
@@ -216,7 +213,7 @@ class Repository:
         return found
 
     def _loose_commit(self, name: str) -> tuple[Commit, str] | None:
-        """A commit and its first parent's name, empty for the first one's; None when git has to be asked."""
+        """Return a commit and its first parent (empty for the first commit); None when only git can read it."""
         kind, data = self.objects.loose(name) or ("", b"")
         if kind != "commit":
             return None
@@ -225,22 +222,22 @@ class Repository:
         return _commit(f"{name}\n{message}"), next(iter(parents), "")
 
     def tree(self, commit: str) -> Tree:
-        """The files of a commit."""
+        """Return the files of a commit."""
         return self.objects.read_tree(commit)
 
     def broken_files(self) -> dict[str, str]:
-        """Small files of the repository that never change and are not as `create` made them; what they have to hold."""
+        """Return the constant files of the repository that were changed, with their right content."""
         fixed = {"HEAD": f"ref: {BRANCH}\n", "config": CONFIG, "description": _MARK, "info/exclude": _EXCLUDE}
         return {name: text for name, text in fixed.items() if _text(self._run.git / name) != text}
 
     def remove_leftovers(self) -> None:
-        """Remove what killed processes left half-written. Only while no other process of the run lives."""
+        """Remove half-written files of killed processes. Only while no other process of the run lives."""
         shutil.rmtree(self._run.git.with_name(".git-new"), ignore_errors=True)
         for leftover in (self._run.git / "objects").glob("tmp_obj_*"):
             leftover.unlink(missing_ok=True)
 
     def _remove_stale_locks(self) -> None:
-        """Remove lock files that a killed git left. Within `alone` no git of ours can be using them."""
+        """Remove lock files of a killed git. Within `alone` no git of ours uses them: each git inherits merge.lock."""
         heads = self._run.git / "refs" / "heads"
         for folder in (self._run.git, safe_git_dir(self._run.git), heads):
             for lock in folder.glob("*.lock"):
@@ -248,9 +245,9 @@ class Repository:
 
 
 def did_nothing(verb: str, repository: Path) -> GitFailed:
-    """Git ended well, and what it was asked for is not there."""
+    """Return the error for a git that reported success without doing its work."""
     return GitFailed(
-        f"git {verb} in {repository} ended with 0 and did not do what it was asked. "
+        f"git {verb} in {repository} ended with 0 but did nothing. "
         "Look at the `git` on PATH and at the disk, then resume."
     )
 
@@ -263,7 +260,7 @@ def _text(path: Path) -> str | None:
 
 
 def commit_subject(text: str) -> str:
-    """`text` without what could forge a second line or a terminal command; for commit subjects."""
+    """Return `text` as one printable line of at most 200 characters, for a commit's subject."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return os.fsencode(" ".join(printable.split())).decode(errors="replace")[:200]
 
@@ -277,9 +274,10 @@ def _commit(record: str) -> Commit:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[int]:
-    """Wait for the kernel lock on `path` and hold it; gives the descriptor that carries it. Not re-entrant.
+    """Wait for the kernel lock on `path` and hold it. Yields the descriptor that carries it. Not re-entrant.
 
-    It is free as soon as its holder is dead, and every child that was given the descriptor is, too.
+    The kernel frees it when the holder and every child that inherited the descriptor have closed it or died. So a git
+    that outlives a killed holder keeps the lock until it ends, and the next holder never moves the trunk beside it.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -293,4 +291,4 @@ def held(path: Path) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)  # the file stays: removing it would let two holders lock two files of one name
+        os.close(descriptor)  # the file stays: if it were removed, two holders could lock two files of one name

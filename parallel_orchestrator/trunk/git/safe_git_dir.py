@@ -1,12 +1,11 @@
-"""Another door into the trunk's repository: its objects and refs, under a configuration of ours alone.
+"""A git-dir for our own calls: the trunk's objects and refs, with only our configuration.
 
-    .git/view/    HEAD, config                  ours, and nothing else
+    .git/view/    HEAD, config                  ours, nothing else
                   objects, refs, packed-refs    links to those of .git
 
-A repository's own config and attributes can name programs that git then runs: filters, merge
-drivers, helpers. A command in the sandbox cannot write there; one that runs without it can, and so
-can a person with plans of their own for the repository. Neither has a say in what our calls do: git
-is given this folder as the repository, and it is looked at before each call.
+A repository's config and attributes can name programs that git runs: filters, merge drivers, helpers. A command in the
+sandbox cannot write them; a command without it can, and so can a person. Neither affects our calls: git gets this
+folder as its git-dir, and each call checks it first.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ _LINKS = {name: f"../{name}" for name in ("objects", "refs", "packed-refs")}
 
 
 class Tampered(CannotGoOn):
-    """Somebody changed what only this program writes, so that a git call of ours could run what they like."""
+    """Something changed a file that only this program writes, so that our git call could run another program."""
 
 
 def safe_git_dir(repository: Path) -> Path:
-    """Where the view of a repository lies."""
+    """Return the path of a repository's safe git-dir."""
     return repository / "view"
 
 
 def create_safe_git_dir(repository: Path) -> None:
-    """Make it unless it is there, by rename: what stands under its name is whole."""
+    """Create it unless it exists, by rename: under its name it is always complete."""
     if safe_git_dir(repository).exists():
         return
     draft = repository / "view-new"
@@ -52,7 +51,7 @@ def create_safe_git_dir(repository: Path) -> None:
 
 
 def create_safe_git_dir_in(repository: Path, folder: Path) -> None:
-    """Make a view in `folder`, elsewhere: for looking at a repository that has none, without changing it."""
+    """Create one in `folder`, to read a repository that has none without changing it."""
     for name, text in _FILES.items():
         (folder / name).write_text(text)
     for name in _LINKS:
@@ -60,10 +59,10 @@ def create_safe_git_dir_in(repository: Path, folder: Path) -> None:
 
 
 def check_safe_git_dir(repository: Path) -> None:
-    """Raise Tampered when it holds anything but what `make_view` put there. An absent one git itself refuses."""
+    """Raise Tampered when it differs from what `create_safe_git_dir` made. Git itself refuses an absent one."""
     view = safe_git_dir(repository)
     try:
-        # The lock files are git's own, left by a kill.
+        # A killed git leaves lock files.
         names = {path.name for path in view.iterdir() if path.suffix != ".lock"}
         whole = (
             names == _FILES.keys() | _LINKS.keys()

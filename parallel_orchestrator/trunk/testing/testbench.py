@@ -1,19 +1,18 @@
-"""Our own pytest call over a tree, in a scratch copy, and what it proves.
+"""Our own pytest run of a tree in a scratch copy, and what it proves.
 
-The verdict comes from what has to fit together: the exit code, the report, pytest's closing
-line (`pytest_summary`), a canary (a test of ours that has to fail), and the tests and files that are
-there (`test_inventory`). Tests that leave the process early, that patch the reporting, or that deselect
-everything take the canary along and prove nothing.
+The result counts only if all of these fit together: the exit code, the report, pytest's summary line (`junit`), a
+canary (our test that has to fail), and the tests and files that are there (`test_inventory`). Tests that leave the
+process early, patch the reporting or deselect everything also remove the canary, and prove nothing.
 
-What this does not prove: code that runs inside pytest and knows all of the above can still lie
-about itself, and a test that runs code and asserts nothing passes. It is what the tests reported, no more.
+Not proven: code that runs inside pytest and knows all this can still lie about itself, and a test that asserts nothing
+passes.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from parallel_orchestrator.system.memory import ROOM
 from parallel_orchestrator.trunk.changes.folder import read_plain, write_folder
 from parallel_orchestrator.trunk.git.objects import Objects, Tree
 from parallel_orchestrator.trunk.git.repository import PROJECT_FILE
-from parallel_orchestrator.trunk.results import TestCounts
+from parallel_orchestrator.trunk.results import TestCounts, VerifyResult
 from parallel_orchestrator.trunk.testing.junit import LARGEST_REPORT, Case, Ending, contradicts, count, parse, without
 from parallel_orchestrator.trunk.testing.proof import NOTHING_RAN, Ran, add_recorder, read_record
 from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles, take_inventory
@@ -43,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 PYTHON = ("python", "-m")
 WHOLE_RUN = "the test run itself"
-"""Stands for a run that broke off, where no single test can be named."""
+"""Stands for a run that broke off, so that no single test can be named."""
 
 _FLAGS = (
     *("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-c", PROJECT_FILE, "--rootdir=."),
@@ -64,32 +63,32 @@ class Report:
 
     cases: tuple[Case, ...]
     broken: str = ""
-    """Why the run as a whole proves nothing; empty when it does."""
+    """Why the whole run proves nothing; empty when it does."""
     unrun: tuple[str, ...] = ()
-    """Ids of tests that are defined and of which the report says nothing."""
+    """Ids of tests that are defined and missing in the report."""
     junit: bytes = b""
     seconds: float = 0.0
     starved: bool = False
-    """Memory ran out meanwhile: that something failed proves nothing."""
+    """Memory ran out meanwhile, so a failure proves nothing."""
     memory: int = 0
-    """Bytes that the run was seen to use at most."""
+    """Most bytes that the run was seen to use."""
     ran: Ran = NOTHING_RAN
-    """What some of the tests ran of the code, where that was asked for."""
+    """What the task's own tests ran of its code, if that was recorded."""
 
     @property
     def counts(self) -> TestCounts:
-        """How many tests ended how."""
+        """Count the tests by how they ended."""
         by = count(list(self.cases))
         return TestCounts(by[Ending.PASSED], by[Ending.FAILED], by[Ending.SKIPPED])
 
     @property
     def red(self) -> frozenset[str]:
-        """Ids of what failed."""
+        """Ids of the tests that failed."""
         failed = {case.id for case in self.cases if case.ending is Ending.FAILED}
         return frozenset({*failed, *self.unrun, *([WHOLE_RUN] if self.broken else [])})
 
     def messages(self, known: frozenset[str] = frozenset(), how: str = "failed") -> list[str]:
-        """What failed and how, one text each, without the ids in `known`; a flood of them is cut short."""
+        """Describe each failure except the ids in `known`; at most 20 of each kind."""
         texts = [self.broken] if self.broken and WHOLE_RUN not in known else []
         failed = [case for case in self.cases if case.ending is Ending.FAILED and case.id not in known]
         texts += [f"{case.id} {how}:\n{case.message}" for case in failed[:_MOST_MESSAGES]]
@@ -98,16 +97,22 @@ class Report:
         return texts + [_UNRUN.format(test=test) for test in unrun[:_MOST_MESSAGES]]
 
     def ended_in(self, files: list[str], ending: Ending) -> int:
-        """Tests in these files that ended so."""
+        """Count the tests in these files with that ending."""
         return sum(case.ending is ending and case.file in files for case in self.cases)
+
+    def why_red(self) -> list[str]:
+        """Return why a whole with these tests is not green; empty when it is."""
+        if self.red:
+            return self.messages()
+        return [] if self.counts.passed else ["No test passed."]
 
 
 NO_TESTS = Report((), junit=b'<?xml version="1.0" encoding="utf-8"?><testsuites />')
-"""Of a tree in which no file could hold a test: there is nothing to run."""
+"""The report on a tree without test files."""
 
 
 def may_hold_tests(tree: Tree) -> bool:
-    """Whether pytest could find a test in it, or be steered by it."""
+    """Whether pytest could find a test or a configuration in it."""
     return any(path.startswith("tests/") and path.endswith(".py") for path in tree)
 
 
@@ -121,11 +126,11 @@ class TestBench:
     runner: CommandRunner
     timeout_s: float
     prewarm: Prewarm | None = None
-    """How a pytest is had waiting for the next `test`; None: each one is started when it is needed."""
+    """Starts a pytest that waits for the next `test`. None: each one is started when it is needed."""
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
 
     def prepare(self) -> None:
-        """Have a pytest waiting for the next `test`, so that it need not be waited for then."""
+        """Start a pytest that waits for the next `test`."""
         if self.prewarm and not self._waiting:
             with ExitStack() as resources:
                 folder, results = resources.enter_context(_scratch())
@@ -133,12 +138,12 @@ class TestBench:
                 self._waiting.append(_Waiting(folder, results, run, resources.pop_all()))
 
     def close(self) -> None:
-        """Give up what was prepared and not used."""
+        """End what was prepared and not used."""
         while self._waiting:
             self._waiting.pop().resources.close()
 
     def test(self, tree: Tree, own: OwnFiles | None = None) -> Report:  # noqa: PT028 - no test function
-        """Run all tests of `tree` in a copy of its own; with `own`, see what its tests run of its sources."""
+        """Run all tests of `tree` in a copy. With `own`, record what its tests run of its sources."""
         return NO_TESTS if not may_hold_tests(tree) else fed(lambda: self._test(tree, own))
 
     def _test(self, tree: Tree, own: OwnFiles | None) -> Report:
@@ -152,7 +157,7 @@ class TestBench:
 
     @contextmanager
     def copy(self, tree: Tree) -> Iterator[tuple[Path, Path]]:
-        """A scratch copy of `tree`, and an empty folder beside it for results. Both are gone afterwards."""
+        """Make a scratch copy of `tree` and an empty folder for results. Removes both afterwards."""
         with _scratch() as (folder, results):
             write_folder(self.objects, folder, tree)
             yield folder, results
@@ -165,9 +170,9 @@ class TestBench:
         run: CommandRunner | None = None,
         own: OwnFiles | None = None,
     ) -> Report:
-        """One pytest run in `folder`, started by `launcher`: the interpreter up to its -m."""
-        # Nothing that the tests can know beforehand names the canary or the report. The canary sits among
-        # them, because what a conftest.py does to reports it does to those below its own folder only.
+        """Run pytest once in `folder`. `launcher`: the interpreter's command line up to its -m."""
+        # The tests cannot know the names of canary and report beforehand. The canary lies among the tests, because a
+        # conftest.py changes only the reports of tests below its folder.
         name = f"test_canary_{secrets.token_hex(8)}"
         with disk_faults_in(folder):
             (folder / "tests").mkdir(exist_ok=True)
@@ -178,7 +183,7 @@ class TestBench:
         flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
         command = self._command(folder, results, launcher, *flags, "tests")
         result = (run or self.runner)(command)
-        # Scratch names differ from run to run, so the output leaves them out.
+        # A resumed conversation must read the same text, so the random names are removed.
         output = result.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
         written = read_plain(results / junit, LARGEST_REPORT)
         report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
@@ -193,8 +198,16 @@ class TestBench:
         return replace(made, starved=result.starved and bool(made.red))
 
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> CommandResult:
-        """Any command in a scratch copy, within the time limit of tests."""
+        """Run any command in a scratch copy, within the time limit of tests."""
         return fed(lambda: self.runner(Command(argv, folder, self.timeout_s, results)))
+
+    def verify(self, tree: Tree, commands: Sequence[str]) -> tuple[VerifyResult, ...]:
+        """Run each command in one fresh copy of `tree`, one after the other."""
+        if not commands:
+            return ()
+        with self.copy(tree) as (folder, results):
+            ended = [(command, self.run(folder, results, ("bash", "-c", command))) for command in commands]
+        return tuple(VerifyResult(command, end.code, end.output, end.timed_out, end.seconds) for command, end in ended)
 
     def _command(self, folder: Path, results: Path, launcher: tuple[str, ...], *arguments: str) -> Command:
         return Command((*launcher, "pytest", *arguments), folder, self.timeout_s, results)
@@ -204,9 +217,9 @@ Run = TypeVar("Run", Report, CommandResult)
 
 
 def fed(run: Callable[[], Run]) -> Run:
-    """What `run` gives; when memory ran out, what it gives with no other command running.
+    """Return `run()`, repeated with no other command running when memory ran out.
 
-    Raises OutOfMemory when memory runs out then, too.
+    Raises OutOfMemory when memory runs out again.
     """
     result = run()
     if not result.starved:
@@ -221,7 +234,7 @@ def fed(run: Callable[[], Run]) -> Run:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A pytest that waits, over folders that are still empty."""
+    """A pytest that waits, with folders that are still empty."""
 
     folder: Path
     results: Path
@@ -231,7 +244,7 @@ class _Waiting:
 
 @contextmanager
 def _scratch() -> Iterator[tuple[Path, Path]]:
-    """Two empty folders: for a copy of a project, and for what its tests report. Both are gone afterwards."""
+    """Make two empty folders, for a project and its results. Removes both afterwards."""
     with scratch_folder("merge-") as scratch:
         folder, results = scratch / "project", scratch / "results"
         folder.mkdir()
@@ -240,7 +253,7 @@ def _scratch() -> Iterator[tuple[Path, Path]]:
 
 
 def _breakage(result: CommandResult, cases: list[Case] | None, canary: str, limit_s: float) -> str:
-    """Why a run proves nothing; empty when it does. With the canary in it, a run that went well ends with 1."""
+    """Return why a run proves nothing; empty when it does. The canary makes a good run end with 1."""
     if result.timed_out:
         return f"The tests ran longer than {limit_s:g} s and were stopped. Find the test that hangs or is slow."
     ended = f"pytest ended with {result.code}"
@@ -250,7 +263,7 @@ def _breakage(result: CommandResult, cases: list[Case] | None, canary: str, limi
 
 
 def _forgery(result: CommandResult, cases: list[Case], canary: str, ended: str) -> str:
-    """What does not fit together in a report; empty when all does."""
+    """Return what is contradictory in a report; empty when nothing is."""
     endings = [case.ending for case in cases if canary in case.id]
     if not endings:
         return f"{ended} and did not run every test: code in the project removes tests from the run. Remove that code."
@@ -268,7 +281,7 @@ def _forgery(result: CommandResult, cases: list[Case], canary: str, ended: str) 
 
 
 def _tampering(altered: list[str], canary: str) -> str:
-    """Why tests that changed the project's code prove nothing; empty when they changed none."""
+    """Return why tests that changed the project's code prove nothing; empty when they changed none."""
     if not altered:
         return ""
     paths = ", ".join("a test that must fail" if canary in path else path for path in altered[:_MOST_MESSAGES])

@@ -1,4 +1,4 @@
-"""Green or red: whether a merged tree is at least as good as the trunk that it would replace."""
+"""Whether a merged tree is at least as good as the trunk that it would replace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ONCE = (
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the trunk is known to do without the change."""
+    """The trunk's test results without the change."""
 
     passed: int
     red: frozenset[str] = frozenset()
@@ -28,22 +28,22 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The last run of the merged tree's tests, and what was found out about it."""
+    """The last run of the merged tree's tests, and what follows from it."""
 
     report: Report
     facts: tuple[str, ...]
     """Why the tree is red; empty when it is green."""
     added: int
-    """Passing tests more than on the trunk."""
+    """How many more tests pass than on the trunk."""
     flaky: tuple[str, ...] = ()
-    """What failed once and passed when repeated."""
+    """Tests that failed once and passed when repeated."""
     red_before: tuple[str, ...] = ()
-    """What fails on the trunk without the change, too."""
+    """Tests that also fail on the trunk without the change."""
     coverage: OwnCoverage | None = None
-    """What the task's own tests run of its own files; None where it owns no source, or the tree is red without it."""
+    """What the task's own tests run of its own files; None if it owns no source, or the tree is red anyway."""
 
     def after(self, cleared: Verdict) -> Verdict:
-        """This verdict, with what an earlier one found to be nobody's doing."""
+        """Return this verdict with what an earlier one found not to be the change's fault."""
         return replace(
             self,
             flaky=tuple(sorted({*self.flaky, *cleared.flaky})),
@@ -69,13 +69,13 @@ class MergeAttempt:
 
 
 def quick_verdict(attempt: MergeAttempt) -> Verdict | None:
-    """The verdict where the first run shows that nothing broke; None where that takes `attribute_failure`."""
+    """Return the verdict if the first run shows that nothing broke. None: `attribute_failure` has to find it."""
     known = Baseline(attempt.passed_before)
     return None if regressions(attempt.first, known) else _verdict(attempt, attempt.first, known)
 
 
 def attribute_failure(attempt: MergeAttempt) -> Verdict:
-    """Where something broke, find out whether the change is to blame: repeat the run, and run the head without it."""
+    """Find whether the change broke the tests: repeat the run, then run the head without the change."""
     verdict = quick_verdict(attempt)
     if verdict:
         return verdict
@@ -90,9 +90,9 @@ def attribute_failure(attempt: MergeAttempt) -> Verdict:
 
 
 def _unsteady(attempt: MergeAttempt, again: Report) -> list[str]:
-    """Facts on the task's new tests that failed in the first run and passed in the second.
+    """Return facts on the task's new tests that failed in the first run and passed in the second.
 
-    Empty when something else failed only once, too: that can have made them fail.
+    Empty when another test failed only once, too: that one can have made them fail.
     """
     once = attempt.first.red - again.red
     brought = new_tests(once, attempt.own, attempt.bench.objects, attempt.trunk, attempt.tree)
@@ -100,7 +100,7 @@ def _unsteady(attempt: MergeAttempt, again: Report) -> list[str]:
 
 
 def regressions(report: Report, baseline: Baseline) -> list[str]:
-    """What is worse than the baseline; empty when nothing is."""
+    """Return what is worse than the baseline; empty when nothing is."""
     if report.red - baseline.red:
         return report.messages(known=baseline.red)
     passed = report.counts.passed
@@ -110,7 +110,7 @@ def regressions(report: Report, baseline: Baseline) -> list[str]:
 
 
 def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
-    """Which tests a task that breaks nothing still owes; empty when none."""
+    """Return which tests a task that breaks nothing still owes; empty when it owes none."""
     counts = report.counts
     if counts.skipped and not counts.passed:
         return [f"All tests are skipped ({counts.skipped}), so they prove nothing. Make them run."]
