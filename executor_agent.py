@@ -35,8 +35,8 @@ from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
 from parallel_orchestrator.claude_code.binary import find
-from parallel_orchestrator.claude_code.session import START_S, Runner, Session, Setting, session_id
-from parallel_orchestrator.claude_code.tool_runner import CALL_S, TOOLS, ClaudeCodeHands
+from parallel_orchestrator.claude_code.session import START_S, ClaudeCodeSession, Runner, SessionSettings, session_id
+from parallel_orchestrator.claude_code.tool_runner import CALL_S, TOOLS, ClaudeCodeTools
 from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.errors import ModelUnknown, RecordingExhausted, TaskLimit
 from parallel_orchestrator.records.fix import FixTask
@@ -132,23 +132,23 @@ class ExecutorAgent:
         with ExitStack() as ending:
             transcript = self._transcript(task, job.claim)
             ending.callback(transcript.close)
-            hands = self._hands(task, job.claim, transcript)
-            ending.callback(hands.close)
+            tools = self._tools(task, job.claim, transcript)
+            ending.callback(tools.close)
             client = self._client(job.claim)
             ending.callback(client.close)
             ending.callback(self._trunk.close)
             try:
                 if transcript.is_new:
-                    self._begin(task, job, transcript, hands)
+                    self._begin(task, job, transcript, tools)
                 elif transcript.conversation.turns == 0 and self._model_of(transcript) != scenario_model:
                     transcript.ask_of(scenario_model)
                 if transcript.conversation.is_restarted:
-                    hands.restart()
-                ended = take_turns(transcript, self._means(job, transcript, client, hands), self._limits())
+                    tools.restart()
+                ended = take_turns(transcript, self._means(job, transcript, client, tools), self._limits())
                 if ended.kind is End.FINISHED:
-                    hands.finish(ended.text)
+                    tools.finish(ended.text)
                 else:
-                    hands.close()  # nothing may write any more
+                    tools.close()  # nothing may write any more
                 transcript.outcome("submitted", ended.reason)
                 return self._submit(task, job, transcript, ended)
             except ModelUnknown as error:
@@ -174,15 +174,15 @@ class ExecutorAgent:
         start = transcript.conversation.start
         return str(start.get("model_wanted") or start["model"])
 
-    def _begin(self, task: Task, job: Job, transcript: Transcript, hands: ToolBox | ClaudeCodeHands) -> None:
+    def _begin(self, task: Task, job: Job, transcript: Transcript, tools: ToolBox | ClaudeCodeTools) -> None:
         """Make the workspace, and record what the conversation starts with."""
         scenario, claim = self._scenario, job.claim
         base = self._trunk.head()
         self._trunk.open_workspace(self._folder(claim), base)
-        if isinstance(hands, ClaudeCodeHands):
+        if isinstance(tools, ClaudeCodeTools):
             job.report("starting Claude Code", START_S + 30)
             _, text = claude_code_texts(scenario.requirements, self._plan, task)
-            opened = hands.opening(text, scenario.endpoint_profile)
+            opened = tools.opening(text, scenario.endpoint_profile)
             start = {**opened, "model_wanted": scenario.executor_model}
         else:
             start = opening(
@@ -194,14 +194,14 @@ class ExecutorAgent:
             )
         transcript.begin(start, base=base, run=scenario.run, task_id=task.id, attempt=claim.attempt)
 
-    def _hands(self, task: Task, claim: Claim, transcript: Transcript) -> ToolBox | ClaudeCodeHands:
+    def _tools(self, task: Task, claim: Claim, transcript: Transcript) -> ToolBox | ClaudeCodeTools:
         """What carries out the model's calls in the attempt's workspace."""
         scenario = self._scenario
         if scenario.backend == "api":
             return ToolBox(self._folder(claim), self._runner, BASH_TIMEOUT_S, self._prewarm)
         attempt = Caller(scenario.run, claim.task, claim.attempt)
         system, text = claude_code_texts(scenario.requirements, self._plan, task)
-        setting = Setting(
+        settings = SessionSettings(
             model=scenario.executor_model,
             session=session_id(attempt),
             tools=TOOLS,
@@ -211,8 +211,8 @@ class ExecutorAgent:
             settings=scenario.claude_settings,
         )
         state = self._run.claude_state(claim.folder, claim.task, claim.attempt)
-        session = Session(self._runner, find(), self._folder(claim), state, setting)
-        return ClaudeCodeHands(session, scenario.executor_model, lambda: transcript.conversation.said_last or text)
+        session = ClaudeCodeSession(self._runner, find(), self._folder(claim), state, settings)
+        return ClaudeCodeTools(session, scenario.executor_model, lambda: transcript.conversation.said_last or text)
 
     def _submit(self, task: Task, job: Job, transcript: Transcript, ended: Ended) -> Outcome:
         """Offer the work to the trunk, and send it back into its conversation when it cannot be taken."""
@@ -269,7 +269,7 @@ class ExecutorAgent:
         token = mint(settings.secret, Caller(self._scenario.run, claim.task, claim.attempt))
         return ModelClient(settings.socket, token)
 
-    def _means(self, job: Job, transcript: Transcript, client: ModelClient, hands: ToolBox | ClaudeCodeHands) -> Means:
+    def _means(self, job: Job, transcript: Transcript, client: ModelClient, tools: ToolBox | ClaudeCodeTools) -> Means:
         folder = self._folder(job.claim)
 
         def progress(doing: str) -> None:
@@ -278,16 +278,16 @@ class ExecutorAgent:
 
         def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
             # While the model thinks, its next command and the tests of its work get ready.
-            hands.prepare()
+            tools.prepare()
             self._trunk.prepare()
             betas = transcript.conversation.start.get("betas", "")
             answer = client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn, betas=betas)
-            hands.answered(answer.usage)
+            tools.answered(answer.usage)
             return answer
 
         return Means(
             ask=ask,
-            tools=hands,
+            tools=tools,
             snapshot=lambda: self._trunk.snapshot(folder),
             restore=lambda tree: self._trunk.restore(folder, tree),
             progress=progress,

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.claude_code.binary import find
 from parallel_orchestrator.claude_code.planning import ClaudeCodePlanning
-from parallel_orchestrator.claude_code.session import Session, Setting, session_id
+from parallel_orchestrator.claude_code.session import ClaudeCodeSession, SessionSettings, session_id
 from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shape_faults, shortened
@@ -196,7 +196,7 @@ def _planner(
     """With the back end that the scenario names."""
     if scenario.planner_backend == "api" or env is None:
         return PlannerAgent(client, scenario, note)
-    setting = Setting(
+    settings = SessionSettings(
         model=scenario.planner_model,
         session=session_id(Caller(scenario.run, "plan", 1)),
         tools="",
@@ -205,7 +205,7 @@ def _planner(
         schema=PLAN_SCHEMA,
         settings=scenario.claude_settings,
     )
-    session = Session(runner_for(env.sandbox), find(), run.planning / "workspace", run.planning, setting)
+    session = ClaudeCodeSession(runner_for(env.sandbox), find(), run.planning / "workspace", run.planning, settings)
     return PlannerAgent(client, scenario, note, lambda: ClaudeCodePlanning(session, client, scenario.endpoint_profile))
 
 

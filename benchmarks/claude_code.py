@@ -1,4 +1,4 @@
-"""Claude Code as an executor's hands: its start, its memory, and what a tool call takes beside the other back end.
+"""Claude Code as an executor's tools: its start, its memory, and what a tool call takes beside the other back end.
 
 python -m benchmarks claude-code
 
@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.contestants import NotMeasured
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.claude_code.binary import find
-from parallel_orchestrator.claude_code.session import START_S, Session, Setting
-from parallel_orchestrator.claude_code.tool_runner import TOOLS, ClaudeCodeHands
+from parallel_orchestrator.claude_code.session import START_S, ClaudeCodeSession, SessionSettings
+from parallel_orchestrator.claude_code.tool_runner import TOOLS, ClaudeCodeTools
 from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR, ToolCall
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.sandbox import reaper
@@ -75,11 +75,11 @@ def _told(samples: list[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _session(folder: Path, number: int) -> Session:
+def _session(folder: Path, number: int) -> ClaudeCodeSession:
     workspace = folder / f"task_{number}"
     workspace.mkdir(exist_ok=True)
-    setting = Setting(MODEL, uuid.uuid4(), TOOLS, "You build one part.", 1000)
-    return Session(detect("required"), find(), workspace, folder / f"task_{number}.claude", setting)
+    setting = SessionSettings(MODEL, uuid.uuid4(), TOOLS, "You build one part.", 1000)
+    return ClaudeCodeSession(detect("required"), find(), workspace, folder / f"task_{number}.claude", setting)
 
 
 def _starts(count: int) -> dict[str, float]:
@@ -114,18 +114,18 @@ def _calls(count: int) -> dict[str, float]:
     """Seconds of a call, with either."""
     with tempfile.TemporaryDirectory(prefix="claude-") as name:
         session = _session(Path(name), 1)
-        hands = ClaudeCodeHands(session, MODEL)
+        claude = ClaudeCodeTools(session, MODEL)
         tools = ToolBox(Path(name) / "task_1", detect("required"))
         try:
-            hands.opening("Build it.", "anthropic")
+            claude.opening("Build it.", "anthropic")
             return {
-                "bash_claude_s": _mean(count, hands, "Bash", lambda _: {"command": "true"}),
+                "bash_claude_s": _mean(count, claude, "Bash", lambda _: {"command": "true"}),
                 "bash_api_s": _mean(count, tools, BASH, lambda _: {"command": "true"}),
-                "write_claude_s": _mean(count, hands, "Write", _written),
+                "write_claude_s": _mean(count, claude, "Write", _written),
                 "write_api_s": _mean(count, tools, EDITOR, _created),
             }
         finally:
-            hands.close()
+            claude.close()
 
 
 def _written(number: int) -> dict[str, Any]:
@@ -136,11 +136,11 @@ def _created(number: int) -> dict[str, Any]:
     return {"command": "create", "path": f"c{number}.py", "file_text": "x = 1\n"}
 
 
-def _mean(count: int, hands: ClaudeCodeHands | ToolBox, tool: str, arguments: Callable[[int], dict[str, Any]]) -> float:
+def _mean(count: int, tools: ClaudeCodeTools | ToolBox, tool: str, arguments: Callable[[int], dict[str, Any]]) -> float:
     began = time.monotonic()
     for number in range(count):
         call = ToolCall(f"toolu_{tool}_{number}", tool, arguments(number))
-        (result,) = hands.run_all([call], lambda doing: None)
+        (result,) = tools.run_all([call], lambda doing: None)
         if result.is_error:
             raise NotMeasured(result.content)
     return (time.monotonic() - began) / count

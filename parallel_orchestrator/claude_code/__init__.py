@@ -1,1 +1,1 @@
-"""Claude Code as the one that acts: the real program's tools and prompts, under this project's turns and transcript."""
+"""Claude Code as a back end: its tools and prompts, with this project's turns and transcript."""

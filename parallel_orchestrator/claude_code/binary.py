@@ -1,4 +1,4 @@
-"""Which Claude Code is here: the one that the `claude-code` extra brings, or a `claude` on the PATH."""
+"""Finds Claude Code: the program of the `claude-code` extra, or a `claude` on the PATH."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE_S = 30
 _ELF = b"\x7fELF"
 
 MISSING = (
-    "Claude Code is not here: install it with `pip install 'parallel-orchestrator[claude-code]'`, or put a native "
+    "Claude Code was not found: install it with `pip install 'parallel-orchestrator[claude-code]'`, or put a native "
     "`claude` on the PATH; or run with --backend api"
 )
 
@@ -31,12 +31,12 @@ class ClaudeCodeProgram:
 
     path: Path
     source: str
-    """Where it comes from, for a person."""
+    """Where it comes from, for people."""
     version: str
 
 
 def find() -> ClaudeCodeProgram:
-    """The program to use, the extra's before the PATH's. Raises UsageError where there is none that starts."""
+    """Returns the program, the extra's before the PATH's. Raises UsageError if none is found or it does not start."""
     candidate = _of_the_extra() or _on_the_path()
     if candidate is None:
         raise UsageError(MISSING)
@@ -45,23 +45,23 @@ def find() -> ClaudeCodeProgram:
 
 
 def acting(scenario: Scenario) -> str:
-    """Which Claude Code acts in a run, and as what, for a person; empty when none does. Raises UsageError as `find`."""
+    """Says which Claude Code a run uses, and for what; empty if it uses none. Raises UsageError as `find` does."""
     backends = {"planner": scenario.planner_backend, "executors": scenario.backend}
     roles = [role for role, backend in backends.items() if backend == "claude-code"]
     if not roles:
         return ""
     program = find()
-    told = f"Claude Code {program.version} from {program.source} acts as {' and '.join(roles)}"
+    text = f"Claude Code {program.version} from {program.source} acts as {' and '.join(roles)}"
     if scenario.claude_settings == "host":
-        told += f", with {HostSettings.read(os.environ).describe()}"
-    return told
+        text += f", with {HostSettings.read(os.environ).describe()}"
+    return text
 
 
 def _of_the_extra() -> tuple[Path, str] | None:
-    found = importlib.util.find_spec("claude_agent_sdk")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    if spec is None or spec.origin is None:
         return None
-    path = Path(found.origin).parent / "_bundled" / "claude"
+    path = Path(spec.origin).parent / "_bundled" / "claude"
     return (path, "the claude-code extra") if os.access(path, os.X_OK) else None
 
 
@@ -81,7 +81,7 @@ def _on_the_path() -> tuple[Path, str] | None:
 
 @cache
 def _version(path: Path) -> str:
-    """What it says that it is. A home of its own keeps it from writing into the person's."""
+    """Returns the program's version. It runs with an empty home, so that it does not write into the user's."""
     with tempfile.TemporaryDirectory(prefix="claude-") as home:
         try:
             done = subprocess.run(
@@ -93,5 +93,5 @@ def _version(path: Path) -> str:
                 check=True,
             )
         except (OSError, subprocess.SubprocessError) as error:
-            raise UsageError(f"{path} does not start ({error}); install Claude Code anew") from error
+            raise UsageError(f"{path} does not start ({error}); reinstall Claude Code") from error
     return done.stdout.split()[0] if done.stdout.split() else "unknown"

@@ -1,14 +1,14 @@
-"""What a person has set up for their own Claude Code, for runs that are to have it (`claude_settings: host`).
+"""Gives Claude Code the user's own settings, for runs with `claude_settings: host`.
 
-Claude Code gets copies that it can only read, in a folder of their own that is gone when it ends:
+It gets read-only copies in a folder that is deleted when it ends:
 
-    settings.json   the user's settings, without what would lead it another way than to us: credentials and who helps
-                    to get them, variables that we set or that name a secret, sandboxes, plugins
+    settings.json   the user's settings, without what would lead it away from the gateway: credentials and their
+                    helpers, variables that the session sets or that name a secret, sandboxes, plugins
     CLAUDE.md       the user's memory
-    mcp.json        the user's MCP servers that are programs; where there is no network others could do nothing
+    mcp.json        the user's MCP servers that are programs; others need a network, which the sandbox lacks
 
-Settings of a project, the one being built among them, are left out. What looks like a credential is taken out of the
-first two. The servers need theirs: those are kept out of transcript and log as far as they are known by value.
+Settings of projects are left out, also of the one being built. Redaction removes credentials from the first two files.
+The servers need theirs. Redaction knows those by value and keeps them out of transcript and log.
 """
 
 from __future__ import annotations
@@ -30,39 +30,40 @@ SETTINGS, MEMORY, SERVERS = "settings.json", "CLAUDE.md", "mcp.json"
 _LEFT_OUT = re.compile(
     r"apiKeyHelper|proxyAuthHelper|otelHeadersHelper|(aws|gcp)\w+|force\w+|model|sandbox|\w*[pP]lugin\w*|\w*[mM]arket\w*"
 )
-"""Settings that say who pays or which model is asked, or that cannot work inside the sandbox."""
+"""Settings that choose the credential or the model, or that cannot work in the sandbox."""
 _OURS = re.compile(r"(ANTHROPIC|CLAUDE|AWS|GOOGLE|AZURE|OTEL|DISABLE|ENABLE|MAX|MCP)_.*|\w*_PROXY", re.IGNORECASE)
-"""Variables that lead Claude Code itself."""
+"""Variables that control Claude Code itself."""
 
 
 @dataclass(frozen=True)
 class HostSettings:
-    """The person's own, as it is at this moment."""
+    """The user's settings at this moment."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     memory: str = ""
     servers: dict[str, Any] = field(default_factory=dict, repr=False)
-    """MCP servers that are programs, by name; they may hold credentials."""
+    """MCP servers that are programs, by name. They may hold credentials."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> HostSettings:
-        """Those of whoever's environment this is. Raises UsageError where a file is there and cannot be read."""
+        """Reads the settings of the user with this environment. Raises UsageError if a file cannot be read."""
         configured = environment.get("CLAUDE_CONFIG_DIR")
         home = Path(environment.get("HOME", "/"))
         folder = Path(configured) if configured else home / ".claude"
         state = _json((folder if configured else home) / ".claude.json")
-        servers = {name: one for name, one in _table(state, "mcpServers").items() if _is_program(one)}
+        servers = {name: server for name, server in _table(state, "mcpServers").items() if _is_program(server)}
         return cls(_json(folder / "settings.json"), _text(folder / "CLAUDE.md"), servers)
 
     def describe(self) -> str:
-        """For a person."""
+        """Returns what there is, for people."""
         named = f" and MCP servers {', '.join(sorted(self.servers))}" if self.servers else ""
         parts = [word for word, there in (("settings", self.settings), ("CLAUDE.md", self.memory)) if there]
         return f"your own {' and '.join(parts) or 'settings (there are none)'}{named}"
 
     def write(self, folder: Path, ours: Collection[str]) -> None:
-        """Put the copies there. `ours`: variables that nobody else sets."""
-        redact.know(*(value for one in self.servers.values() for value in _secrets(one)))
+        """Write the copies. `ours`: variables that the session sets, so that the user's settings may not."""
+        # Before the servers start: from then on their output may quote a credential.
+        redact.know(*(value for server in self.servers.values() for value in _secrets(server)))
         kept = {name: value for name, value in self.settings.items() if not _LEFT_OUT.fullmatch(name)}
         kept["env"] = {
             name: value
@@ -75,10 +76,10 @@ class HostSettings:
 
 
 def link(copies: str, config: Path) -> None:
-    """Have Claude Code find the copies in its configuration directory; `copies` is where it sees their folder."""
+    """Link the copies into Claude Code's configuration directory. `copies`: their folder as Claude Code sees it."""
     for name in (SETTINGS, MEMORY):
         place = config / name
-        if place.is_dir() and not place.is_symlink():  # a command may have put something else there
+        if place.is_dir() and not place.is_symlink():  # a command of the last start may have replaced it
             remove_folder(place)
         place.unlink(missing_ok=True)
         place.symlink_to(f"{copies}/{name}")
@@ -93,8 +94,8 @@ def _secrets(server: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _table(holder: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = holder.get(name)
-    return found if isinstance(found, dict) else {}
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _text(path: Path) -> str:
@@ -103,15 +104,15 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}; mend it, or run without --claude-settings host") from error
+        raise UsageError(f"cannot read {path}: {error}; fix it, or run without --claude-settings host") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     text = _text(path)
     try:
-        found = json.loads(text or "{}")
+        value = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} is no JSON object; mend it, or run without --claude-settings host")
-    return found
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is no JSON object; fix it, or run without --claude-settings host")
+    return value

@@ -1,7 +1,7 @@
-"""Claude Code as the planner: it asks for its structured answer, and each answer is judged by the same code as others.
+"""Claude Code as the planner: it asks the model for a structured answer, and the planner judges each one.
 
-Its own repetitions (words instead of the structured answer, a shape that its schema refuses) and ours (a plan that
-cannot be run) are turns of one conversation. It is begun anew after a kill: the same answers come from the ledger.
+Its own retries (text instead of the structured answer, a shape that the schema refuses) and the planner's (a plan that
+cannot run) are turns of one conversation. After a crash the conversation starts over; the ledger returns its answers.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from typing import Any
 
 from parallel_orchestrator.agent.model_client import Answer, ModelClient
 from parallel_orchestrator.claude_code.request_server import Request
-from parallel_orchestrator.claude_code.session import START_S, Gone, Session
+from parallel_orchestrator.claude_code.session import START_S, ClaudeCodeSession, ProgramEnded
 from parallel_orchestrator.messages_api.claude_code_wire import answer_stream, opening_of, request_of, steady
 from parallel_orchestrator.messages_api.tool_calls import STRUCTURED_OUTPUT, text_block, text_of
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.records.scenario import Profile
 
 _CUT_SHORT = frozenset({"max_tokens", "refusal"})
-"""Answers that the program would go on with in its own way; it is not shown them."""
+"""Claude Code would continue such answers in its own way, so it does not get them."""
 
 
 class ClaudeCodePlanning:
-    """One planning conversation. Close it: it may have a process."""
+    """One planning conversation. Close it, as it may have a process."""
 
-    def __init__(self, session: Session, client: ModelClient, profile: Profile) -> None:
+    def __init__(self, session: ClaudeCodeSession, client: ModelClient, profile: Profile) -> None:
         self._session = session
         self._client = client
         self._profile = profile
         self._turns = 0
         self._first = ""
-        """What the session that goes on began with."""
+        """The prompt with which the current session started."""
         self._held: Request | None = None
         self._answer: Answer | None = None
 
     def say(self, text: str) -> tuple[str, str | None]:
-        """Say it, and the model's answer: its text, or its structured output as JSON; and its stop reason."""
+        """Returns the model's answer to `text`, its structured output as JSON or its text, and its stop reason."""
         request, added = self._next(text)
         start = opening_of(request.body, request.betas, self._profile)
         messages = steady(request.body["messages"])
@@ -53,32 +53,32 @@ class ClaudeCodePlanning:
         return _plan_text(answer), answer.stop_reason
 
     def accept(self) -> None:
-        """The last answer is good: let the program end with it."""
+        """Take the last answer as the plan, and let the process end with it."""
         if self._answer and any(block.get("name") == STRUCTURED_OUTPUT for block in self._answer.content):
             self._pass_on()
             self._session.finish()
         self.close()
 
     def close(self) -> None:
-        """End the process, and leave nothing of it behind: all that counts is in the ledger."""
+        """End the process and delete its state. The ledger holds all answers."""
         self._session.forget()
 
     def _next(self, text: str) -> tuple[Request, bool]:
-        """The request that asks for the next answer, and whether `text` is still to be added to it."""
+        """Returns the request for the next answer, and whether `text` is still to be added to it."""
         if self._answer is None or self._answer.stop_reason in _CUT_SHORT:
-            # How much of its session was on disk when it was ended is left to chance, so that begins anew.
+            # The kill may have come before the process wrote its session to disk, so this starts a new one.
             self._session.forget()
             text = self._first = f"{self._first}\n\n{text}".lstrip()
         else:
             self._pass_on()
             try:
-                return self._session.next_request(START_S), True  # it asks again by itself
-            except Gone:
-                pass  # the shape was right: it has ended, and its session is whole
+                return self._session.next_request(START_S), True  # Claude Code retries by itself
+            except ProgramEnded:
+                pass  # the shape was right: the process has ended, and its session is complete
         self._session.start(text)
         try:
             return self._session.next_request(START_S), False
-        except Gone as error:
+        except ProgramEnded as error:
             raise CannotGoOn(f"Claude Code did not start: {error}") from error
 
     def _pass_on(self) -> None:
@@ -89,6 +89,4 @@ class ClaudeCodePlanning:
 
 def _plan_text(answer: Answer) -> str:
     calls: list[Any] = [block.get("input") for block in answer.content if block.get("name") == STRUCTURED_OUTPUT]
-    if calls:
-        return json.dumps(calls[-1])
-    return text_of(answer.content)
+    return json.dumps(calls[-1]) if calls else text_of(answer.content)

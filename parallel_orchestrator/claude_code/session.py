@@ -1,13 +1,13 @@
-"""One Claude Code that runs: started in the sandbox, asked for its next request, ended with all that it started.
+"""Runs one Claude Code: starts it in the sandbox, waits for its requests, and ends it with all that it started.
 
-Everything of it lies in a state folder beside the workspace, none of it in the person's home:
+Its files lie in a state folder next to the workspace, none in the user's home:
 
-    config/      CLAUDE_CONFIG_DIR: its sessions, by which `--resume` goes on
-    door/        the socket at which it asks
-    system.md    what is added to its system prompt
-    shell        the wrapper that every command of it goes through
-    prompt.txt   what it was started with last
-    stderr.txt   what it complained of
+    config/      CLAUDE_CONFIG_DIR: its sessions, for `--resume`
+    endpoint/    the socket to which it sends its requests
+    system.md    the addition to its system prompt
+    shell        the wrapper through which it starts every command
+    prompt.txt   the prompt of its last start
+    stderr.txt   its error output
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.claude_code import host_settings
 from parallel_orchestrator.claude_code.binary import ClaudeCodeProgram
-from parallel_orchestrator.claude_code.host_settings import HostSettings
-from parallel_orchestrator.claude_code.request_server import Door, Request, lines_of
+from parallel_orchestrator.claude_code.host_settings import SERVERS, HostSettings, link
+from parallel_orchestrator.claude_code.request_server import ClaudeEndpoint, Request
+from parallel_orchestrator.messages_api.tool_calls import Json
 from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.records.command import MOUNT
 from parallel_orchestrator.records.scenario import ClaudeSettings
@@ -43,12 +43,12 @@ from parallel_orchestrator.system.folders import scratch_folder
 
 COMMAND_TIMEOUT_S = 120
 START_S = 90.0
-"""From its start to its first request. 0.7 s by itself; eight at once on two cores take 5 s."""
+"""From start to first request. One takes 0.7 s; eight at once on two cores take 5 s."""
 FAREWELL_S = 15.0
-"""From its last answer to its end."""
+"""From the last answer to the process's end."""
 
 _LIMITS = Limits(processes=384, memory=3 * 2**30)
-"""Its own share is about 40 threads and 0.25 GiB; the rest is what any command may take up."""
+"""Claude Code itself takes about 40 threads and 0.25 GiB; the rest is for its commands."""
 _INSIDE = "/claude"
 _POLL_S = 0.05
 _LAST_WORDS = 2000
@@ -58,212 +58,210 @@ Runner = BubblewrapRunner | PlainRunner
 _log = logging.getLogger(__name__)
 
 _SETTINGS = json.dumps({"attribution": {"commit": "", "pr": ""}})
-"""No words on how to sign commits: none is made."""
+"""Without its instructions on signing commits, as it makes none."""
 
 _SHELL = f"""#!/bin/sh
-# Claude Code starts every command through this: limits of its own, and nothing of the way to the model.
+# Claude Code starts every command through this: with its own limits, and without the way to the model.
 {{ {SET_LIMITS} }} 2>/dev/null
 unset ANTHROPIC_AUTH_TOKEN ANTHROPIC_BASE_URL ANTHROPIC_UNIX_SOCKET CLAUDE_CODE_MESSAGING_TOKEN
 exec /bin/bash -c "$1"
 """
 
 
-class Gone(Exception):
-    """It ended, or had to be ended, where a request was expected. The message says why."""
+class ProgramEnded(Exception):
+    """Claude Code ended, or had to be killed, when a request was expected. The message says why."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How it is started, every time alike."""
+class SessionSettings:
+    """The settings of every start of a session."""
 
     model: str
     session: uuid.UUID
     tools: str
-    """Its built-in tools, by comma."""
+    """Its built-in tools, separated by commas."""
     system: str
-    """What is added to its own system prompt."""
+    """An addition to its own system prompt."""
     max_turns: int
     max_cost_usd: float | None = None
-    """Its own limits, as a second line behind ours."""
+    """Claude Code enforces this and `max_turns` in addition to the orchestrator."""
     schema: str | None = None
     """JSON Schema of the final answer."""
     settings: ClaudeSettings = "none"
-    """Whose settings it has: nobody's, or the person's own (`host`), with their MCP servers where it has tools."""
+    """`host`: the user's own settings apply, with their MCP servers if it has tools. `none`: no settings."""
 
 
 def session_id(attempt: Caller) -> uuid.UUID:
-    """The name of an attempt's session: the same whenever it is asked for."""
+    """Returns the name of an attempt's session, always the same for one attempt."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"parallel-orchestrator:{attempt.run}/{attempt.task}/{attempt.attempt}")
 
 
-class Session:
-    """At most one process at a time."""
+class ClaudeCodeSession:
+    """One session of Claude Code, with at most one process at a time."""
 
-    def __init__(self, runner: Runner, program: ClaudeCodeProgram, folder: Path, state: Path, setting: Setting) -> None:
+    def __init__(
+        self, runner: Runner, program: ClaudeCodeProgram, folder: Path, state: Path, settings: SessionSettings
+    ) -> None:
         self._runner = runner
         self._program = program
         self._folder = folder
         self._state = state
-        self._setting = setting
+        self._settings = settings
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._ending = ExitStack()
         self._running: ServiceProcess | None = None
         self._host: Path | None = None
-        """Copies of the person's settings, while it has them."""
-        self.result: dict[str, Any] | None = None
-        """The last `result` event of the process that runs, or ran last."""
+        """The folder with copies of the user's settings, if they apply."""
+        self.result: Json | None = None
+        """The last `result` event of the current or last process."""
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a process that has not ended."""
+        """Whether a process is running."""
         return self._running is not None and self._running.process.poll() is None
 
     def forget(self) -> None:
-        """Make its state empty."""
+        """Kill the process and delete the state folder."""
         self.kill()
         shutil.rmtree(self._state, ignore_errors=True)
 
     def start(self, prompt: str) -> bool:
-        """Start it with a prompt; whether it goes on with a session that was there before."""
+        """Start a process with a prompt. Returns whether it resumes an earlier session."""
         self.kill()
+        # A new queue: the reader thread of the old process may still put its end into the old one.
         self.result, self._arrived = None, queue.SimpleQueue()
         config = self._state / "config"
         config.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._state.chmod(0o700)
         self._folder.mkdir(exist_ok=True)
-        (self._state / "system.md").write_text(self._setting.system, encoding="utf-8")
+        (self._state / "system.md").write_text(self._settings.system, encoding="utf-8")
         (self._state / "prompt.txt").write_text(prompt, encoding="utf-8")
         (self._state / "shell").write_text(_SHELL)
         (self._state / "shell").chmod(0o700)
-        resumes = any(config.glob(f"projects/*/{self._setting.session}.jsonl"))
-        door = Door(self._state / "door", self._arrived)
-        self._ending.callback(door.close)
-        self._host = self._copies(door) if self._setting.settings == "host" else None
+        resumes = any(config.glob(f"projects/*/{self._settings.session}.jsonl"))
+        endpoint = ClaudeEndpoint(self._state / "endpoint", self._arrived)
+        self._ending.callback(endpoint.close)
+        self._host = self._copy_host_settings(endpoint) if self._settings.settings == "host" else None
         with (
             (self._state / "prompt.txt").open("rb") as prompt_file,
-            (self._state / "stderr.txt").open("ab") as complaints,
+            (self._state / "stderr.txt").open("ab") as error_file,
         ):
             started = self._runner.service(
                 ServiceProgram(
                     argv=self._arguments(resumes=resumes),
                     folder=self._folder,
-                    environment=self._environment(door),
+                    environment=self._environment(endpoint),
                     stdin=prompt_file.fileno(),
-                    stderr=complaints.fileno(),
+                    stderr=error_file.fileno(),
                     mounts=self._mounts(),
                     limits=_LIMITS,
                 )
             )
             self._running = self._ending.enter_context(started)
-        events = threading.Thread(target=_read, args=(self._running, self._arrived), daemon=True)
-        events.start()
+        threading.Thread(target=_read_events, args=(self._running, self._arrived), daemon=True).start()
         return resumes
 
-    def _copies(self, door: Door) -> Path:
-        """A folder with the person's settings, until the end of what is about to start."""
+    def _copy_host_settings(self, endpoint: ClaudeEndpoint) -> Path:
+        """Returns a folder with copies of the user's settings, which is deleted when the process ends."""
         folder = self._ending.enter_context(scratch_folder("claude-"))
-        HostSettings.read(os.environ).write(folder, self._environment(door))
-        host_settings.link(self._seen(folder, "host"), self._state / "config")
+        HostSettings.read(os.environ).write(folder, self._environment(endpoint))
+        link(self._seen(folder, "host"), self._state / "config")
         return folder
 
-    def next_request(self, timeout_s: float, heard: Callable[[dict[str, Any]], None] = lambda event: None) -> Request:
-        """Its next request; `heard` is told every event that it prints. Raises Gone, and then nothing of it is left.
+    def next_request(self, timeout_s: float, on_event: Callable[[Json], None] = lambda event: None) -> Request:
+        """Returns the process's next request, and calls `on_event` with each event that it prints.
 
-        `timeout_s` counts from the last event.
+        `timeout_s` counts from the last event. Raises ProgramEnded, and then no process is left.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                what = self._arrived.get(timeout=_POLL_S)
+                arrived = self._arrived.get(timeout=_POLL_S)
             except queue.Empty:
                 self._check(deadline)
                 continue
-            if isinstance(what, Request):
-                return what
-            if what is None:
-                raise self._gone("")
+            if isinstance(arrived, Request):
+                return arrived
+            if arrived is None:
+                raise self._ended("")
             deadline = time.monotonic() + timeout_s
-            if what.get("type") == "result":
-                self.result = what
-            heard(what)
+            if arrived.get("type") == "result":
+                self.result = arrived
+            on_event(arrived)
 
-    def finish(self) -> dict[str, Any] | None:
-        """Wait for its end after the last answer; its result, None when it told none."""
-        with contextlib.suppress(Gone):
+    def finish(self) -> Json | None:
+        """Wait for the process to end after the last answer. Returns its result, or None if it printed none."""
+        with contextlib.suppress(ProgramEnded):
             request = self.next_request(FAREWELL_S)
             request.refuse("the conversation has ended")
         self.kill()
         return self.result
 
     def kill(self) -> None:
-        """End it and everything that it started."""
+        """Kill the process and everything that it started."""
         self._running = None
         self._ending.close()
 
     def _check(self, deadline: float) -> None:
         if self._running is None:
-            raise self._gone("it is not running")
+            raise self._ended("it is not running")
         if violation := self._running.violation():
-            raise self._gone(violation)
+            raise self._ended(violation)
         if time.monotonic() > deadline:
-            raise self._gone("it gave no sign of life for too long")
+            raise self._ended("it printed nothing and asked nothing for too long")
 
-    def _gone(self, why: str) -> Gone:
+    def _ended(self, why: str) -> ProgramEnded:
+        # Before the kill: afterwards every exit code would be the kill's.
         code = self._running.process.poll() if self._running else None
         self.kill()
-        said = self._last_words()
+        words = self._last_words()
         if why:
-            return Gone(why)
+            return ProgramEnded(why)
         ending = f"it ended with exit code {code}" if code is not None else "it ended"
-        return Gone(f"{ending}{': ' + said if said else ''}")
+        return ProgramEnded(f"{ending}{': ' + words if words else ''}")
 
     def _last_words(self) -> str:
-        """What it said on its end: its result's words, or its complaints."""
+        """Returns the words of its result, or the end of its error output."""
         result = self.result or {}
-        told = [str(result[key]) for key in ("terminal_reason", "result") if result.get(key)]
-        if told:
-            return redact.foreign(": ".join(told))[:_LAST_WORDS]
+        if words := [str(result[key]) for key in ("terminal_reason", "result") if result.get(key)]:
+            return redact.foreign(": ".join(words))[:_LAST_WORDS]
         with contextlib.suppress(OSError):
             text = (self._state / "stderr.txt").read_bytes()[-_LAST_WORDS:].decode(errors="replace")
             return redact.foreign(" ".join(text.split()))
         return ""
 
     def _arguments(self, *, resumes: bool) -> tuple[str, ...]:
-        setting = self._setting
-        session = ("--resume" if resumes else "--session-id", str(setting.session))
-        cost = ("--max-budget-usd", str(setting.max_cost_usd)) if setting.max_cost_usd is not None else ()
-        schema = ("--json-schema", setting.schema) if setting.schema else ()
-        own = (
-            ("--mcp-config", self._seen(self._host / host_settings.SERVERS, f"host/{host_settings.SERVERS}"))
-            if self._host
-            else ()
-        )
+        settings = self._settings
+        session = ("--resume" if resumes else "--session-id", str(settings.session))
+        cost = ("--max-budget-usd", str(settings.max_cost_usd)) if settings.max_cost_usd is not None else ()
+        schema = ("--json-schema", settings.schema) if settings.schema else ()
+        servers = ("--mcp-config", self._seen(self._host / SERVERS, f"host/{SERVERS}")) if self._host else ()
         return (
             *(self._seen(self._program.path, "program"), "-p", "--output-format", "stream-json", "--verbose"),
-            *("--model", setting.model, *session, "--max-turns", str(setting.max_turns), *cost, *schema),
-            *("--tools", setting.tools, "--permission-mode", "bypassPermissions"),
-            # Nothing else of the host's, nothing of the workspace's: no settings, hooks, CLAUDE.md, servers, skills.
+            *("--model", settings.model, *session, "--max-turns", str(settings.max_turns), *cost, *schema),
+            *("--tools", settings.tools, "--permission-mode", "bypassPermissions"),
+            # Nothing in the workspace may steer it: no settings, hooks, CLAUDE.md, servers or skills from there.
             *("--setting-sources", "user" if self._host else "", "--strict-mcp-config", "--disable-slash-commands"),
-            *(own if setting.tools else ()),
+            *(servers if settings.tools else ()),
             *("--settings", _SETTINGS),
             *("--append-system-prompt-file", self._seen(self._state / "system.md", "system.md")),
         )
 
-    def _environment(self, door: Door) -> dict[str, str]:
+    def _environment(self, endpoint: ClaudeEndpoint) -> dict[str, str]:
         return {
-            "ANTHROPIC_AUTH_TOKEN": door.token,
+            "ANTHROPIC_AUTH_TOKEN": endpoint.token,
             "ANTHROPIC_BASE_URL": "http://gateway",
-            "ANTHROPIC_UNIX_SOCKET": self._seen(door.path, f"door/{door.path.name}"),
+            "ANTHROPIC_UNIX_SOCKET": self._seen(endpoint.path, f"endpoint/{endpoint.path.name}"),
             "CLAUDE_CONFIG_DIR": self._seen(self._state / "config", "config"),
             "CLAUDE_CODE_SHELL_PREFIX": self._seen(self._state / "shell", "shell"),
-            # bypassPermissions is refused to root unless it is told that it cannot do harm.
+            # Claude Code refuses bypassPermissions to root unless this is set.
             "IS_SANDBOX": "1",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
             "CLAUDE_CODE_MAX_RETRIES": "1",
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32000",
             "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
-            # One conversation, built from the transcript: no summaries in between, no work beside it.
+            # The transcript holds one conversation: without summaries in between, and without background work.
             "DISABLE_AUTO_COMPACT": "1",
             "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
             "ENABLE_TOOL_SEARCH": "false",
@@ -278,26 +276,24 @@ class Session:
         return (
             Mount(self._program.path, f"{_INSIDE}/program"),
             Mount(state / "config", f"{_INSIDE}/config", writable=True),
-            Mount(state / "door", f"{_INSIDE}/door"),
-            Mount(state / "system.md", f"{_INSIDE}/system.md"),
-            Mount(state / "shell", f"{_INSIDE}/shell"),
+            *(Mount(state / name, f"{_INSIDE}/{name}") for name in ("endpoint", "system.md", "shell")),
             *([Mount(self._host, f"{_INSIDE}/host")] if self._host else []),
         )
 
     def _seen(self, path: Path, inside: str) -> str:
-        """Where it finds `path`."""
+        """Returns where the process finds `path`."""
         return f"{_INSIDE}/{inside}" if self._runner.has_own_paths else str(path.absolute())
 
     def to_program(self, value: Any) -> Any:
-        """Arguments of a call, as this process needs them: without a sandbox /workspace is the folder itself."""
+        """Returns a call's arguments with paths of the process: without a sandbox /workspace is the folder itself."""
         return value if self._runner.has_own_paths else _replaced(value, MOUNT, str(self._folder.resolve()))
 
     def to_model(self, value: Any) -> Any:
-        """What this process says, as the model reads it: no path of the host."""
+        """Returns the process's output as the model reads it: without paths of the host."""
         if self._runner.has_own_paths:
             return value
         seen = {str(self._folder.resolve()): MOUNT, str(self._state.resolve()): _INSIDE}
-        for path in sorted(seen, key=len, reverse=True):  # either may begin with the other
+        for path in sorted(seen, key=len, reverse=True):  # longest first: one may be the prefix of the other
             value = _replaced(value, path, seen[path])
         return value
 
@@ -312,9 +308,13 @@ def _replaced(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def _read(running: ServiceProcess, arrived: queue.SimpleQueue[Any]) -> None:
-    """Pass on what the process prints; None at its end."""
-    with contextlib.suppress(ValueError, OSError):  # closed under us: it was ended
-        for event in lines_of(running.process.stdout):
-            arrived.put(event)
+def _read_events(running: ServiceProcess, arrived: queue.SimpleQueue[Any]) -> None:
+    """Put each JSON object that the process prints into `arrived`, and None at its end."""
+    # `kill` may close the output while this thread reads it.
+    with contextlib.suppress(ValueError, OSError):
+        for line in running.process.stdout or ():
+            with contextlib.suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    arrived.put(event)
     arrived.put(None)

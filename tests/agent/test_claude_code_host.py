@@ -63,5 +63,5 @@ def test_what_leads_claude_code_elsewhere_is_left_out(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said(name: str, text: str, tmp_path: Path) -> None:
     around = _set_up(tmp_path)
     (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UsageError, match="mend it, or run without --claude-settings host"):
+    with pytest.raises(UsageError, match="fix it, or run without --claude-settings host"):
         HostSettings.read(around)

@@ -10,7 +10,7 @@ import pytest
 
 from parallel_orchestrator.agent.turns import End
 from tests.claude_code.models import OPTIONS, layered
-from tests.claude_code.test_hands import DONE, Bench, _bash, _write
+from tests.claude_code.test_tool_runner import DONE, Bench, _bash, _write
 from tests.end_to_end import harness
 from tests.end_to_end.scripted import task_of
 from tests.fake_api import FakeApi, tool_use

@@ -13,7 +13,7 @@ import pytest
 from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.claude_code.binary import find
 from parallel_orchestrator.claude_code.planning import ClaudeCodePlanning
-from parallel_orchestrator.claude_code.session import Session, Setting
+from parallel_orchestrator.claude_code.session import ClaudeCodeSession, SessionSettings
 from parallel_orchestrator.records.errors import PlanRefused
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.sandbox.runner import detect
@@ -48,8 +48,9 @@ class Bench:
 
     def plan(self, **fields: Any) -> dict[str, Any]:
         client = ModelClient(self.setup.process.config.socket, self.setup.token("plan"))
-        setting = Setting(MODEL, uuid.UUID(int=7, version=4), "", CLAUDE_CODE_PROMPT, 6, schema=PLAN_SCHEMA)
-        session = Session(detect("required"), find(), self.folder / "p" / "workspace", self.folder / "p", setting)
+        settings = SessionSettings(MODEL, uuid.UUID(int=7, version=4), "", CLAUDE_CODE_PROMPT, 6, schema=PLAN_SCHEMA)
+        state = self.folder / "p"
+        session = ClaudeCodeSession(detect("required"), find(), state / "workspace", state, settings)
         scenario = Scenario(run="run1", requirements=REQUIREMENT, endpoint=self.api.url, **fields)
         planning: Callable[[], ClaudeCodePlanning] = lambda: ClaudeCodePlanning(  # noqa: E731 - as the planner takes it
             session, client, scenario.endpoint_profile

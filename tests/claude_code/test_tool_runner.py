@@ -1,4 +1,4 @@
-"""The hands of an executor: the real Claude Code carries out what a scripted model says, dies, and goes on."""
+"""The tools of an executor: the real Claude Code carries out what a scripted model says, dies, and goes on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
 from parallel_orchestrator.claude_code.binary import find
 from parallel_orchestrator.claude_code.request_server import Request
-from parallel_orchestrator.claude_code.session import Session, Setting
-from parallel_orchestrator.claude_code.tool_runner import TOOLS, ClaudeCodeHands
+from parallel_orchestrator.claude_code.session import ClaudeCodeSession, SessionSettings
+from parallel_orchestrator.claude_code.tool_runner import TOOLS, ClaudeCodeTools
 from parallel_orchestrator.records.scenario import ClaudeSettings
 from parallel_orchestrator.sandbox.runner import detect
 from tests.agent.conftest import Trees, wait_for
@@ -33,7 +33,7 @@ class Killed(BaseException):
     """The worker dies here."""
 
 
-class LaterSession(Session):
+class LaterSession(ClaudeCodeSession):
     """As it is on another day, on another kernel."""
 
     def next_request(self, timeout_s: float, heard: Callable[[dict[str, Any]], None] = lambda event: None) -> Request:
@@ -60,17 +60,17 @@ class Bench:
         self.dies_after: Callable[[], bool] = lambda: True
         """And not before this holds."""
 
-    def run(self, kind: type[Session] = Session) -> Ended:
+    def run(self, kind: type[ClaudeCodeSession] = ClaudeCodeSession) -> Ended:
         """Begin, or go on."""
         transcript = Transcript(self.path)
-        with self._hands(kind) as hands:
+        with self._tools(kind) as tools:
             if transcript.is_new:
-                start = hands.opening("# Your task: task_1", "anthropic")
+                start = tools.opening("# Your task: task_1", "anthropic")
                 transcript.begin(start, base="0" * 40, run="r", task_id="task_1", attempt=1)
-            means = Means(self._ask(hands), hands, self.trees.snapshot, self.trees.restore, self._progress)
+            means = Means(self._ask(tools), tools, self.trees.snapshot, self.trees.restore, self._progress)
             try:
                 ended = take_turns(transcript, means, Limits(20, 600))
-                hands.finish(ended.text)
+                tools.finish(ended.text)
                 return ended
             finally:
                 transcript.close()
@@ -81,19 +81,19 @@ class Bench:
         return [result["content"] for r in records if r["kind"] == "results" for result in r["results"]]
 
     @contextmanager
-    def _hands(self, kind: type[Session]) -> Iterator[ClaudeCodeHands]:
+    def _tools(self, kind: type[ClaudeCodeSession]) -> Iterator[ClaudeCodeTools]:
         name = uuid.UUID(int=5, version=4)
-        setting = Setting(MODEL, name, TOOLS, "You build one part.", 30, settings=self.settings)
+        setting = SessionSettings(MODEL, name, TOOLS, "You build one part.", 30, settings=self.settings)
         session = kind(detect("required"), find(), self.folder, self.state, setting)
-        hands = ClaudeCodeHands(session, MODEL)
+        tools = ClaudeCodeTools(session, MODEL)
         try:
-            yield hands
+            yield tools
         finally:
-            hands.close()
+            tools.close()
 
-    def _ask(self, hands: ClaudeCodeHands) -> Callable[..., Answer]:
+    def _ask(self, tools: ClaudeCodeTools) -> Callable[..., Answer]:
         def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
-            hands.prepare()
+            tools.prepare()
             self.asked.append((turn, json.loads(json.dumps(request))))
             content = self.script[turn - 1]
             calls = any(block["type"] == "tool_use" for block in content)
@@ -170,22 +170,22 @@ def test_gone_on_with_on_another_day_no_turn_is_asked_with_other_bytes(dies_at: 
     assert (bench.folder / "src" / "2.py").read_text() == "more\n"
 
 
-_KNOCK = """python3 - <<'END'
+_ASK_THE_ENDPOINT = """python3 - <<'END'
 import http.client, json, os, re, socket
 around = open(f"/proc/{os.environ['CLAUDE_PID']}/environ").read()
 token = re.search("ANTHROPIC_AUTH_TOKEN=([^\\0]*)", around).group(1)
 for path, shown in (("/v1/messages", token), ("/v1/messages", "x"), ("/orchestrator/status", token)):
     asked = http.client.HTTPConnection("gateway")
     asked.sock = socket.socket(socket.AF_UNIX)
-    asked.sock.connect("/claude/door/door.sock")
+    asked.sock.connect("/claude/endpoint/endpoint.sock")
     body = json.dumps({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]})
     asked.request("POST", path, body, {"authorization": f"Bearer {shown}"})
     print(asked.getresponse().status)
 END"""
 
 
-def test_a_command_that_knocks_at_the_door_buys_nothing(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, [[_bash(1, _KNOCK)], DONE])
+def test_a_command_that_uses_the_endpoint_buys_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [[_bash(1, _ASK_THE_ENDPOINT)], DONE])
     assert bench.run().kind is End.FINISHED
     assert bench.results() == ["400\n401\n404"]
     assert len(bench.asked) == 2
