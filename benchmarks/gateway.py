@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks.gateway_parts import Calls
 from benchmarks.plot import bars
-from parallel_orchestrator.gateway.config import RunConfig, StartConfig
-from parallel_orchestrator.gateway.handle import GatewayProcess, new_socket_directory
+from parallel_orchestrator.gateway.config import RunConfig, StartConfig, new_socket_directory
+from parallel_orchestrator.gateway.handle import GatewayProcess
 from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.credential import Credential
 from tests.fake_api import KEY

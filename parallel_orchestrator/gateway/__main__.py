@@ -1,4 +1,4 @@
-"""`python -m parallel_orchestrator.gateway`: started by `GatewayProcess`, not by people."""
+"""`python -m parallel_orchestrator.gateway`: `GatewayProcess` starts it, not people."""
 
 from __future__ import annotations
 

@@ -1,53 +1,72 @@
-"""What the orchestrator tells the gateway over its standard input, one JSON object a line.
+"""What orchestrator and gateway agree on: the lines on the gateway's standard input, and the path of its socket.
+
+Each line is one JSON object; the end of the input ends the gateway.
 
     {"start": {...}}       StartConfig, first and once        -> {"ok": true}
     {"open_run": {...}}    RunConfig                          -> {"ok": true, "spent_usd": x, "open_calls": n}
     {"close_run": {"run": id}}                                -> {"ok": true}
 
-Each line has one reply line on standard output; a refused one is {"error": text, "kind": class, "exit_code": n}.
-The end of the input ends the gateway.
+The gateway writes one line in reply to each. If it refuses one: {"error": text, "kind": class, "exit_code": n}.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from parallel_orchestrator.gateway.sockets import new_socket_directory
+import msgspec
+
 from parallel_orchestrator.records.credential import Credential
+from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.system import redact
+from parallel_orchestrator.system.folders import new_folder, places
+from parallel_orchestrator.system.memory import LOCKS
 
 if TYPE_CHECKING:
     from parallel_orchestrator.records.scenario import Scenario
 
+LONGEST_PATH = 90
+"""Bytes of a socket's path; the kernel's limit is 107 on Linux and 103 on macOS."""
+
+_PREFIX = "po-"
+_ROOM = 50
+"""Bytes for the directory's name and the socket's."""
+
+_Config = TypeVar("_Config", "StartConfig", "RunConfig")
+
 
 @dataclass(frozen=True)
 class StartConfig:
-    """What holds for the gateway's whole life."""
+    """The configuration for the gateway's whole life."""
 
     socket: Path
     """Where it listens; at most 90 bytes, in a directory that only this user can enter."""
     secret: str = field(repr=False)
-    """What attempt tokens are signed with, and the token for /orchestrator/status."""
+    """Signs the attempts' tokens, and is the token for /orchestrator/status."""
     credential: Credential | None = None
-    """None for endpoints that want none, and for replays."""
+    """None for replays, and for endpoints that need no credential."""
     base_url: str | None = None
-    """Of the live endpoint, without /v1. None when only recordings are replayed."""
+    """The live endpoint, without /v1. None when the gateway only replays recordings."""
     prices: Path | None = None
-    """A price file that goes before the built-in table."""
+    """A price file that takes precedence over the built-in table."""
     patience_s: float = 600.0
     max_cost_usd: float | None = None
     """Cap over all runs together."""
     spent_before_usd: dict[str, float] = field(default_factory=dict)
-    """By run: what those under that cap had spent before. It counts until the run is opened and counts itself."""
+    """What runs under that cap had spent before, by run. It counts until the run is opened and counts itself."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Other values that nothing may be written with."""
+    """Other values that redaction has to remove."""
 
     @classmethod
     def of(cls, scenario: Scenario, credential: Credential | None) -> StartConfig:
-        """For a gateway that serves runs like this one."""
+        """Returns the configuration for runs like this one."""
         return cls(
             socket=new_socket_directory() / "gateway.sock",
             secret=token_hex(32),
@@ -58,42 +77,25 @@ class StartConfig:
             secrets=redact.known_secrets(),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """For the pipe only: this holds the key."""
-        return _plain(asdict(self))
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> StartConfig:
-        """The inverse of `to_json`. TypeError for unknown fields."""
-        credential = fields.pop("credential", None)
-        prices = fields.pop("prices", None)
-        return cls(
-            socket=Path(fields.pop("socket")),
-            credential=Credential(**credential) if credential else None,
-            prices=Path(prices) if prices else None,
-            secrets=tuple(fields.pop("secrets", ())),
-            **fields,
-        )
-
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run to be served."""
+    """One run that the gateway serves."""
 
     run: str
     ledger: Path
     max_cost_usd: float | None = None
     task_max_cost_usd: float | None = None
     recording: Path | None = None
-    """Replayed instead of calling the endpoint."""
+    """The gateway replays it instead of calling the endpoint."""
     speed: float = 1.0
-    """A replay's latencies are divided by this."""
+    """Divides the latencies of a replay."""
     models: tuple[str, ...] = ()
     """Models that the run will ask for; with a cap, each needs a price."""
 
     @classmethod
     def of(cls, scenario: Scenario, ledger: Path, recording: Path | None) -> RunConfig:
-        """For one run by its scenario."""
+        """Returns the configuration of a scenario's run."""
         return cls(
             run=scenario.run,
             ledger=ledger,
@@ -102,21 +104,6 @@ class RunConfig:
             recording=recording,
             speed=scenario.speed,
             models=(scenario.planner_model, scenario.executor_model),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """For the pipe."""
-        return _plain(asdict(self))
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> RunConfig:
-        """The inverse of `to_json`. TypeError for unknown fields."""
-        recording = fields.pop("recording", None)
-        return cls(
-            ledger=Path(fields.pop("ledger")),
-            recording=Path(recording) if recording else None,
-            models=tuple(fields.pop("models", ())),
-            **fields,
         )
 
 
@@ -130,5 +117,53 @@ class OpenedRun:
     """Calls that died with an earlier gateway. They may have been billed, and are in `spent_usd` at their bound."""
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in fields.items()}
+def encode(command: Mapping[str, Any]) -> bytes:
+    """Returns a command as one line for the pipe. The first line holds the key: write it nowhere else."""
+    plain = msgspec.to_builtins(command, enc_hook=lambda path: str(path.absolute()))
+    # In ASCII: a path may hold bytes that are no UTF-8, as lone surrogates.
+    return json.dumps(plain).encode() + b"\n"
+
+
+def decode(fields: Mapping[str, Any], kind: type[_Config]) -> _Config:
+    """Returns the configuration in a command. Raises ValueError."""
+    return msgspec.convert(fields, kind, dec_hook=lambda path, value: path(value))
+
+
+def new_socket_directory() -> Path:
+    """Makes a directory of mode 0700 for one socket, in $XDG_RUNTIME_DIR or /tmp: the path of a socket must be short.
+
+    The gateway removes it when it ends.
+    """
+    for base in places():
+        if os.access(base, os.W_OK) and len(os.fsencode(base)) <= LONGEST_PATH - _ROOM:
+            return new_folder(_PREFIX, base)
+    raise UsageError("no place for a socket: neither $XDG_RUNTIME_DIR nor /tmp can be written")
+
+
+def listen(path: Path) -> socket.socket:
+    """Returns a listening socket for this user alone; it replaces a dead gateway's file. Raises UsageError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode counts from `bind` on: a later chmod would leave a moment in which another user can connect.
+    before = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"cannot listen on {path}: {error}") from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+def remove_socket(path: Path) -> None:
+    """Remove the socket file, and its directory if `new_socket_directory` made it."""
+    ours = path.parent.name.startswith(_PREFIX)
+    with contextlib.suppress(OSError):
+        path.unlink()
+    with contextlib.suppress(OSError):
+        for name in LOCKS if ours else ():
+            (path.parent / name).unlink(missing_ok=True)
+        if ours:
+            path.parent.rmdir()

@@ -1,4 +1,4 @@
-"""The gateway process: listens on its socket, obeys the lines on its standard input, and ends with them."""
+"""The gateway process: listens on its socket, obeys the commands on its standard input, and ends when they end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from parallel_orchestrator.gateway.calls.ledger import Ledger
 from parallel_orchestrator.gateway.calls.messages import Endpoint, Json
 from parallel_orchestrator.gateway.calls.run import Run
 from parallel_orchestrator.gateway.calls.service import Service
-from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
+from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig, decode, listen, remove_socket
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
 from parallel_orchestrator.gateway.http.server import Application
 from parallel_orchestrator.gateway.pacing.limiter import Limiter, Unlimited
-from parallel_orchestrator.gateway.sockets import listen, remove_socket
 from parallel_orchestrator.records.errors import CannotGoOn, OrchestratorError, UsageError
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.files import write_all
@@ -34,13 +33,13 @@ log = logging.getLogger(__name__)
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com"
 _LINE_LIMIT = 2**20
-_GOODBYE_S = 5
-_LOOK_S = 0.25
-"""Between two looks at the socket's file."""
+_SHUTDOWN_S = 5
+_POLL_S = 0.25
+"""Between two checks of the socket's file."""
 
 
 class Gateway:
-    """Everything of one gateway, made from its `start` line."""
+    """One gateway, made from its `start` command."""
 
     def __init__(self, config: StartConfig) -> None:
         redact.know(*config.secrets, *([config.credential.value] if config.credential else []))
@@ -54,7 +53,7 @@ class Gateway:
         )
         self._live = self._live_endpoint()
         self._application = Application(self.service, config.secret)
-        self._servers: dict[_Server, asyncio.Task[None]] = {}
+        self._servers: dict[_UvicornServer, asyncio.Task[None]] = {}
         self._listen()
         self._watches = [
             asyncio.create_task(self.service.watch_inactivity()),
@@ -63,10 +62,11 @@ class Gateway:
 
     def _listen(self) -> None:
         """Serve a new socket at the gateway's path. Raises UsageError."""
-        self._config.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # as when a gateway has ended well
+        # An earlier gateway removes the directory at its end.
+        self._config.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         listener = listen(self._config.socket)
         self._bound = _identity(self._config.socket)
-        server = _Server(
+        server = _UvicornServer(
             uvicorn.Config(
                 self._application,
                 log_config=None,
@@ -74,16 +74,17 @@ class Gateway:
                 lifespan="off",
                 ws="none",
                 proxy_headers=False,
-                timeout_keep_alive=600,  # the caller's pool closes first, so none meets a connection just closed
-                timeout_graceful_shutdown=_GOODBYE_S,
+                # Longer than the caller's pool keeps a connection. Else the gateway may close one as it is reused.
+                timeout_keep_alive=600,
+                timeout_graceful_shutdown=_SHUTDOWN_S,
             )
         )
         self._servers[server] = asyncio.create_task(server.serve(sockets=[listener]))
 
     async def _keep_listening(self) -> None:
-        """Listen again when the socket's file is gone or replaced, as new callers connect there."""
+        """Listen again when the socket's file is gone or replaced: new callers connect there."""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
             if _identity(self._config.socket) != self._bound:
                 log.warning("the socket %s was removed; listening on a new one", self._config.socket)
                 try:
@@ -93,15 +94,16 @@ class Gateway:
 
     async def open_run(self, config: RunConfig) -> OpenedRun:
         """Serve a run from now on. Raises OrchestratorError."""
+        # Until the last call of a run that is closing has landed, its ledger has another writer.
         await self.service.runs.closed(config.run)
         if self.service.runs.is_open(config.run):
-            raise UsageError(f"run {config.run} is open already")
+            raise UsageError(f"run {config.run} is already open")
         endpoint, limiter = self._endpoint(config)
         self._check_prices(config, endpoint)
         ledger = Ledger(config.ledger)
         if ledger.torn_bytes or ledger.dead_calls:
             log.warning(
-                "%s: cut %d bytes of a torn record, found %d calls without outcome",
+                "%s: cut %d bytes of a torn record; %d calls have no outcome and count at their bound",
                 config.ledger,
                 ledger.torn_bytes,
                 ledger.dead_calls,
@@ -111,13 +113,14 @@ class Gateway:
         return OpenedRun(run.spent_usd(), ledger.dead_calls)
 
     def close_run(self, run: str) -> None:
-        """Take no more asks for it. What is at the endpoint still lands in its ledger."""
+        """Take no more requests for a run. Calls at the endpoint still land in its ledger."""
         if not self.service.runs.is_open(run):
             raise UsageError(f"run {run} is not open")
         self.service.runs.close(run)
 
     async def stop(self) -> None:
-        """Land the calls in flight, deliver what has landed, and go."""
+        """Land the calls in flight, deliver their answers, and end."""
+        # First, and while the servers still run: the callers of these calls wait for their answers.
         await self.service.runs.close_all()
         for watch in self._watches:
             watch.cancel()
@@ -130,13 +133,13 @@ class Gateway:
 
     def _endpoint(self, config: RunConfig) -> tuple[Endpoint, Limiter]:
         if config.recording:
-            # Only a replay needs pydantic and YAML; a live gateway starts without them.
+            # Imported here because only a replay needs pydantic and YAML: a live gateway starts without them.
             from parallel_orchestrator.gateway.endpoints.recording import load
             from parallel_orchestrator.gateway.endpoints.replay import ReplayEndpoint
 
             return ReplayEndpoint(load(config.recording), config.speed), Unlimited()
         if self._live is None:
-            raise UsageError("no endpoint: give a key or a base URL, or replay a recording")
+            raise UsageError("there is no endpoint: set a key or a base URL, or replay a recording")
         return self._live, self.service.limiter
 
     def _live_endpoint(self) -> LiveEndpoint | None:
@@ -154,14 +157,14 @@ class Gateway:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        about = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    return about.st_dev, about.st_ino
+    return status.st_dev, status.st_ino
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: this process has its own way to end."""
+class _UvicornServer(uvicorn.Server):
+    """uvicorn without its signal handlers: `serve` handles the signals of this process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -169,7 +172,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve() -> None:
-    """Obey standard input until it ends or a signal comes, then stop in good order."""
+    """Obey standard input until it ends or a signal comes, then stop in order."""
     lines = await _standard_input()
     end = asyncio.create_task(_signalled())
     gateway: Gateway | None = None
@@ -186,10 +189,10 @@ async def serve() -> None:
         except OSError as error:
             reply = {"error": str(error), "kind": "CannotGoOn", "exit_code": CannotGoOn.exit_code}
         except (ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
-            # Only the class: the text could quote the line, and the first one holds the key.
-            reply = {"error": f"not understood: {type(error).__name__}", "kind": "UsageError", "exit_code": 2}
+            # Only the class: the text may quote the line, and the first line holds the key.
+            reply = {"error": f"invalid command: {type(error).__name__}", "kind": "UsageError", "exit_code": 2}
         try:
-            # Not by print: what it could not write it would try again, and complain, at the interpreter's end.
+            # Not with print: its buffer would be written again, with an error, when the interpreter ends.
             write_all(sys.stdout.fileno(), json.dumps(reply).encode() + b"\n")
         except BrokenPipeError:
             break  # the orchestrator died before it read this
@@ -199,9 +202,9 @@ async def serve() -> None:
 
 async def _obey(gateway: Gateway | None, command: str, fields: Json) -> tuple[Gateway | None, Json]:
     if command == "start" and gateway is None:
-        return Gateway(StartConfig.from_json(fields)), {"ok": True}
+        return Gateway(decode(fields, StartConfig)), {"ok": True}
     if command == "open_run" and gateway:
-        opened = await gateway.open_run(RunConfig.from_json(fields))
+        opened = await gateway.open_run(decode(fields, RunConfig))
         return gateway, {"ok": True, "spent_usd": opened.spent_usd, "open_calls": opened.open_calls}
     if command == "close_run" and gateway:
         gateway.close_run(fields["run"])
@@ -217,10 +220,10 @@ async def _standard_input() -> asyncio.StreamReader:
 
 
 async def _signalled() -> None:
-    """Return when the process is asked to end. Ctrl-C is not for it: the orchestrator gets that too, and decides."""
+    """Return at a signal to end. Ctrl-C is none: the orchestrator gets it, too, and decides."""
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     await signalled.wait()
 
@@ -230,8 +233,10 @@ def main() -> None:
     hide_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLineFormatter("%(asctime)s gateway %(levelname)s %(message)s"))  # it quotes the endpoint
+    handler.setFormatter(
+        OneLineFormatter("%(asctime)s gateway %(levelname)s %(message)s")
+    )  # it quotes the endpoint
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in ("httpx2", "httpcore2", "uvicorn"):  # they log every request, or that they start
+    for name in ("httpx2", "httpcore2", "uvicorn"):  # they log every request, or their start
         logging.getLogger(name).setLevel(logging.WARNING)
     uvloop.run(serve())

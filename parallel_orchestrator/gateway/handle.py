@@ -1,4 +1,4 @@
-"""The orchestrator's hand on the gateway process: start it, open runs, restart it when it died, end it."""
+"""Controls the gateway process for the orchestrator: starts it, opens runs, restarts it after a crash, ends it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
-from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
-from parallel_orchestrator.gateway.sockets import LONGEST_PATH, new_socket_directory, remove_socket
+from parallel_orchestrator.gateway.config import LONGEST_PATH, OpenedRun, RunConfig, StartConfig, encode, remove_socket
 from parallel_orchestrator.records import errors
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.system.environment import clean_environment
 from parallel_orchestrator.system.invocation import INVOKED_AS, invoked_as
 
-__all__ = ["GatewayProcess", "gateway_environment", "new_socket_directory"]
-
 log = logging.getLogger(__name__)
 
 _REPLY_S = 60.0
-_LOOK_S = 0.25
+_POLL_S = 0.25
 
 
 def gateway_environment() -> dict[str, str]:
-    """What the gateway needs of this process's environment; the credential it gets by pipe.
+    """Returns what the gateway needs of this process's environment. It gets the credential by pipe.
 
-    The package's own place is put on PYTHONPATH, so that the gateway starts from any working directory.
+    The package's own place is on its PYTHONPATH, so that it starts from any working directory.
     """
     kept = {**clean_environment(os.environ, network=True), INVOKED_AS: invoked_as()}
     package = str(Path(__file__).resolve().parents[2])
@@ -44,10 +41,10 @@ def gateway_environment() -> dict[str, str]:
 
 
 class GatewayProcess:
-    """One gateway and its restarts. Methods may be called from several threads.
+    """One gateway and its restarts. Several threads may call its methods.
 
-    `lock_fd` is kept open in the gateway, so that a lock on it shows that the gateway lives. `stderr` takes the
-    gateway's log; the default is this process's own standard error.
+    The gateway keeps `lock_fd` open, so a lock on it shows that the gateway lives. `stderr` takes the gateway's log;
+    the default is this process's own standard error.
     """
 
     def __init__(self, start: StartConfig, lock_fd: int | None = None, *, stderr: IO[Any] | int | None = None) -> None:
@@ -64,16 +61,16 @@ class GatewayProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the gateway process started last."""
+        """The process id of the gateway started last."""
         return self._process.pid if self._process else None
 
     def start(self) -> Self:
-        """Start the process; on return it listens. Raises OrchestratorError."""
+        """Start the process. On return it listens. Raises OrchestratorError."""
         with self._mutex:
             self._received = b""
             try:
                 self._process = subprocess.Popen(
-                    # -P: a module in the working directory must not stand in for one of ours.
+                    # -P: a module in the working directory must not replace one of the package.
                     [sys.executable, "-P", "-m", "parallel_orchestrator.gateway"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -82,30 +79,30 @@ class GatewayProcess:
                     pass_fds=() if self._lock_fd is None else (self._lock_fd,),
                 )
             except OSError as error:
-                raise CannotGoOn(f"cannot start the gateway process: {error}; resume when it can be") from error
-            self._tell({"start": self.config.to_json()})
+                raise CannotGoOn(f"cannot start the gateway process: {error}; fix this, then resume") from error
+            self._send({"start": self.config})
             return self
 
     def open_run(self, run: RunConfig) -> OpenedRun:
-        """Have the gateway serve a run; it is opened again after a restart. Raises OrchestratorError."""
+        """Make the gateway serve a run, also after a restart. Raises OrchestratorError."""
         with self._mutex:
-            reply = self._tell({"open_run": run.to_json()})
+            reply = self._send({"open_run": run})
             self._runs[run.run] = run
             return OpenedRun(reply["spent_usd"], reply["open_calls"])
 
     def close_run(self, run: str) -> None:
-        """Have the gateway take no more asks for a run."""
+        """Make the gateway take no more requests for a run."""
         with self._mutex:
             if run in self._runs:
                 self._closed[run] = self._runs.pop(run)
-            self._tell({"close_run": {"run": run}})
+            self._send({"close_run": {"run": run}})
 
     def ensure_alive(self) -> bool:
-        """Start a dead gateway again, with its runs. True when that was needed."""
+        """Start a dead gateway again, with its runs. Returns whether that was needed."""
         with self._mutex:
             if self._process and self._process.poll() is None:
                 return False
-            log.warning("the gateway has ended unexpectedly; starting it again")
+            log.warning("the gateway has died; starting it again")
             self._close_pipes()
             self.start()
             for run in list(self._runs.values()):
@@ -115,22 +112,22 @@ class GatewayProcess:
             return True
 
     def _count_closed(self) -> None:
-        """Have a gateway that was started again count what closed runs have spent, too."""
+        """Make a restarted gateway count what closed runs have spent: the cap covers them, too."""
         for run in list(self._closed.values()):
-            with contextlib.suppress(UsageError, DamagedState):  # as when somebody has altered its files meanwhile
+            with contextlib.suppress(UsageError, DamagedState):  # a run's files may have been changed since
                 self.open_run(run)
                 self.close_run(run.run)
 
     @contextlib.contextmanager
-    def kept_alive(self, told: Callable[[], None]) -> Iterator[None]:
-        """While the block runs, a gateway that died is started again; `told` hears of each time, in another thread."""
-        over = threading.Event()
+    def kept_alive(self, on_restart: Callable[[], None]) -> Iterator[None]:
+        """Restart a gateway that dies while the block runs. Another thread then calls `on_restart`."""
+        ended = threading.Event()
 
         def watch() -> None:
-            while not over.wait(_LOOK_S):
+            while not ended.wait(_POLL_S):
                 try:
                     if self.ensure_alive():
-                        told()
+                        on_restart()
                 except OrchestratorError as error:
                     log.error("%s", error)
 
@@ -139,11 +136,11 @@ class GatewayProcess:
         try:
             yield
         finally:
-            over.set()
+            ended.set()
             watcher.join()
 
     def stop(self, timeout: float | None = None) -> int | None:
-        """End the gateway once its calls in flight have landed; kill it after `timeout` seconds. Its exit code."""
+        """End the gateway after its calls in flight; kill it after `timeout` seconds. Returns its exit code."""
         with self._mutex:
             if not self._process:
                 return None
@@ -152,7 +149,7 @@ class GatewayProcess:
             try:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
-                log.warning("the gateway did not end within %g s and is killed; its open calls are lost", timeout)
+                log.warning("killing the gateway, which did not end within %g s; its open calls are lost", timeout)
                 self._process.kill()
                 self._process.wait()
             self._close_pipes()
@@ -160,11 +157,11 @@ class GatewayProcess:
             return self._process.returncode
 
     def leave(self) -> None:
-        """Have the gateway end once its calls in flight have landed, without waiting for it."""
+        """Make the gateway end after its calls in flight, without waiting for it."""
         self._close_pipes()
 
     def status(self) -> dict[str, Any]:
-        """What GET /orchestrator/status says. Raises CannotGoOn when the gateway does not answer."""
+        """Returns what GET /orchestrator/status says. Raises CannotGoOn if the gateway does not answer."""
         connection = _UnixConnection(self.config.socket)
         try:
             connection.request("GET", "/orchestrator/status", headers={"authorization": f"Bearer {self.config.secret}"})
@@ -175,12 +172,12 @@ class GatewayProcess:
             connection.close()
         return status
 
-    def _tell(self, command: dict[str, Any]) -> dict[str, Any]:
+    def _send(self, command: dict[str, Any]) -> dict[str, Any]:
         process = self._process
-        if not process or not process.stdin or process.stdin.closed:  # by `stop`, in another thread perhaps
-            raise CannotGoOn("the gateway is not running; `resume` starts one")
+        if not process or not process.stdin or process.stdin.closed:  # another thread may have called `stop`
+            raise CannotGoOn("the gateway is not running; resume the run to start one")
         try:
-            process.stdin.write(json.dumps(command).encode() + b"\n")
+            process.stdin.write(encode(command))
             process.stdin.flush()
         except OSError as error:
             raise self._ended() from error
@@ -205,7 +202,7 @@ class GatewayProcess:
 
     def _ended(self) -> CannotGoOn:
         code = self._process.wait() if self._process else None
-        return CannotGoOn(f"the gateway ended with code {code}; its log says why. `resume` starts a new one")
+        return CannotGoOn(f"the gateway ended with code {code}, see its log; resume the run to start a new one")
 
     def _close_pipes(self) -> None:
         if self._process:
@@ -216,19 +213,20 @@ class GatewayProcess:
 
 @contextlib.contextmanager
 def serving(start: StartConfig, lock_fd: int, log_file: Path, say: Callable[[str], None]) -> Iterator[GatewayProcess]:
-    """A gateway for as long as the block runs, started again when it dies. At the end it lands the calls in flight."""
+    """Yields a gateway, restarted if it dies. At the end it lands the calls in flight."""
     with log_file.open("ab") as gateway_log:
         gateway = GatewayProcess(start, lock_fd, stderr=gateway_log)
         end: Callable[[], object] = gateway.stop
         try:
             gateway.start()
-            with gateway.kept_alive(lambda: say("the gateway had died and was started again")):
+            with gateway.kept_alive(lambda: say("the gateway died and was restarted")):
                 yield gateway
         except KeyboardInterrupt as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # the second, while the executors were being stopped
+            # The second Ctrl-C comes while the first one stops the executors: it must not wait for the calls.
+            if isinstance(error.__context__, KeyboardInterrupt):
                 end = gateway.leave
             else:
-                say("stopping: calls in flight land in the ledger first; Ctrl-C again does not wait for them")
+                say("stopping: waiting for the calls in flight; press Ctrl-C again to leave at once")
             raise
         finally:
             end()
@@ -248,7 +246,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _error_of(reply: dict[str, Any]) -> OrchestratorError:
-    """The error that the gateway met, in its own class."""
+    """Returns the gateway's error, in its own class."""
     kind = getattr(errors, reply["kind"], OrchestratorError)
     error: OrchestratorError = kind(reply["error"])
     return error

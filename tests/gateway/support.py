@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx2
 
-from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig
-from parallel_orchestrator.gateway.handle import GatewayProcess, new_socket_directory
+from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig, new_socket_directory
+from parallel_orchestrator.gateway.handle import GatewayProcess
 from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.credential import Credential
 from tests.fake_api import KEY, FakeApi

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import random
 import resource
@@ -20,8 +19,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from parallel_orchestrator.gateway.config import StartConfig
-from parallel_orchestrator.gateway.handle import GatewayProcess, gateway_environment, new_socket_directory
+from parallel_orchestrator.gateway.config import StartConfig, encode, new_socket_directory
+from parallel_orchestrator.gateway.handle import GatewayProcess, gateway_environment
 from parallel_orchestrator.records.credential import Credential
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, UsageError
 from tests.fake_api import KEY, FakeApi, Fault
@@ -159,14 +158,14 @@ def test_a_signal_lands_the_calls_in_flight_and_refuses_others(tmp_path: Path, n
 
 def test_an_orchestrator_that_died_before_the_reply_ends_it_in_good_order(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "parallel_orchestrator.gateway"]
-    start = StartConfig(tmp_path / "socket", "secret", None, None).to_json()
+    start = StartConfig(tmp_path / "socket", "secret", None, None)
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=gateway_environment()) as process:
         assert process.stdin
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        process.stdin.write(json.dumps({"start": start}).encode() + b"\n")
+        process.stdin.write(encode({"start": start}))
         process.stdin.flush()
         assert process.stderr.read().decode() == ""
         assert process.wait() == 0

@@ -23,7 +23,7 @@ import os, signal, sys, tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from parallel_orchestrator.sandbox.root_isolation import device_nodes, process_group
-from parallel_orchestrator.gateway.sockets import listen, new_socket_directory
+from parallel_orchestrator.gateway.config import listen, new_socket_directory
 from parallel_orchestrator.system.folders import scratch_folder
 
 with ExitStack() as stack:
