@@ -69,7 +69,7 @@ def _on_the_path() -> tuple[Path, str] | None:
     named = shutil.which("claude")
     if named is None:
         return None
-    path = Path(named).resolve()
+    path = Path(named).resolve()  # the sandbox mounts the program itself, not the folder of a link to it
     with path.open("rb") as file:
         if file.read(4) != _ELF:
             raise UsageError(

@@ -84,6 +84,7 @@ class ClaudeEndpoint:
 
 class _SocketServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    # A handler thread waits for its answer, which a close means will never come.
     block_on_close = False
     request_queue_size = 64
 
@@ -107,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "claude"
 
     def do_POST(self) -> None:
+        # One request for each connection: none waits behind another's answer.
         self.close_connection = True
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ").strip()
         size = self.headers.get("content-length", "")
@@ -134,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, request: Request) -> None:
         self.server.arrived.put(request)
         started = False
+        # The executor answers from its own thread. The first ping commits this one to status 200.
         while (reply := request.wait(PING_S)) is None:
             started = started or self._start_stream()
             self.wfile.write(_PING)

@@ -127,12 +127,13 @@ class ClaudeCodeSession:
 
     def start(self, prompt: str) -> bool:
         """Start a process with a prompt. Returns whether it resumes an earlier session."""
+        # Two processes must never write to one workspace.
         self.kill()
         # A new queue: the reader thread of the old process may still put its end into the old one.
         self.result, self._arrived = None, queue.SimpleQueue()
         config = self._state / "config"
         config.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._state.chmod(0o700)
+        self._state.chmod(0o700)  # `mkdir` leaves the mode of a folder that exists
         self._folder.mkdir(exist_ok=True)
         (self._state / "system.md").write_text(self._settings.system, encoding="utf-8")
         (self._state / "prompt.txt").write_text(prompt, encoding="utf-8")
@@ -142,6 +143,7 @@ class ClaudeCodeSession:
         endpoint = ClaudeEndpoint(self._state / "endpoint", self._arrived)
         self._ending.callback(endpoint.close)
         self._host = self._copy_host_settings(endpoint) if self._settings.settings == "host" else None
+        # As standard input: an argument has a limit of 128 KiB, and a requirement may be longer.
         with (
             (self._state / "prompt.txt").open("rb") as prompt_file,
             (self._state / "stderr.txt").open("ab") as error_file,
@@ -182,6 +184,7 @@ class ClaudeCodeSession:
                 continue
             if isinstance(arrived, Request):
                 return arrived
+            # The output has ended, and the process with it: no request can follow.
             if arrived is None:
                 raise self._ended("")
             deadline = time.monotonic() + timeout_s
@@ -191,6 +194,7 @@ class ClaudeCodeSession:
 
     def finish(self) -> Json | None:
         """Wait for the process to end after the last answer. Returns its result, or None if it printed none."""
+        # Usually it ends by itself. One that asks again after the last answer would keep the executor waiting.
         with contextlib.suppress(ProgramEnded):
             request = self.next_request(FAREWELL_S)
             request.refuse("the conversation has ended")
@@ -205,6 +209,7 @@ class ClaudeCodeSession:
     def _check(self, deadline: float) -> None:
         if self._running is None:
             raise self._ended("it is not running")
+        # Polled here because no other thread watches the process's memory and disk space.
         if violation := self._running.violation():
             raise self._ended(violation)
         if time.monotonic() > deadline:

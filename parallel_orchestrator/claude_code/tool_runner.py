@@ -109,6 +109,7 @@ class ClaudeCodeTools:
 
     def finish(self, text: str) -> None:
         """Send the model's closing words, so that the session is complete, and wait for the process to end."""
+        # The session must end with an answer: a later repair resumes it.
         if self._held is not None and self._session.is_running:
             self._reply([text_block(text or "Done.")])
             result = self._session.finish() or {}

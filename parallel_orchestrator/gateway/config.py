@@ -162,6 +162,7 @@ def remove_socket(path: Path) -> None:
     ours = path.parent.name.startswith(_PREFIX)
     with contextlib.suppress(OSError):
         path.unlink()
+    # Executors' locks lie next to the socket. The orchestrator and the gateway both try to remove them.
     with contextlib.suppress(OSError):
         for name in LOCKS if ours else ():
             (path.parent / name).unlink(missing_ok=True)

@@ -233,9 +233,7 @@ def main() -> None:
     hide_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        OneLineFormatter("%(asctime)s gateway %(levelname)s %(message)s")
-    )  # it quotes the endpoint
+    handler.setFormatter(OneLineFormatter("%(asctime)s gateway %(levelname)s %(message)s"))  # it quotes the endpoint
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("httpx2", "httpcore2", "uvicorn"):  # they log every request, or their start
         logging.getLogger(name).setLevel(logging.WARNING)

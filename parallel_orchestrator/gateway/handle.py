@@ -67,6 +67,7 @@ class GatewayProcess:
     def start(self) -> Self:
         """Start the process. On return it listens. Raises OrchestratorError."""
         with self._mutex:
+            # A dead gateway may have left half a reply, which is no start of the next one's.
             self._received = b""
             try:
                 self._process = subprocess.Popen(
@@ -76,6 +77,8 @@ class GatewayProcess:
                     stdout=subprocess.PIPE,
                     stderr=self._stderr,
                     env=gateway_environment(),
+                    # The lock is free only when orchestrator and gateway are dead: until then a resume waits, so that
+                    # two gateways never write one ledger.
                     pass_fds=() if self._lock_fd is None else (self._lock_fd,),
                 )
             except OSError as error:
@@ -87,12 +90,14 @@ class GatewayProcess:
         """Make the gateway serve a run, also after a restart. Raises OrchestratorError."""
         with self._mutex:
             reply = self._send({"open_run": run})
+            # After the reply: a restart must not open a run that the gateway has refused.
             self._runs[run.run] = run
             return OpenedRun(reply["spent_usd"], reply["open_calls"])
 
     def close_run(self, run: str) -> None:
         """Make the gateway take no more requests for a run."""
         with self._mutex:
+            # Before the command: if the gateway dies over it, the restarted one must not serve the run.
             if run in self._runs:
                 self._closed[run] = self._runs.pop(run)
             self._send({"close_run": {"run": run}})
@@ -100,6 +105,7 @@ class GatewayProcess:
     def ensure_alive(self) -> bool:
         """Start a dead gateway again, with its runs. Returns whether that was needed."""
         with self._mutex:
+            # Under the mutex: the watcher and a command may notice the same death, and one of them restarts.
             if self._process and self._process.poll() is None:
                 return False
             log.warning("the gateway has died; starting it again")
@@ -129,7 +135,7 @@ class GatewayProcess:
                     if self.ensure_alive():
                         on_restart()
                 except OrchestratorError as error:
-                    log.error("%s", error)
+                    log.error("%s", error)  # the loop tries again: a full disk, for example, may have room then
 
         watcher = threading.Thread(target=watch, name="gateway watcher", daemon=True)
         watcher.start()
@@ -144,6 +150,7 @@ class GatewayProcess:
         with self._mutex:
             if not self._process:
                 return None
+            # The end of its input makes the gateway land its calls and end.
             with contextlib.suppress(OSError):
                 self._process.stdin.close()  # type: ignore[union-attr]
             try:
@@ -162,6 +169,7 @@ class GatewayProcess:
 
     def status(self) -> dict[str, Any]:
         """Returns what GET /orchestrator/status says. Raises CannotGoOn if the gateway does not answer."""
+        # Over the socket: on the pipe this thread would have to wait for another thread's command.
         connection = _UnixConnection(self.config.socket)
         try:
             connection.request("GET", "/orchestrator/status", headers={"authorization": f"Bearer {self.config.secret}"})
@@ -188,6 +196,7 @@ class GatewayProcess:
 
     def _read_line(self, process: subprocess.Popen[bytes]) -> bytes:
         descriptor = process.stdout.fileno()  # type: ignore[union-attr]
+        # With a deadline: a gateway that hangs must not hang the orchestrator, which holds the mutex here.
         deadline = time.monotonic() + _REPLY_S
         while b"\n" not in self._received:
             ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))

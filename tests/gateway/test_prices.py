@@ -165,7 +165,7 @@ def test_a_file_without_an_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "long").write_bytes(b" " * 1_000_001)
     for path in (tmp_path / "pipe", tmp_path / "long", Path("/dev/zero")):
-        with pytest.raises(UsageError, match=f"the price file {path} cannot be used: it (is no regular|has more)"):
+        with pytest.raises(UsageError, match=f"the price file {path} cannot be used: it (is not a regular|has more)"):
             PriceTable.load(path)
 
 

@@ -23,6 +23,7 @@ def without_secrets(events: Sequence[Json], text: str, message: Json) -> tuple[s
     KeyError and the like when the message is no longer valid without the secret.
     """
     clean, deltas = redact.known(message), _joined_deltas(events)
+    # All three: the message shows an escaped secret, the deltas one cut into events, the text one in other fields.
     if clean == message and redact.known(deltas) == deltas and redact.known(text) == text:
         return text, message
     text = redact.known(sse.stream_of(clean))

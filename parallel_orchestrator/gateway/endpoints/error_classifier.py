@@ -59,7 +59,7 @@ def classify_status(status: int, headers: Mapping[str, str], body: Any) -> Fault
     if scope is Scope.CALLER and (status in _TRANSIENT_STATUSES or status >= 500):
         return Fault(
             str(status),
-            ambiguous=False,
+            ambiguous=False,  # a status in place of an answer: nothing was billed
             detail=message[:300],
             retry_after_s=_retry_after(headers),
             overload=status in (429, 529),
@@ -75,6 +75,7 @@ def classify_event(event: Json, *, answer_started: bool) -> Fault | Refusal:
     """Classifies an error event of a stream. `answer_started`: whether a part of an answer came before it."""
     error = _error_object(event)
     kind, message = str(error.get("type")), str(error.get("message"))
+    # An unknown type counts as transient: the inactivity timeout ends the retries, while a refusal fails the task.
     outcome = classify_status(_STATUS_OF_TYPE.get(kind, 500), {}, event)
     if isinstance(outcome, Refusal):
         return outcome
@@ -113,10 +114,13 @@ def _scope(status: int, kind: str, message: str, error: Json) -> Scope:
     details = error.get("details")
     codes = [error.get("error_code"), details.get("error_code") if isinstance(details, dict) else None]
     about_money = _NO_MONEY_LEFT if status == 400 else _MONEY
+    # First: it comes with status 429, and a rate limit would be retried for ever.
     if "enforced_spend_limit_reached" in codes:
         return Scope.CREDIT_EXHAUSTED
+    # Before the key: 403 stands for both, and a new key does not help an account without money.
     if status in (400, 402, 403) and (_MONEY.search(kind) or about_money.search(message)):
         return Scope.CREDIT_EXHAUSTED
+    # Before the path: 404 stands for both, and a wrong model leaves the endpoint usable for others.
     if "model_not_found" in (*codes, error.get("code")) or _names_unknown_model(status, message, error):
         return Scope.MODEL_UNKNOWN
     if status in _NO_SUCH_PATH:
@@ -140,7 +144,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
-    except ValueError:
+    except ValueError:  # HTTP also allows a date
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except ValueError:

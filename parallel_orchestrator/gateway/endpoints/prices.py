@@ -1,12 +1,12 @@
-"""What model calls cost, by a dated table (`prices.json`) and the user's own file before it.
+"""Prices model calls by a dated table (`prices.json`) and the user's own file, which takes precedence.
 
-The user's file has the table's form; of its fields only `models` is needed:
+The user's file has the form of the table, and needs only the field `models`:
 
     {"models": {"my-model": {"input": 1, "output": 5}}}
 
-Figures are USD per million tokens. Cache rates that are left out are the input rate: an endpoint without a cache
-bills all input alike. A list of such objects has prices by prompt size: the first whose `up_to` (tokens, cached
-ones included) holds the prompt. A model that stands in neither table has no price, which is never taken as 0.
+Figures are USD per million tokens. A missing cache rate is the input rate: an endpoint without a cache bills all input
+alike. A list of such objects has prices by prompt size. The first applies whose `up_to` (tokens, cached ones included)
+holds the prompt. A model in neither table has no price, which never counts as 0.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _DATE = re.compile(r"-20[0-9]{6}$")
 _BYTES_PER_TOKEN = 3
-"""Fewer bytes than a token of text or JSON has, so that a bound is one."""
+"""Fewer bytes than a token of text or JSON has, so that `bound` is an upper bound."""
 _LARGEST = 1e12
-"""Of a price or a number of tokens in a price file: far above any, and small enough to reckon with."""
+"""Limit for a price or a number of tokens in a price file: far above any, and small enough to calculate with."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Rates:
     up_to: float = float("inf")
 
     def dearest_input(self) -> float:
-        """The most that a token of the prompt can cost."""
+        """Returns the most that a token of the prompt can cost."""
         return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
 
 
 class PriceTable:
-    """Prices by model name. A date at a name's end (-20251001) is left off when the full name is not in the table."""
+    """Prices by model name. If the full name is not in the table, a date at its end (-20251001) is ignored."""
 
     def __init__(self, models: Mapping[str, tuple[Rates, ...]], regions: Mapping[str, float]) -> None:
         self._models = models
@@ -58,17 +58,16 @@ class PriceTable:
 
     @classmethod
     def of(cls, scenario: Scenario) -> PriceTable:
-        """That of a scenario. Raises UsageError."""
+        """Returns a scenario's table. Raises UsageError."""
         return cls.load(Path(scenario.prices) if scenario.prices else None)
 
     @classmethod
     def load(cls, override: Path | None = None) -> PriceTable:
-        """The built-in table, with the models of `override` put before it. Raises UsageError."""
+        """Returns the built-in table, with the models of `override` in place of its own. Raises UsageError."""
         built_in = json.loads(files(__package__).joinpath("prices.json").read_text(encoding="utf-8"))
         models, regions = _read_models(built_in), built_in["regions"]
         if override:
-            own = _read_file(override)
-            models.update(own)
+            models.update(_read_file(override))
         return cls(models, regions)
 
     def knows(self, model: str) -> bool:
@@ -76,7 +75,7 @@ class PriceTable:
         return bool(self._tiers(model))
 
     def require(self, models: Iterable[str]) -> None:
-        """Raise UsageError unless each of these models has a price: a budget could not hold without."""
+        """Raise UsageError unless each of these models has a price: without one a budget cannot hold."""
         unknown = [model for model in dict.fromkeys(models) if not self.knows(model)]
         if unknown:
             raise UsageError(
@@ -86,10 +85,10 @@ class PriceTable:
             )
 
     def cost(self, model: str, usage: Mapping[str, Any]) -> float | None:
-        """USD for one answer with that `usage`, as the API states it; missing and null cache figures count as 0.
+        """Returns the USD for one answer with that `usage`. Missing and null cache figures count as 0.
 
-        None when the model is unknown, when the usage does not say what went in and out, when it says that nothing
-        did, or when one of its figures cannot be true. Never raises, whatever `usage` holds.
+        Returns None when the model is unknown, when the usage lacks input or output tokens or says that both are 0,
+        and when a figure cannot be true. Never raises, whatever `usage` holds.
         """
         tokens = _tokens(usage)
         if tokens is None:
@@ -106,13 +105,15 @@ class PriceTable:
             + tokens.output * rates.output
         )
         place = usage.get("inference_geo")
+        # The API bills some regions with a surcharge, and names the region in the usage alone.
         return dollars(figure * (self._regions.get(place, 1.0) if isinstance(place, str) else 1.0) / 1e6)
 
     def bound(self, model: str, body_bytes: int, max_tokens: int) -> float | None:
-        """The most that one answer to a request of that size can cost in USD. None when the model is unknown."""
+        """Returns the most USD that an answer to a request of that size can cost, or None for an unknown model."""
         tiers = self._tiers(model)
         if not tiers:
             return None
+        # Every part at its most expensive: no later answer may cost more than the ledger's intent says.
         prompt = body_bytes / _BYTES_PER_TOKEN * max(rates.dearest_input() for rates in tiers)
         answer = max_tokens * max(rates.output for rates in tiers)
         return (prompt + answer) * max(1.0, *self._regions.values()) / 1e6
@@ -123,19 +124,19 @@ class PriceTable:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """How many tokens of each kind an answer took."""
+    """The tokens of an answer by kind."""
 
     input: int
     output: int
     written: int
-    """To the cache, in all."""
+    """To the cache, in total."""
     long: int
     """Of those, for an hour."""
     read: int
 
 
 def _tokens(usage: Any) -> _Tokens | None:
-    """What a usage says, None when a figure of it cannot be true."""
+    """Returns the tokens of a usage, or None when a figure of it cannot be true."""
     about = _object(usage)
     kept = about.get("cache_creation")
     figures = (
@@ -149,6 +150,7 @@ def _tokens(usage: Any) -> _Tokens | None:
     if len(known) < len(figures) or not isinstance(kept, Mapping | None):
         return None
     tokens = _Tokens(*known)
+    # An endpoint that reports more hourly tokens than tokens in total must not lower the price of the others.
     return replace(tokens, long=min(tokens.long, tokens.written))
 
 
@@ -167,9 +169,9 @@ def _read_file(path: Path) -> dict[str, tuple[Rates, ...]]:
 
 
 def _read_models(table: Any) -> dict[str, tuple[Rates, ...]]:
-    """The models of a table. Raises Unusable that says what is wrong with it."""
+    """Returns the models of a table. Raises Unusable, which says what is wrong with it."""
     if not isinstance(models := _object(table).get("models"), Mapping):
-        raise Unusable("'models' is missing in it, or is no object")
+        raise Unusable("its 'models' is missing or no object")
     return {
         name: tuple(_read_rates(name, tier) for tier in (prices if isinstance(prices, list) else [prices]))
         for name, prices in models.items()
@@ -181,7 +183,7 @@ def _read_rates(model: str, prices: Any) -> Rates:
     if not isinstance(prices, Mapping) or not {"input", "output"} <= prices.keys() <= set(known):
         raise Unusable(f"{model} needs input and output, and may have {', '.join(known[2:])}")
     for name, price in prices.items():
-        # Not a number would be no less than any cap, and so lift it; of a tier without an end nobody has to say it.
+        # Every comparison of a cap with NaN is false, so a price of NaN would lift the cap.
         if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price <= _LARGEST:
             raise Unusable(f"{name} of {model} is not a number from 0 to {_LARGEST:.0e}")
     caches = dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h"), prices["input"])
@@ -189,9 +191,9 @@ def _read_rates(model: str, prices: Any) -> Rates:
 
 
 def require_prices(scenario: Scenario, *, capped: bool = False) -> None:
-    """Refuse a budget that could not be kept. Raises UsageError, also for a price file that is none.
+    """Raise UsageError if a budget cannot be kept, and for an invalid price file.
 
-    `capped`: there is a cap besides the scenario's own.
+    `capped`: there is a cap in addition to the scenario's own.
     """
     prices = PriceTable.of(scenario)
     capped = capped or scenario.max_cost_usd is not None or scenario.task_max_cost_usd is not None

@@ -14,7 +14,7 @@
         usage: {input_tokens: 1480, output_tokens: 2210}
         content: [{type: text, text: ...}]
 
-Answers that are never asked for are no error. One that is missing is, and names its key.
+A replay need not use every answer. A missing answer is an error that names its key.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, 
 from parallel_orchestrator.system.yaml_document import Bounds, Document, read_yaml
 
 AnswerKey = tuple[str, str, int]
-"""Task, phase, turn in the phase."""
+"""Task, phase, and turn in the phase."""
 
 _FORM = "docs/recordings.md has the form; `export --recording FILE` writes one of a run"
 _BOUNDS = Bounds(values=100_000, levels=100, aliases=False)
-"""Some thousand answers fit; they take about a second."""
+"""Enough for some thousand answers, which take about a second to read."""
 _Base: Any = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
 
 
-class _Record(BaseModel):
+class _RecordingPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class RecordedAnswer(_Record):
+class RecordedAnswer(_RecordingPart):
     """One answer of the model."""
 
     task: Annotated[str, Field(pattern=r"^(plan|(task|fix)_[1-9][0-9]{0,3})$")]
@@ -60,11 +60,11 @@ class RecordedAnswer(_Record):
 
     @property
     def key(self) -> AnswerKey:
-        """What the answer is found by."""
+        """The key by which a replay finds the answer."""
         return self.task, self.phase, self.turn
 
 
-class Recording(_Record):
+class Recording(_RecordingPart):
     """A whole recording, checked."""
 
     recording: Literal[1] = 1
@@ -76,28 +76,27 @@ class Recording(_Record):
 
 
 def load(path: Path) -> Recording:
-    """Read and check a recording. Raises UsageError that names the file, the answer and what is wrong with it."""
+    """Reads and checks a recording. Raises UsageError, which names the file, the answer and the fault."""
     try:
         document = read_yaml(read_user_file(path, LONGEST_RECORDING), _BOUNDS)
+        if document.faults:
+            first = min(document.faults, key=lambda fault: fault.place)
+            raise Unusable(f"line {first.place.line}: {first.message}")
     except Unusable as error:
         raise UsageError(f"cannot read the recording {path}: {error}. {_FORM}") from error
-    if document.faults:
-        first = min(document.faults, key=lambda fault: fault.place)
-        raise UsageError(f"cannot read the recording {path}: line {first.place.line}: {first.message}. {_FORM}")
     try:
         recording = Recording.model_validate(document.value)
     except ValidationError as error:
-        raise UsageError(
-            f"{path} is not a recording that can be replayed: {_first_fault(error, document)}. {_FORM}"
-        ) from error
-    fault = next(_faults(recording.answers, written=recording.origin == "written"), None)
-    if fault:
-        raise UsageError(f"{path} is not a recording that can be replayed: {fault}. {_FORM}")
-    return recording
+        fault = _first_fault(error, document)
+    else:
+        fault = next(_faults(recording.answers, written=recording.origin == "written"), "")
+        if not fault:
+            return recording
+    raise UsageError(f"{path} is not a recording that can be replayed: {fault}. {_FORM}")
 
 
 def require_recording(path: Path) -> None:
-    """Raise UsageError as `load` does. Each file is looked at once, however many scenarios replay it."""
+    """Raise UsageError as `load` does. Reads each file once, however many scenarios replay it."""
     if fault := _fault_of(path):
         raise UsageError(fault)
 
@@ -112,10 +111,10 @@ def _fault_of(path: Path) -> str:
 
 
 def dump(recording: Recording, comment: str = "") -> str:
-    """The YAML text of a recording: fields in the documented order, code as literal blocks."""
+    """Returns the YAML text of a recording: fields in the documented order, code as literal blocks."""
     header = "".join(f"# {line}\n" for line in comment.splitlines())
     fields = recording.model_dump(mode="json")
-    # A width that no line reaches: lines are never folded.
+    # No line reaches this width, so the dumper wraps none.
     return header + str(yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9))
 
 
@@ -131,9 +130,9 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
-    """A recording of what a run's model answered: of each task its last attempt, of each turn its last answer.
+    """Returns a recording of a run's answers: each task's last attempt, and each turn's last answer.
 
-    Raises UsageError when the ledger has no answer, DamagedState when it is damaged.
+    Raises UsageError when the ledger holds no answers, and DamagedState when it is damaged.
     """
     last_attempt: dict[str, int] = {}
     model = ""
@@ -142,7 +141,8 @@ def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
             last_attempt[record["task"]] = max(record["attempt"], last_attempt.get(record["task"], 0))
             model = record["model"]
     if not last_attempt:
-        raise UsageError(f"{ledger} holds no answers, so there is nothing to export; finish a part of the run first")
+        raise UsageError(f"{ledger} holds no answers to export; resume the run first")
+    # A second pass over the file: only now is each task's last attempt known, and memory holds one record at a time.
     answers: dict[AnswerKey, RecordedAnswer] = {}
     for record in read_each(ledger, json_codec.loads):
         if record["kind"] == "answer" and record["attempt"] == last_attempt[record["task"]]:
@@ -170,7 +170,7 @@ def _exported(record: Record) -> RecordedAnswer:
 
 
 def _faults(answers: list[RecordedAnswer], *, written: bool) -> Iterator[str]:
-    """What is wrong. In an exported recording a tool call may be as broken as the model made it."""
+    """Yields the faults. In an exported recording a tool call may be as broken as the model made it."""
     seen: dict[AnswerKey, int] = {}
     for index, answer in enumerate(answers):
         if answer.key in seen:
@@ -190,7 +190,7 @@ def _block_problem(block: dict[str, Any]) -> str | None:
     }
     fields = needed.get(str(block.get("type")))
     if fields is None:
-        return f"type {block.get('type')!r} is none of {', '.join(needed)}"
+        return f"type {block.get('type')!r} is not one of {', '.join(needed)}"
     wrong = [name for name, kind in fields.items() if not isinstance(block.get(name), kind)]
     return f"{block['type']} needs {', '.join(wrong)}" if wrong else None
 
@@ -200,7 +200,7 @@ def _named(key: AnswerKey) -> str:
 
 
 def _first_fault(error: ValidationError, document: Document) -> str:
-    """The first fault, with the line of the innermost value around it."""
+    """Returns the first fault, with the line of the innermost value that contains it."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     return f"line {document.place(fault['loc']).line}: {where or 'the file'}: {fault['msg']}"

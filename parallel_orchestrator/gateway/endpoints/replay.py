@@ -38,6 +38,7 @@ class ReplayEndpoint:
             f"msg_recorded_{name}", self._recording.model, content, stop_reason, dict(answer.usage)
         )
         text = sse.stream_of(message)
+        # The caller gets this answer from memory now, from the ledger later: both must be the redacted one.
         events = sse.parse(text)
         text, message = without_secrets(events, text, sse.assemble(events))
         return Answered(

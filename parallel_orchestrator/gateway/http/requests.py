@@ -1,4 +1,4 @@
-"""From a caller's HTTP request to a `ModelRequest`: whose turn it is, and what goes to the endpoint."""
+"""Reads a caller's HTTP request into a `ModelRequest`: whose turn it is, and what goes to the endpoint."""
 
 from __future__ import annotations
 
@@ -16,56 +16,58 @@ MAX_BODY = 32 * 2**20
 """Bytes; the API's own limit."""
 
 _MOST_DIGITS = 9
-"""Of a number in a header."""
+"""Digits of a number in a header."""
 
-_PASSED_ON = ("anthropic-version", "anthropic-beta", "user-agent")
+_FORWARDED = ("anthropic-version", "anthropic-beta", "user-agent")
 
 
 @dataclass(frozen=True)
 class Headers:
-    """Request headers by lower-case name, the last of equal ones."""
+    """Request headers by lower-case name. Of repeated ones the last counts."""
 
     values: Mapping[str, str]
 
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> Headers:
-        """Those of an ASGI scope."""
+        """Reads the headers of an ASGI scope."""
         return cls({name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]})
 
     def tokens(self) -> list[str]:
-        """What the caller shows to prove who it is. Some clients send both headers, for different credentials."""
+        """Returns the caller's tokens. Some clients send two headers, with different credentials."""
         bearer = self.values.get("authorization", "")
-        shown = [bearer[7:].strip() if bearer[:7].lower() == "bearer " else "", self.values.get("x-api-key", "")]
-        return [token for token in shown if token]
+        tokens = [bearer[7:].strip() if bearer[:7].lower() == "bearer " else "", self.values.get("x-api-key", "")]
+        return [token for token in tokens if token]
 
     def caller(self, secret: str) -> Caller:
-        """The attempt that the token proves. Raises GatewayError."""
-        found = [caller for token in self.tokens() if (caller := verify(secret, token))]
-        if not found:
-            raise errors.unknown_token()
-        return found[0]
+        """Returns the attempt that the token proves. Raises GatewayError."""
+        for token in self.tokens():
+            if caller := verify(secret, token):
+                return caller
+        raise errors.unknown_token()
 
     def number(self, name: str) -> int | None:
-        """A header that is a whole number from 1. Raises GatewayError when it is something else."""
+        """Returns a header that is a whole number from 1. Raises GatewayError if it is something else."""
         text = self.values.get(name)
         if text is None:
             return None
+        # The length first: `int` raises for thousands of digits.
         if not text.isdecimal() or len(text) > _MOST_DIGITS or not int(text):
-            raise errors.bad_request(f"{name}: a whole number from 1 is wanted, not {text!r}")
+            raise errors.bad_request(f"{name}: must be a whole number from 1, not {text!r}")
         return int(text)
 
 
 def read_request(caller: Caller, headers: Headers, query: str, data: bytes) -> tuple[ModelRequest, bool]:
-    """The request, and whether the caller wants a stream. Raises GatewayError."""
+    """Returns the request, and whether the caller wants a stream. Raises GatewayError."""
     body = _object(data)
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise errors.bad_request("model: Field required")
+    # The decoder allows more levels than the encoder behind the hashes.
     try:
         digest, prefix = body_hash(body), prefix_hash(body)
     except RecursionError:
         raise errors.bad_request("the request body is nested too deep") from None
     turn = headers.number("x-orchestrator-turn")
-    # A caller that counts no turns is given a count by the service, which knows its earlier answers.
+    # For a caller that counts no turns the service counts them: it knows the earlier answers.
     phase_turn = headers.number("x-orchestrator-phase-turn") or turn or 0
     request = ModelRequest(
         key=TurnKey(caller.task, caller.attempt, turn),
@@ -73,23 +75,23 @@ def read_request(caller: Caller, headers: Headers, query: str, data: bytes) -> t
         phase_turn=phase_turn if turn else 0,
         model=body["model"],
         max_tokens=_most_tokens(body.get("max_tokens")),
-        # Written anew, as a key that came twice must not mean two things.
+        # Encoded again: a key that came twice must not mean one thing here and another at the endpoint.
         body=json_codec.dumps({**body, "stream": True}),
         hash=digest,
         query=query,
         prefix=prefix,
-        headers={name: headers.values[name] for name in _PASSED_ON if name in headers.values},
+        headers={name: headers.values[name] for name in _FORWARDED if name in headers.values},
     )
     return request, bool(body.get("stream"))
 
 
 def _most_tokens(value: Any) -> int:
-    """What a request says of the answer's length; 0 where it says nothing. Raises GatewayError for an absurd figure."""
+    """Returns the limit on the answer's length, 0 without one. Raises GatewayError for an absurd figure."""
     if not isinstance(value, int):
         return 0
     count = token_count(value)
     if count is None:
-        raise errors.bad_request("max_tokens: a number of tokens is wanted")  # a price cannot be bounded by it
+        raise errors.bad_request("max_tokens: must be a number of tokens")  # else it bounds no price
     return count
 
 

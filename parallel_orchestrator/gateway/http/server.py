@@ -1,11 +1,11 @@
-"""The HTTP side: a raw ASGI application on a Unix socket.
+"""The gateway's HTTP server: a raw ASGI application on a Unix socket.
 
     POST /v1/messages             token of an attempt       the Messages API, streamed or not; a whole message also has
                                                             `orchestrator`: {"endpoint_s", "waited_s"}
     GET  /orchestrator/status     the gateway's secret      money, load, waiting
 
-Errors have the API's form, and a status of their own when they are known within 15 seconds. Who waits longer gets a
-sign of life every 15 seconds, an event or white space, and learns of an error by an event or from the body.
+Errors have the API's form. An error within 15 seconds has its own status. A caller that waits longer gets a ping every
+15 seconds, an event or white space; a later error comes as an event or in the body.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PING_S = 15.0
-"""Between two signs of life, and until the headers go out without an outcome."""
+"""Between two pings. At the first one the headers go out, before the outcome is known."""
 
 _PING = sse.encode({"type": "ping"}).encode()
 
@@ -62,6 +62,7 @@ class Application:
         if (method, path) == ("POST", "/v1/messages"):
             await self._messages(scope, headers, receive, response)
         elif (method, path) == ("GET", "/orchestrator/status"):
+            # In constant time: how long a comparison takes must not tell how much of a guess is right.
             if not any(hmac.compare_digest(token.encode(), self._secret.encode()) for token in headers.tokens()):
                 raise errors.unknown_token()
             await response.json(200, self._service.status())
@@ -72,6 +73,7 @@ class Application:
         caller = headers.caller(self._secret)
         query = scope["query_string"].decode("latin-1")
         request, response.streams = read_request(caller, headers, query, await _body(receive))
+        # A task: if this caller goes away, the call continues, and its answer reaches the ledger.
         answer = asyncio.create_task(self._service.ask(caller.run, request))
         while not (await asyncio.wait([answer], timeout=self._ping_s))[0]:
             await response.ping()
@@ -88,9 +90,10 @@ async def _body(receive: Receive) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise errors.bad_request("the caller went away before its request was whole")
+            raise errors.bad_request("the caller disconnected before its request was complete")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
+        # While it arrives: a larger body never lies in memory as a whole.
         if size > MAX_BODY:
             raise errors.too_large(MAX_BODY)
         more = message.get("more_body", False)
@@ -98,43 +101,44 @@ async def _body(receive: Receive) -> bytes:
 
 
 class Response:
-    """Writes one response. Writing to a caller that has gone away does nothing."""
+    """Writes one response. Writing to a caller that has disconnected does nothing."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._begun = False
+        self._started = False
         self.streams = False
-        """Whether the caller wants events; else it gets JSON."""
+        """Whether the caller gets events; else it gets JSON."""
 
     async def json(self, status: int, value: Any) -> None:
-        """A whole response that is no answer of the model."""
+        """Write a whole response that is no answer of the model."""
         await self._head(status, "application/json")
         await self._write(json.dumps(value).encode(), last=True)
 
     async def ping(self) -> None:
-        """A sign of life in front of the answer."""
-        await self._begin()
-        await self._write(_PING if self.streams else b"\n")
+        """Write a sign of life before the answer."""
+        await self._start()
+        await self._write(_PING if self.streams else b"\n")  # JSON may begin with white space
 
     async def answer(self, answer: Delivery) -> None:
-        """All events at once, or the message that they make."""
-        await self._begin(answer.stored.request_id)
+        """Write all events at once, or the message that they describe."""
+        await self._start(answer.stored.request_id)
         await self._write(answer.events.encode() if self.streams else _message(answer), last=True)
 
     async def error(self, error: GatewayError) -> None:
-        """The error: as a status while there is a choice."""
-        if not self._begun:
+        """Write an error, with its own status if no headers went out yet."""
+        # After a ping the status 200 is out, so the error's type has to say all.
+        if not self._started:
             await self.json(error.status, error.body)
             return
-        told = {**error.body, "type": "error"}
-        await self._write((sse.encode(told) if self.streams else json.dumps(told)).encode(), last=True)
+        body = {**error.body, "type": "error"}
+        await self._write((sse.encode(body) if self.streams else json.dumps(body)).encode(), last=True)
 
-    async def _begin(self, request_id: str | None = None) -> None:
-        if not self._begun:
+    async def _start(self, request_id: str | None = None) -> None:
+        if not self._started:
             await self._head(200, "text/event-stream" if self.streams else "application/json", request_id)
 
     async def _head(self, status: int, content_type: str, request_id: str | None = None) -> None:
-        self._begun = True
+        self._started = True
         headers = [(b"content-type", f"{content_type}; charset=utf-8".encode())]
         if request_id:
             headers.append((b"request-id", request_id.encode("latin-1", errors="replace")))

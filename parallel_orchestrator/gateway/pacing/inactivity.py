@@ -76,4 +76,5 @@ class InactivityTimeout:
                 return f"the endpoint has sent nothing for {self.patience_s:g} s"
             if no_progress <= 0:
                 return f"the endpoint has given no whole answer for {self.no_progress_s:g} s"
+            # Other calls move both clocks while this sleeps, so it computes them again.
             await asyncio.sleep(min(silent, no_progress) + 0.001)

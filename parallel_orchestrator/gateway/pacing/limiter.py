@@ -94,6 +94,7 @@ class Limiter:
 
     async def _admitted(self, *, retry: bool) -> None:
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The caller of a retry has waited longest, and its attempt's clock runs.
         if retry:
             self._waiting.appendleft(admitted)
         else:
@@ -111,6 +112,7 @@ class Limiter:
             raise
 
     def _let_through(self) -> None:
+        # Timer, success, end and admission all come here: only this loop counts a call as in flight.
         while self._waiting and self.in_flight + 1 <= self.limit:
             if self._waiting[0].cancelled():
                 self._waiting.popleft()
@@ -125,6 +127,7 @@ class Limiter:
             self._waiting.popleft().set_result(None)
 
     def _reopen_after(self, delay: float) -> None:
+        # One timer is enough: each call of `_let_through` computes the time again.
         if self._timer:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay + 0.001, self._let_through)
