@@ -10,7 +10,7 @@ from parallel_orchestrator.cli.answer import Answer
 from parallel_orchestrator.system.terminal_text import counted
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.maintenance.findings import CheckReport
+    from parallel_orchestrator.maintenance.check import CheckReport
 
 
 class MaintenanceCommands:

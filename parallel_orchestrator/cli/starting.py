@@ -52,17 +52,18 @@ class Starting:
         """
         from parallel_orchestrator.config.credentials import endpoint_from
         from parallel_orchestrator.maintenance import doctor
+        from parallel_orchestrator.maintenance.doctor import DoctorCheck
         from parallel_orchestrator.records.scenario import DEFAULT_MODEL
 
         checks = [doctor.python(), doctor.git_program(), doctor.sandbox(), doctor.claude_code()]
         try:
             checks.append(doctor.key(_paying()))
         except UsageError as error:
-            checks.append(doctor.Check("key", "fault", str(error), "set it again, or unset it; recordings need none"))
+            checks.append(DoctorCheck("key", "fault", str(error), "set it again, or unset it; recordings need none"))
         try:
             checks.append(doctor.endpoint(endpoint_from(os.environ)))
         except UsageError as error:
-            checks.append(doctor.Check("endpoint", "fault", str(error), "set ANTHROPIC_BASE_URL again, or unset it"))
+            checks.append(DoctorCheck("endpoint", "fault", str(error), "set ANTHROPIC_BASE_URL again, or unset it"))
         checks += [doctor.price(model or DEFAULT_MODEL, prices)]
         checks += [doctor.disk(output_dir), doctor.locks(output_dir), doctor.terminal(os.environ)]
         faults = [check.name for check in checks if check.level == "fault"]

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from parallel_orchestrator.maintenance.check import check
-from parallel_orchestrator.maintenance.findings import CheckReport, Finding
+from parallel_orchestrator.maintenance.check import CheckReport, Finding, check
 from parallel_orchestrator.maintenance.repair import repair
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal

@@ -13,26 +13,91 @@ check
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from parallel_orchestrator.maintenance.findings import CheckReport, Finding
-from parallel_orchestrator.maintenance.ledger import ledger_losses, lost_answers, misfits
+from parallel_orchestrator.maintenance.cuts import ledger_losses, lost_answers, lost_base, misfits, planned_cut
 from parallel_orchestrator.maintenance.reading import RunFiles, read_run, read_summary
-from parallel_orchestrator.maintenance.summary import contradictions, folded
-from parallel_orchestrator.maintenance.transcript import lost_base, planned_cut
 from parallel_orchestrator.maintenance.trunk import TrunkState, examine
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.facts.summary import VERSION, RunState, ended, finished_summary, read_state
+from parallel_orchestrator.report.facts.spending import Spending
+from parallel_orchestrator.report.facts.summary import (
+    VERSION,
+    RunState,
+    ended,
+    finished_summary,
+    read_state,
+    summarize,
+)
 from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_digest
 from parallel_orchestrator.store.run_lock import is_held
 from parallel_orchestrator.system.invocation import command
+from parallel_orchestrator.system.terminal_text import counted, one_line
 from parallel_orchestrator.trunk.evidence import evidence_faults
 
 LOST = "put it back from a backup; no other file holds its content, and the project is whole without it"
+REPORT_VERSION = 1
+_TESTED = ("green", "commit", "lines_of_code", "tests", "coverage_percent", "verify")
+"""Results of the tests of the whole."""
+_LATER = ("fixes", "corrections")
+"""Lists that summaries of versions without fix tasks lack."""
+_BOUGHT = frozenset(Spending().as_json())
+_SHOWN = 60
+"""Characters of a value in a finding."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault in a run directory, and how to fix it."""
+
+    file: str
+    """Relative to the run directory."""
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return one_line(f"{self.file}: {self.what}. Fix: {self.fix}")
+
+
+@dataclass
+class CheckReport:
+    """Everything found in one run directory."""
+
+    directory: Path
+    state: str = "interrupted"
+    """running, finished, interrupted or planned; for a batch's own files: running or `a batch`."""
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    """Not faults: what the next `resume` finishes by itself, what is being written now, what the ledger lost."""
+
+    def concerns(self, file: str) -> bool:
+        """Returns whether a finding is about that file."""
+        return any(finding.file == file for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the report as one JSON document."""
+        return {
+            "version": REPORT_VERSION,
+            "directory": str(self.directory),
+            "state": self.state,
+            "clean": not self.findings,
+            "findings": [asdict(finding) for finding in self.findings],
+            "notes": [asdict(note) for note in self.notes],
+        }
+
+    def as_text(self) -> str:
+        """Returns the report for a person, one line for each finding and note."""
+        lines = [str(finding) for finding in self.findings]
+        lines += [f"note: {note.file}: {one_line(note.what)}" for note in self.notes]
+        count = len(self.findings)
+        end = "clean" if not count else counted(count, "finding")
+        return "\n".join([*lines, f"{self.directory} ({self.state}): {end}"])
 
 
 def check(directory: Path) -> CheckReport:
@@ -212,3 +277,46 @@ class RunCheck:
 
     def _note(self, path: Path, what: str) -> None:
         self._report.notes.append(Finding(str(path.relative_to(self._run.root)), what, ""))
+
+
+def folded(state: RunState, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what `summary`, the one on disk, has to be; None where it need not be compared.
+
+    Earlier versions kept the results of the last tests in the summary alone. They are taken from it.
+    """
+    if state.replica.finals or state.replica.unsettled:
+        right = ended(state)
+        if right is None and summary.get("status") != "incomplete" and state.replica.final is None:
+            return summarize(state, None)
+        return right
+    if summary.get("status") not in ("done", "failed"):
+        return None
+    right = summarize(state, {name: summary[name] for name in _TESTED if name in summary})
+    return {name: value for name, value in right.items() if value or name in summary or name not in _LATER}
+
+
+def contradictions(summary: Any, right: Any, path: str = "", source: str = "the queue") -> Iterator[str]:
+    """Yields each field of `summary` that differs from `right`, with the file that contradicts it."""
+    if isinstance(right, dict) and isinstance(summary, dict):
+        for name in [*right, *(name for name in summary if name not in right)]:
+            by = _source(name, path, source)
+            yield from contradictions(summary.get(name), right.get(name), f"{path}.{name}".lstrip("."), by)
+    elif isinstance(right, list) and isinstance(summary, list) and len(right) == len(summary):
+        for place, (left, other) in enumerate(zip(summary, right, strict=True)):
+            named = other["id"] if isinstance(other, dict) and "id" in other else place
+            yield from contradictions(left, other, f"{path}[{named}]", source)
+    elif summary != right:
+        yield f"{path} is {_short(summary)}, by {source} {_short(right)}"
+
+
+def _source(name: str, path: str, source: str) -> str:
+    if name in _BOUGHT:
+        return "the ledger"
+    if not path and name in _TESTED:
+        return "the record of the last tests"
+    return {"executed": "the transcript", "requirements": "the scenario", "planning": "the ledger"}.get(name, source)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

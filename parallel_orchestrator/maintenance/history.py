@@ -40,7 +40,8 @@ class CommitDraft:
     name: str
     tree: str | None = None
     """None when the commit is lost."""
-    parents: tuple[str, ...] = ()
+    parent: str = ""
+    """The first one; empty for the first commit, and for a lost one."""
     text: bytes = b""
     """Everything after the parents."""
     files: Tree | None = None
@@ -49,9 +50,9 @@ class CommitDraft:
     """Whether other files replace lost ones."""
 
     @property
-    def parent(self) -> str:
-        """The first parent; empty when the commit is the first one, or lost."""
-        return self.parents[0] if self.parents else ""
+    def is_first(self) -> bool:
+        """Whether it can be read and has no parent."""
+        return bool(self.tree and not self.parent)
 
 
 def project_tree(objects: Objects, folder: Path) -> Tree:
@@ -95,13 +96,11 @@ class History:
             return
         yield from self._replace_lost_files(drafts)
         head = self._write(drafts)
-        rewritten = [old for old, new in self.renamed.items() if old != new]
-        if rewritten:
-            yield f"{len(rewritten)} commits were written again on what is left of the history, with the same files"
+        if self.renamed:
+            yield f"{len(self.renamed)} commits were written again on what is left of the history, with the same files"
         if head != branch_head(self.run.git):
             branch = self.run.git / BRANCH
             self.keep(branch)
-            branch.unlink(missing_ok=True)
             branch.parent.mkdir(parents=True, exist_ok=True)
             write_whole(branch, head + "\n")
             yield f"the branch now names {head}"
@@ -112,14 +111,10 @@ class History:
         """Returns the commit that the branch has to name: the one it names, or the newest that the queue knows."""
         order = self._order()
         head = branch_head(self.run.git)
-        if _ID.fullmatch(head) and not (order and self._is_behind(head, order)):
+        is_behind = head in order[:-1] or (order and self._read(head).is_first)
+        if _ID.fullmatch(head) and not is_behind:
             return head
         return order[-1] if order else max(self._commits, key=self._depth, default=None)
-
-    def _is_behind(self, head: str, order: Sequence[str]) -> bool:
-        """Returns whether `head` is an older commit of the trunk than the newest known one."""
-        draft = self._read(head)
-        return head in order[:-1] or bool(draft.tree and not draft.parents)
 
     def _order(self) -> list[str]:
         """Returns the known commits, and those that describe the project on top of one of them."""
@@ -157,8 +152,7 @@ class History:
         place = min(places, default=len(self.known)) - 1
         if place >= 0:
             return self.known[place].id
-        first = (name for name in self._commits if self._read(name).tree and not self._read(name).parents)
-        return next(first, "")
+        return next((name for name in self._commits if self._read(name).is_first), "")
 
     def _rebuild(self, name: str, *, newest: bool) -> bool:
         """Store a lost commit again, if its content can be guessed."""
@@ -228,7 +222,7 @@ class History:
         parent = ""
         for draft in reversed(drafts):
             known = next((one for one in self.known if one.id == draft.name), None)
-            if not parent and not (draft.tree and not draft.parents):
+            if not parent and not draft.is_first:
                 parent = self._first_commit()
             if draft.tree is None and known is None and draft is not drafts[0]:
                 self.renamed[draft.name] = parent  # only its name is known
@@ -255,9 +249,8 @@ class History:
         objects = self.repository.objects
         tree = objects.write_tree(draft.files or {}, durable=True)
         if draft.tree:
-            others = [other for other in draft.parents[1:] if other in self._there]
-            heads = "".join(f"parent {name}\n" for name in ([parent] if parent else []) + others)
-            return objects.write("commit", f"tree {tree}\n{heads}".encode() + draft.text, durable=True)
+            head = f"tree {tree}\nparent {parent}\n" if parent else f"tree {tree}\n"
+            return objects.write("commit", head.encode() + draft.text, durable=True)
         passed = self.repository.about(parent).number("Tests-Passed") if parent else 0
         content = known or KnownCommit(draft.name, REPAIRED, {"Tests-Passed": passed}, 0.0)
         return self.repository.commit(tree, parent, content.subject, content.trailers, durable=True)
@@ -273,9 +266,8 @@ class History:
         if kind != "commit":
             return CommitDraft(name)
         heads, _, rest = data.partition(b"\nauthor ")
-        rows = heads.decode(errors="replace").split("\n")
-        parents = tuple(row.removeprefix("parent ") for row in rows if row.startswith("parent "))
-        return CommitDraft(name, rows[0].removeprefix("tree "), parents, b"author " + rest)
+        tree, *parents = (row.partition(" ")[2] for row in heads.decode(errors="replace").split("\n"))
+        return CommitDraft(name, tree, next(iter(parents), ""), b"author " + rest)
 
     @property
     def _commits(self) -> list[str]:

@@ -7,16 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from parallel_orchestrator.agent.transcript import Conversation
 from parallel_orchestrator.records.errors import DamagedState, UsageError
 from parallel_orchestrator.records.lifecycle import SETTLED
-from parallel_orchestrator.records.plan import Plan, plan_faults
+from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
-from parallel_orchestrator.store.plan_file import plan_change
+from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.queue_state import Replica, follow
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.run_directory import read_scenario
@@ -89,29 +87,19 @@ def _scenario(files: RunFiles) -> Scenario | None:
 def _plan(files: RunFiles) -> Plan | None:
     path = files.run.plan
     try:
-        plan = Plan.model_validate_json(path.read_bytes())
-        faults = plan_faults(plan, new=False)
-        change = plan_change(files.run, plan)
+        return plan_of(files.run)
     except FileNotFoundError:
         if files.run.queue.exists():
             files.faults[path] = "it is not there"
-        return None
-    except (OSError, ValidationError) as error:
-        files.faults[path] = f"it is not a plan: {_first_line(error)}"
-        return None
-    if fault := f"it cannot be run: {faults[0]}" if faults else change:
-        files.faults[path] = fault
-    return None if fault else plan
-
-
-def _first_line(error: OSError | ValidationError) -> str:
-    return str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error)
+    except (OSError, DamagedState) as error:
+        files.faults[path] = str(error).removeprefix(f"{path} ").partition(". ")[0]
+    return None
 
 
 def _note_damage(files: RunFiles, path: Path, content: Salvage, misfit: str | None) -> None:
-    told = [str(damage) for damage in content.damage[:5]] or ([misfit] if misfit else [])
-    if told:
-        files.faults[path] = "; ".join(told)
+    faults = [str(damage) for damage in content.damage[:5]] or ([misfit] if misfit else [])
+    if faults:
+        files.faults[path] = "; ".join(faults)
 
 
 def _queue_fault(files: RunFiles) -> str | None:

@@ -26,13 +26,11 @@ from functools import cached_property
 from pathlib import Path
 
 from parallel_orchestrator.maintenance import trunk
-from parallel_orchestrator.maintenance.check import check
-from parallel_orchestrator.maintenance.findings import CheckReport
-from parallel_orchestrator.maintenance.ledger import answered_plan, fitted, ledger_losses, misfits
+from parallel_orchestrator.maintenance.check import CheckReport, check
+from parallel_orchestrator.maintenance.cuts import answered_plan, fitted, ledger_losses, lost_base, misfits, planned_cut
 from parallel_orchestrator.maintenance.lost_commit import known_commits
 from parallel_orchestrator.maintenance.queue import LastAttempt, MergedTask, QueueRebuilder
 from parallel_orchestrator.maintenance.reading import RunFiles, read_run, read_summary
-from parallel_orchestrator.maintenance.transcript import lost_base, planned_cut
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID
 from parallel_orchestrator.records.lifecycle import TaskState
@@ -40,7 +38,7 @@ from parallel_orchestrator.report.facts.summary import ended_summary, finished_s
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.run_lock import RunLock
-from parallel_orchestrator.store.salvage import salvage, write_anew
+from parallel_orchestrator.store.salvage import rewrite_journal, salvage
 from parallel_orchestrator.system.files import sync_directory, write_whole
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.logfile import log_to, stop_logging
@@ -133,7 +131,7 @@ class RunRepair:
 
     def _rewrite(self, path: Path, records: Iterable[Record]) -> None:
         self.keep(path)
-        write_anew(path, records)
+        rewrite_journal(path, records)
 
     def _plan(self) -> None:
         if self.run.plan not in self.files.faults:

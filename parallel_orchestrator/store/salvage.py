@@ -1,4 +1,4 @@
-"""What can be read of a damaged journal, and putting a mended one in its place."""
+"""Reads past the damage in a journal, and replaces a journal by repaired records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parallel_orchestrator.system.files import read_at, write_pieces
 
 @dataclass(frozen=True)
 class Damage:
-    """Where a journal is not what it has to be."""
+    """One fault in a journal, with its place."""
 
     line: int
     offset: int
@@ -25,9 +25,9 @@ class Damage:
 
 
 class StoredRecords(Collection[Record]):
-    """The whole records of a journal, once each, by their numbers. They stay in the file: each loop reads them there.
+    """The whole records of a journal, once each, in the order of their numbers.
 
-    A loop raises DamagedState when the file has changed since.
+    They stay in the file: each iteration reads them there. It raises DamagedState if the file has changed since.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,12 +36,12 @@ class StoredRecords(Collection[Record]):
         """Offset and bytes of each record, by its number."""
 
     def add(self, seq: int, offset: int, size: int) -> None:
-        """Record `seq` lies at `offset` and has `size` bytes without its newline."""
+        """Note that record `seq` starts at `offset` and has `size` bytes without its newline."""
         self._places[seq] = (offset, size)
 
     @property
     def numbers(self) -> Collection[int]:
-        """The records' own numbers."""
+        """The numbers of the records."""
         return self._places.keys()
 
     def __contains__(self, record: object) -> bool:
@@ -66,23 +66,23 @@ class StoredRecords(Collection[Record]):
 
 @dataclass
 class Salvage:
-    """Every whole record of a journal, once, by its number, and what else is in the file."""
+    """What is in a journal: its whole records, damage, and a half-written record at its end."""
 
     records: Collection[Record] = ()
     damage: list[Damage] = field(default_factory=list)
     torn_bytes: int = 0
-    """At the end, as a kill leaves them: no damage."""
+    """Of a half-written record at the end, which a kill leaves. No damage."""
     missing: list[int] = field(default_factory=list)
-    """Numbers between the first possible and the last whole record that no whole record has."""
+    """Numbers below that of the last whole record that no whole record has."""
 
     @property
     def unbroken(self) -> Iterator[Record]:
-        """The records before the first missing one."""
+        """Yields the records before the first missing one."""
         return (record for place, record in enumerate(self.records, 1) if record["seq"] == place)
 
 
 def salvage(path: Path) -> Salvage:
-    """Read a journal past its damage, without changing it. An absent one is empty."""
+    """Read a journal past its damage, without changing it. An absent file is an empty journal."""
     if not path.exists():
         return Salvage()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,7 +116,7 @@ def _salvage(path: Path, descriptor: int) -> Salvage:
     return Salvage(stored, damage, torn, missing)
 
 
-def write_anew(path: Path, records: Iterable[Record]) -> None:
-    """Replace a journal by one of these records, numbered anew, by rename."""
+def rewrite_journal(path: Path, records: Iterable[Record]) -> None:
+    """Replace a journal, by rename, with one of these records, numbered from 1."""
     bodies = ({name: value for name, value in record.items() if name not in ("seq", "sum")} for record in records)
     write_pieces(path, (encode(seq, body) for seq, body in enumerate(bodies, 1)))

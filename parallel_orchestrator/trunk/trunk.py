@@ -19,9 +19,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parallel_orchestrator.records.command import CommandRunner, Prewarm
-from parallel_orchestrator.records.errors import TaskLimit
-from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.records.errors import DamagedState, TaskLimit
+from parallel_orchestrator.records.journals.queue import Move
+from parallel_orchestrator.records.lifecycle import TaskState
+from parallel_orchestrator.store.journal import read_each
+from parallel_orchestrator.store.paths import RunDirectory, repair_hint
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system.files import disk_faults_in
+from parallel_orchestrator.system.terminal_text import listed
 from parallel_orchestrator.trunk.changes import folder as folders
 from parallel_orchestrator.trunk.changes.folder import read_folder, write_folder
 from parallel_orchestrator.trunk.evidence import read_evidence
@@ -72,12 +77,29 @@ class Trunk:
             check_out(self._repository)
 
     def edits(self) -> Edits:
-        """Return what a person changed in the output directory without a commit; empty before the trunk exists."""
+        """Return what a person changed in the output directory without a commit; empty before the trunk exists.
+
+        Raises DamagedState when the branch is older than its checkout: newer files are not edits.
+        """
         if not (self._run.git / "index").exists():
             return Edits([], [], [])
         self._repository.refuse_foreign()
         self._repository.ensure_safe_git_dir()
-        return find_edits(self._repository)
+        edits = find_edits(self._repository)
+        if edits.changed:
+            self._require_merges()
+        return edits
+
+    def _require_merges(self) -> None:
+        """Raise DamagedState when the queue has a merge that no commit of the trunk brings."""
+        moves = (record for record in read_each(self._run.queue, QUEUE) if isinstance(record, Move))
+        merged = {move.task for move in moves if move.state is TaskState.MERGED}
+        on_trunk = {commit.trailers.get("Task") for commit in self._repository.log(self._repository.head())}
+        if lost := sorted(merged - on_trunk):
+            raise DamagedState(
+                f"{self._run.git}: the branch main is older than its checkout, it lacks the merge of {listed(lost)}. "
+                f"Nothing was changed. {repair_hint(self._run.queue)}"
+            )
 
     def head(self) -> str:
         """Return the commit at the head of the trunk."""

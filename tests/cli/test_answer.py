@@ -199,7 +199,7 @@ def test_a_price_file_that_cannot_be_used_hides_no_other_check(content: str | No
     found = document(done)
     (model,) = (check for check in found["result"]["checks"] if check["name"] == "model")
     assert model["told"].startswith(f"the price file p.json cannot be used: {why}")
-    assert (model["level"], model["fix"]) == ("fault", "mend that file, or leave --prices out")
+    assert (model["level"], model["fix"]) == ("fault", "correct that file, or leave out --prices")
     assert (done.returncode, found["error"]["message"]) == (2, "not as needed: endpoint, model")
     assert len(found["result"]["checks"]) == 10
 

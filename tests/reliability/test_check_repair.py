@@ -87,10 +87,10 @@ def test_what_does_not_add_up_is_found(finished: Path) -> None:
     # An outcome whose beginning is lost, and a beginning whose outcome is lost before the call is tried again.
     intent = next(n for n, r in enumerate(whole) if r["kind"] == "intent" and r["task"] == "task_1")
     _rewrite(finished / "ledger.jsonl", [*whole[:intent], *whole[intent + 1 :]])
-    assert "which was not begun" in dict(_found(finished))["ledger.jsonl"]
+    assert "has no record of its start" in dict(_found(finished))["ledger.jsonl"]
     repaired(finished)
     _rewrite(finished / "ledger.jsonl", [*whole[: intent + 1], whole[intent], *whole[intent + 1 :]])
-    assert "whose last try has no outcome" in dict(_found(finished))["ledger.jsonl"]
+    assert "has no record of its end" in dict(_found(finished))["ledger.jsonl"]
     repaired(finished)
     assert set(answers(finished)) == {(r["task"], r["attempt"], r["turn"]) for r in whole if r["kind"] == "answer"}
     (finished / "ledger.jsonl").unlink()

@@ -160,6 +160,18 @@ def test_a_branch_that_is_lost_or_old_names_the_newest_commit_again(finished: Pa
     assert _product(finished) == product
 
 
+def test_resume_names_repair_where_the_branch_is_older_than_its_checkout(run: Path) -> None:
+    commits, product = _commits(run), _product(run)
+    (run / ".git/refs/heads/main").write_text(commits[0] + "\n")
+    output = harness.run("resume", str(run), code=1)
+    assert "the branch main is older than its checkout, it lacks the merge of task_1" in output
+    assert harness.typed("repair", run) in output
+    assert "uncommitted edits" not in output
+    repaired(run)
+    assert _commits(run) == commits
+    assert _product(run) == product
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("how", ["lost", "its index lost", "spoilt"])
 def test_a_pack_that_is_lost_or_damaged(finished: Path, how: str) -> None:

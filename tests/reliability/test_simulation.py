@@ -16,7 +16,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from parallel_orchestrator.gateway.calls.ledger import Ledger
 from parallel_orchestrator.gateway.calls.messages import Answered, ModelRequest, TurnKey
 from parallel_orchestrator.maintenance import queue as rebuilding
-from parallel_orchestrator.maintenance.ledger import fitted, misfits
+from parallel_orchestrator.maintenance.cuts import fitted, misfits
 from parallel_orchestrator.maintenance.queue import LastAttempt, MergedTask, QueueRebuilder
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
@@ -27,7 +27,7 @@ from parallel_orchestrator.store.queue import queue as queue_module
 from parallel_orchestrator.store.queue.queue import TaskQueue
 from parallel_orchestrator.store.queue.queue_state import Replica
 from parallel_orchestrator.store.record_parser import QUEUE
-from parallel_orchestrator.store.salvage import salvage, write_anew
+from parallel_orchestrator.store.salvage import rewrite_journal, salvage
 from tests.journals import read_all
 from tests.reliability.runs import flipped, lines
 from tests.store.test_queue_stateful import QueueMachine
@@ -93,7 +93,7 @@ class Simulation(QueueMachine):
         self.run.ledger.write_bytes(b"".join(flipped(line) if n == lost else line for n, line in enumerate(whole)))
         with pytest.raises(DamagedState):
             Ledger(self.run.ledger)
-        write_anew(self.run.ledger, fitted(salvage(self.run.ledger).records))
+        rewrite_journal(self.run.ledger, fitted(salvage(self.run.ledger).records))
         assert list(misfits(read_all(self.run.ledger))) == []
         self.ledger = Ledger(self.run.ledger)
 
@@ -126,7 +126,7 @@ class Simulation(QueueMachine):
         rebuilder.keep(found.unbroken, set(self.merged), {})
         attempts = {task: begun[task].attempt if task in begun else 1 for task in self.merged}
         rebuilder.complete([MergedTask(task, attempts[task], {}) for task in self.merged], begun)
-        write_anew(self.run.queue, rebuilder.records)
+        rewrite_journal(self.run.queue, rebuilder.records)
 
     @rule()
     def edit_the_plan(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.maintenance.summary import folded
+from parallel_orchestrator.maintenance.check import folded
 from parallel_orchestrator.report.facts.summary import (
     finished_summary,
     incomplete_summary,

@@ -132,7 +132,7 @@ from parallel_orchestrator.report.facts.spending import read_ledger
 from parallel_orchestrator.store.run_directory import cut_torn_tails
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.salvage import salvage
-from parallel_orchestrator.maintenance.ledger import misfits
+from parallel_orchestrator.maintenance.cuts import misfits
 run = RunDirectory(Path(sys.argv[1]))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
