@@ -1,7 +1,7 @@
 """Claude Code as the planner: it asks the model for a structured answer, and the planner judges each one.
 
-Its own retries (text instead of the structured answer, a shape that the schema refuses) and the planner's (a plan that
-cannot run) are turns of one conversation. After a crash the conversation starts over; the ledger returns its answers.
+Claude Code retries text instead of a structured answer, and a shape that the schema refuses. The planner retries a plan
+that cannot run. All are turns of one conversation. After a crash it starts over, and the ledger returns its answers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs an executor's tool calls through Claude Code: gives it the model's answers and collects the results.
 
 The transcript holds the conversation, as with the other back end. So a crash buys no answer twice. A process that is
-started again (`--resume`) sends a request with what it remembers. It gets the answer whose calls have no results yet,
-and the transcript takes only their results from its next request.
+started again (`--resume`) sends a request with what it remembers. It gets the answer whose calls have no results yet.
+The transcript takes only their results from its next request.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ClaudeCodeTools:
             self._held = None
 
     def answered(self, usage: Mapping[str, Any]) -> None:
-        """Note the cost of the answer whose calls come next. A process that gets old calls again is told no cost."""
+        """Note the cost of the answer whose calls come next. A process that gets old calls again gets no cost."""
         self._usage = dict(usage)
 
     def mutates(self, name: str, arguments: object) -> bool:

@@ -1,8 +1,7 @@
 """Reads Claude Code's requests to the Messages API, and writes the answers to them.
 
-Its first request shows its tools, system prompt and first message. The conversation keeps these, so that a later start
-of the program on another day, kernel or version changes nothing for the model. Of each later request only the tool
-results count.
+Its first request shows its tools, system prompt and first message. The conversation keeps these. So a later start on
+another day, kernel or version changes nothing for the model. Of each later request only the tool results count.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: str) -> None:
     own.write_text(content)
     with pytest.raises(
         UsageError,
-        match=r"prices\.json cannot be used: (it is not JSON|its 'models' is|a needs|\w+ of a is|.* in one|.*not a number)",
+        match=r"prices\.json cannot be used: (it is not JSON|its 'mod|a needs|\w+ of a is|.* in one|.*not a number)",
     ):
         PriceTable.load(own)
 

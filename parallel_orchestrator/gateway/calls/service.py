@@ -5,7 +5,7 @@
       the same call is under way ............. its outcome is awaited
       otherwise .............................. Service._buy, in a task that no caller can cancel
         Service._try, until there is an answer
-          PromptCache.turn ...................  wait while another call buys the same prompt's beginning
+          PromptCache.turn ................... wait while another call buys the same prompt's beginning
           Limiter.turn ....................... wait for the endpoint's rate limit and for a place in flight
           Admission.check .................... may this call be made now? credential, caps, disk
           Ledger.write_intent, on_disk ....... before a byte goes out

@@ -87,8 +87,8 @@ class PriceTable:
     def cost(self, model: str, usage: Mapping[str, Any]) -> float | None:
         """Returns the USD for one answer with that `usage`. Missing and null cache figures count as 0.
 
-        Returns None when the model is unknown, when the usage lacks input or output tokens or says that both are 0,
-        and when a figure cannot be true. Never raises, whatever `usage` holds.
+        Returns None for an unknown model, and for a figure that cannot be true. So it does when input or output tokens
+        are missing or both 0. Never raises, whatever `usage` holds.
         """
         tokens = _tokens(usage)
         if tokens is None:
@@ -109,7 +109,7 @@ class PriceTable:
         return dollars(figure * (self._regions.get(place, 1.0) if isinstance(place, str) else 1.0) / 1e6)
 
     def bound(self, model: str, body_bytes: int, max_tokens: int) -> float | None:
-        """Returns the most USD that an answer to a request of that size can cost, or None for an unknown model."""
+        """Returns the most USD that an answer to such a request can cost, or None for an unknown model."""
         tiers = self._tiers(model)
         if not tiers:
             return None

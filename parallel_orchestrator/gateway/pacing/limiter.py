@@ -2,7 +2,7 @@
 
 A call meets three rules, in this order:
 
-- a rate limit (429) closes the gate for all calls, for the time that the endpoint says or a growing one;
+- a rate limit (429) closes the gate for all calls, for the endpoint's time or a growing one;
 - after the gate opens, calls start one by one, not in a burst; each success halves the space between them;
 - the number in flight adapts as TCP does. It doubles with each round of successes until the first overload,
   then grows by one a round. An overload halves it, at most once for all calls of one round.

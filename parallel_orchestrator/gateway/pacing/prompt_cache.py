@@ -1,4 +1,4 @@
-"""Lets one call fill the endpoint's prompt cache, so that calls with the same prefix do not each pay for it.
+"""Lets one call fill the endpoint's prompt cache, so that others with the same prefix need not pay for it.
 
 The endpoint caches a request's prefix when its answer starts. Calls with one prefix that go out earlier would each
 pay the price of writing it. So one call leads; the others wait until its answer starts. If it fails, another leads.
