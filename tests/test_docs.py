@@ -29,7 +29,7 @@ from parallel_orchestrator.system.files import write_json
 from parallel_orchestrator.trunk.changes.change import Change
 from parallel_orchestrator.trunk.evidence import describe
 from parallel_orchestrator.trunk.results import FinalReport, TestCounts
-from parallel_orchestrator.trunk.testing.testbench import Report
+from parallel_orchestrator.trunk.testing.testbench import PytestReport
 from parallel_orchestrator.trunk.testing.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,7 +262,7 @@ def test_every_field_of_the_summary_is_documented(tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_evidence_is_documented() -> None:
-    verdict = Verdict(Report(()), (), 0)
+    verdict = Verdict(PytestReport(()), (), 0)
     assert keys(describe(Change({}, {}, {}, {}, {}), verdict, sample_plan().tasks[0])) <= FIELDS
 
 

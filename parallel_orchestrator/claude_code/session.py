@@ -35,7 +35,7 @@ from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.records.command import MOUNT
 from parallel_orchestrator.records.scenario import ClaudeSettings
 from parallel_orchestrator.sandbox.mounts import SET_LIMITS
-from parallel_orchestrator.sandbox.resource_monitor import Limits
+from parallel_orchestrator.sandbox.resource_monitor import ResourceLimits
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner
 from parallel_orchestrator.sandbox.service_process import Mount, ServiceProcess, ServiceProgram
 from parallel_orchestrator.system import redact
@@ -47,7 +47,7 @@ START_S = 90.0
 FAREWELL_S = 15.0
 """From the last answer to the process's end."""
 
-_LIMITS = Limits(processes=384, memory=3 * 2**30)
+_LIMITS = ResourceLimits(processes=384, memory=3 * 2**30)
 """Claude Code itself takes about 40 threads and 0.25 GiB; the rest is for its commands."""
 _INSIDE = "/claude"
 _POLL_S = 0.05

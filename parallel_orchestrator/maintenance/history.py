@@ -22,7 +22,7 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.system.files import write_whole
 from parallel_orchestrator.trunk.changes.folder import read_folder, read_plain
 from parallel_orchestrator.trunk.git.git import AUTHOR, GitFailed
-from parallel_orchestrator.trunk.git.objects import FILE, FOLDER, Entry, Objects, Tree
+from parallel_orchestrator.trunk.git.objects import FILE, FOLDER, Objects, Tree, TreeEntry
 from parallel_orchestrator.trunk.git.repository import BRANCH, PROJECT_FILE, PROJECT_TEXT, Repository
 
 REPAIRED = "Put together again by repair"
@@ -65,7 +65,7 @@ def project_tree(objects: Objects, folder: Path) -> Tree:
     for name in _OWN_FILES:
         content = read_plain(folder / name, _LARGEST)
         if content is not None:
-            entries[name] = Entry(FILE, objects.write("blob", content))
+            entries[name] = TreeEntry(FILE, objects.write("blob", content))
     return entries
 
 
@@ -241,7 +241,7 @@ class History:
     def _first_tree(self) -> str:
         blob = self.repository.objects.write("blob", PROJECT_TEXT, durable=True)
         self._there.add(blob)
-        return self.repository.objects.write_tree({PROJECT_FILE: Entry(FILE, blob)}, durable=True)
+        return self.repository.objects.write_tree({PROJECT_FILE: TreeEntry(FILE, blob)}, durable=True)
 
     def _write_draft(self, draft: CommitDraft, known: KnownCommit | None, parent: str) -> str:
         if draft.tree and not draft.changed and parent == draft.parent:

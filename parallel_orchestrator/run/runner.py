@@ -45,7 +45,7 @@ from parallel_orchestrator.store.run_directory import own_in, take_up
 from parallel_orchestrator.store.run_lock import RunLock
 from parallel_orchestrator.system.logfile import log_to, stop_logging
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
-from parallel_orchestrator.workers.worker import Report
+from parallel_orchestrator.workers.worker import WorkerReport
 
 if TYPE_CHECKING:
     from parallel_orchestrator.gateway.config import StartConfig
@@ -157,7 +157,7 @@ class Batch:
     def _show(self) -> None:
         self._follower.look(self._supervisor.slots.values(), self._gateway)
 
-    def _stops(self, report: Report) -> bool:
+    def _stops(self, report: WorkerReport) -> bool:
         """Whether an executor's error stops everything. One that stops a single scenario is seen to."""
         if report.run is None or isinstance(report.error, STOPS_EVERYTHING):
             return True

@@ -13,7 +13,7 @@ from pathlib import Path
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.sandbox.namespace import LAST_WAIT_S
-from parallel_orchestrator.sandbox.output import Follower
+from parallel_orchestrator.sandbox.output import OutputReader
 
 
 class GuardedProcess:
@@ -53,9 +53,9 @@ class GuardedProcess:
         self._output_limit = output_limit
 
     @cached_property
-    def follower(self) -> Follower:
+    def reader(self) -> OutputReader:
         """Reads the output from the first use on. Callers that never use it read the pipe themselves."""
-        return Follower(self.process, self._output_limit)
+        return OutputReader(self.process, self._output_limit)
 
     def __enter__(self) -> GuardedProcess:
         return self
@@ -78,8 +78,8 @@ class GuardedProcess:
                 self.process.kill()
 
     def _ends_within(self, seconds: float) -> bool:
-        if "follower" in self.__dict__:
-            return self.follower.until_end(time.monotonic() + seconds)
+        if "reader" in self.__dict__:
+            return self.reader.until_end(time.monotonic() + seconds)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return self.process.poll() is not None

@@ -1,4 +1,4 @@
-"""What a command finds around it: its limits, its environment and, in the sandbox, its file system."""
+"""What a command gets: its limits, its environment and, in the sandbox, its file system."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parallel_orchestrator.records.command import RESULTS, Command
+from parallel_orchestrator.records.command import RESULTS
 
 RESULTS_MOUNT = "/results"
-# Both are private in the sandbox, which is what S108 asks about.
+# S108 warns of shared temporary folders; both are private in the sandbox.
 TMP = "/tmp"  # noqa: S108
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 _TMPFS_BYTES = str(512 * 2**20)
@@ -19,30 +19,31 @@ SET_LIMITS = """
 ulimit -c 0; ulimit -n 1024; ulimit -v 4194304; ulimit -f 524288
 echo 1000 > /proc/self/oom_score_adj; renice -n 10 -p $$ > /dev/null
 """
-"""Memory in KiB, file size in blocks of 512 bytes, as POSIX has it for `sh`.
+"""Memory in KiB, file size in blocks of 512 bytes, as in POSIX `sh`.
 
-Where memory runs out, commands go first; where processes multiply, whoever watches them is quicker.
+The kernel kills commands first when memory runs out (oom_score_adj). The lower priority keeps the resource monitor
+quicker than processes that multiply.
 """
 
 
-def limited(command: Command, results: str, processes: int | None = None) -> list[str]:
-    """The command's arguments behind a shell that sets its limits and then becomes the command.
+def limited_command(argv: Sequence[str], results: str, processes: int | None = None) -> list[str]:
+    """Return a command line whose shell sets the limits and then becomes the command.
 
-    `processes` only inside the sandbox's user namespace: elsewhere it counts all that the user runs.
+    Give `processes` only inside the sandbox's user namespace. Elsewhere the kernel counts all processes of the user.
     """
     # dash knows only -p.
     count = f"ulimit -u {processes} || ulimit -p {processes}" if processes else ""
     script = f'{{ {SET_LIMITS}{count}\n}} 2>/dev/null; exec "$@"'
-    return ["/bin/sh", "-c", script, "sh", *(part.replace(RESULTS, results) for part in command.argv)]
+    return ["/bin/sh", "-c", script, "sh", *(part.replace(RESULTS, results) for part in argv)]
 
 
 def limited_program(argv: Sequence[str]) -> list[str]:
-    """A program's arguments behind a shell that sets what limits it can live with: its address space is its own."""
+    """Return a service's command line with its limits. Its address space is not limited: such programs reserve much."""
     return ["/bin/sh", "-c", '{ ulimit -f 524288\nulimit -c 0\n} 2>/dev/null; exec "$@"', "sh", *argv]
 
 
 def environment(home: str, venv: Path | None) -> dict[str, str]:
-    """All that a command finds in its environment: built from nothing, so nothing can be forgotten in it."""
+    """Return a command's whole environment. It is built from nothing, so it holds nothing by mistake."""
     own = [f"{venv}/bin"] * bool(venv) + [f"{sys.prefix}/bin", f"{sys.base_prefix}/bin"]
     return {
         "PATH": os.pathsep.join(dict.fromkeys([*own, "/usr/local/bin", "/usr/bin", "/bin"])),
@@ -56,9 +57,9 @@ def environment(home: str, venv: Path | None) -> dict[str, str]:
 
 
 def minimal_root(devices: Mapping[str, Path]) -> list[str]:
-    """bwrap arguments: the least of a system in which Python, a shell and the usual tools run.
+    """Return bwrap's arguments for the smallest system in which Python, a shell and the usual tools run.
 
-    `devices`: nodes that stand in for the host's, by name.
+    `devices`: by name, the nodes that replace the host's.
     """
     arguments = ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
@@ -80,9 +81,10 @@ def minimal_root(devices: Mapping[str, Path]) -> list[str]:
 
 
 def _kernel_settings() -> list[str]:
-    """Make them read-only. Root may write some without any capability, in every namespace.
+    """Return bwrap's arguments that make kernel settings read-only.
 
-    One of them, sys/kernel/core_pattern, names a program that the host's kernel runs.
+    Root may write some without any capability, in every namespace. One of them, sys/kernel/core_pattern, names a
+    program that the host's kernel runs.
     """
     names = ("sys", "sysrq-trigger", "mtrr", "fs", "pressure")
     return [part for name in names for part in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")]
@@ -92,9 +94,9 @@ _OF_PYTHON = ("bin", "include", "lib", "lib32", "lib64", "libexec", "share", "ss
 
 
 def python_binds(venv: Path | None) -> list[str]:
-    """bwrap arguments: this Python where it is, also when it lies in a home directory that is not shown.
+    """Return bwrap's arguments that mount this Python at its own path, even inside a home directory.
 
-    No more of its folder than Python made there: who ran `python -m venv .` has the project around it.
+    Mounts only what Python created there: after `python -m venv .` the user's project lies in the same folder.
     """
     real = Path(sys.executable).resolve().parent.parent
     prefixes = [Path(sys.prefix), Path(sys.base_prefix), real, *([venv] if venv else [])]

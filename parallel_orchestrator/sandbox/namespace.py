@@ -14,11 +14,11 @@ from parallel_orchestrator.sandbox import reaper
 from parallel_orchestrator.sandbox.resource_monitor import ResourceMonitor
 
 LAST_WAIT_S = 10.0
-"""For a killed process to be gone; only a hanging disk takes so long."""
+"""For a killed process to disappear. Only a hanging disk takes so long."""
 
 
 class Namespace:
-    """The processes of one sandbox, held by a descriptor of the first of them: kill that and all are gone."""
+    """The processes of one sandbox, held by a pidfd of the first. When that is killed, the kernel kills all others."""
 
     def __init__(self, report: bytes, monitor: ResourceMonitor | None = None) -> None:
         self.killed_early = False
@@ -39,19 +39,19 @@ class Namespace:
             self._descriptor = -1
 
     def is_within_limits(self) -> bool:
-        """Whether it takes up no more than it may, its processes being those that its own /proc lists."""
+        """Whether the processes in its /proc keep within the limits."""
         proc = Path(f"/proc/{self._init}/root/proc")
         return self._monitor is None or self._monitor.allows(proc, partial(_listed, proc))
 
     def terminate(self) -> None:
-        """Ask everything in it to end."""
+        """Send SIGTERM to all its processes."""
         self.killed_early = True
         for pid in reaper.descendants(self._init) if self._descriptor >= 0 else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End everything in it, and wait until it is gone: its first process ends after all others."""
+        """Kill all its processes and wait until they are gone: the first one ends after all others."""
         if self._descriptor < 0:
             return
         self.killed_early = self.killed_early or bool(self._monitor and self._monitor.violation)
@@ -63,7 +63,7 @@ class Namespace:
 
 
 def _listed(proc: Path) -> list[int]:
-    """The processes in `proc`; none as long as the sandbox is being set up: until then the host's own stands there."""
+    """Return the processes in `proc`; none while the sandbox is being set up, when it still is the host's /proc."""
     try:
         if proc.stat().st_dev == Path("/proc").stat().st_dev:
             return []

@@ -1,4 +1,4 @@
-"""Following a process to its end: its output kept within bounds, its time limit held."""
+"""Follows a process to its end: keeps a bounded part of its output and enforces its time limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parallel_orchestrator.system import redact
 
 _CHUNK = 1 << 16
 _POLL_S = 0.02
-"""How often to look for a process's end where nothing tells of it."""
+"""How often to check for a process's end where the system has no pidfd."""
 _WATCH_S = 0.05
 
 
@@ -21,14 +21,14 @@ class Output:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # UTF-8 takes up to four bytes a character.
+        # UTF-8 needs up to four bytes a character.
         self._half = 4 * (limit // 2 + 1)
         self._head = bytearray()
         self._tail = bytearray()
         self._total = 0
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes; those in the middle are let go."""
+        """Add the next bytes; drop those in the middle."""
         self._total += len(data)
         room = self._half - len(self._head)
         self._head += data[: max(room, 0)]
@@ -37,7 +37,7 @@ class Output:
             del self._tail[: -self._half]
 
     def text(self) -> str:
-        """What was kept, at most `limit` characters and a note on what was cut."""
+        """Return at most `limit` characters, and a note on what was cut."""
         if self._total == len(self._head) + len(self._tail):
             whole = redact.foreign((self._head + self._tail).decode(errors="replace"))
             if len(whole) <= self._limit:
@@ -48,25 +48,25 @@ class Output:
         return f"{head}\n[... the middle was cut out of {self._total:,} bytes of output ...]\n{tail}"
 
 
-class Follower:
-    """Reads a process's output until the process itself ends.
+class OutputReader:
+    """Reads a process's output until the process ends.
 
-    Not until the pipe ends: a child left in the background may hold the pipe open for ever.
+    It does not wait for the pipe's end: a background child may hold the pipe open for ever.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], output_limit: int) -> None:
         self._process = process
         self._output = Output(output_limit)
         if process.stdout is None:
-            raise ValueError("the process has to be started with a pipe for its output")
+            raise ValueError("the process must be started with a pipe for its output")
         self._pipe = process.stdout.fileno()
         os.set_blocking(self._pipe, False)
         self._pipe_open = True
 
     def until_end(self, deadline: float, keep_on: Callable[[], bool] | None = None) -> bool:
-        """Follow until the process ends, True, or the monotonic clock reaches `deadline`, False.
+        """Follow until the process ends (returns True) or the monotonic clock reaches `deadline` (False).
 
-        `keep_on` is asked every now and then, and may end it with False too.
+        `keep_on` is called 20 times a second; when it returns False, so does this.
         """
         with selectors.DefaultSelector() as selector:
             selector.register(self._pipe, selectors.EVENT_READ)
@@ -99,13 +99,13 @@ class Follower:
         return True
 
     def rest(self) -> str:
-        """All output, what is still in the pipe included. Call it when every writer is gone."""
+        """Return all output, including what is still in the pipe. Call it when every writer is gone."""
         while self._pipe_open and self._read(to_end=True):
             pass
         return self._output.text()
 
     def _read(self, *, to_end: bool = False) -> bool:
-        """Take what is there; False when there is no more to come."""
+        """Read what is there. Returns False at the end of the output."""
         try:
             data = os.read(self._pipe, _CHUNK)
         except BlockingIOError:
@@ -115,7 +115,7 @@ class Follower:
 
 
 def _end_descriptor(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends; None where the system has none."""
+    """Return a pidfd, which becomes readable when the process ends; None where the system has none."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):

@@ -1,7 +1,7 @@
-"""Third-party packages that a plan asks for: installed once, before the executors start, into a venv of the run.
+"""Third-party packages that a plan asks for, installed once into the run's venv before the executors start.
 
-Only wheels are taken, so that installing runs no code of theirs. What commands run later may import it, and does so
-in the sandbox. The network is used here and nowhere else; which index is pip's own configuration to say.
+pip takes wheels only, so that an installation runs none of their code. Commands import them later, in the sandbox.
+Installations are the only use of the network by commands. pip's own configuration names the index.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _MEASURE_CHILDREN = (
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the requirements that what is installed beside this program does not meet: by name, version, extras.
+    """Return the requirements that this program's environment does not meet: by name, version and extras.
 
-    What is no requirement at all counts as missing.
+    An invalid requirement counts as missing.
     """
     return [package for package in packages if not _is_met(package)]
 
 
 def provide(packages: Sequence[str], venv: Path, *, allowed: bool, say: Callable[[str], None]) -> Path | None:
-    """`venv` with what is missing here of a plan's packages; None when nothing is. Raises UsageError, as `install`."""
+    """Install what is missing of a plan's packages. Returns the venv; None when nothing is. Raises UsageError."""
     wanted = missing(packages)
     if not wanted:
         return None
@@ -47,9 +47,9 @@ def provide(packages: Sequence[str], venv: Path, *, allowed: bool, say: Callable
 
 
 def install(packages: Sequence[str], venv: Path) -> Path:
-    """Make `venv` hold `packages` besides what this program runs with; `venv`. Does nothing the second time.
+    """Install `packages` into `venv`, in addition to this program's own. Does nothing the second time.
 
-    Raises UsageError with pip's last words.
+    Returns `venv`. Raises UsageError with the end of pip's output.
     """
     marker = venv / "installed.json"
     if not marker.exists():
@@ -63,10 +63,10 @@ def install(packages: Sequence[str], venv: Path) -> Path:
 
 
 def _see_ours(venv: Path) -> None:
-    """Let the venv's Python find pytest and coverage where this program has them, after the venv's own packages."""
+    """Let the venv's Python find this program's pytest and coverage, after the venv's own packages."""
     ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # Python reads no .pth file in our folders, so the line that measures the tests' child processes stands here.
+    # Python reads no .pth files in these folders, so this file has the line that measures the tests' child processes.
     lines = [*ours, _MEASURE_CHILDREN]
     (venv / "lib" / version / "site-packages" / "orchestrator.pth").write_text("\n".join(lines) + "\n")
 
@@ -82,8 +82,8 @@ def _run(command: list[str], what: str) -> None:
             env=clean_environment(os.environ, network=True),
         )
     except subprocess.CalledProcessError as error:
-        said = "\n".join((error.stderr or error.stdout).strip().splitlines()[-3:])
-        raise UsageError(f"{what}: {said}") from error
+        end = "\n".join((error.stderr or error.stdout).strip().splitlines()[-3:])
+        raise UsageError(f"{what}: {end}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"{what}: {error}") from error
 
@@ -100,7 +100,7 @@ def _is_met(package: str) -> bool:
 
 
 def _of_extra(found: importlib.metadata.Distribution, extra: str) -> list[str]:
-    """What a distribution requires because of one of its extras; itself, unmet, when it has no such extra."""
+    """Return what a distribution requires for one of its extras; an unmet requirement when it has no such extra."""
     if extra not in (found.metadata.get_all("Provides-Extra") or []):
         return [f"{found.metadata['Name']}=={found.version}.no.{extra}"]
     listed = [Requirement(text) for text in found.requires or ()]

@@ -1,8 +1,8 @@
-"""A pytest that has done its imports and waits for its arguments: most of a short test run is starting.
+"""A pytest that has done its imports and waits for its arguments: most of a short test run is imports.
 
-`main` runs inside the sandbox as `python -c`, before there is anything in the project's folder. It takes one line of
-standard input, its arguments as JSON, and becomes `python -m pytest` with them. Each process runs once: what tests do
-to it is gone with it. Without a line it ends.
+`main` runs inside the sandbox as `python -c`, before anything is in the project's folder. It reads one line of
+standard input, its arguments as JSON, and becomes `python -m pytest` with them. Each process runs tests once, so
+nothing that tests change in it is left. Without a line it ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ STANDS_FOR = ("python", "-m", "pytest")
 
 
 def main() -> None:
-    """Wait, then be pytest. Everything is imported in here: its source is all that the sandbox gets."""
+    """Wait, then become pytest. All imports are inside: the sandbox gets only this function's source."""
     import gc
     import importlib
     import json
@@ -23,7 +23,7 @@ def main() -> None:
 
     import pytest  # noqa: F401 - this is what takes the time
 
-    # Its plugins, and what a run with failures and a report imports only then.
+    # Its plugins, and what pytest imports only for failures and reports.
     for name in (
         *("_argcomplete", "faulthandler", "helpconfig", "junitxml", "pastebin", "setuponly", "setupplan", "skipping"),
         *("threadexception", "tracemalloc", "unittest", "unraisableexception", "warnings"),
@@ -31,11 +31,11 @@ def main() -> None:
         try:
             importlib.import_module(f"_pytest.{name}")
         except ImportError:
-            continue  # another version has it elsewhere, and will find it
+            continue  # another version of pytest has it elsewhere and imports it itself
     for name in ("coverage", "difflib", "pdb", "tomllib", "unittest", "xml.etree.ElementTree", "zoneinfo"):
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # pytest collects garbage five times as it ends; what was imported here is none
+    gc.freeze()  # pytest collects garbage five times at its end, and would traverse these imports each time
     line = b""
     while not line.endswith(b"\n"):
         if not (read := os.read(0, 65536)):
@@ -46,7 +46,7 @@ def main() -> None:
     os.close(nothing)
     sys.argv = json.loads(line)
     if not any(argument.endswith("_lines") for argument in sys.argv):
-        # Nothing is recorded: a module of the project can have that name.
+        # No lines are recorded. The project may have a module named coverage.
         for name in [name for name in sys.modules if name.partition(".")[0] == "coverage"]:
             del sys.modules[name]
     sys.path[0] = os.getcwd()  # noqa: PTH109 - as -m has it
@@ -54,5 +54,5 @@ def main() -> None:
 
 
 def read_text() -> str:
-    """The program, for `python -c`."""
+    """Return the program for `python -c`."""
     return f"{inspect.getsource(main)}\nmain()\n"

@@ -12,7 +12,7 @@ Not covered: a command that kills this process first. Without a sandbox it has t
 
 from __future__ import annotations
 
-# One starts for each command: contextlib and pathlib would take as long to import as the interpreter itself.
+# One starts for each command. Importing contextlib and pathlib takes as long as starting the interpreter.
 import ctypes
 import os
 import select
@@ -22,11 +22,11 @@ import time
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
-"""Between SIGTERM and SIGKILL, for a command that is stopped."""
+"""Between SIGTERM and SIGKILL."""
 
 
 def main(lifeline: int, argv: list[str]) -> int:
-    """Run `argv` to its end; its exit code, 128 + N when killed by signal N."""
+    """Run `argv` to its end. Returns its exit code, 128 + N when signal N killed it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.set_inheritable(lifeline, False)  # noqa: FBT003
@@ -36,7 +36,7 @@ def main(lifeline: int, argv: list[str]) -> int:
     signal.set_wakeup_fd(bell_end)
     if select.select([lifeline], [], [], 0)[0]:
         return 128 + signal.SIGKILL  # the caller died before the command started
-    # Python ignores these two, and what is ignored stays so across exec.
+    # Python ignores these two signals, and a command would inherit that across exec.
     command = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
     code = _wait(command, lifeline, bell)
     _kill_all(command)
@@ -44,7 +44,7 @@ def main(lifeline: int, argv: list[str]) -> int:
 
 
 def _wait(command: int, lifeline: int, bell: int) -> int:
-    """Until the command itself ends; reaps orphans on the way."""
+    """Wait until the command ends, and reap orphans meanwhile. Returns its exit code."""
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
     poll.register(bell, select.POLLIN)
@@ -66,7 +66,7 @@ def _wait(command: int, lifeline: int, bell: int) -> int:
 
 
 def _reap(command: int) -> int | None:
-    """Collect what has ended; the command's code once it is among them."""
+    """Reap every process that has ended. Returns the command's exit code when it is among them."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -80,9 +80,9 @@ def _reap(command: int) -> int | None:
 
 
 def _kill_all(command: int) -> None:
-    """Kill until nothing is left. Again and again, as what is being killed may be forking."""
+    """Kill until nothing is left. Repeatedly: a process may fork between the listing and its SIGKILL."""
     if sys.platform != "linux":
-        _signal([-command], signal.SIGKILL)  # orphans are not our children there
+        _signal([-command], signal.SIGKILL)  # orphans do not become our children there
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -94,7 +94,7 @@ def _kill_all(command: int) -> None:
 
 
 def _all(command: int) -> list[int]:
-    """Everything that the command started; without /proc its session's process group."""
+    """Return everything that the command started; without /proc, its process group."""
     return descendants(os.getpid()) if sys.platform == "linux" else [-command]
 
 
@@ -107,7 +107,7 @@ def _signal(pids: list[int], number: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`, as /proc tells at this moment. Zombies are left out."""
+    """Return the processes below `pid` that /proc lists now, without zombies."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
@@ -117,12 +117,12 @@ def descendants(pid: int) -> list[int]:
             continue
         if fields[0] != b"Z":
             children.setdefault(int(fields[1]), []).append(int(name))
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found[1:]
+    below = [pid]
+    for parent in below:
+        below += children.get(parent, [])
+    return below[1:]
 
 
 if __name__ == "__main__":
-    # The exit code alone is the report; a finaliser or a traceback of ours would end up in the output.
+    # os._exit: a finaliser or a traceback of this process would end up in the command's output.
     os._exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -1,8 +1,8 @@
-"""What a command takes up in all, looked at while it runs: processes, memory, files.
+"""Enforces limits on all of a command's processes together: their number, memory and files.
 
-The kernel's own limits (`rootfs.limited`) hold for each process. Sums would need cgroups, which a user seldom
-has; so they are counted, twenty times a second for processes and memory and four times for files, and a command
-that goes beyond a limit is ended. Until it is, it gets further by what it can take in that time.
+The kernel's limits (`mounts.limited_command`) hold for each process. Limits on sums need cgroups, which a user seldom
+may create. So this module counts, processes and memory twenty times a second and files four times, and a command
+beyond a limit is ended. Between two counts it can exceed a limit.
 """
 
 from __future__ import annotations
@@ -21,61 +21,59 @@ from parallel_orchestrator.system import memory
 _FILES_S = 0.25
 _SLOWEST_LOOK_S, _SLOWEST_WALK_S = 0.1, 2.0
 _SHARE = 20
-"""Looking takes at most one part in so many of the time, but is never further apart than the slowest.
+"""Looks take at most one part in so many of the time, but at least one happens in each slowest interval.
 
-Processes that multiply make each look slower: whoever then looks less often loses the race for good.
+Processes that multiply make each look slower. A monitor that then looked less often would never catch up.
 """
 
 _OF_THE_SANDBOX = 65536
-"""Bytes that count for nothing: the sandbox holds its options in a nameless file while it is set up."""
+"""Bytes that do not count: while it is set up, the sandbox holds its options in a nameless file."""
 
 _STATUS = re.compile(rb"^(Threads|VmRSS|VmSwap):\s+(\d+)", re.MULTILINE)
 _PROPORTIONAL = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most that one command may take up, with all that it starts."""
+class ResourceLimits:
+    """The most that one command may use, with everything that it starts."""
 
     processes: int = 256
     """Threads count as well."""
     memory: int = 2 * 2**30
-    """Bytes, resident or swapped out; what several processes share counts once."""
+    """Bytes, resident or swapped out. Pages that processes share count once."""
     files: int = 100_000
     """Files and folders in the folders that it can write to."""
     written: int = 2**30
-    """Bytes there, by size or by space on the disk, whichever is more; deleted files that are still open count."""
+    """Bytes in those folders, by size or by disk space, whichever is more. Open deleted files count."""
 
 
-USUAL = Limits()
+USUAL = ResourceLimits()
 
 
 class ResourceMonitor:
-    """Looks after one command. What its folders held before it is not held against it, only that it adds to it.
+    """Enforces one command's limits. Files that existed before it ran do not count, up to twice the limit."""
 
-    `refusal` says why it should not even begin: its folders hold more than twice the limit.
-    """
-
-    def __init__(self, limits: Limits, folders: Sequence[Path]) -> None:
+    def __init__(self, limits: ResourceLimits, folders: Sequence[Path]) -> None:
         self._limits = limits
         self._folders = folders
         self._room = _room(folders)
         self.violation = ""
-        """Why the command has to be ended; empty while it keeps within its limits."""
+        """Which limit the command exceeded; empty while it exceeds none."""
         before = self._taken(2 * limits.files, 2 * limits.written)
         self.initial_violation = self._beyond(before, 2)
+        """Why the command must not start: its folders hold more than twice the limit."""
         self._most = max(before[0], limits.files), max(before[1], limits.written) + _OF_THE_SANDBOX
         self._next_look = self._next_walk = 0.0
         self.peak = 0
-        """Bytes of memory, the most that was seen."""
+        """Most bytes of memory that were seen."""
         self._kills = memory.kills()
 
     def starved(self, code: int) -> bool:
-        """Whether a command that ended with `code` may have failed because the machine had no memory left."""
+        """Whether a command that ended with `code` may have failed for lack of memory."""
         return not self.violation and memory.killed_since(self._kills, code)
 
     def allows(self, proc: Path, processes: Callable[[], Sequence[int]]) -> bool:
-        """Whether these processes, as `proc` shows them, keep within the limits. Cheap to ask often."""
+        """Whether these processes, as `proc` shows them, keep within the limits. Cheap to call often."""
         began = time.monotonic()
         if not self.violation and began >= self._next_look:
             pids = processes()
@@ -87,7 +85,7 @@ class ResourceMonitor:
         return not self.violation
 
     def look_at_files(self, processes: Sequence[Path] = ()) -> None:
-        """Give the verdict on files alone; without processes for a command that ended before anybody looked."""
+        """Check the files alone; without processes, for a command that ended before the first look."""
         taken = self._taken(*self._most, processes)
         if taken[0] > self._most[0] or taken[1] > self._most[1]:
             self.violation = self.violation or self._beyond(taken, 1)
@@ -105,13 +103,13 @@ class ResourceMonitor:
             if threads > self._limits.processes:
                 return crowd
         self.peak = max(self.peak, min(resident, self._limits.memory))
-        # The exact sum takes a walk over page tables, so it is made only where it may matter.
+        # The kernel walks page tables for the exact sum, so it is asked only when the rough sum is too high.
         if resident > self._limits.memory and _proportional(proc, pids) > self._limits.memory:
             return f"its processes used more than {_spelt(self._limits.memory)} of memory"
         return ""
 
     def _taken(self, most_files: int, most_bytes: int, processes: Sequence[Path] = ()) -> tuple[int, int]:
-        """Files and bytes. Counting ends at the first beyond its limit, so that a flood takes no longer."""
+        """Count files and bytes. Stops at the first limit, so that a flood of files takes no longer."""
         seen: set[tuple[int, int]] = set()
         files = taken = 0
         hidden = False
@@ -128,7 +126,7 @@ class ResourceMonitor:
             elif about.st_nlink == 1 or (about.st_dev, about.st_ino) not in seen:
                 seen.add((about.st_dev, about.st_ino))
                 taken += max(about.st_size, 512 * about.st_blocks)
-        # What is in folders that cannot be read: at most what the disk has lost since the beginning.
+        # Unreadable folders count as the disk space lost since the start, which is the most that they can hold.
         return files, taken + hidden * max(0, self._room - _room(self._folders))
 
     def _beyond(self, taken: tuple[int, int], times: int) -> str:
@@ -140,7 +138,7 @@ class ResourceMonitor:
 
 
 def _below(folder: Path) -> Iterator[os.stat_result | None]:
-    """What lies below `folder`, no link followed; None for a folder that cannot be read."""
+    """Yield everything below `folder`, without following links; None for an unreadable folder."""
     waiting = [str(folder)]
     while waiting:
         try:
@@ -157,7 +155,7 @@ def _below(folder: Path) -> Iterator[os.stat_result | None]:
 
 
 def _open_and_deleted(processes: Sequence[Path]) -> Iterator[os.stat_result]:
-    """Files that have no name any more, or never had one, and are held open by these processes."""
+    """Yield the files without a name that these processes hold open."""
     for process in processes:
         with contextlib.suppress(OSError), os.scandir(process / "fd") as descriptors:
             for descriptor in descriptors:
@@ -168,7 +166,7 @@ def _open_and_deleted(processes: Sequence[Path]) -> Iterator[os.stat_result]:
 
 
 def _proportional(proc: Path, pids: Sequence[int]) -> int:
-    """Bytes of memory that these processes have, each page counted once however many share it."""
+    """Return the bytes of memory of these processes; shared pages count once."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -177,7 +175,7 @@ def _proportional(proc: Path, pids: Sequence[int]) -> int:
 
 
 def _room(folders: Sequence[Path]) -> int:
-    """Bytes that are free on the disk of the first folder; 0 when it is not there."""
+    """Return the free bytes on the first folder's disk; 0 when the folder is missing."""
     try:
         about = os.statvfs(folders[0])
     except OSError:
@@ -186,7 +184,7 @@ def _room(folders: Sequence[Path]) -> int:
 
 
 def _after(began: float, shortest: float, longest: float) -> float:
-    """When to look again, after a look that began then and ends now."""
+    """Return the time of the next look, after one that began at `began` and ends now."""
     now = time.monotonic()
     return now + min(longest, max(shortest, _SHARE * (now - began)))
 

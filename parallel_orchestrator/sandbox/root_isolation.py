@@ -1,9 +1,9 @@
-"""What it takes to hold root: two things that the kernel allows root even without any capability.
+"""Isolation of root's commands from two things that the kernel allows root even without any capability.
 
-A command of root's owns the host's device nodes, so it could `chmod 000 /dev/zero` for the whole machine: it gets
-nodes of its own. And no limit on processes (RLIMIT_NPROC) holds root: its processes are put into a control group
-that has one. Where this user is not root, or the system does not let root do this either (a container without
-mknod, control groups mounted read-only), nothing is done: `agent.sandbox` says what holds then.
+A root command owns the host's device nodes, so it could `chmod 000 /dev/zero` for the whole machine. It gets private
+nodes. And RLIMIT_NPROC does not limit root, so its processes run in a control group with a limit. Nothing is done for
+other users, nor where root may not do this (a container without mknod, control groups mounted read-only); `runner`
+says what holds then.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _EVERYBODY = 0o666
 _GROUPS = Path("/sys/fs/cgroup")
 _ENTERED_S = 60.0
-"""A group is entered right after its making; an older one without a process is left over."""
+"""A group is entered right after it is made. An older one without a process is a leftover."""
 _ENTER = 'echo $$ > "$0" && exec "$@"'
 
 
 @contextlib.contextmanager
 def device_nodes() -> Iterator[dict[str, Path]]:
-    """New device nodes by name, gone afterwards; none where they cannot be made or used."""
+    """Make device nodes, by name, and remove them afterwards; none where they cannot be made or used."""
     if os.geteuid() != 0:
         yield {}
         return
@@ -39,7 +39,7 @@ def device_nodes() -> Iterator[dict[str, Path]]:
 def _nodes(folder: Path) -> dict[str, Path]:
     try:
         nodes = {name: _node(folder, name) for name in _NODES}
-        nodes["null"].open("wb").close()  # refused on a file system that is mounted without devices
+        nodes["null"].open("wb").close()  # fails on a file system that is mounted nodev
     except OSError:
         return {}
     return nodes
@@ -54,7 +54,7 @@ def _node(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def process_group(limit: int) -> Iterator[list[str]]:
-    """The words before a command line that put it into a control group of at most `limit` tasks; none where not."""
+    """Make a control group of at most `limit` tasks. Yields the words before a command line that enter it, if any."""
     parent = _parent() if os.geteuid() == 0 else None
     if parent is None:
         yield []
@@ -64,20 +64,20 @@ def process_group(limit: int) -> Iterator[list[str]]:
         yield ["/bin/sh", "-c", _ENTER, str(group / "cgroup.procs")] if group else []
     finally:
         if group:
-            _remove_group(group)  # nothing of the command is left in it
+            _remove_group(group)  # its processes are gone
 
 
 def remove_orphaned_groups() -> None:
-    """Remove the control groups that killed executors have left; one that still holds a process stays."""
+    """Remove the control groups of killed executors. Groups that still hold a process stay."""
     if os.geteuid() == 0 and (parent := _parent()):
         remove_orphans(parent, _remove_old_group, foreign=True)
 
 
 def _remove_old_group(group: Path) -> None:
-    """Remove a group, which the kernel refuses while a process is in it.
+    """Remove a group; the kernel refuses while a process is in it.
 
-    A maker in another pid namespace, such as a container that is gone, cannot be proven dead: of those, only a group
-    that is too old for its maker to be about to enter it.
+    A maker in another pid namespace, such as a removed container, cannot be proven dead. Its group is removed only
+    when it is so old that the maker cannot be about to enter it.
     """
     with contextlib.suppress(OSError):
         if not is_foreign(group.name) or time.time() - group.stat().st_mtime > _ENTERED_S:
@@ -99,7 +99,7 @@ def _group(parent: Path, limit: int) -> Path | None:
 
 
 def _parent() -> Path | None:
-    """Where groups with a limit on tasks can be made: the unified hierarchy's root, or the old one's own group."""
+    """Return where groups with a task limit can be made: the unified root, or this process's group of version 1."""
     with contextlib.suppress(OSError):
         if "pids" in (_GROUPS / "cgroup.subtree_control").read_text().split():
             return _GROUPS

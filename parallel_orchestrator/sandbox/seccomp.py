@@ -1,12 +1,12 @@
 """The system calls that a sandboxed command may not make, as a seccomp filter for `bwrap --seccomp`.
 
-It holds for commands of any user, on x86_64 and aarch64; elsewhere there is none. What a command could use to take
-hold of another process, of the kernel or of the world outside fails with EPERM: ptrace, keyrings, bpf, perf,
-userfaultfd, io_uring, mounts, new namespaces, modules, kexec, file handles, and sockets of any other family than
-Unix, IPv4, IPv6 and netlink (vsock reaches a virtual machine's host from every network namespace); and shared memory
-of System V, which belongs to no process, so that nobody could count it. fallocate is not supported, so that disk
-space is taken no quicker than it is written, and clone3 is unknown, as a filter cannot see its flags: libraries then
-use posix_fallocate's writes and clone.
+It holds for commands of any user on x86_64 and aarch64; on other machines there is no filter. Calls that could reach
+another process, the kernel or the world outside fail with EPERM: ptrace, keyrings, bpf, perf, userfaultfd, io_uring,
+mounts, new namespaces, modules, kexec, file handles, and sockets of other families than Unix, IPv4, IPv6 and netlink
+(vsock reaches a virtual machine's host from every network namespace). So does shared memory of System V: it belongs to
+no process, so the resource monitor could not count it. fallocate fails as unsupported, so that a command takes disk
+space no quicker than it writes. clone3 fails as unknown, because a filter cannot see its flags. Libraries then use
+posix_fallocate's writes and clone.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _MACHINES = {
 
 
 def program(machine: str = platform.machine()) -> bytes | None:
-    """The filter for this machine, as the kernel reads it; None where its numbers are not known here."""
+    """Return the filter in the kernel's format; None for a machine whose call numbers are not listed here."""
     about = _MACHINES.get(machine)
     if about is None:
         return None
     refused = _FAIL_WITH | errno.EPERM
-    # Calls of another architecture, and of x86_64's x32 variant, have other numbers: none of them is let through.
+    # Calls of another architecture, and of x86_64's x32 variant, have other numbers: all of them fail.
     code = [_do(_LOAD, _ARCHITECTURE), _do(_EQUAL, about.audit, 1, 0), _do(_RETURN, refused), _do(_LOAD, _NUMBER)]
     code += [_do(_AT_LEAST, 0x40000000, 0, 1), _do(_RETURN, refused)]
     for numbers in _FORBIDDEN.values():
@@ -77,5 +77,5 @@ def program(machine: str = platform.machine()) -> bytes | None:
 
 
 def _do(opcode: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    """One instruction; the last two are how many instructions to skip."""
+    """Return one instruction; the last two parameters are how many instructions to skip."""
     return struct.pack("=HBBI", opcode, if_true, if_false, value)

@@ -1,4 +1,4 @@
-"""A program that runs beside us in the sandbox, and is talked to."""
+"""A long-lived program in the sandbox that exchanges messages with this process."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel_orchestrator.sandbox.resource_monitor import USUAL, Limits, ResourceMonitor
+from parallel_orchestrator.sandbox.resource_monitor import USUAL, ResourceLimits, ResourceMonitor
 
 
 @dataclass(frozen=True)
 class Mount:
-    """Something of the host that a program sees besides its folder."""
+    """A file or folder of the host that a program sees besides its own folder."""
 
     path: Path
     inside: str
-    """Where the program finds it, in a sandbox."""
+    """Its path inside a sandbox."""
     writable: bool = False
 
     @property
     def option(self) -> str:
-        """bwrap's."""
+        """bwrap's option for it."""
         return "--bind" if self.writable else "--ro-bind"
 
 
 @dataclass(frozen=True)
 class ServiceProgram:
-    """A program that is talked to while it runs. `Command` is for what is only waited for."""
+    """A program that exchanges messages while it runs. A `Command` only runs to its end."""
 
     argv: tuple[str, ...]
     folder: Path
     """Its working directory, which it may write to."""
     environment: Mapping[str, str]
-    """Besides what every command finds in its own."""
+    """Variables in addition to those of every command."""
     stdin: int
     stderr: int
-    """Descriptors that it inherits."""
+    """The descriptors that it gets as these streams."""
     mounts: tuple[Mount, ...] = ()
-    limits: Limits = USUAL
+    limits: ResourceLimits = USUAL
 
 
 @dataclass(frozen=True)
 class ServiceProcess:
-    """A program that runs. Its standard output is a pipe."""
+    """A running service program. Its standard output is a pipe."""
 
     process: subprocess.Popen[bytes]
     _monitor: ResourceMonitor
     _allowed: Callable[[], bool]
 
     def violation(self) -> str:
-        """Why it has to be ended; empty while it keeps within its limits. Cheap to ask often."""
+        """Return which limit it exceeded; empty while it exceeds none. Cheap to call often."""
         return "" if self._allowed() else self._monitor.violation

@@ -15,7 +15,7 @@ from parallel_orchestrator.trunk.changes.change import Change, shown
 from parallel_orchestrator.trunk.changes.syntax import is_checked
 from parallel_orchestrator.trunk.git.repository import Commit
 from parallel_orchestrator.trunk.results import Evidence
-from parallel_orchestrator.trunk.testing.junit import Ending
+from parallel_orchestrator.trunk.testing.junit import CaseEnding
 from parallel_orchestrator.trunk.testing.verdict import Verdict
 
 _LISTED = 200
@@ -25,7 +25,7 @@ _LISTED = 200
 def describe(change: Change, verdict: Verdict, task: Task) -> Evidence:
     """What was checked about a change that is about to land."""
     counts = verdict.report.counts
-    tested = counts.passed > 0 and (verdict.added > 0 or verdict.report.ended_in(task.files, Ending.PASSED) > 0)
+    tested = counts.passed > 0 and (verdict.added > 0 or verdict.report.ended_in(task.files, CaseEnding.PASSED) > 0)
     return {
         "files": {
             "created": _listed(change.created),

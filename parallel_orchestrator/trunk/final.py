@@ -16,7 +16,7 @@ from parallel_orchestrator.trunk.changes.folder import read_plain
 from parallel_orchestrator.trunk.git.objects import LINK, Tree
 from parallel_orchestrator.trunk.git.repository import Repository
 from parallel_orchestrator.trunk.results import Coverage, FinalReport
-from parallel_orchestrator.trunk.testing.testbench import NO_TESTS, PYTHON, Report, TestBench, fed, may_hold_tests
+from parallel_orchestrator.trunk.testing.testbench import NO_TESTS, PYTHON, PytestReport, TestBench, fed, may_hold_tests
 
 _DATA = f"--data-file={RESULTS}/coverage.data"
 _LARGEST_COVERAGE = 16_000_000
@@ -48,13 +48,13 @@ class FinalChecks:
             seconds=time.monotonic() - started,
         )
 
-    def _test(self, tree: Tree) -> tuple[Report, Coverage | None]:
+    def _test(self, tree: Tree) -> tuple[PytestReport, Coverage | None]:
         if not may_hold_tests(tree):
             self._keep("final.junit.xml", NO_TESTS.junit)
             return NO_TESTS, None
         measured: list[bytes | None] = []
 
-        def once() -> Report:
+        def once() -> PytestReport:
             with self.bench.copy(tree) as (folder, results):
                 report = self.bench.run_pytest(
                     folder, results, (*PYTHON, "coverage", "run", "--source=src", _DATA, "-m")

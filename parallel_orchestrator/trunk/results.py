@@ -47,7 +47,7 @@ class Submission:
     """Of a fix task: it cannot be sent back again. Work that made nothing worse is taken then, red as it may be."""
 
 
-class Hold(Protocol):
+class SubmitterClaim(Protocol):
     """The submitter's claim on its task. `check` and `merged` are called while merge.lock is held."""
 
     def report(self, doing: str, within_s: float | None = None) -> None:

@@ -39,7 +39,15 @@ from parallel_orchestrator.trunk.evidence import describe, keep_evidence, read_e
 from parallel_orchestrator.trunk.git.edits import check_out
 from parallel_orchestrator.trunk.git.objects import Tree
 from parallel_orchestrator.trunk.git.repository import Repository, commit_subject
-from parallel_orchestrator.trunk.results import Conflict, Evidence, Hold, Merged, Rejected, Submission, TestsFailed
+from parallel_orchestrator.trunk.results import (
+    Conflict,
+    Evidence,
+    Merged,
+    Rejected,
+    Submission,
+    SubmitterClaim,
+    TestsFailed,
+)
 from parallel_orchestrator.trunk.testing.test_inventory import own_files
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict, attribute_failure, quick_verdict
@@ -72,22 +80,22 @@ class MergeQueue:
     repository: Repository
     bench: TestBench
 
-    def submit(self, submission: Submission, hold: Hold) -> SubmitResult:
+    def submit(self, submission: Submission, claim: SubmitterClaim) -> SubmitResult:
         """Bring a submission onto the trunk, or return why not. On StaleClaim the trunk has not moved."""
         started = time.monotonic()
         change = collect(self.repository, submission, rules.LARGEST_FILE)
         faults = rules.broken_rules(change, submission.task, submission.plan)
         if isinstance(submission.task, FixTask):
-            return Rejected(faults) if faults else self._submit_fix(submission, hold, change, started)
+            return Rejected(faults) if faults else self._submit_fix(submission, claim, change, started)
         nothing = not rules.has_work(change, submission.task)
         if faults or (nothing and submission.ended_early):
             return Rejected(faults, nothing)
         cleared = None
         for last_try in (False, True):
-            with self._turn(hold):
+            with self._turn(claim):
                 # Only under the lock is the head final: a git that a killed submitter started holds the lock's
                 # descriptor, so that submitter's move has happened or never will.
-                if not last_try and (adopted := self._adopt(submission, hold)):
+                if not last_try and (adopted := self._adopt(submission, claim)):
                     return adopted
                 attempt = self._merge_and_test(change, submission)
                 if isinstance(attempt, Conflict):
@@ -95,7 +103,7 @@ class MergeQueue:
                 verdict = attribute_failure(attempt) if last_try else quick_verdict(attempt)
                 if verdict and not verdict.facts:
                     accepted = verdict.after(cleared) if cleared else verdict
-                    return self._land(submission, hold, _Green(change, attempt.head, attempt.tree, accepted), started)
+                    return self._land(submission, claim, _Green(change, attempt.head, attempt.tree, accepted), started)
             # Without the lock, peers land meanwhile. So a change that is not to blame is merged onto the new head and
             # tested again, and that verdict is found under the lock.
             verdict = verdict or attribute_failure(attempt)
@@ -105,15 +113,17 @@ class MergeQueue:
             logger.info("%s: what failed is not its doing; merging again", submission.task.id)
         raise AssertionError("the last verdict is either red or has landed")
 
-    def _submit_fix(self, submission: Submission, hold: Hold, change: Change, started: float) -> SubmitResult:
+    def _submit_fix(
+        self, submission: Submission, claim: SubmitterClaim, change: Change, started: float
+    ) -> SubmitResult:
         """Submit a fix task. All tests and verify commands judge its merged tree as the whole."""
         commands = len(submission.planned) + len(submission.own)
-        hold.report("checking corrections", _LONGEST_IN_TESTS * (1 + commands) * self.bench.timeout_s)
+        claim.report("checking corrections", _LONGEST_IN_TESTS * (1 + commands) * self.bench.timeout_s)
         corrections, fault = read_corrections(submission.folder, submission.task.id)
         if facts := [fault] if fault else refused_corrections(corrections, submission, self.bench):
             return Rejected(tuple(facts))
-        with self._turn(hold, commands):
-            if adopted := self._adopt(submission, hold):
+        with self._turn(claim, commands):
+            if adopted := self._adopt(submission, claim):
                 return adopted
             attempt = self._merge_and_test(change, submission)
             if isinstance(attempt, Conflict):
@@ -121,21 +131,21 @@ class MergeQueue:
             whole = whole_verdict(attempt, submission, corrections, changed=attempt.tree != attempt.trunk)
             if not whole.verdict.facts:
                 green = _Green(change, attempt.head, attempt.tree, whole.verdict, whole.evidence)
-                return self._land(submission, hold, green, started)
+                return self._land(submission, claim, green, started)
         return self._tests_failed(whole.verdict, change, attempt)
 
     def _tests_failed(self, verdict: Verdict, change: Change, attempt: MergeAttempt) -> TestsFailed:
         return TestsFailed(verdict.facts, self._workspace(change, attempt.tree), attempt.head)
 
     @contextmanager
-    def _turn(self, hold: Hold, commands: int = 0) -> Iterator[None]:
+    def _turn(self, claim: SubmitterClaim, commands: int = 0) -> Iterator[None]:
         """Hold merge.lock for the tests and `commands` commands. The wait has no time limit; its holder has one."""
-        hold.report("waiting to merge")
+        claim.report("waiting to merge")
         with self.repository.alone():
-            hold.report("testing and merging", (_LONGEST_IN_TESTS + commands) * self.bench.timeout_s)
+            claim.report("testing and merging", (_LONGEST_IN_TESTS + commands) * self.bench.timeout_s)
             yield
 
-    def _adopt(self, submission: Submission, hold: Hold) -> Merged | None:
+    def _adopt(self, submission: Submission, claim: SubmitterClaim) -> Merged | None:
         """Record a merge whose submitter was killed after it moved the trunk and before it recorded that."""
         wanted = {"Task": submission.task.id, "Attempt": str(submission.attempt)}
         since = self.repository.log(self.repository.head(), since=submission.base)
@@ -143,8 +153,8 @@ class MergeQueue:
         if landed is None:
             return None
         evidence = read_evidence(self.run, landed)
-        hold.check()
-        hold.record_merge_and_claim_next(evidence)
+        claim.check()
+        claim.record_merge_and_claim_next(evidence)
         check_out(self.repository)
         return Merged(landed.id, evidence)
 
@@ -170,7 +180,7 @@ class MergeQueue:
         self.repository.objects.sync(change.project[path].id for path in change.written)
         self.repository.objects.write_tree(merged, durable=True)
 
-    def _land(self, submission: Submission, hold: Hold, green: _Green, started: float) -> Merged:
+    def _land(self, submission: Submission, claim: SubmitterClaim, green: _Green, started: float) -> Merged:
         """Move the trunk. Under merge.lock the head is still the one that was merged onto.
 
         The order survives a kill at any line: objects, evidence, trunk, queue, checkout. Each step only refers to what
@@ -192,7 +202,7 @@ class MergeQueue:
             evidence["ended_early"] = submission.ended_early
         # As late as possible before the move. If a peer has the task by now, this raises, and the trunk does not move.
         # A peer that takes the task over later waits for merge.lock, and adopts this commit instead of merging again.
-        hold.check()
+        claim.check()
         with ThreadPoolExecutor(1) as background:
             stored = background.submit(self.repository.objects.sync, [commit])
             keep_evidence(self.run, task.id, attempt, evidence, verdict.report.junit)
@@ -200,7 +210,7 @@ class MergeQueue:
         self.repository.move(green.head, commit)
         # From here on a kill loses nothing: the commit names task and attempt, and `_adopt` finds it. The worker claims
         # its next task here, before the checkout: the queue's lock is held for the record anyway, and no peer waits.
-        hold.record_merge_and_claim_next(evidence)
+        claim.record_merge_and_claim_next(evidence)
         check_out(self.repository, green.head)
         return Merged(commit, evidence)
 

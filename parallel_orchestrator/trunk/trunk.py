@@ -33,17 +33,17 @@ from parallel_orchestrator.trunk.evidence import read_evidence
 from parallel_orchestrator.trunk.final import FinalChecks
 from parallel_orchestrator.trunk.git import git
 from parallel_orchestrator.trunk.git.edits import Edits, check_out, find_edits, keep_edits
-from parallel_orchestrator.trunk.git.objects import FILE, Entry
+from parallel_orchestrator.trunk.git.objects import FILE, TreeEntry
 from parallel_orchestrator.trunk.git.repository import Repository, commit_subject
 from parallel_orchestrator.trunk.results import (
     Conflict,
     Evidence,
     FinalReport,
-    Hold,
     Merged,
     MergedCommit,
     Rejected,
     Submission,
+    SubmitterClaim,
     TestsFailed,
 )
 from parallel_orchestrator.trunk.submit import MergeQueue
@@ -151,10 +151,10 @@ class Trunk:
         """End everything that still runs."""
         self._bench.close()
 
-    def submit(self, submission: Submission, hold: Hold) -> Merged | Conflict | TestsFailed | Rejected:
+    def submit(self, submission: Submission, claim: SubmitterClaim) -> Merged | Conflict | TestsFailed | Rejected:
         """Bring one attempt's tested work onto the trunk, or return why not. Raises StaleClaim as `hold` does."""
         with disk_faults_in(self._run.git):
-            return self._queue.submit(submission, hold)
+            return self._queue.submit(submission, claim)
 
     def publish(self, files: Mapping[str, bytes], message: str) -> str:
         """Commit this program's files (README.md, documents) to the trunk, untested. Returns the head.
@@ -167,7 +167,8 @@ class Trunk:
             head = self.head()
             before = repository.tree(head)
             ours = {
-                path: Entry(FILE, repository.objects.write("blob", data, durable=True)) for path, data in files.items()
+                path: TreeEntry(FILE, repository.objects.write("blob", data, durable=True))
+                for path, data in files.items()
             }
             if before | ours != before:
                 tree = repository.objects.write_tree(before | ours, durable=True)

@@ -11,8 +11,8 @@ from typing import Any
 from parallel_orchestrator.records.fix import CORRECTIONS, Correction, FixTask, corrected, how_it_failed
 from parallel_orchestrator.trunk.changes.folder import read_plain
 from parallel_orchestrator.trunk.results import Evidence, Submission, VerifyResult
-from parallel_orchestrator.trunk.testing.junit import Ending
-from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
+from parallel_orchestrator.trunk.testing.junit import CaseEnding
+from parallel_orchestrator.trunk.testing.testbench import PytestReport, TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict
 
 _LARGEST = 100_000
@@ -118,9 +118,9 @@ def _facts(worse: list[str], left: list[str], *, idle: bool, taken_red: bool) ->
     return list(dict.fromkeys([*nothing, *worse, *left]))
 
 
-def _lost(report: Report, before: Report) -> list[str]:
+def _lost(report: PytestReport, before: PytestReport) -> list[str]:
     """Return the trunk's tests that are lost: they passed and do not now, or they failed and are gone."""
-    passed, passed_before = _ids(report, Ending.PASSED), _ids(before, Ending.PASSED)
+    passed, passed_before = _ids(report, CaseEnding.PASSED), _ids(before, CaseEnding.PASSED)
     gone = (test for test in before.red if "::" in test and test not in passed | report.red)
     facts = [
         *(_LOST.format(test=test) for test in sorted(passed_before - passed - report.red)),
@@ -131,7 +131,7 @@ def _lost(report: Report, before: Report) -> list[str]:
     return [*facts[:_MOST_LOST], f"… and {more} more."] if more > 0 else facts
 
 
-def _ids(report: Report, ending: Ending) -> frozenset[str]:
+def _ids(report: PytestReport, ending: CaseEnding) -> frozenset[str]:
     return frozenset(case.id for case in report.cases if case.ending is ending)
 
 

@@ -36,7 +36,7 @@ from parallel_orchestrator.store.queue.scheduler import Board, Member, Source
 from parallel_orchestrator.system import memory
 from parallel_orchestrator.system.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, how_it_died, start_process
-from parallel_orchestrator.workers.worker import Report, WorkerPipes, WorkSource, run_worker
+from parallel_orchestrator.workers.worker import WorkerPipes, WorkerReport, WorkSource, run_worker
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Workforce:
     run_lock: int
 
 
-def everything_stops(report: Report) -> bool:
+def everything_stops(report: WorkerReport) -> bool:
     """Whether an error stops everything: in a run of its own, any does."""
     return report.error is not None
 
@@ -94,7 +94,7 @@ class Supervisor:
         source: Source,
         force: Workforce,
         tick: Callable[[Supervisor], None],
-        stops: Callable[[Report], bool] = everything_stops,
+        stops: Callable[[WorkerReport], bool] = everything_stops,
         landed: Callable[[Member, str], dict[str, Any] | None] = lambda member, task: None,
     ) -> None:
         self.board = Board(source)
@@ -178,7 +178,7 @@ class Supervisor:
         try:
             if not slot.reports.poll():
                 return False
-            report: Report = slot.reports.recv()
+            report: WorkerReport = slot.reports.recv()
         except (EOFError, OSError):
             return False
         now = time.monotonic()

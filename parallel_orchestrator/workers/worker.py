@@ -49,7 +49,7 @@ IDLE_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
-class Report:
+class WorkerReport:
     """A message from a worker to the supervisor."""
 
     executor: int
@@ -151,7 +151,7 @@ class Worker:
         except (CannotGoOn, UsageError, DamagedState) as error:
             # First report, then wait for the stop, then release the claim. In the other order a peer would claim the
             # task and fail for the same reason.
-            self._send(Report(self.executor, hold.claim.task, "stopped", error=error, run=hold.member.run.root))
+            self._send(WorkerReport(self.executor, hold.claim.task, "stopped", error=error, run=hold.member.run.root))
             self._wait_for_stop(hold.member)
             self._give_back(hold, str(error))
         except Exception as error:
@@ -177,9 +177,9 @@ class Worker:
     def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
         """Report to the supervisor."""
         task, run = (hold.claim.task, hold.member.run.root) if hold else (None, None)
-        self._send(Report(self.executor, task, doing, within_s, run=run))
+        self._send(WorkerReport(self.executor, task, doing, within_s, run=run))
 
-    def _send(self, report: Report) -> None:
+    def _send(self, report: WorkerReport) -> None:
         try:
             self._pipes.reports.send(report)
         except BrokenPipeError:
@@ -232,4 +232,4 @@ def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPip
         with contextlib.closing(Board(source)) as board:
             Worker(executor, board, work.make(work.settings), pipes).run()
     except OrchestratorError as error:
-        pipes.reports.send(Report(executor, None, "stopped", error=error))
+        pipes.reports.send(WorkerReport(executor, None, "stopped", error=error))

@@ -15,7 +15,7 @@ import pytest
 
 from parallel_orchestrator.records.command import CommandRunner
 from parallel_orchestrator.sandbox.namespace import Namespace
-from parallel_orchestrator.sandbox.resource_monitor import Limits, ResourceMonitor
+from parallel_orchestrator.sandbox.resource_monitor import ResourceLimits, ResourceMonitor
 from parallel_orchestrator.sandbox.root_isolation import process_group
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner
 from tests.agent.conftest import wait_for
@@ -54,8 +54,8 @@ MIB = 2**20
 def limited(runner: BubblewrapRunner | PlainRunner, **limits: int) -> BubblewrapRunner | PlainRunner:
     """A runner of the same kind with these limits."""
     if isinstance(runner, PlainRunner):
-        return PlainRunner(limits=Limits(**limits))
-    return BubblewrapRunner("bwrap", limits=Limits(**limits))
+        return PlainRunner(limits=ResourceLimits(**limits))
+    return BubblewrapRunner("bwrap", limits=ResourceLimits(**limits))
 
 
 @in_both
@@ -123,7 +123,7 @@ def test_links_to_one_file_count_once(runner: BubblewrapRunner | PlainRunner, fo
 
 def test_what_a_sandbox_holds_open_while_it_is_set_up_is_no_addition(folder: Path) -> None:
     (folder / "a").write_bytes(b"x" * 2000)
-    monitor = ResourceMonitor(Limits(written=1500), [folder])
+    monitor = ResourceMonitor(ResourceLimits(written=1500), [folder])
     with tempfile.TemporaryFile() as options:
         options.write(b"x" * 4096)
         options.flush()
@@ -156,7 +156,7 @@ def test_a_fork_bomb_is_bounded(runner: CommandRunner, folder: Path) -> None:
     done = sh(runner, folder, "python bomb.py", timeout_s=20)
     assert done.code != 0
     # As root it is ended early; the kernel holds anybody else to the limit until the time is up.
-    assert done.timed_out or f"more than {Limits().processes} processes" in done.output
+    assert done.timed_out or f"more than {ResourceLimits().processes} processes" in done.output
     assert running("bomb.py") == []
 
 
@@ -164,7 +164,7 @@ def test_the_hosts_processes_are_not_held_against_a_sandbox_that_is_being_set_up
     process = subprocess.Popen(["sleep", "60"])
     try:
         report = f'{{"child-pid": {process.pid}}}'.encode()  # as bwrap's first process before it has a root of its own
-        with Namespace(report, ResourceMonitor(Limits(processes=1), [folder])) as namespace:
+        with Namespace(report, ResourceMonitor(ResourceLimits(processes=1), [folder])) as namespace:
             assert namespace.is_within_limits()
     finally:
         process.kill()

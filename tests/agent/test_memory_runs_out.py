@@ -12,10 +12,10 @@ from parallel_orchestrator.agent.turns import Means, _run_all
 from parallel_orchestrator.messages_api.tool_calls import BASH, ToolCall
 from parallel_orchestrator.records.command import Command, CommandResult
 from parallel_orchestrator.records.errors import OutOfMemory
-from parallel_orchestrator.sandbox.resource_monitor import Limits
+from parallel_orchestrator.sandbox.resource_monitor import ResourceLimits
 from parallel_orchestrator.sandbox.runner import PlainRunner
 from parallel_orchestrator.trunk.testing import testbench
-from parallel_orchestrator.trunk.testing.testbench import Report, fed
+from parallel_orchestrator.trunk.testing.testbench import PytestReport, fed
 from tests.agent.runners import sh
 from tests.starving import MIB, can_starve, small_group
 
@@ -37,7 +37,7 @@ def _starving(group: Path) -> str:
 def test_the_kernel_s_kill_is_told_from_other_ends(group: Path, tmp_path: Path) -> None:
     done = sh(PlainRunner(), tmp_path, _starving(group))
     assert (done.code, done.starved, done.timed_out) == (137, True, False)
-    own = sh(PlainRunner(limits=Limits(memory=64 * MIB)), tmp_path, f"{HOARD}; sleep 5")
+    own = sh(PlainRunner(limits=ResourceLimits(memory=64 * MIB)), tmp_path, f"{HOARD}; sleep 5")
     assert "its processes used more than 64 MiB of memory" in own.output
     assert not own.starved
     assert sh(PlainRunner(), tmp_path, "python -c 'import time; x = b\"x\" * 2**27; time.sleep(.5)'").memory > 100 * MIB
@@ -86,5 +86,5 @@ def test_killed_tests_are_no_verdict(group: Path, tmp_path: Path) -> None:
 
 def test_tests_that_are_killed_again_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutOfMemory, match=r"the tests of the merged project .* 2 GiB, and 1 such at once"):
-        fed(lambda: Report((), starved=True, memory=2 * 2**30))
+        fed(lambda: PytestReport((), starved=True, memory=2 * 2**30))
     assert testbench.fed is fed

@@ -18,7 +18,7 @@ from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import Conflict, Merged, Rejected, Submission, TestsFailed, Trunk
-from parallel_orchestrator.trunk.results import Hold
+from parallel_orchestrator.trunk.results import SubmitterClaim
 
 ADD = "def add(a, b):\n    return a + b\n"
 TEST_ADD = "from calc import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n"
@@ -146,7 +146,7 @@ class Bench:
         return self.submit(job, base, among=among, claim=claim)
 
     def submit(
-        self, job: Task, base: str, *, among: Plan | None = None, claim: Hold | None = None
+        self, job: Task, base: str, *, among: Plan | None = None, claim: SubmitterClaim | None = None
     ) -> Merged | Conflict | TestsFailed | Rejected:
         """Submit the workspace of `job` as it is."""
         folder = self.run.workspace(int(job.id.removeprefix("task_")), job.id, 1)

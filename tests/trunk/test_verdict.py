@@ -8,7 +8,7 @@ import pytest
 
 from parallel_orchestrator.trunk import TestsFailed
 from parallel_orchestrator.trunk.git.repository import Repository
-from parallel_orchestrator.trunk.testing.junit import Case, Ending, contradicts, parse
+from parallel_orchestrator.trunk.testing.junit import Case, CaseEnding, contradicts, parse
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from tests.trunk.bench import ADD, TEST_ADD, Bench, merged, run_plainly, task, write
 
@@ -157,7 +157,7 @@ def test_tests_may_not_change_the_code_that_they_test(bench: Bench, path: str) -
     ],
 )
 def test_the_report_has_to_be_what_was_printed(output: str, report: list[str], wrong: bool) -> None:
-    cases = [Case(f"t{number}", "t", Ending(ending)) for number, ending in enumerate(report)]
+    cases = [Case(f"t{number}", "t", CaseEnding(ending)) for number, ending in enumerate(report)]
     assert contradicts(output, cases) is wrong
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.trunk.changes.merge import merge
-from parallel_orchestrator.trunk.git.objects import FILE, Entry, Tree
+from parallel_orchestrator.trunk.git.objects import FILE, Tree, TreeEntry
 from parallel_orchestrator.trunk.git.repository import Repository
 from tests.trunk.bench import Bench
 
@@ -21,8 +21,8 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(bench.run)
 
 
-def _blob(repository: Repository, text: str) -> Entry:
-    return Entry(FILE, repository.objects.write("blob", text.encode()))
+def _blob(repository: Repository, text: str) -> TreeEntry:
+    return TreeEntry(FILE, repository.objects.write("blob", text.encode()))
 
 
 def _commit(repository: Repository, tree: Tree, parent: str) -> str:
@@ -31,7 +31,7 @@ def _commit(repository: Repository, tree: Tree, parent: str) -> str:
 
 def test_a_merge_by_path_is_gits_for_every_way_in_which_two_sides_change_a_path(repository: Repository) -> None:
     contents = {name: _blob(repository, f"{name}\n") for name in ("old", "ours", "theirs")}
-    states: dict[str | None, Entry | None] = {None: None}
+    states: dict[str | None, TreeEntry | None] = {None: None}
     states.update(contents)
     sides: dict[str, Tree] = {"base": {}, "ours": {}, "theirs": {}}
     for number, chosen in enumerate(itertools.product([None, "old"], [None, "old", "ours"], [None, "old", "theirs"])):

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from parallel_orchestrator.records.plan import PROJECT_ROOTS
 from parallel_orchestrator.trunk.changes.folder import Contents, read_folder
-from parallel_orchestrator.trunk.git.objects import FOLDER, LINK, Entry, Tree
+from parallel_orchestrator.trunk.git.objects import FOLDER, LINK, Tree, TreeEntry
 from parallel_orchestrator.trunk.git.repository import Repository
 from parallel_orchestrator.trunk.results import Submission
 
@@ -86,5 +86,5 @@ def collect(repository: Repository, submission: Submission, largest: int) -> Cha
     return replace(change, content=dict(zip(readable, blobs, strict=True)))
 
 
-def _readable(entry: Entry, contents: Contents, path: str, largest: int) -> bool:
+def _readable(entry: TreeEntry, contents: Contents, path: str, largest: int) -> bool:
     return entry.mode != LINK and contents.sizes[path] <= largest

@@ -24,9 +24,9 @@ from parallel_orchestrator.trunk.git.objects import (
     FOLDER,
     LINK,
     PROGRAM,
-    Entry,
     Objects,
     Tree,
+    TreeEntry,
     Unsteady,
 )
 
@@ -118,7 +118,7 @@ class _Reader:
         """Read an open folder. `prefix` is its path with a slash at the end, empty for the outermost."""
         names = sorted(islice((entry.name for entry in os.scandir(descriptor)), MOST_MEMBERS + 1))
         if not names and prefix:
-            self._contents.entries[prefix[:-1]] = Entry(FOLDER, EMPTY_TREE)
+            self._contents.entries[prefix[:-1]] = TreeEntry(FOLDER, EMPTY_TREE)
         self._count(members=len(names))
         for name in names:
             if name not in CACHES and not name.endswith(".pyc"):
@@ -145,7 +145,7 @@ class _Reader:
             self._contents.unsupported[path] = "a git repository of its own"
         elif stat.S_ISLNK(mode):
             target = os.fsencode(os.readlink(name, dir_fd=parent))
-            self._contents.entries[path] = Entry(LINK, self._objects.write("blob", target))
+            self._contents.entries[path] = TreeEntry(LINK, self._objects.write("blob", target))
         elif stat.S_ISDIR(mode):
             self._below(parent, name, path, depth)
         elif stat.S_ISREG(mode):
@@ -166,10 +166,10 @@ class _Reader:
             self._count(size=about.st_size)
             mode = PROGRAM if about.st_mode & stat.S_IXUSR else FILE
             self._contents.sizes[path] = about.st_size
-            self._contents.entries[path] = Entry(mode, self._objects.write_file(descriptor, about.st_size))
+            self._contents.entries[path] = TreeEntry(mode, self._objects.write_file(descriptor, about.st_size))
 
 
-def _write_entry(path: Path, entry: Entry, content: Callable[[], Iterator[bytes]]) -> None:
+def _write_entry(path: Path, entry: TreeEntry, content: Callable[[], Iterator[bytes]]) -> None:
     if entry.mode == FOLDER:
         path.mkdir(parents=True, exist_ok=True)
         return
@@ -203,7 +203,7 @@ def differences(root: Path, tree: Tree) -> Iterator[Difference]:
             yield Difference(path, missing=not os.path.lexists(root / path))
 
 
-def _is_there(path: Path, entry: Entry) -> bool:
+def _is_there(path: Path, entry: TreeEntry) -> bool:
     try:
         if entry.mode == LINK:
             return blob_id(os.fsencode(path.readlink())) == entry.id

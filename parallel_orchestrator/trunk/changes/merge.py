@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parallel_orchestrator.trunk.git.objects import Entry, Tree
+from parallel_orchestrator.trunk.git.objects import Tree, TreeEntry
 from parallel_orchestrator.trunk.git.repository import Repository
 
 OURS = "the trunk"
@@ -64,7 +64,7 @@ def _relabelled(repository: Repository, tree: Tree, paths: set[str], names: dict
     tree = dict(tree)
     present = [path for path in paths if path in tree]
     for path, content in zip(present, repository.objects.blobs(tree[p].id for p in present), strict=True):
-        tree[path] = Entry(tree[path].mode, repository.objects.write("blob", _rename_sides(content, names)))
+        tree[path] = TreeEntry(tree[path].mode, repository.objects.write("blob", _rename_sides(content, names)))
     return tree
 
 

@@ -43,17 +43,17 @@ class Unsteady(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """What stands under one path of a tree. A FOLDER entry is an empty folder; others are implied by their files."""
 
     mode: int
     id: str
 
 
-Tree = dict[str, Entry]
+Tree = dict[str, TreeEntry]
 """Path (forward slashes, undecodable bytes as surrogates) to entry."""
 
-_Node = dict[str, "Entry | _Node"]
+_Node = dict[str, "TreeEntry | _Node"]
 
 
 class Objects:
@@ -117,7 +117,7 @@ class Objects:
         self._settle(temporary, self._target(name))
         return name
 
-    def write_tree(self, entries: Mapping[str, Entry], *, durable: bool = False) -> str:
+    def write_tree(self, entries: Mapping[str, TreeEntry], *, durable: bool = False) -> str:
         """Store a whole tree and return its id. `durable` does not include its blobs."""
         root: _Node = {}
         for path, entry in entries.items():
@@ -125,7 +125,7 @@ class Objects:
             node = root
             for folder in folders:
                 below = node.setdefault(folder, {})
-                if isinstance(below, Entry):
+                if isinstance(below, TreeEntry):
                     raise ValueError(f"{path} lies in {folder}, which is a file")
                 node = below
             node[name] = entry
@@ -145,7 +145,7 @@ class Objects:
             about, _, path = line.partition(b"\t")
             mode, kind, name = about.decode().split(" ")
             if kind != "tree" or name == EMPTY_TREE:
-                entries[os.fsdecode(path)] = Entry(int(mode, 8), name)
+                entries[os.fsdecode(path)] = TreeEntry(int(mode, 8), name)
         if not entries and self._git.text("rev-parse", f"{tree}^{{tree}}") != EMPTY_TREE:
             raise GitFailed(f"git ls-tree ended with 0 and printed nothing of {tree}. Look at the `git` on PATH.")
         return entries
@@ -172,7 +172,7 @@ class Objects:
         while data:
             about, _, rest = data.partition(b"\0")
             mode, _, raw = about.partition(b" ")
-            entry, path = Entry(int(mode, 8), rest[:20].hex()), prefix + os.fsdecode(raw)
+            entry, path = TreeEntry(int(mode, 8), rest[:20].hex()), prefix + os.fsdecode(raw)
             if entry.mode != FOLDER or entry.id == EMPTY_TREE:
                 entries[path] = entry
             elif not self._read_loose_tree(entry.id, f"{path}/", entries):
@@ -184,8 +184,8 @@ class Objects:
         """Store a folder and all below it; its id. The ids of all its trees are added to `written`."""
         rows = []
         for name, below in node.items():
-            entry = below if isinstance(below, Entry) else Entry(FOLDER, self._write_node(below, written))
-            if entry == Entry(FOLDER, EMPTY_TREE):
+            entry = below if isinstance(below, TreeEntry) else TreeEntry(FOLDER, self._write_node(below, written))
+            if entry == TreeEntry(FOLDER, EMPTY_TREE):
                 written.append(self.write("tree", b""))
             raw = os.fsencode(name)
             order = raw + b"/" if entry.mode == FOLDER else raw  # git sorts a folder as if its name ended in /

@@ -22,7 +22,7 @@ from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.system.files import disk_error, disk_faults_in, replace_by_lock
 from parallel_orchestrator.trunk.changes.folder import Difference, add_to_folder, differences
 from parallel_orchestrator.trunk.git.git import AUTHOR, Git, GitFailed
-from parallel_orchestrator.trunk.git.objects import FILE, Entry, Objects, Tree
+from parallel_orchestrator.trunk.git.objects import FILE, Objects, Tree, TreeEntry
 from parallel_orchestrator.trunk.git.safe_git_dir import CONFIG, check_safe_git_dir, create_safe_git_dir, safe_git_dir
 
 BRANCH = TRUNK
@@ -99,7 +99,7 @@ class Repository:
             (draft / name).write_text(text)
         (draft / "evidence").mkdir()
         objects = Objects(git)
-        tree = objects.write_tree({PROJECT_FILE: Entry(FILE, objects.write("blob", PROJECT_TEXT))})
+        tree = objects.write_tree({PROJECT_FILE: TreeEntry(FILE, objects.write("blob", PROJECT_TEXT))})
         first = git.text("commit-tree", tree, "-m", "Begin")
         git("update-ref", BRANCH, first)
         if not _COMMIT.fullmatch(first) or _text(draft / BRANCH) != f"{first}\n" or not objects.loose(first):

@@ -18,7 +18,7 @@ LARGEST_REPORT = 16_000_000
 _TAIL = 1_500
 
 
-class Ending(Enum):
+class CaseEnding(Enum):
     """How one test ended."""
 
     PASSED = "passed"
@@ -32,7 +32,7 @@ class Case:
 
     id: str
     file: str
-    ending: Ending
+    ending: CaseEnding
     message: str = ""
     """The tail of what a failure said."""
     dotted: str = ""
@@ -67,7 +67,7 @@ def without(report: bytes, name: str) -> bytes:
     return text
 
 
-def count(cases: list[Case]) -> Counter[Ending]:
+def count(cases: list[Case]) -> Counter[CaseEnding]:
     """Count cases by ending."""
     return Counter(case.ending for case in cases)
 
@@ -78,17 +78,17 @@ def _case(element: ElementTree.Element) -> Case:
     classes = element.get("classname", "").removeprefix(module).strip(".").replace(".", "::")
     identity = "::".join(part for part in (file, classes, name) if part) if element.get("classname") else file or name
     dotted = ".".join(part for part in (element.get("classname"), name.partition("[")[0]) if part)
-    for kind, ending in (("error", Ending.FAILED), ("failure", Ending.FAILED), ("skipped", Ending.SKIPPED)):
+    for kind, ending in (("error", CaseEnding.FAILED), ("failure", CaseEnding.FAILED), ("skipped", CaseEnding.SKIPPED)):
         found = element.find(kind)
         if found is not None:
             return Case(identity, file, ending, (found.text or found.get("message") or "").strip()[-_TAIL:], dotted)
-    return Case(identity, file, Ending.PASSED, dotted=dotted)
+    return Case(identity, file, CaseEnding.PASSED, dotted=dotted)
 
 
 def _merged(cases: list[Case]) -> list[Case]:
     """Return one case per id, the worst: pytest reports a test twice that passes and then fails to clean up."""
     worst: dict[str, Case] = {}
-    rank = (Ending.PASSED, Ending.SKIPPED, Ending.FAILED).index
+    rank = (CaseEnding.PASSED, CaseEnding.SKIPPED, CaseEnding.FAILED).index
     for case in cases:
         known = worst.get(case.id)
         if known is None or rank(case.ending) > rank(known.ending):
@@ -111,8 +111,8 @@ def contradicts(output: str, cases: Iterable[Case]) -> bool:
     lines = [_counts(line) for line in _LINE.findall(output)]
     failed = max((bad for _, bad in lines), default=0)
     passed = max((good for good, _ in lines), default=0)
-    hidden = endings.count(Ending.FAILED) == 1 and failed != 1
-    return not lines or hidden or endings.count(Ending.PASSED) > passed
+    hidden = endings.count(CaseEnding.FAILED) == 1 and failed != 1
+    return not lines or hidden or endings.count(CaseEnding.PASSED) > passed
 
 
 def _counts(line: str) -> tuple[int, int]:

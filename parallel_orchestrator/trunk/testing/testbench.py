@@ -34,7 +34,15 @@ from parallel_orchestrator.trunk.changes.folder import read_plain, write_folder
 from parallel_orchestrator.trunk.git.objects import Objects, Tree
 from parallel_orchestrator.trunk.git.repository import PROJECT_FILE
 from parallel_orchestrator.trunk.results import TestCounts, VerifyResult
-from parallel_orchestrator.trunk.testing.junit import LARGEST_REPORT, Case, Ending, contradicts, count, parse, without
+from parallel_orchestrator.trunk.testing.junit import (
+    LARGEST_REPORT,
+    Case,
+    CaseEnding,
+    contradicts,
+    count,
+    parse,
+    without,
+)
 from parallel_orchestrator.trunk.testing.proof import NOTHING_RAN, Ran, add_recorder, read_record
 from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles, take_inventory
 
@@ -58,7 +66,7 @@ _UNRUN = (
 
 
 @dataclass(frozen=True)
-class Report:
+class PytestReport:
     """One run of the tests of one tree."""
 
     cases: tuple[Case, ...]
@@ -79,24 +87,24 @@ class Report:
     def counts(self) -> TestCounts:
         """Count the tests by how they ended."""
         by = count(list(self.cases))
-        return TestCounts(by[Ending.PASSED], by[Ending.FAILED], by[Ending.SKIPPED])
+        return TestCounts(by[CaseEnding.PASSED], by[CaseEnding.FAILED], by[CaseEnding.SKIPPED])
 
     @property
     def red(self) -> frozenset[str]:
         """Ids of the tests that failed."""
-        failed = {case.id for case in self.cases if case.ending is Ending.FAILED}
+        failed = {case.id for case in self.cases if case.ending is CaseEnding.FAILED}
         return frozenset({*failed, *self.unrun, *([WHOLE_RUN] if self.broken else [])})
 
     def messages(self, known: frozenset[str] = frozenset(), how: str = "failed") -> list[str]:
         """Describe each failure except the ids in `known`; at most 20 of each kind."""
         texts = [self.broken] if self.broken and WHOLE_RUN not in known else []
-        failed = [case for case in self.cases if case.ending is Ending.FAILED and case.id not in known]
+        failed = [case for case in self.cases if case.ending is CaseEnding.FAILED and case.id not in known]
         texts += [f"{case.id} {how}:\n{case.message}" for case in failed[:_MOST_MESSAGES]]
         texts += [f"{len(failed) - _MOST_MESSAGES} more tests failed."] * (len(failed) > _MOST_MESSAGES)
         unrun = [test for test in self.unrun if test not in known]
         return texts + [_UNRUN.format(test=test) for test in unrun[:_MOST_MESSAGES]]
 
-    def ended_in(self, files: list[str], ending: Ending) -> int:
+    def ended_in(self, files: list[str], ending: CaseEnding) -> int:
         """Count the tests in these files with that ending."""
         return sum(case.ending is ending and case.file in files for case in self.cases)
 
@@ -107,7 +115,7 @@ class Report:
         return [] if self.counts.passed else ["No test passed."]
 
 
-NO_TESTS = Report((), junit=b'<?xml version="1.0" encoding="utf-8"?><testsuites />')
+NO_TESTS = PytestReport((), junit=b'<?xml version="1.0" encoding="utf-8"?><testsuites />')
 """The report on a tree without test files."""
 
 
@@ -142,11 +150,11 @@ class TestBench:
         while self._waiting:
             self._waiting.pop().resources.close()
 
-    def test(self, tree: Tree, own: OwnFiles | None = None) -> Report:  # noqa: PT028 - no test function
+    def test(self, tree: Tree, own: OwnFiles | None = None) -> PytestReport:  # noqa: PT028 - no test function
         """Run all tests of `tree` in a copy. With `own`, record what its tests run of its sources."""
         return NO_TESTS if not may_hold_tests(tree) else fed(lambda: self._test(tree, own))
 
-    def _test(self, tree: Tree, own: OwnFiles | None) -> Report:
+    def _test(self, tree: Tree, own: OwnFiles | None) -> PytestReport:
         if not self._waiting:
             with self.copy(tree) as (folder, results):
                 return self.run_pytest(folder, results, PYTHON, own=own)
@@ -169,7 +177,7 @@ class TestBench:
         launcher: tuple[str, ...],
         run: CommandRunner | None = None,
         own: OwnFiles | None = None,
-    ) -> Report:
+    ) -> PytestReport:
         """Run pytest once in `folder`. `launcher`: the interpreter's command line up to its -m."""
         # The tests cannot know the names of canary and report beforehand. The canary lies among the tests, because a
         # conftest.py changes only the reports of tests below its folder.
@@ -194,7 +202,7 @@ class TestBench:
         unrun = () if broken else tuple(before.unaccounted({case.dotted for case in cases or ()}))
         kept = without(report, name) if cases is not None else report
         ran = read_record(folder, results, name)
-        made = Report(project, fault, unrun, kept, result.seconds, memory=result.memory, ran=ran)
+        made = PytestReport(project, fault, unrun, kept, result.seconds, memory=result.memory, ran=ran)
         return replace(made, starved=result.starved and bool(made.red))
 
     def run(self, folder: Path, results: Path, argv: tuple[str, ...]) -> CommandResult:
@@ -213,7 +221,7 @@ class TestBench:
         return Command((*launcher, "pytest", *arguments), folder, self.timeout_s, results)
 
 
-Run = TypeVar("Run", Report, CommandResult)
+Run = TypeVar("Run", PytestReport, CommandResult)
 
 
 def fed(run: Callable[[], Run]) -> Run:
@@ -267,7 +275,7 @@ def _forgery(result: CommandResult, cases: list[Case], canary: str, ended: str) 
     endings = [case.ending for case in cases if canary in case.id]
     if not endings:
         return f"{ended} and did not run every test: code in the project removes tests from the run. Remove that code."
-    if endings != [Ending.FAILED]:
+    if endings != [CaseEnding.FAILED]:
         return (
             f"{ended}, and a test that must fail was not reported as failed: code in the project changes the reports."
         )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.trunk.git.objects import Tree
-from parallel_orchestrator.trunk.testing.junit import Ending
+from parallel_orchestrator.trunk.testing.junit import CaseEnding
 from parallel_orchestrator.trunk.testing.proof import OwnCoverage, own_coverage, unproven
 from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles, new_tests
-from parallel_orchestrator.trunk.testing.testbench import Report, TestBench
+from parallel_orchestrator.trunk.testing.testbench import PytestReport, TestBench
 
 _ONCE = (
     "failed once and passed when repeated. A test must pass every time: make it independent of time, order, chance "
@@ -30,7 +30,7 @@ class Baseline:
 class Verdict:
     """The last run of the merged tree's tests, and what follows from it."""
 
-    report: Report
+    report: PytestReport
     facts: tuple[str, ...]
     """Why the tree is red; empty when it is green."""
     added: int
@@ -65,7 +65,7 @@ class MergeAttempt:
     """Tests that pass on the head."""
     task: Task
     own: OwnFiles
-    first: Report
+    first: PytestReport
 
 
 def quick_verdict(attempt: MergeAttempt) -> Verdict | None:
@@ -89,7 +89,7 @@ def attribute_failure(attempt: MergeAttempt) -> Verdict:
     return _verdict(attempt, again, measured, red_before=again.red & without.red, unsteady=unsteady)
 
 
-def _unsteady(attempt: MergeAttempt, again: Report) -> list[str]:
+def _unsteady(attempt: MergeAttempt, again: PytestReport) -> list[str]:
     """Return facts on the task's new tests that failed in the first run and passed in the second.
 
     Empty when another test failed only once, too: that one can have made them fail.
@@ -99,7 +99,7 @@ def _unsteady(attempt: MergeAttempt, again: Report) -> list[str]:
     return attempt.first.messages(known=attempt.first.red - brought, how=_ONCE) if brought == once else []
 
 
-def regressions(report: Report, baseline: Baseline) -> list[str]:
+def regressions(report: PytestReport, baseline: Baseline) -> list[str]:
     """Return what is worse than the baseline; empty when nothing is."""
     if report.red - baseline.red:
         return report.messages(known=baseline.red)
@@ -109,13 +109,13 @@ def regressions(report: Report, baseline: Baseline) -> list[str]:
     return []
 
 
-def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
+def missing_proof(report: PytestReport, baseline: Baseline, task: Task) -> list[str]:
     """Return which tests a task that breaks nothing still owes; empty when it owes none."""
     counts = report.counts
     if counts.skipped and not counts.passed:
         return [f"All tests are skipped ({counts.skipped}), so they prove nothing. Make them run."]
-    if task.owns_source() and counts.passed <= baseline.passed and not report.ended_in(task.files, Ending.PASSED):
-        if skipped := report.ended_in(task.files, Ending.SKIPPED):
+    if task.owns_source() and counts.passed <= baseline.passed and not report.ended_in(task.files, CaseEnding.PASSED):
+        if skipped := report.ended_in(task.files, CaseEnding.SKIPPED):
             return [f"All tests of your task are skipped ({skipped}), so they prove nothing. Make them run."]
         return ["No passing test was added. Under tests/, add a test of your code that passes."]
     return []
@@ -123,7 +123,7 @@ def missing_proof(report: Report, baseline: Baseline, task: Task) -> list[str]:
 
 def _verdict(
     attempt: MergeAttempt,
-    report: Report,
+    report: PytestReport,
     baseline: Baseline,
     *,
     flaky: frozenset[str] = frozenset(),
