@@ -17,7 +17,6 @@ STILL_SHARED: frozenset[str] = frozenset(
         "Job",
         "Ledger",
         "Run",
-        "Session",
         "Site",
         "Spending",
         "Story",
