@@ -1,8 +1,8 @@
-"""JSON that is read or written thousands of times: by msgspec, and by the standard library what that does not take.
+"""Fast JSON by msgspec, with the standard library for what msgspec refuses.
 
-msgspec refuses lone surrogates, NaN and numbers beyond a float; events of an endpoint and old files may hold
-them. They are read, and written as null: what is written is JSON to the letter. Integers stay exact; one of more
-digits than Python converts is read as its text.
+msgspec refuses lone surrogates, NaN and numbers beyond a float. Events of an endpoint and old files may hold them, so
+they are read, and NaN is written as null: the output is always strict JSON. Integers stay exact; one with more digits
+than Python converts is read as text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _exactly = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def loads(data: bytes | str) -> Any:
-    """What `json.loads` gives. Raises ValueError, or RecursionError for what is nested too deep."""
+    """Like `json.loads`. Raises ValueError, or RecursionError for deep nesting."""
     try:
         return _decode(data)
     except (msgspec.DecodeError, ValueError):
@@ -27,7 +27,7 @@ def loads(data: bytes | str) -> Any:
 
 
 def strict(data: bytes | str) -> Any:
-    """The same, of JSON to the letter. Raises ValueError also for lone surrogates, NaN and numbers beyond a float."""
+    """Parse strict JSON. Raises ValueError also for lone surrogates, NaN and numbers beyond a float."""
     try:
         return _decode(data)
     except msgspec.DecodeError as error:
@@ -46,7 +46,7 @@ def text(value: Any) -> str:
 
 
 def finite(value: Any, instead: str | None = None) -> Any:
-    """`value` with `instead` for each NaN and infinity in it, which JSON cannot say."""
+    """Return `value` with `instead` for each NaN and infinity, which JSON cannot hold."""
     match value:
         case float():
             return value if math.isfinite(value) else instead
@@ -58,7 +58,7 @@ def finite(value: Any, instead: str | None = None) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON in UTF-8; keys are texts, and NaN and infinity become null.
+    """Return compact JSON in UTF-8 of a value whose keys are strings. NaN and infinity become null.
 
     Raises UnicodeEncodeError for lone surrogates, and RecursionError.
     """

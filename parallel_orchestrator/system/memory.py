@@ -1,11 +1,12 @@
-"""Memory that ran out: whether the kernel killed for lack of it, and how to run a command alone.
+"""Lack of memory: whether the kernel killed processes for it, and how to run a command alone.
 
-The kernel counts the processes that it kills: in the memory control group of this process (those of its own group),
-and in /proc/vmstat (those of the whole machine). A command that ended badly while a count rose proves nothing, and
-is repeated alone. Executors share a folder with two locks for that:
+The kernel counts the processes that it kills: in this process's memory control group (those of the group), and in
+/proc/vmstat (those of the whole machine). A command that fails while a count rises proves nothing and is repeated
+alone. For that, executors share a folder with two locks:
 
-    shared   held by each command that runs
-    gate     taken for a moment before `shared`, and kept by a process that waits to be alone
+    commands.lock   shared: held by each command that runs. Exclusive: held by the one that runs alone
+    commands.gate   each command takes it for a moment first; a process that waits to be alone keeps it, so that no
+                    new command starts before it
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _MACHINE = "machine"
 _GROUPS = Path("/sys/fs/cgroup")
 
 Kills = Mapping[str, int]
-"""Processes killed so far for lack of memory, by the counter that says so."""
+"""Processes killed so far for lack of memory, by counter."""
 
 
 def kills(proc: Path = Path("/proc"), groups: Path = _GROUPS) -> Kills:
-    """Read the counters that can be read; none where the system has none."""
+    """Read the counters that the system has."""
     counted: dict[str, int] = {}
     for name, path in (("group", _own_group(proc, groups)), (_MACHINE, proc / "vmstat")):
         with contextlib.suppress(OSError, ValueError):
@@ -42,10 +43,10 @@ def kills(proc: Path = Path("/proc"), groups: Path = _GROUPS) -> Kills:
 
 
 def killed_since(before: Kills, code: int) -> bool:
-    """Return whether what ended with exit code `code` (128 + N: by signal N) may have failed for lack of memory.
+    """Whether a process with exit code `code` (128 + N: by signal N) may have failed for lack of memory.
 
-    `before` are the counters at its start. The machine's count says nothing of who was killed, so with it alone only
-    an end by SIGKILL counts.
+    `before`: the counters at its start. The machine's count does not say which process was killed. When only that one
+    rose, only an end by SIGKILL counts.
     """
     if code == 0:
         return False
@@ -54,7 +55,7 @@ def killed_since(before: Kills, code: int) -> bool:
 
 
 def memory_there(proc: Path = Path("/proc"), groups: Path = _GROUPS) -> int:
-    """Returns the bytes that this process and its children may use: the machine's, or the control group's limit."""
+    """Return the bytes that this process and its children may use: the machine's, or the control group's limit."""
     total = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         total = 1024 * int((proc / "meminfo").read_text().split()[1])
@@ -67,7 +68,7 @@ def memory_there(proc: Path = Path("/proc"), groups: Path = _GROUPS) -> int:
 
 
 def _own_group(proc: Path, groups: Path) -> Path | None:
-    """The file with this process's own count: of the unified hierarchy, or of the old one for memory."""
+    """Return the file with this process's own count, in the unified hierarchy or that of version 1."""
     with contextlib.suppress(OSError):
         for line in (proc / "self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -79,24 +80,24 @@ def _own_group(proc: Path, groups: Path) -> Path | None:
 
 
 class Room:
-    """How this process shares the machine's memory with the other executors' processes."""
+    """Orders this process's commands with those of the other executors, which share the machine's memory."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._executors = 1
         self._alone: ContextVar[bool] = ContextVar("alone", default=False)
         self.on_wait: Callable[[], None] = lambda: None
-        """Called before a wait for the others' commands, which may take minutes."""
+        """Called before a wait for commands of other executors, which may take minutes."""
         self.on_turn: Callable[[], None] = lambda: None
-        """Called when such a wait is over."""
+        """Called after such a wait."""
 
     def use(self, folder: Path, executors: int) -> None:
-        """Share with at most `executors` executors, by locks in `folder`."""
+        """Share the memory with at most `executors` executors, by locks in `folder`."""
         self._folder, self._executors = folder, executors
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Let the block's command run with those of others, but never with one that has to be alone."""
+        """Run the block's command beside those of other executors, but never beside one that runs alone."""
         if self._alone.get():
             yield
             return
@@ -108,7 +109,7 @@ class Room:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other executor runs a command, and keep them from it until the block ends."""
+        """Run the block while no other executor runs a command."""
         with self._lock(1) as gate, self._lock(0) as lock:
             self._take(gate, fcntl.LOCK_EX)
             self._take(lock, fcntl.LOCK_EX)
@@ -119,7 +120,7 @@ class Room:
                 self._alone.reset(before)
 
     def exhausted(self, what: str, peak: int) -> OutOfMemory:
-        """The error for what was killed again when it ran alone; `peak`: bytes that it was seen to use."""
+        """Return the error for a command that was killed again when it ran alone. `peak`: the most bytes seen."""
         return lacking(what, peak, self._executors)
 
     def _take(self, descriptor: int, mode: int) -> None:
@@ -134,7 +135,7 @@ class Room:
 
     @contextlib.contextmanager
     def _lock(self, number: int) -> Iterator[int]:
-        """A descriptor of its own for a lock; -1 where there is nothing to share with."""
+        """Open a lock. Yields -1 when no folder is shared."""
         descriptor = -1
         if self._folder:
             with contextlib.suppress(OSError):
@@ -147,20 +148,20 @@ class Room:
 
 
 ROOM = Room()
-"""That of this process."""
+"""This process's."""
 
 
 def lacking(what: str, peak: int, executors: int) -> OutOfMemory:
-    """The error for `what` the kernel killed for lack of memory.
+    """Return the error for `what` the kernel killed for lack of memory.
 
-    `peak`: bytes that it was seen to use, 0 if unknown; `executors`: how many may run such a thing at once.
+    `peak`: the most bytes seen, 0 if unknown. `executors`: how many may run at once.
     """
-    seen = f"; it was seen to use {_gib(peak)}, and {executors} such at once want {_gib(executors * peak)}"
+    seen = f"; it used {_gib(peak)}, and {executors} at once would need {_gib(executors * peak)}"
     need = seen if peak else ""
     return OutOfMemory(
         f"the kernel killed {what} for lack of memory, also when it ran alone{need}. "
-        f"{_gib(memory_there())} are there. No task is to blame and nothing is lost: "
-        "resume with fewer --max-executors, or with more memory"
+        f"The machine has {_gib(memory_there())}. No task is to blame, and nothing is lost. "
+        "Resume with fewer --max-executors, or with more memory"
     )
 
 

@@ -1,7 +1,7 @@
-"""What the kernel promises about processes: who still lives, who dies with whom, who may look inside.
+"""What the kernel offers for processes: whether one lives, which dies with its parent, which hides its memory.
 
-Linux. Elsewhere the death signal and the dumpable flag do not exist; the calls then do nothing and say so
-by returning False.
+Other systems than Linux have neither the death signal nor the dumpable flag. The calls then do nothing and return
+False.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _PR_SET_DUMPABLE = 4
 
 
 def process_birth(pid: int) -> int | None:
-    """Start time of a live process in clock ticks since boot; None when there is none, -1 where /proc is missing."""
+    """Return a live process's start in clock ticks since boot; None if it does not live, -1 without /proc."""
     try:
-        # The command name may hold spaces and parentheses, so count from the last one.
+        # The command's name may hold spaces and parentheses, so the fields are counted from the last one.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None if Path("/proc/self/stat").exists() or not _signalable(pid) else -1
@@ -28,7 +28,7 @@ def process_birth(pid: int) -> int | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal, and does nothing until another has it go on."""
+    """Whether a signal stopped the process, so that it does nothing until SIGCONT."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except OSError:
@@ -36,13 +36,13 @@ def is_stopped(pid: int) -> bool:
 
 
 class Stopped:
-    """For how long one process has been stopped by a signal, as far as it was looked at."""
+    """Measures how long a signal has kept one process stopped."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def seconds(self, pid: int) -> float:
-        """Since it was first found stopped without going on in between; 0 while it is not."""
+        """Return the seconds since the first of the calls in a row that found it stopped; 0 while it is not."""
         if not is_stopped(pid):
             self._since = None
             return 0.0
@@ -52,7 +52,8 @@ class Stopped:
 
 
 def die_with_parent(parent: int) -> bool:
-    """Have the kernel kill this process when its parent `parent` dies. Ends at once when that has happened already."""
+    """Have the kernel kill this process when its parent dies. Exits at once when the parent is dead already."""
+    # First the request, then the check: a parent that dies before the request sends no signal, and the check sees it.
     done = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -60,7 +61,7 @@ def die_with_parent(parent: int) -> bool:
 
 
 def hide_memory() -> bool:
-    """Bar other processes of the same user from this one's memory and environment. Root is not barred."""
+    """Hide this process's memory and environment from other processes of the user, except root's."""
     return _prctl(_PR_SET_DUMPABLE, 0)
 
 

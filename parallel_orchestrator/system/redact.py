@@ -11,8 +11,7 @@ a value.
 **By its format.** Well-known kinds of keys are found by pattern, also inside base64. Patterns are applied to text from
 outside when it is read: output of commands, files as the editor shows them, test reports, errors of the endpoint. They
 are applied once, before the text is used, so a resumed conversation has the same text. They are also applied to log and
-console. They are never applied to a model's answer: it is replayed from the ledger, and a changed byte would change the
-program that it wrote.
+console. They are never applied to a model's answer, because a changed byte would change the program that it wrote.
 
 Not covered: a secret with neither a known value nor a known format; a known value in hexadecimal, or in base64 behind
 other text; files that commands write in the workspace, which belong to the project; a value that was cut in two when a
@@ -40,7 +39,7 @@ Value = TypeVar("Value")
 _PEM = "-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
 _PATTERNS = (
     r"sk-ant-[a-z]{3,5}[0-9]{2}-[A-Za-z0-9_-]{20,}",
-    # Bounded: otherwise a text of many beginnings is searched to its end from each of them.
+    # Bounded: an unbounded part would search the whole text from each of many beginnings.
     r"sk-[A-Za-z0-9_-]{20,100}T3BlbkFJ[A-Za-z0-9_-]{20,}",
     r"sk_live_[A-Za-z0-9]{24,}",
     r"rk_live_[A-Za-z0-9]{24,}",
@@ -65,8 +64,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 _LIKE_A_KEY = re.compile(r"[A-Za-z0-9+/_-]{20}|PRIVATE KEY")
-"""Matches wherever a pattern or `_ENCODED` does. Most lines do not match, and skip the rest. A new pattern with shorter
-parts has to be added here."""
+"""Matches wherever a pattern or `_ENCODED` does; most lines do not and skip the rest. Add new shorter patterns here."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n=")
 
@@ -80,7 +78,7 @@ class Redactor:
         self._forms = sorted(forms, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """`text` without the values."""
+        """Return `text` without the values."""
         if len(text) < SHORTEST:  # no form of a value is shorter
             return text
         for form in self._forms:
@@ -92,7 +90,7 @@ _known = Redactor()
 
 
 def know(*secrets: str) -> None:
-    """Add these to the values that this process replaces from now on."""
+    """Add values that this process replaces from now on."""
     global _known  # noqa: PLW0603 - the whole process holds a secret, not one object in it
     _known = Redactor(*_known.secrets, *secrets)
 
@@ -103,13 +101,13 @@ def known(value: Value) -> Value:
 
 
 def foreign(value: Value) -> Value:
-    """The same for what came from outside: without known values and without well-known kinds of keys."""
+    """Return a value from outside without known values and without well-known kinds of keys."""
     cleaned: Value = _map(_without_patterns, known(value))
     return cleaned
 
 
 def known_secrets() -> tuple[str, ...]:
-    """The known values, to pass them to another process that writes."""
+    """Return the known values, for another process that writes."""
     return _known.secrets
 
 
@@ -124,7 +122,7 @@ def _without_patterns(text: str) -> str:
 
 
 def _if_clean(found: re.Match[str]) -> str:
-    """The base64 unchanged, or the mark where it holds a well-known kind of key."""
+    """Return the base64 unchanged, or the mark when it holds a well-known kind of key."""
     letters = found.group().translate(_TO_STANDARD)
     decoded = base64.b64decode(letters + "A" * (-len(letters) % 4)).decode("latin-1")
     return MARK if any(pattern.search(decoded) for pattern in _patterns()) else found.group()
@@ -146,7 +144,7 @@ def _map(clean: Any, value: Any) -> Any:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """The forms in which a program may print the value."""
+    """Yield the forms in which a program may print the value."""
     yield from (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
     for quoted in (quote(secret), quote(secret, safe="")):
         yield from (quoted, re.sub("%..", lambda code: code.group().lower(), quoted))

@@ -1,4 +1,4 @@
-"""The end of a file that may be large and may still grow: its last lines, and then what is added."""
+"""Reads the last lines of a file that may be large, and then the lines that are added."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from parallel_orchestrator.records.errors import CannotGoOn
 
 _BLOCK = 1 << 16
 _LONGEST_LINE = 1 << 23
-"""Bytes. What is longer is given in pieces: it comes from no writer of ours."""
+"""Bytes. Longer lines, which this program never writes, are yielded in pieces."""
 
 
 class Tail:
-    """Whole lines of `path`, beginning with the last `count` of them; all with None.
+    """The complete lines of `path` from the last `count` on; all of them with None.
 
-    Reads blocks from the end, so that what it costs to open does not depend on the file's size.
+    It reads blocks from the end, so opening a large file costs no more than a small one.
     """
 
     def __init__(self, path: Path, count: int | None) -> None:
@@ -25,12 +25,12 @@ class Tail:
         self._offset = -1
 
     def read_new(self) -> Iterator[bytes]:
-        """The lines since the last call, without their newlines. A line that has no end yet waits for it."""
+        """Yield the lines since the last call, without newlines. An incomplete line waits for its end."""
         try:
             with self._path.open("rb") as file:
                 descriptor = file.fileno()
                 size = os.fstat(descriptor).st_size
-                if not 0 <= self._offset <= size:  # the first time, or the file was made anew
+                if not 0 <= self._offset <= size:  # the first call, or another file took the name
                     self._offset = 0 if self._count is None else _start_of_last(descriptor, size, self._count)
                 yield from self._lines(descriptor, size)
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class Tail:
 
 
 def _start_of_last(descriptor: int, size: int, count: int) -> int:
-    """Where the last `count` whole lines begin."""
+    """Return where the last `count` complete lines begin."""
     wanted = count + 1
     """The newline that ends the line before the first of them."""
     end = size

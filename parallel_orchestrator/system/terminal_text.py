@@ -1,8 +1,8 @@
-"""Text that is only text: what would steer a terminal, end a line or turn a line round is escaped.
+"""Escapes characters that would control a terminal, end a line or reverse its direction.
 
-Steering are the control characters of C0 and C1 (ESC, CSI and OSC among them), the line and paragraph separators,
-the marks, overrides and isolates of bidirectional text, invisible tags, and lone surrogates, which cannot be
-encoded at all. What is meant for a terminal or a log loses its secrets here, too. Everything else is left as it is.
+Escaped are the control characters of C0 and C1 (with ESC, CSI and OSC), line and paragraph separators, the marks,
+overrides and isolates of bidirectional text, invisible tags, and lone surrogates, which cannot be encoded. Text for a
+terminal or a log also loses its secrets here. Everything else is unchanged.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ _STEERING = (
 )
 _ANY = re.compile(f"[{_STEERING}]")
 _IN_JSON = re.compile(rf"[^\n -~](?<=[{_STEERING}])")
-"""A line end stands between the values of indented JSON, never inside one."""
+"""Without the line end: in indented JSON it stands between values, never inside one."""
 _IN_MARKDOWN = re.compile(rf"[^\n\t -~](?<=[{_STEERING}])")
 
 
 def one_line(text: str) -> str:
-    """`text` without secrets, every steering character escaped: it can neither end its line nor steer a terminal."""
+    """Return `text` without secrets and with every control character escaped, as one line."""
     return _ANY.sub(_escaped, redact.foreign(text))
 
 
 def printable(text: str) -> str:
-    """`text` without secrets, with every steering character but the newline escaped."""
+    """Return `text` without secrets and with every control character but the newline escaped."""
     return "\n".join(_ANY.sub(_escaped, line) for line in redact.foreign(text).split("\n"))
 
 
 def indented(text: str) -> str:
-    """`printable` with every further line set in: what is quoted in a message cannot pass for a line of ours."""
+    """Like `printable`, with all lines but the first indented: a quoted text cannot pass for a line of the log."""
     return printable(text).replace("\n", "\n  ")
 
 
 def page(text: str) -> str:
-    """A text file for people: line ends and tabs stay, every other steering character is escaped."""
+    """Return a text file with every control character escaped except line ends and tabs."""
     return _IN_MARKDOWN.sub(_escaped, text.replace("\r\n", "\n"))
 
 
 def escape_json(text: str) -> str:
-    """JSON text that says the same, with nothing in it that steers a terminal."""
-    if text.isascii() and text.isprintable():  # as nearly every line of a journal is: a hundred times quicker to see
+    """Return equivalent JSON text without control characters."""
+    if text.isascii() and text.isprintable():  # a quick check that nearly every journal line passes
         return text
     return _IN_JSON.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
+    """Return `1 task`, `2 tasks`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first of the names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def json_text(value: Any) -> str:
-    """`value` as indented JSON that people can read and print; NaN and infinity become null."""
+    """Return indented JSON that is safe to print. NaN and infinity become null."""
     return escape_json(json.dumps(json_codec.finite(value), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
