@@ -1,4 +1,4 @@
-"""What is handed to the trunk and what comes back from it."""
+"""What the trunk receives and returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROGRAMS = frozenset(
 )
 
 Evidence = dict[str, Any]
-"""What code has checked about a merge, ready for JSON."""
+"""What code checked about a merge, ready for JSON."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,26 @@ class Submission:
     """The workspace."""
     title: str
     ended_early: str = ""
-    """Why the conversation stopped before the model said that it had finished; empty when it said so."""
+    """Why the conversation ended before the model finished; empty when it finished."""
     planned: tuple[str, ...] = ()
     """Of a fix task: the plan's verify commands, as corrected so far."""
     own: tuple[str, ...] = ()
-    """Of a fix task: the person's own verify commands."""
+    """Of a fix task: the user's verify commands."""
     last: bool = False
-    """Of a fix task: it cannot be sent back again. Work that made nothing worse is taken then, red as it may be."""
+    """Of a fix task: this is its last round. Work that made nothing worse is then accepted, even if red."""
 
 
 class SubmitterClaim(Protocol):
-    """The submitter's claim on its task. `check` and `merged` are called while merge.lock is held."""
+    """The submitter's claim on its task. All but `report` are called while merge.lock is held."""
 
     def report(self, doing: str, within_s: float | None = None) -> None:
-        """Say what is being done, and by when the next report comes, None for no limit. May raise, to stop here."""
+        """Report the present step, and within how many seconds the next report comes. May raise to stop."""
 
     def check(self) -> None:
-        """Raise StaleClaim when somebody else holds the task by now. Called right before the trunk moves."""
+        """Raise StaleClaim when the task has another claim by now. Called right before the trunk moves."""
 
     def record_merge_and_claim_next(self, evidence: Evidence) -> None:
-        """Record that the work is on the trunk. Called right after the trunk moved."""
+        """Record that the work is on the trunk, and claim the next task. Called right after the trunk moved."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Conflict:
 
     facts: tuple[str, ...]
     tree: str
-    """The merge with conflict markers, and the workspace's other files: what the workspace goes on from."""
+    """The merge with conflict markers and the workspace's other files, from which the workspace continues."""
     head: str
     """The commit that it was merged onto: the base of the next submission."""
 
@@ -87,18 +87,18 @@ class TestsFailed:
 
     facts: tuple[str, ...]
     tree: str
-    """The merge, and the workspace's other files: what the workspace goes on from."""
+    """The merge and the workspace's other files, from which the workspace continues."""
     head: str
     """The commit that it was merged onto: the base of the next submission."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """The work cannot be merged as it is; each fact says what to mend. The workspace stays as it is."""
+    """The work cannot be merged; each fact says what to change. The workspace stays unchanged."""
 
     facts: tuple[str, ...]
     nothing: bool = False
-    """Whether it is empty: it changes none of the task's own files."""
+    """Whether the work changes none of the task's own files."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,11 @@ class VerifyResult:
 
     @property
     def passed(self) -> bool:
-        """Whether it ended well, and in time."""
+        """Whether it succeeded in time."""
         return self.code == 0 and not self.timed_out
 
     def cannot_work(self) -> bool:
-        """Whether the command itself is wrong: it does not start, or it names a file or module that is not there."""
+        """Whether the command itself is wrong: it does not start, or names a missing file or module."""
         if self.timed_out or self.code == 0:
             return False
         if self.code in _CANNOT_START:
@@ -162,7 +162,7 @@ class VerifyResult:
 
 
 def _complaint(line: str) -> str:
-    """What a line of output says is missing; empty where it says nothing of the kind."""
+    """Return what a line of output reports as missing; empty when it reports nothing."""
     small = line.casefold()
     if _MODULE in small:
         return " ".join(_WORD.findall(small.partition(_MODULE)[2])[:1])
@@ -170,7 +170,7 @@ def _complaint(line: str) -> str:
 
 
 def _names(text: str) -> set[str]:
-    """The names in a command or a complaint, but for those of the programs that nearly every command starts."""
+    """Return the names in a command or a complaint, except those that nearly every command has."""
     words = {word.strip(".").casefold() for word in _WORD.findall(text)}
     return {word for word in words if word and word not in _PROGRAMS}
 
@@ -196,7 +196,7 @@ class FinalReport:
         return not self.facts and all(result.passed for result in self.verify)
 
     def red(self, planned: Sequence[str]) -> RedWhole:
-        """Why it is not green, for a fix task. `planned`: the plan's verify commands among those that were run."""
+        """Return why it is not green, for a fix task. `planned`: which of the verify commands are the plan's."""
         failed = [
             FailedCommand(
                 command=one.command,
@@ -211,7 +211,7 @@ class FinalReport:
         return RedWhole.of(self.commit, self.facts, failed)
 
     def as_json(self) -> dict[str, Any]:
-        """The part of a summary that is about the final trunk."""
+        """Return the summary's part on the final trunk."""
         tests = self.tests
         return {
             "green": self.green,

@@ -85,6 +85,6 @@ def test_killed_tests_are_no_verdict(group: Path, tmp_path: Path) -> None:
 
 
 def test_tests_that_are_killed_again_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OutOfMemory, match=r"the tests of the merged project .* 2 GiB, and 1 such at once"):
+    with pytest.raises(OutOfMemory, match=r"the tests of the merged project .* 2 GiB, and 1 at once"):
         fed(lambda: PytestReport((), starved=True, memory=2 * 2**30))
     assert testbench.fed is fed

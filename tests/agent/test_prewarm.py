@@ -155,13 +155,13 @@ def test_a_toolbox_has_a_shell_waiting_for_each_command(runner: BubblewrapRunner
     for number in range(3):
         tools.prepare()
         tools.prepare()
-        assert tools._waiting
+        assert tools._prewarmed
         assert tools.run("bash", {"command": f"echo {number}; cat seen; echo {number} >> seen"}).content
-        assert tools._waiting is None
+        assert tools._prewarmed is None
     assert (folder / "seen").read_text() == "0\n1\n2\n"
     tools.prepare()
     tools.close()
-    assert tools._waiting is None
+    assert tools._prewarmed is None
 
 
 def test_what_waits_gets_nothing_of_ours(shell: PrewarmedSandbox, folder: Path) -> None:

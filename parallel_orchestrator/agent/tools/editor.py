@@ -1,7 +1,7 @@
 """The text editor tool: view, create, str_replace and insert, confined to the workspace.
 
-Every command returns the text that the model reads, or raises ToolFault with a
-message that says what to do instead. Files are UTF-8; lines end with "\\n".
+Every command returns the text for the model, or raises ToolFault with a message that says what to do instead. Files
+are UTF-8; lines end with "\\n".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOT_LISTED = frozenset({"__pycache__", "node_modules"})
 
 
 class Editor:
-    """The tool over one workspace."""
+    """The tool for one workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -42,7 +42,7 @@ class Editor:
         }
 
     def run(self, arguments: Mapping[str, Any]) -> str:
-        """Carry out one call. Raises ToolFault."""
+        """Execute one call. Raises ToolFault."""
         command = _text(arguments, "command")
         if command not in self._commands:
             raise ToolFault(f"there is no command {command!r}; the commands are {', '.join(self._commands)}")
@@ -139,7 +139,7 @@ class Editor:
             if kinds[name] == "/" and depth > 1:
                 try:
                     yield from self._entries((*names, name), depth - 1)
-                except PathRefused:  # gone, or another thing, since it was listed
+                except PathRefused:  # removed or replaced since the listing
                     continue
 
 
@@ -176,14 +176,14 @@ def _range(wanted: Any, count: int) -> tuple[int, int]:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends, parted at line feeds alone."""
+    """Split at line feeds only; lines keep their ends."""
     parts = [part + "\n" for part in text.split("\n")]
     parts[-1] = parts[-1][:-1]
     return parts if parts[-1] else parts[:-1]
 
 
 def _places(text: str, wanted: str) -> list[int]:
-    """Where `wanted` begins in `text`, overlapping ones too; the first of very many."""
+    """Return where `wanted` begins in `text`, overlaps included; at most the first hundred."""
     places: list[int] = []
     start = text.find(wanted)
     while start >= 0 and len(places) < _MOST_PLACES:

@@ -19,13 +19,13 @@ from parallel_orchestrator.system.memory import ROOM
 _COMMAND_LIMIT = 100_000
 """Bytes of the longest command; the kernel takes 128 KiB in one argument."""
 
-_NAME_GOES_ON = re.compile(r"[\w.-]")
+_REST_OF_A_NAME = re.compile(r"[\w.-]")
 
 _log = logging.getLogger(__name__)
 
 
 class ToolBox:
-    """Runs a model's tool calls. Whatever a call does wrong becomes a result that says so; nothing is raised for it."""
+    """Executes a model's tool calls. A wrong call raises nothing; its result says what was wrong."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class ToolBox:
         self._folder = folder.resolve()
         self._runner = runner
         self._prewarm = prewarm
-        self._waiting: PrewarmedRunner | None = None
+        self._prewarmed: PrewarmedRunner | None = None
         self._timeout_s = bash_timeout_s
         self._host_paths = sorted({str(folder), str(self._folder)}, key=len, reverse=True)
 
     def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
-        """Carry out an answer's calls one after the other, each announced to `progress`."""
+        """Execute an answer's calls in order, and report each to `progress` first."""
         results = []
         for call in calls:
             progress(str(call))
@@ -50,7 +50,7 @@ class ToolBox:
         return results
 
     def run(self, name: str, arguments: object) -> ToolResult:
-        """Carry out one call. Raises OrchestratorError when commands cannot be run at all."""
+        """Execute one call. Raises OrchestratorError when commands cannot run at all."""
         try:
             if not isinstance(arguments, Mapping):
                 raise ToolFault(f"the arguments must be a JSON object, not {type(arguments).__name__}")
@@ -60,30 +60,30 @@ class ToolBox:
         except OSError as error:
             _log.warning("%s failed on the host: %s", name, error)
             result = ToolResult(f"Error: {error.strerror or 'the system refused'}", is_error=True)
-        shown = redact.foreign(result.content)
+        content = redact.foreign(result.content)
         for path in self._host_paths:
-            shown = _mounted(shown, path)
-        return ToolResult(shown or "(no output)", result.is_error)
+            content = _mounted(content, path)
+        return ToolResult(content or "(no output)", result.is_error)
 
     def restart(self) -> None:
-        """Nothing: tools remember no conversation."""
+        """Do nothing: these tools keep no conversation."""
 
     def prepare(self) -> None:
-        """Have a shell waiting for the next command, so that it need not be waited for then; `close` gives it up."""
-        if self._prewarm and self._waiting is None:
-            self._waiting = self._prewarm(self._command(""))
+        """Prewarm a sandbox with a shell for the next command. `close` ends it."""
+        if self._prewarm and self._prewarmed is None:
+            self._prewarmed = self._prewarm(self._command(""))
 
     def answered(self, usage: Mapping[str, Any]) -> None:
-        """Nothing: what an answer cost is the ledger's to know."""
+        """Do nothing: the ledger records what an answer cost."""
 
     def finish(self, text: str) -> None:
-        """Nothing: nobody else is to be told the model's closing words."""
+        """Do nothing: these tools do not use the model's closing words."""
 
     def close(self) -> None:
-        """Leave nothing running."""
-        if self._waiting:
-            self._waiting.close()
-            self._waiting = None
+        """End what still runs."""
+        if self._prewarmed:
+            self._prewarmed.close()
+            self._prewarmed = None
 
     def mutates(self, name: str, arguments: object) -> bool:
         """Whether the call can change files of the workspace."""
@@ -131,17 +131,17 @@ class ToolBox:
         return Command(("bash", "-c", script), self._folder, self._timeout_s)
 
     def _run(self, command: Command) -> CommandResult:
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:
+        prewarmed, self._prewarmed = self._prewarmed, None
+        if prewarmed is None:
             return self._runner(command)
-        with closing(waiting):
-            return waiting(command)
+        with closing(prewarmed):
+            return prewarmed(command)
 
 
 def _mounted(text: str, path: str) -> str:
-    """The text with the workspace's path on the host as the one inside the sandbox, where it does not go on as a name.
+    """Replace the workspace's path on the host by its path in the sandbox, except as the beginning of a longer name.
 
-    No pattern is made of the path: `re` would keep one for each of the last hundreds of workspaces.
+    It compiles no pattern of the path: `re` would cache one for each of hundreds of workspaces.
     """
     first, *others = text.split(path)
-    return first + "".join((path if _NAME_GOES_ON.match(other) else MOUNT) + other for other in others)
+    return first + "".join((path if _REST_OF_A_NAME.match(other) else MOUNT) + other for other in others)

@@ -1,15 +1,12 @@
 """Path confinement: a model's paths never leave its workspace.
 
-A path is never checked as text and then used as text. It is split, each name is
-judged, and directories are opened relative to the workspace, none through a link:
-by openat2 in one step, and wherever that gives none (no such kernel, a missing
-directory, a link) by opening name after name, which makes what is missing and says
-which name is to blame. What was opened is what is used, so a directory that is
-swapped for a link between "check" and "use" is found to be a link, or is still the
-directory that was opened.
+A path is never checked as text and then used as text. It is split, each name is checked, and directories are opened
+relative to the workspace, none through a link. openat2 does that in one step. Where it fails (an old kernel, a missing
+directory, a link) each name is opened in turn; that creates missing directories and finds the name to blame. What was
+opened is what is used: an agent's process that swaps a directory for a link between check and use changes nothing.
 
-Not covered: a process that may change the workspace can rename a directory
-elsewhere while it is open. In the sandbox everything it can reach is the workspace.
+Not covered: a process that may change the workspace can rename a directory elsewhere while it is open. In the sandbox
+everything that it can reach is the workspace.
 """
 
 from __future__ import annotations
@@ -38,18 +35,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _libc = ctypes.CDLL(None)
 _OPENAT2 = 437
-"""Its number, the same on every Linux that has it."""
+"""The call's number, the same on every Linux."""
 _BENEATH = 0x08 | 0x04 | 0x02
 """RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS."""
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 class PathRefused(ToolFault):
-    """A path that may not be used, and why."""
+    """A path must not be used. The message says why."""
 
 
 def split(path: str) -> tuple[str, ...]:
-    """The names of `path` below the workspace; none for the workspace itself. Raises PathRefused."""
+    """Return the names of `path` below the workspace, none for the workspace itself. Raises PathRefused."""
     shown = path if len(path) <= 80 else path[:77] + "..."
     if not path:
         raise PathRefused("the path is empty")
@@ -82,19 +79,19 @@ def _name_problem(name: str) -> str | None:
 
 
 class Workspace:
-    """The folder of one attempt, held by a descriptor. All paths are relative to it, as the model writes them."""
+    """The folder of one attempt, held by a descriptor. The model's paths are relative to it."""
 
     def __init__(self, root: Path, *, in_one_step: bool = sys.platform == "linux") -> None:
         self._root = open_folder(root)
         self._in_one_step = in_one_step
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._root)
 
     @contextlib.contextmanager
     def directory(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
-        """A descriptor of the directory; with `create`, missing ones are made."""
+        """Yield a descriptor of the directory. With `create`, make missing ones."""
         descriptor = open_beneath(self._root, names) if self._in_one_step else None
         if descriptor is None:
             descriptor = self._walk(names, create)
@@ -122,12 +119,12 @@ class Workspace:
             return stat.S_ISDIR(_entry(parent, names[-1], path).st_mode)
 
     def read(self, path: str, limit: int) -> bytes:
-        """The bytes of a regular file, refused when there are more than `limit`."""
+        """Return the bytes of a regular file. Refuses files of more than `limit` bytes."""
         names = _file_names(path)
         with self.directory(names[:-1]) as parent, _explained(path):
             descriptor = os.open(names[-1], _READ, dir_fd=parent)
         try:
-            # What was opened counts, not what the name stood for before.
+            # fstat checks what was opened. A check of the name would leave time for an agent's process to swap it.
             _require_plain(os.fstat(descriptor), path)
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(limit + 1)
@@ -138,9 +135,9 @@ class Workspace:
         return data
 
     def write(self, path: str, data: bytes) -> None:
-        """Replace or create a regular file as a whole. Missing directories are made; its mode is kept.
+        """Replace or create a whole regular file. Makes missing directories and keeps the file's mode.
 
-        Never writes into a file that is there: a new one takes its name, so a reader sees old or new.
+        It never writes into an existing file. A new file takes its name, so a reader sees the old or the new content.
         """
         names = _file_names(path)
         with self.directory(names[:-1], create=True) as parent, _explained(path):
@@ -160,7 +157,7 @@ class Workspace:
 
 
 def open_beneath(root: int, names: tuple[str, ...]) -> int | None:
-    """A descriptor of the directory `names` below `root`, or None where openat2 gives none."""
+    """Return a descriptor of the directory `names` below `root`, or None when openat2 fails."""
     how = struct.pack("=QQQ", _DIRECTORY, 0, _BENEATH)
     path = os.fsencode("/".join(names) or ".")
     opened: int = _libc.syscall(_OPENAT2, root, path, how, ctypes.c_size_t(len(how)))
@@ -174,7 +171,7 @@ def _enter(parent: int, name: str, path: str, create: bool) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except OSError:
-        # Which kind it is only shapes the message; the open above has already refused it.
+        # The open above has refused it already; its kind only decides the message.
         if stat.S_ISLNK(_entry(parent, name, path).st_mode):
             raise PathRefused(f"{path} is a link; links are not followed") from None
         raise PathRefused(f"{path} is not a directory") from None
@@ -194,14 +191,14 @@ def _file_names(path: str) -> tuple[str, ...]:
     return names
 
 
-def _require_plain(found: os.stat_result, path: str) -> None:
-    if stat.S_ISLNK(found.st_mode):
+def _require_plain(about: os.stat_result, path: str) -> None:
+    if stat.S_ISLNK(about.st_mode):
         raise PathRefused(f"{path} is a link; links are not followed")
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(about.st_mode):
         raise PathRefused(f"{path} is a directory, not a file")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(about.st_mode):
         raise PathRefused(f"{path} is not a regular file")
-    if found.st_nlink > 1:
+    if about.st_nlink > 1:
         raise PathRefused(f"{path} is a hard link; the editor does not open hard links")
 
 
@@ -216,7 +213,7 @@ def _mode_for_replacing(parent: int, name: str, path: str) -> int:
 
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Tell a refusal of the system in words that name only the model's path."""
+    """Raise an OSError as a PathRefused that names only the model's path."""
     try:
         yield
     except FileExistsError:

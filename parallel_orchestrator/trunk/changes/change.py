@@ -1,4 +1,4 @@
-"""What an attempt changed in the project, against the commit that it started from."""
+"""What an attempt changed in the project since the commit that it started from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def in_project(path: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """A path for people, JSON and models: undecodable bytes and control characters are spelled out."""
+    """Return a path for people, JSON and models, with undecodable bytes and control characters escaped."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True)
 class Change:
-    """A workspace beside its base. All trees are flat: path to entry."""
+    """A workspace compared with its base. All trees are flat: path to entry."""
 
     base: Tree
     """Everything on the trunk at the base commit."""
@@ -37,9 +37,9 @@ class Change:
     """The workspace's other files, which stay out of the project."""
     sizes: Mapping[str, int]
     unsupported: Mapping[str, str]
-    """Paths that no tree can hold, in the project or outside, and what they are."""
+    """Paths that no tree can hold, in the project or outside, and why."""
     content: Mapping[str, bytes] = field(default_factory=dict)
-    """What the created and changed files hold, unless they are links or too large."""
+    """Content of the created and changed files, except links and large files."""
 
     @cached_property
     def created(self) -> list[str]:
@@ -63,19 +63,19 @@ class Change:
 
     @property
     def left_out(self) -> list[str]:
-        """Paths outside the project that the trunk does not hold in that form."""
+        """Paths outside the project that differ from the trunk's."""
         differing = [path for path, entry in self.others.items() if self.base.get(path) != entry]
         return sorted([*differing, *(path for path in self.unsupported if not in_project(path))])
 
     @property
     def tree(self) -> Tree:
-        """The base with the project's files as the workspace has them."""
+        """The base with the workspace's project files."""
         kept = {path: entry for path, entry in self.base.items() if not in_project(path)}
         return kept | self.project
 
 
 def collect(repository: Repository, submission: Submission, largest: int) -> Change:
-    """Read the workspace into a Change. Files above `largest` bytes are in it without their content."""
+    """Read the workspace into a Change. It lacks the content of files above `largest` bytes."""
     contents = read_folder(repository.objects, submission.folder)
     base = repository.tree(submission.base)
     project = {p: e for p, e in contents.entries.items() if in_project(p) and e.mode != FOLDER}

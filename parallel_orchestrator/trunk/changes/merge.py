@@ -1,4 +1,4 @@
-"""Merging a change onto the trunk's head without touching any file."""
+"""Merges a change onto the trunk's head without writing any file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parallel_orchestrator.trunk.git.repository import Repository
 
 OURS = "the trunk"
 THEIRS = "your change"
-"""How conflict markers name the two sides. Nothing else writes them so, hence they can be found again."""
+"""The names of the two sides in conflict markers. Only this program uses them, so the markers can be found."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Merge:
 
     tree: Tree
     conflicts: tuple[str, ...]
-    """What could not be merged, one sentence each; empty when the merge is clean."""
+    """What could not be merged, a sentence each; empty when the merge is clean."""
 
 
 def merge(repository: Repository, tree: Tree, base: str, head: str) -> Merge:
@@ -42,7 +42,7 @@ def merge(repository: Repository, tree: Tree, base: str, head: str) -> Merge:
 
 
 def _by_path(base: Tree, ours: Tree, theirs: Tree) -> Tree | None:
-    """The merge where every path was changed by one side at most, which is nearly always; else None, and git merges."""
+    """Return the merge when each path was changed by at most one side, as nearly always. None: git has to merge."""
     merged: Tree = {}
     for path in ours.keys() | theirs.keys():
         before, our, their = base.get(path), ours.get(path), theirs.get(path)
@@ -60,7 +60,7 @@ def _parents(path: str) -> list[str]:
 
 
 def _relabelled(repository: Repository, tree: Tree, paths: set[str], names: dict[str, str]) -> Tree:
-    """The same tree with sides named for a reader: commit ids mean nothing to the one who resolves."""
+    """Name the sides in the conflict markers, as commit ids mean nothing to the model that resolves them."""
     tree = dict(tree)
     present = [path for path in paths if path in tree]
     for path, content in zip(present, repository.objects.blobs(tree[p].id for p in present), strict=True):
@@ -76,7 +76,7 @@ def _rename_sides(content: bytes, names: dict[str, str]) -> bytes:
 
 
 def _sentences(messages: str, names: dict[str, str]) -> tuple[str, ...]:
-    """git's own messages about conflicts, each once. Records are: number of paths, the paths, kind, message."""
+    """Return git's messages about conflicts, each once. A record is: number of paths, the paths, kind, message."""
     fields: Sequence[str] = messages.split("\0")
     sentences = []
     while len(fields) > 3:

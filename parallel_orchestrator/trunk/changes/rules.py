@@ -1,4 +1,4 @@
-"""What a submission may hold, and whose files it may touch. Each broken rule is one sentence that says what to mend."""
+"""What a submission may hold, and whose files it may change. Each broken rule is a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_FILE = 5_000_000
 """Bytes."""
 MOST_FILES = 2_000
 MOST_SOURCE = 5_000_000
-"""Bytes of all code that one submission changes: each of its files is parsed."""
+"""Bytes of all code that one submission changes; each file is parsed."""
 _MOST_FACTS = 40
 
 _GIT_NAMES = frozenset({".git", ".gitmodules", ".gitattributes"})
@@ -25,13 +25,13 @@ _TOOL_NAMES = frozenset(
     {".claude", ".codex", ".cursor", ".gemini", ".vscode", ".idea", ".devcontainer", ".github", ".gitlab", ".husky"}
     | {".envrc", ".mcp.json", ".pre-commit-config.yaml", ".pre-commit-hooks.yaml", ".gitlab-ci.yml"}
 )
-"""What makes a tool run something for whoever opens the project."""
+"""Names that make a tool run commands for a person who opens the project."""
 _PACKAGE_DATA = (".pth", ".egg-link", ".dist-info", ".egg-info")
 _UNPORTABLE = re.compile(r'[\\:*?"<>|]|[. ]$|^git~\d+$', re.IGNORECASE)
 
 
 def broken_rules(change: Change, task: Task, plan: Plan) -> tuple[str, ...]:
-    """Every reason why the change is not taken; none when it may be merged. A fix task owns the whole project."""
+    """Return every reason why the change is refused; none when it may be merged. A fix task owns the whole project."""
     unsupported = {path: what for path, what in change.unsupported.items() if in_project(path)}
     whole = isinstance(task, FixTask)
     if not whole and not change.written and not change.deleted and not unsupported:
@@ -50,23 +50,23 @@ def broken_rules(change: Change, task: Task, plan: Plan) -> tuple[str, ...]:
 
 
 def has_work(change: Change, task: Task) -> bool:
-    """Whether any of the task's own files was written or deleted; any file, where the task owns none."""
+    """Whether the task wrote or deleted one of its own files; any file, when it owns none."""
     touched = {*change.written, *change.deleted}
     return bool(touched & set(task.files) if task.files else touched)
 
 
 def unplanned(change: Change, task: Task) -> list[str]:
-    """New files that the task adds beyond its own."""
+    """Return the new files that the task does not own."""
     return [path for path in change.created if path not in task.files]
 
 
 def also_changed(change: Change, task: Task) -> list[str]:
-    """Files of the trunk that the task changed without owning them."""
+    """Return the trunk's files that the task changed and does not own."""
     return [path for path in change.changed if path not in task.files]
 
 
 def case_collisions(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of paths that are one file or folder where case or Unicode form does not count."""
+    """Return pairs of paths that are the same path on systems that ignore case or Unicode form."""
     spelling: dict[str, str] = {}
     pairs: dict[tuple[str, str], None] = {}
     for path in sorted(paths):
@@ -80,7 +80,7 @@ def case_collisions(paths: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def collision_fact(first: str, second: str) -> str:
-    """The sentence about one pair."""
+    """Return the sentence about one pair."""
     return f"{shown(first)} and {shown(second)} are the same path on many systems. Keep one of them."
 
 

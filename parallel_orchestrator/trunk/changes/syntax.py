@@ -1,4 +1,4 @@
-"""Whether files are what their names say. What no parser here knows is present, not checked."""
+"""Whether files parse as what their names say. Files without a parser here are not checked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from parallel_orchestrator.trunk.changes.merge import OURS, THEIRS
 
 LARGEST_SOURCE = 500_000
-"""Bytes of the largest file of code or settings. A parser takes 600 times as much memory, in this very process."""
+"""Bytes of the largest file of code or settings. Parsing takes 600 times as much memory, in this process."""
 _MOST_DOTS = 200
-"""In one line of TOML: the time for a key grows with the square of its parts."""
+"""In one line of TOML: parsing time grows with the square of a key's parts."""
 
 
 def parse_fault(path: str, content: bytes) -> str | None:
-    """Why a file does not parse, beginning with its path and line; None when it does or is not checked."""
+    """Return why a file does not parse, with path and line; None when it does or is not checked."""
     parse = _parser(path)
     if parse is None:
         return None
@@ -35,7 +35,7 @@ def parse_fault(path: str, content: bytes) -> str | None:
 
 
 def is_checked(path: str) -> bool:
-    """Whether a parser for this kind of file is here."""
+    """Whether there is a parser for this kind of file."""
     return _parser(path) is not None
 
 
@@ -45,7 +45,7 @@ def is_source(path: str) -> bool:
 
 
 def has_conflict_markers(content: bytes) -> bool:
-    """Whether a conflict that a merge of ours marked is still unresolved."""
+    """Whether conflict markers of our own merges are left."""
     lines = {line.rstrip(b"\r") for line in content.split(b"\n") if line[:7] in (b"<<<<<<<", b">>>>>>>")}
     return bool(lines & {b"<<<<<<< " + OURS.encode(), b">>>>>>> " + THEIRS.encode()})
 

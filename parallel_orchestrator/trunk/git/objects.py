@@ -1,13 +1,11 @@
-"""Git objects without a git process: what is hashed is exactly the bytes that were read.
+"""Git objects without a git process: the bytes that are read are exactly the bytes that are hashed.
 
-A snapshot is taken before each turn of each executor, so it has to be quick; and no
-filter, attribute or link can have a say in it, because there is nothing that asks them.
-Objects are written loose, under their SHA-1, by rename. Loose ones are read without a
-git process, too; whatever is not one, or not as it was written, git is asked for.
+Each turn of each executor begins with a snapshot, so this has to be quick. No filter, attribute or link can affect it,
+because nothing reads them. Objects are written loose, under their SHA-1, by rename. Loose objects are read without a
+git process, too. Packed and damaged ones are read by git.
 
-Paths are texts here. pathlib interns each part of a path, and names of objects are all
-different: the table of interned texts, which executors share as it was when they were
-forked, would fill up, and each would make its own.
+Paths are strings here. pathlib interns each part of a path, and the names of objects are all different. Interning them
+would fill the table of strings that executors share with the fork server, and each would get its own copy.
 """
 
 from __future__ import annotations
@@ -34,17 +32,17 @@ EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 _CHUNK = 2**20
 _LARGEST_LOOSE = 8 * 2**20
-"""Bytes of an object that is read as a whole; git is asked for larger ones, piece by piece."""
-_QUICK = 1  # zlib level: snapshots are written often and read seldom
+"""Bytes of an object that is read at once; git reads larger ones in pieces."""
+_QUICK = 1  # zlib level: snapshots are written often and seldom read
 
 
 class Unsteady(Exception):
-    """A file changed while it was read: something of its writer is still running."""
+    """A file changed while it was read: a process still writes to it."""
 
 
 @dataclass(frozen=True)
 class TreeEntry:
-    """What stands under one path of a tree. A FOLDER entry is an empty folder; others are implied by their files."""
+    """An entry of a tree. A FOLDER entry is an empty folder; other folders follow from their files."""
 
     mode: int
     id: str
@@ -66,7 +64,7 @@ class Objects:
         """Bytes that this process has added to the repository's folder."""
 
     def write(self, kind: str, data: bytes, *, durable: bool = False) -> str:
-        """Store an object and return its id. With `durable`, it is on disk when this returns."""
+        """Store an object and return its id. With `durable`, wait until it is on disk."""
         content = b"%s %d\0" % (kind.encode(), len(data)) + data
         name = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         target = self._target(name)
@@ -77,12 +75,12 @@ class Objects:
         return name
 
     def sync(self, ids: Iterable[str]) -> None:
-        """Wait until these objects are on disk. Snapshots do not wait; what the trunk stands on must."""
-        there = list(filter(os.path.exists, map(self._target, ids)))  # git has packed the others, and waited
+        """Wait until these objects are on disk. Snapshots need not wait; the trunk's commits must."""
+        there = list(filter(os.path.exists, map(self._target, ids)))  # git packed the others and synced them
         sync_all({*there, *map(os.path.dirname, there)})
 
     def loose(self, name: str) -> tuple[str, bytes] | None:
-        """Kind and content of a loose object; None when it is none, or not what its name says: then git is asked."""
+        """Return kind and content of a loose object; None when git has to read it: packed, large or damaged."""
         try:
             with open(self._target(name), "rb", buffering=0) as file:
                 squeezed = file.read(_CHUNK)
@@ -95,7 +93,7 @@ class Objects:
         return header.partition(b" ")[0].decode(), data
 
     def write_file(self, descriptor: int, size: int) -> str:
-        """Store an open file of `size` bytes as a blob; a large one is never held in memory as a whole."""
+        """Store an open file of `size` bytes as a blob. Large files are never in memory as a whole."""
         if size <= _CHUNK:
             return self.write("blob", b"".join(_chunks(descriptor)))
         digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -118,7 +116,7 @@ class Objects:
         return name
 
     def write_tree(self, entries: Mapping[str, TreeEntry], *, durable: bool = False) -> str:
-        """Store a whole tree and return its id. `durable` does not include its blobs."""
+        """Store a tree with its subtrees and return its id. `durable` does not include blobs."""
         root: _Node = {}
         for path, entry in entries.items():
             *folders, name = path.split("/")
@@ -136,7 +134,7 @@ class Objects:
         return name
 
     def read_tree(self, tree: str) -> Tree:
-        """All entries of a tree or commit, empty folders included."""
+        """Return all entries of a tree or commit, empty folders included."""
         entries: Tree = {}
         if self._read_loose_tree(tree, "", entries):
             return entries
@@ -151,19 +149,19 @@ class Objects:
         return entries
 
     def blobs(self, ids: Iterable[str]) -> Iterator[bytes]:
-        """The content of each blob, in the order asked."""
+        """Yield the content of each blob, in order."""
         with self.reader() as reader:
             for name in ids:
                 yield b"".join(reader.chunks(name))
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[BlobReader]:
-        """For any number of blobs. A git process is started at the first that is not loose."""
+        """Yield a reader for any number of blobs. It starts a git process at the first one that is not loose."""
         with contextlib.ExitStack() as ending:
             yield BlobReader(self, lambda: ending.enter_context(self._git.conversation("cat-file", "--batch")))
 
     def _read_loose_tree(self, name: str, prefix: str, entries: Tree) -> bool:
-        """Add what is below a tree or commit to `entries`; whether all of it could be read."""
+        """Add everything below a tree or commit to `entries`. Returns whether all objects were loose."""
         kind, data = self.loose(name) or ("", b"")
         if kind == "commit":
             return self._read_loose_tree(data[5:45].decode(errors="replace"), prefix, entries)
@@ -181,7 +179,7 @@ class Objects:
         return True
 
     def _write_node(self, node: _Node, written: list[str]) -> str:
-        """Store a folder and all below it; its id. The ids of all its trees are added to `written`."""
+        """Store a folder with its subfolders. Returns its id and adds the ids of all trees to `written`."""
         rows = []
         for name, below in node.items():
             entry = below if isinstance(below, TreeEntry) else TreeEntry(FOLDER, self._write_node(below, written))
@@ -224,14 +222,14 @@ class Objects:
 
 
 class BlobReader:
-    """Reads one blob at a time: a loose one from its file, another from a `git cat-file --batch` that `ask` starts."""
+    """Reads one blob at a time: loose ones from their files, others from `git cat-file --batch`, started by `ask`."""
 
     def __init__(self, objects: Objects, ask: Callable[[], subprocess.Popen[bytes]]) -> None:
         self._objects = objects
         self._ask = ask
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The content of one blob, piece by piece; take all of it before asking for the next."""
+        """Yield the content of one blob in pieces. Take all of them before the next blob."""
         if (found := self._objects.loose(name)) and found[0] == "blob":
             yield found[1]
         else:
