@@ -30,9 +30,8 @@ if __name__ == "__main__":
 
 import typer
 
-from orchestrator import PRELOAD, start
-from parallel_orchestrator.cli.app import run_app
-from parallel_orchestrator.cli.going_on import told_how_to_go_on
+from parallel_orchestrator.cli.app import Command, run_app
+from parallel_orchestrator.cli.building import with_resume_hint
 from parallel_orchestrator.config.credentials import credential_from
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.requirement import understood
@@ -42,6 +41,8 @@ from parallel_orchestrator.records.plan import OUR_DOCUMENTS
 from parallel_orchestrator.report.facts.summary import succeeded
 from parallel_orchestrator.report.pages.summary_text import closing_account
 from parallel_orchestrator.report.pages.wrapping import folded, output_columns
+from parallel_orchestrator.run.prepare import PRELOAD
+from parallel_orchestrator.run.start import execute, make_run
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.record_parser import QUEUE
@@ -109,13 +110,13 @@ class Measured:
 
 def build(options: Options) -> Measured:
     """Run to the end and give an account of it. Of a finished run it says how to build it again."""
-    story = start(options)
-    directory, started = story.settled.directory, time.monotonic()
-    with told_how_to_go_on(directory):
-        summary = story.go()
+    run = make_run(options)
+    directory, started = run.directory.root, time.monotonic()
+    with with_resume_hint(directory):
+        summary = execute(run)
     ended = time.monotonic()
     typer.echo(folded(closing_account(summary, directory), sys.stdout))
-    if story.found_finished:
+    if run.found_finished:
         typer.echo(f"  again:    {shlex.join([sys.orig_argv[0], *AGAIN, str(options.replay), '--fresh'])}")
     moves = [move.mono for move in read_all(RunDirectory(directory).queue, QUEUE) if move.mono >= started]
     return Measured(summary, ended - started, directory, ended - moves[-1] if moves else 0.0)
@@ -260,7 +261,6 @@ def demo(
     ] = None,
     *,
     fresh: Annotated[bool, typer.Option("--fresh", help="Build again what is finished; it is moved aside.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
 ) -> None:
     """Build a demonstration project from its recording, or compare one executor with many."""
     if scenario is not None and scenario not in SCENARIOS:
@@ -315,5 +315,5 @@ def of_your_own() -> bool:
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(demo)
+    app.command(cls=Command)(demo)
     run_app(app)

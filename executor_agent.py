@@ -48,7 +48,7 @@ from parallel_orchestrator.sandbox.runner import BubblewrapRunner, clear_up, run
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of, planned_verify, task_of
 from parallel_orchestrator.store.queue.queue_state import Claim
-from parallel_orchestrator.store.queue.scheduler import Member
+from parallel_orchestrator.store.queue.scheduler import RunHandle
 from parallel_orchestrator.store.run_directory import require_scenario
 from parallel_orchestrator.system.files import disk_faults_in
 from parallel_orchestrator.system.memory import ROOM
@@ -70,7 +70,7 @@ class Job(Protocol):
         """Which task, which attempt, in whose folder."""
 
     @property
-    def member(self) -> Member:
+    def handle(self) -> RunHandle:
         """The run that the task is of, and its surroundings."""
 
     def check(self) -> None:
@@ -105,7 +105,7 @@ def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
     def agent(run: RunDirectory, env: ExecutionEnv) -> ExecutorAgent:
         return ExecutorAgent(settings, run, runner(env.sandbox, env.venv))
 
-    return lambda job: agent(job.member.run, job.member.env).execute(job)
+    return lambda job: agent(job.handle.run, job.handle.env).execute(job)
 
 
 class ExecutorAgent:

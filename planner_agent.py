@@ -242,7 +242,7 @@ class ApiPlanning:
             "messages": messages,
         }
         if self._scenario.endpoint_profile == "anthropic":
-            import anthropic
+            import anthropic  # not above: it takes two seconds, and workers have it preloaded
 
             schema = anthropic.transform_schema(Plan)
             request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}

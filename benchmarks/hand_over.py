@@ -25,7 +25,7 @@ from benchmarks.shapes import Shape, shapes
 from benchmarks.work import Sleeping, sleeper
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.queue import queue
-from parallel_orchestrator.store.queue.scheduler import Board
+from parallel_orchestrator.store.queue.scheduler import Scheduler
 from parallel_orchestrator.workers import worker
 from parallel_orchestrator.workers.worker import Work, Worker
 
@@ -38,9 +38,9 @@ IN_FINISH: dict[str, tuple[Any, str]] = {
     "making and appending the two lines": (Journal, "append"),
     "the sync": (Journal, "sync"),
 }
-"""What `Board.finish` calls. None calls another, and each counts only while `Board.finish` runs."""
+"""What `Scheduler.finish` calls. None calls another, and each counts only while `Scheduler.finish` runs."""
 OTHERS: dict[str, tuple[Any, str]] = {
-    FINISH: (Board, "finish"),
+    FINISH: (Scheduler, "finish"),
     SLEEP: (time, "sleep"),
     "the log's line": (worker.log, "info"),
     "telling the supervisor": (Worker, "report"),

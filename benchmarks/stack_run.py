@@ -11,14 +11,16 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
-import orchestrator
 from benchmarks.stack_trace import TracedSettings, open_executor
+from orchestrator import ParallelOrchestrator
 from parallel_orchestrator.gateway.handle import GatewayProcess
+from parallel_orchestrator.run import prepare, runner
 from parallel_orchestrator.store.run_lock import RunLock
 from parallel_orchestrator.workers.supervisor import Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 
-plain_workforce = orchestrator.workforce
+plain_workforce = runner.workforce
+preload = (*prepare.PRELOAD, "benchmarks.stack_trace")
 
 
 def main(directory: str, plan: str, traces: str, executors: str, profile: str) -> None:
@@ -27,13 +29,14 @@ def main(directory: str, plan: str, traces: str, executors: str, profile: str) -
     def traced(count: int, gateway: GatewayProcess, lock: RunLock) -> Workforce:
         force = plain_workforce(count, gateway, lock)
         source = WorkSource(open_executor, TracedSettings(force.work.settings, Path(traces)))
-        return Workforce(force.executors, source, (*force.preload, "benchmarks.stack_trace"), force.run_lock)
+        return Workforce(force.executors, source, preload, force.run_lock)
 
     with (
-        patch.object(orchestrator, "PRELOAD", (*orchestrator.PRELOAD, "benchmarks.stack_trace")),
-        patch.object(orchestrator, "workforce", traced),
+        patch.object(prepare, "PRELOAD", preload),
+        patch.object(runner, "PRELOAD", preload),
+        patch.object(runner, "workforce", traced),
     ):
-        orchestrator.ParallelOrchestrator(
+        ParallelOrchestrator(
             "Build parts that add up",
             directory,
             plan=plan if Path(plan).exists() else None,

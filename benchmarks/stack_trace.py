@@ -22,7 +22,7 @@ from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.queue.scheduler import Board
+from parallel_orchestrator.store.queue.scheduler import Scheduler
 from parallel_orchestrator.trunk import Trunk
 from parallel_orchestrator.trunk.submit import MergeQueue
 from parallel_orchestrator.trunk.testing.testbench import TestBench
@@ -96,5 +96,5 @@ def _wrap_all(clock: Clock) -> None:
     clock.wrap(MergeQueue, "submit", "merge")
     clock.wrap(TestBench, "test", "tests of the merged tree")
     clock.wrap(fcntl, "flock", "waiting for merge.lock")
-    clock.wrap(Board, "finish", "claim")
-    clock.wrap(Board, "claim", "claim")
+    clock.wrap(Scheduler, "finish", "claim")
+    clock.wrap(Scheduler, "claim", "claim")

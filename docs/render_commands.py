@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import typer.main
 
 from orchestrator import app
+from parallel_orchestrator.cli.app import COMMANDS, load_command
 
 PAGE = Path(__file__).parent / "commands.md"
 PROGRAM = "parallel-orchestrator"
@@ -46,8 +47,8 @@ def page() -> str:
     command = typer.main.get_command(app)
     with command.make_context(PROGRAM, ["schema"], terminal_width=80, max_content_width=80) as context:
         told = [_section(PROGRAM, command.get_help(context))]
-        commands = getattr(command, "commands", {})
-        for name, one in commands.items():
+        for name in COMMANDS:
+            one = load_command(name)
             with one.make_context(name, [], parent=context, resilient_parsing=True, terminal_width=80) as inner:
                 told.append(_section(f"{PROGRAM} {name}", one.get_help(inner)))
     return _HEAD + "\n".join(told)

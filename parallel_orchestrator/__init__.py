@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator import ParallelOrchestrator as ParallelOrchestrator
     from parallel_orchestrator.config.settings import UnknownSetting as UnknownSetting
-    from parallel_orchestrator.python_api import ParallelOrchestrator as ParallelOrchestrator
     from parallel_orchestrator.records.errors import *  # noqa: F403 - every error there is
     from parallel_orchestrator.report.live.progress import Progress as Progress
 
 _HOME = {
-    "ParallelOrchestrator": "parallel_orchestrator.python_api",
+    "ParallelOrchestrator": "orchestrator",
     "Progress": "parallel_orchestrator.report.live.progress",
     "UnknownSetting": "parallel_orchestrator.config.settings",
 }

@@ -15,7 +15,7 @@ import pytest
 import typer
 import yaml
 
-from parallel_orchestrator.cli.app import make_app
+from parallel_orchestrator.cli.app import load_command, make_app
 from parallel_orchestrator.config.options import Options, make_scenario
 from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.gateway.endpoints.recording import load
@@ -23,7 +23,8 @@ from parallel_orchestrator.records.lifecycle import LEGAL_MOVES
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario
 from parallel_orchestrator.report.facts.summary import read_state, summarize
-from parallel_orchestrator.run.session import Given
+from parallel_orchestrator.run import start
+from parallel_orchestrator.run.start import BatchRequest
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.system.files import write_json
 from parallel_orchestrator.trunk.changes.change import Change
@@ -131,8 +132,8 @@ def not_begun(options: Options, *, retry: Any = None, ask: Any = None) -> NoRetu
     raise Started
 
 
-def no_batch(given: Given) -> NoReturn:
-    assert given.options
+def no_batch(request: BatchRequest) -> NoReturn:
+    assert request.options
     raise Started
 
 
@@ -146,16 +147,17 @@ def test_commands_in_the_documents_are_understood(
     (tmp_path / "prd.md").write_text("Build it", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     if arguments[0] in ANSWERED_AT_ONCE:
-        parsed = typer.main.get_command(make_app(not_begun, no_batch))
+        parsed = typer.main.get_command(make_app())
         with parsed.make_context("orchestrator.py", list(arguments), resilient_parsing=False) as context:
-            named = parsed.commands[arguments[0]]  # type: ignore[attr-defined]
-            named.make_context(arguments[0], arguments[1:], parent=context)
+            load_command(arguments[0]).make_context(arguments[0], arguments[1:], parent=context)
         return
     if arguments[0] in ("resume", "retry"):
         Path(arguments[1]).mkdir(parents=True)
         scenario = make_scenario({"requirements": "Build it", "run": "x", "endpoint": "http://x"})
         write_json(RunDirectory(Path(arguments[1])).scenario, scenario.model_dump())
-    command = typer.main.get_command(make_app(not_begun, no_batch))
+    monkeypatch.setattr(start, "make_run", not_begun)
+    monkeypatch.setattr(start, "execute_batch", no_batch)
+    command = typer.main.get_command(make_app())
     with pytest.raises(Started):
         command.main(arguments, prog_name="orchestrator.py", standalone_mode=False)
 

@@ -20,7 +20,7 @@ from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.scheduler import Alone, Member
+from parallel_orchestrator.store.queue.scheduler import RunHandle, SingleRun
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import WorkSource
@@ -42,10 +42,10 @@ def _work(job: Job) -> Any:
     queue.close()
     lock = os.open(run.run_lock, os.O_CREAT | os.O_RDWR)
     force = Workforce(job["executors"], WorkSource(stopping_at_once, str(run.root)), WITH_WORKS, lock)
-    member = Member(run, graph, ExecutionEnv("off"))
+    handle = RunHandle(run, graph, ExecutionEnv("off"))
     begun = time.monotonic()
     with contextlib.suppress(BudgetReached):
-        Supervisor(Alone(member), force, lambda _: None).supervise()
+        Supervisor(SingleRun(handle), force, lambda _: None).supervise()
     moves = [record for record in read_all(run.queue, QUEUE) if isinstance(record, Move)]
     claimed = next(move.mono for move in moves[before:] if move.state is TaskState.CLAIMED)
     up = min(float(file.read_text()) for file in run.root.glob("up.*"))

@@ -14,7 +14,7 @@ from benchmarks.work import holding
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue.scheduler import Alone, Member
+from parallel_orchestrator.store.queue.scheduler import RunHandle, SingleRun
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import WorkSource
 
@@ -29,18 +29,20 @@ def _work(job: Job) -> Any:
     """From a cold start: the fork server's imports count, too."""
     count = job["executors"]
     run = RunDirectory(Path(job["folder"]))
-    member = Member(run, TaskGraph(TaskNode(f"task_{n}", (), 1.0) for n in range(count)), ExecutionEnv("off"))
+    handle = RunHandle(run, TaskGraph(TaskNode(f"task_{n}", (), 1.0) for n in range(count)), ExecutionEnv("off"))
     lock = os.open(run.run_lock, os.O_CREAT | os.O_RDWR)
     memory: list[float] = []
 
     def tick(supervisor: Supervisor) -> None:
         if not memory and len(list(run.root.glob("up.*"))) == count:
             memory.extend(sorted(pss_mib(slot.process.pid or 0) for slot in supervisor.slots.values()))
-            for task in supervisor.board.replica(run).tasks:
+            for task in supervisor.scheduler.replica(run).tasks:
                 (run.root / f"go.{task}").touch()
 
     begun = time.monotonic()
-    Supervisor(Alone(member), Workforce(count, WorkSource(holding, str(run.root)), WITH_WORKS, lock), tick).supervise()
+    Supervisor(
+        SingleRun(handle), Workforce(count, WorkSource(holding, str(run.root)), WITH_WORKS, lock), tick
+    ).supervise()
     ups = sorted(float(file.read_text()) for file in run.root.glob("up.*"))
     return {"first": ups[0] - begun, "last": ups[-1] - begun, "pss_mib": memory[len(memory) // 2], "most": memory[-1]}
 

@@ -15,15 +15,15 @@ from typing import Any
 
 from benchmarks.contestants import Job, answer
 from benchmarks.work import Sleeping, sleeper
-from orchestrator import PRELOAD
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
 from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.scenario import ExecutionEnv
+from parallel_orchestrator.run.prepare import PRELOAD
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.scheduler import Alone, Member
+from parallel_orchestrator.store.queue.scheduler import RunHandle, SingleRun
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
 from parallel_orchestrator.workers.worker import Work, WorkSource
@@ -54,7 +54,7 @@ def supervise(
     begun = time.monotonic()
     with closing(TaskQueue(run, TaskGraph(graph.nodes.values()))) as queue:
         queue.start_session(executors)  # as a run does: else the first claim would make the journal, under the lock
-    Supervisor(Alone(Member(run, graph, ExecutionEnv("off"))), force, lambda _: None).supervise()
+    Supervisor(SingleRun(RunHandle(run, graph, ExecutionEnv("off"))), force, lambda _: None).supervise()
     ended = time.monotonic()
     os.close(lock)
     records = [record for record in read_all(run.queue, QUEUE) if isinstance(record, Move)]

@@ -33,7 +33,6 @@ from parallel_orchestrator.records.errors import (
 )
 
 if TYPE_CHECKING:
-    # Importing the SDK takes two seconds. Here it is imported at the first call; workers have it preloaded.
     import anthropic
 
 PATIENCE_S = 120.0
@@ -155,8 +154,8 @@ class ModelClient:
 
     @cached_property
     def _sdk(self) -> anthropic.Anthropic:
-        import anthropic
-        import httpx2
+        # Not above: it takes two seconds, and workers have it preloaded.
+        import anthropic, httpx2  # noqa: E401, I001
 
         # A transport of one's own also keeps proxies of the environment out of the way.
         # There is no TLS on a Unix socket; making ready for it takes twenty milliseconds for each client.
@@ -170,8 +169,7 @@ class ModelClient:
         )
 
     def _try(self, request: Mapping[str, Any], headers: dict[str, str]) -> Answer:
-        import anthropic
-        import httpx2
+        import anthropic, httpx2  # noqa: E401, I001 - as in _sdk
 
         begun = False
         arguments: Any = {name: value for name, value in request.items() if name in _ARGUMENTS}

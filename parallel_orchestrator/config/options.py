@@ -73,7 +73,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedRun:
     """A scenario that can be run, with what must not be written down."""
 
     scenario: Scenario
@@ -86,7 +86,7 @@ class Settled:
     """Whether models and endpoint may be others than those that the run in the directory was begun with."""
 
 
-def settle(options: Options, environment: Mapping[str, str]) -> Settled:
+def resolve(options: Options, environment: Mapping[str, str]) -> ResolvedRun:
     """Fill in what was left open and check all that can be checked before anything is paid for. Raises UsageError."""
     requirement = options.requirements.strip()
     if not requirement:
@@ -116,7 +116,7 @@ def settle(options: Options, environment: Mapping[str, str]) -> Settled:
         raise UsageError("--claude-settings host is for Claude Code: add --backend claude-code, or leave it out")
     refuse_secrets({**scenario.model_dump(), "plan's texts": plan.model_dump() if plan else None})
     directory = (options.output_dir or Path("outputs") / slug(requirement)).absolute()
-    return Settled(scenario, directory, credential, recording, plan, options.fresh, options.resumed)
+    return ResolvedRun(scenario, directory, credential, recording, plan, options.fresh, options.resumed)
 
 
 def _with_variables(environment: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
@@ -225,20 +225,20 @@ def resume_options(directory: Path, overrides: dict[str, Any]) -> Options:
     )
 
 
-def lacks_agreement(settled: Settled, directory: Path | None = None) -> bool:
+def lacks_agreement(resolved: ResolvedRun, directory: Path | None = None) -> bool:
     """Whether this run may spend without a limit, and the person has not agreed to that.
 
-    A run that began without a cap needs no second agreement. `directory`: of the run, when not the settled one.
+    A run that began without a cap needs no second agreement. `directory`: of the run, when not the resolved one.
     """
-    scenario = settled.scenario
-    if settled.recording or scenario.max_cost_usd is not None or scenario.yes:
+    scenario = resolved.scenario
+    if resolved.recording or scenario.max_cost_usd is not None or scenario.yes:
         return False
-    run = RunDirectory(directory or settled.directory)
-    old = None if settled.fresh else read_scenario(run)
+    run = RunDirectory(directory or resolved.directory)
+    old = None if resolved.fresh else read_scenario(run)
     return old is None or old.max_cost_usd is not None or not (old.yes or run.queue.exists())
 
 
-def require_agreement(settled: Settled) -> None:
+def require_agreement(resolved: ResolvedRun) -> None:
     """Raise UsageError when the run `lacks_agreement`."""
-    if lacks_agreement(settled):
+    if lacks_agreement(resolved):
         raise UsageError(NO_CAP)

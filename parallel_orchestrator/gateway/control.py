@@ -134,10 +134,9 @@ class Gateway:
     def _endpoint(self, config: RunConfig) -> tuple[Endpoint, Limiter]:
         if config.recording:
             # Imported here because only a replay needs pydantic and YAML: a live gateway starts without them.
-            from parallel_orchestrator.gateway.endpoints.recording import load
-            from parallel_orchestrator.gateway.endpoints.replay import ReplayEndpoint
+            from parallel_orchestrator.gateway.endpoints import recording, replay
 
-            return ReplayEndpoint(load(config.recording), config.speed), Unlimited()
+            return replay.ReplayEndpoint(recording.load(config.recording), config.speed), Unlimited()
         if self._live is None:
             raise UsageError("there is no endpoint: set a key or a base URL, or replay a recording")
         return self._live, self.service.limiter

@@ -1,4 +1,4 @@
-"""Threads for what must not hold up a supervisor: preparing runs and finishing them."""
+"""Threads for jobs that must not hold up a supervisor: preparing runs and finishing them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.25
 
 
-class Crew:
-    """So many threads that do one job after the other. A job handles its own errors.
+class DaemonPool:
+    """Threads that do jobs; with no threads, the caller does each at once. A job handles its own errors.
 
-    They are daemons: a second Ctrl-C ends the program at once, and every job may be killed anywhere.
+    The threads are daemons, unlike those of ThreadPoolExecutor: a second Ctrl-C ends the program at once, and every
+    job may be killed anywhere.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -25,11 +26,14 @@ class Crew:
             thread.start()
 
     def do(self, job: Callable[[], None]) -> None:
-        """Have one of the threads do it."""
-        self._jobs.put(job)
+        """Have one of the threads do it, or do it now where there are none."""
+        if self._threads:
+            self._jobs.put(job)
+        else:
+            job()
 
-    def end(self, meanwhile: Callable[[], None]) -> None:
-        """Return when all jobs are done; `meanwhile` is called every now and then, and once after the last."""
+    def join(self, meanwhile: Callable[[], None]) -> None:
+        """Return when all jobs are done; `meanwhile` is called every now and then, and once after each thread."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from parallel_orchestrator.config.options import Options, Settled, is_file
+from parallel_orchestrator.config.options import Options, ResolvedRun, is_file
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.records.scenario import IDENTITY, ExecutionEnv, Scenario, identity_difference
+from parallel_orchestrator.records.scenario import IDENTITY, Scenario, identity_difference
 from parallel_orchestrator.report.facts.batch_status import fold
 from parallel_orchestrator.report.facts.batch_summary import Ending, kept
 from parallel_orchestrator.report.facts.spending import spending_of
@@ -25,99 +24,33 @@ from parallel_orchestrator.report.facts.summary import (
     last_summary,
     may_be_red,
 )
+from parallel_orchestrator.run.run import Run
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.run_directory import OwnedRun, read_scenario, require_scenario
+from parallel_orchestrator.store.run_directory import read_scenario, require_scenario
 from parallel_orchestrator.system.files import write_json
 
-if TYPE_CHECKING:
-    from parallel_orchestrator.gateway.config import RunConfig, StartConfig
-    from parallel_orchestrator.gateway.handle import GatewayProcess
+
+def located(batch: BatchDirectory, name: str, resolved: ResolvedRun) -> ResolvedRun:
+    """The run of a scenario, with its directory in the batch's folder."""
+    folder = folder_of(batch, name, resolved.scenario, resumed=resolved.resumed)
+    return replace(resolved, directory=batch.root / folder)
 
 
-class Site(Protocol):
-    """A run that executors can work on; orchestrator.Site."""
+def finished_ending(run: Run) -> Ending | None:
+    """How a scenario ended that is finished.
 
-    @property
-    def owned(self) -> OwnedRun:
-        """Its directory."""
-
-    @property
-    def plan(self) -> Plan:
-        """Its plan."""
-
-    @property
-    def env(self) -> ExecutionEnv:
-        """Where its commands run."""
-
-
-class Story(Protocol):
-    """The steps of one run; orchestrator.Run."""
-
-    settled: Settled
-    retry: Sequence[str] | None
-    """Failed tasks to try again; empty: all of them; None: none."""
-
-    def say(self, text: str) -> None:
-        """Say a line to the person, and to the log."""
-
-    def check(self) -> tuple[ExecutionEnv, str]:
-        """What can be found wrong before a directory is touched."""
-
-    def who_pays(self) -> str:
-        """Which credential pays for which endpoint."""
-
-    def gateway_config(self) -> StartConfig:
-        """How a gateway for this run starts."""
-
-    def served(self, owned: OwnedRun) -> RunConfig:
-        """What the gateway needs to know of it."""
-
-    def prepare(self, owned: OwnedRun, gateway: GatewayProcess, env: ExecutionEnv) -> Any:
-        """All that must be there before executors begin; a Site."""
-
-    def test_whole(self, site: Any) -> Any:
-        """Test the whole; None when a fix task is planned for it."""
-
-    def finish(self, site: Any, final: Any) -> dict[str, Any]:
-        """Describe the whole that was tested, and sum up; the summary."""
-
-    def stopped(self, site: Any) -> dict[str, Any]:
-        """Sum up a run that stops before its end; the summary."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One scenario of the batch."""
-
-    name: str
-    story: Story
-    folder: str
-    """Of its run, in the batch's."""
-    finished: dict[str, Any] | None = None
-    """What is kept of its summary, when it is finished already."""
-
-    @property
-    def scenario(self) -> Scenario:
-        """What its run does."""
-        return self.story.settled.scenario
-
-    def run(self, batch: BatchDirectory) -> RunDirectory:
-        """Where its run lies."""
-        return RunDirectory(batch.root / self.folder)
-
-
-def place(batch: BatchDirectory, name: str, story: Story) -> Entry:
-    """The scenario as the batch has it.
-
-    It is not finished when its failed tasks are to be tried again, nor where its run is damaged: who opens that tells.
+    None where it is not, where its failed tasks are to be tried again, and where its run is damaged.
     """
-    settled = story.settled
-    folder = folder_of(batch, name, settled.scenario, resumed=settled.resumed)
-    run = RunDirectory(batch.root / folder)
-    finished = finished_summary(run) if story.retry is None and not _is_damaged(run) else None
-    return Entry(name, story, folder, kept(finished) if finished else None)
+    directory = run.directory
+    finished = finished_summary(directory) if run.retry is None and not _is_damaged(directory) else None
+    return Ending(run.name, run.folder, kept(finished)) if finished else None
+
+
+def unfinished_ending(run: Run) -> Ending:
+    """How a scenario stands that something stopped before its end."""
+    return Ending(run.name, run.folder, current_summary(run.directory))
 
 
 def folder_of(batch: BatchDirectory, name: str, scenario: Scenario, *, resumed: bool = False) -> str:
@@ -173,7 +106,7 @@ def _identity_hash(scenario: Scenario) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
 
 
-def remember(batch: BatchDirectory, executors: int, max_cost_usd: float | None, options: Mapping[str, Options]) -> None:
+def save(batch: BatchDirectory, executors: int, max_cost_usd: float | None, options: Mapping[str, Options]) -> None:
     """Write down what `resume` needs to go on with the batch by its folder alone."""
     scenarios = [
         {
@@ -199,7 +132,7 @@ def _wherever(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Remembered:
+class Manifest:
     """A batch as it was given last."""
 
     max_executors: int
@@ -207,8 +140,8 @@ class Remembered:
     options: dict[str, Options]
 
 
-def recall(batch: BatchDirectory) -> Remembered:
-    """The inverse of `remember`. Raises UsageError where no batch is, DamagedState where the file is none any more."""
+def load(batch: BatchDirectory) -> Manifest:
+    """The inverse of `save`. Raises UsageError where no batch is, DamagedState where the file is none any more."""
     try:
         fields = json.loads(batch.config.read_bytes())
         options = {
@@ -217,19 +150,19 @@ def recall(batch: BatchDirectory) -> Remembered:
             )
             for one in fields["scenarios"]
         }
-        return Remembered(fields["max_executors"], fields["max_cost_usd"], options)
+        return Manifest(fields["max_executors"], fields["max_cost_usd"], options)
     except FileNotFoundError as error:
         raise UsageError(f"{batch.root} holds no batch (there is no batch.json in it)") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedState(f"{batch.config} is damaged ({error}); start the batch again from its YAML file") from error
 
 
-def retried(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]:
+def failed_tasks(batch: BatchDirectory, tasks: Sequence[str]) -> dict[str, list[str]]:
     """By scenario the failed tasks to try again: those named as SCENARIO/TASK; with none, all that failed anywhere.
 
     Raises UsageError for what is not named so, and where nothing failed.
     """
-    scenarios = recall(batch).options
+    scenarios = load(batch).options
     folders = {folder: name for name, folder in fold(batch)[0].items() if name in scenarios}
     found: dict[str, list[str]] = {}
     for task in tasks:
@@ -257,19 +190,19 @@ def _some_failed(run: RunDirectory) -> bool:
         return bool((last_summary(run) or {}).get("failed"))
 
 
-def left_alone(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
+def untouched(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
     """How scenarios stand that this session is not about."""
     folders, states = fold(batch)
     return {name: _ending(batch, name, folders.get(name, name), states.get(name, {})) for name in names}
 
 
 def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> Ending:
-    ending = Ending(name, folder, standing(RunDirectory(batch.root / folder)))
+    ending = Ending(name, folder, current_summary(RunDirectory(batch.root / folder)))
     stopped = ending.status == "stopped" and last.get("why")
     return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
 
 
-def standing(run: RunDirectory) -> dict[str, Any]:
+def current_summary(run: RunDirectory) -> dict[str, Any]:
     """What a batch keeps of how that run stands: by its summary, or by its other files where it has none."""
     try:
         if (summary := ended_summary(run)) is None:

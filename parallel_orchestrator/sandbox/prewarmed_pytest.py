@@ -14,12 +14,7 @@ STANDS_FOR = ("python", "-m", "pytest")
 
 def main() -> None:
     """Wait, then become pytest. All imports are inside: the sandbox gets only this function's source."""
-    import gc
-    import importlib
-    import json
-    import os
-    import runpy
-    import sys
+    import gc, importlib, json, os, runpy, sys  # noqa: E401, I001 - see above
 
     import pytest  # noqa: F401 - this is what takes the time
 

@@ -6,7 +6,7 @@ supervise
     _hear                   reports: what each does; an error that stops the run
     _replace_dead           once a process is proven dead:
       _adopt                  record the merge that it may have died before recording
-      board.take_back         release its claims
+      scheduler.take_back         release its claims
       _start                  another worker in its slot
     _kill_hung              past the time given for the next report, or stopped by a signal
     tick                    the caller's: live view, gateway
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.store.queue.scheduler import Board, Member, Source
+from parallel_orchestrator.store.queue.scheduler import RunHandle, RunSource, Scheduler
 from parallel_orchestrator.system import memory
 from parallel_orchestrator.system.process import Stopped
 from parallel_orchestrator.workers.forking import InheritedDescriptor, how_it_died, start_process
@@ -91,13 +91,13 @@ class Supervisor:
 
     def __init__(
         self,
-        source: Source,
+        source: RunSource,
         force: Workforce,
         tick: Callable[[Supervisor], None],
         stops: Callable[[WorkerReport], bool] = everything_stops,
-        landed: Callable[[Member, str], dict[str, Any] | None] = lambda member, task: None,
+        landed: Callable[[RunHandle, str], dict[str, Any] | None] = lambda handle, task: None,
     ) -> None:
-        self.board = Board(source)
+        self.scheduler = Scheduler(source)
         self.slots: dict[int, Slot] = {}
         self._selector = selectors.PollSelector()
         """The reports and the sentinel of each process not known to be dead. Polling 200 one by one is slow."""
@@ -120,9 +120,9 @@ class Supervisor:
         try:
             self._stop_read, self._stop_write = os.pipe()
             self._wake_read, self._wake_write = os.pipe()
-            for number in range(1, self.board.room_for(self._force.executors) + 1):
+            for number in range(1, self.scheduler.room_for(self._force.executors) + 1):
                 self._start(number)
-            while self.board.look() and self._error is None:
+            while self.scheduler.refresh() and self._error is None:
                 self._hear(TICK_S)
                 self._replace_dead()
                 self._kill_hung()
@@ -157,7 +157,7 @@ class Supervisor:
         arguments = (number, self._source, self._force.work, pipes)
         process = start_process(run_worker, arguments, f"executor {number}", self._force.preload)
         theirs.close()  # the worker has the only write end now, so its death is an end of file here
-        moves, now = self.board.moves, time.monotonic()
+        moves, now = self.scheduler.moves, time.monotonic()
         slot = Slot(number, process, ours, since=now, fruitless_deaths=fruitless_deaths, moves_at_start=moves)
         self.slots[number] = slot
         for source in (ours, process.sentinel):
@@ -199,7 +199,7 @@ class Supervisor:
                 continue
             self._dying.remove(slot)
             self._close(slot)
-            if self.board.look() and self._error is None:
+            if self.scheduler.refresh() and self._error is None:
                 self._replace(slot, code)
 
     def _replace(self, slot: Slot, code: int) -> None:
@@ -209,12 +209,12 @@ class Supervisor:
         if code == -signal.SIGKILL and not slot.ended_here and memory.killed_since(self._kills[0], 128 - code):
             self._after_starvation(slot, why)
             return
-        fruitless = slot.fruitless_deaths + 1 if self.board.moves == slot.moves_at_start else 0
+        fruitless = slot.fruitless_deaths + 1 if self.scheduler.moves == slot.moves_at_start else 0
         if fruitless >= MAX_FRUITLESS_DEATHS:
             raise OrchestratorError(f"{why}, the {fruitless}th time without claiming a task; see {self._source.log}")
         # Adopt first: a task that is taken back is ready again, and a peer would do the merged work a second time.
         self._adopt(slot.number)
-        self.board.take_back(slot.number, why)
+        self.scheduler.take_back(slot.number, why)
         self.wake()
         self._start(slot.number, fruitless)
 
@@ -224,7 +224,7 @@ class Supervisor:
         The last executor is started again, once. Raises OutOfMemory when the kernel kills it again, alone.
         """
         self._adopt(slot.number)
-        self.board.take_back(slot.number, f"{why}: the kernel had no memory left", died=False)
+        self.scheduler.take_back(slot.number, f"{why}: the kernel had no memory left", died=False)
         self.wake()
         if self.slots:
             log.warning("executor %d was killed for lack of memory; %d others continue", slot.number, len(self.slots))
@@ -236,9 +236,9 @@ class Supervisor:
 
     def _adopt(self, executor: int) -> None:
         """Record the merges of a dead worker that died between moving the trunk and recording it."""
-        for hold in self.board.holds_of(executor):
-            if (evidence := self._landed(hold.member, hold.claim.task)) is not None:
-                self.board.adopt(hold, evidence)
+        for claimed in self.scheduler.holds_of(executor):
+            if (evidence := self._landed(claimed.handle, claimed.claim.task)) is not None:
+                self.scheduler.adopt(claimed, evidence)
 
     def _kill_hung(self) -> None:
         now = time.monotonic()
@@ -262,7 +262,7 @@ class Supervisor:
             if slot.process.exitcode is None:
                 slot.process.kill()
                 slot.process.join()
-                self.board.take_back(slot.number, "the run was asked to stop", died=False)
+                self.scheduler.take_back(slot.number, "the run was asked to stop", died=False)
         for slot in list(self.slots.values()):
             self._close(slot)
         # Another thread may be in `wake`. Once closed, the number may belong to another file, so the write end is
@@ -272,7 +272,7 @@ class Supervisor:
                 if descriptor >= 0:
                     os.close(descriptor)
             self._wake_write = -1
-        self.board.look()
+        self.scheduler.refresh()
 
     def _close(self, slot: Slot) -> None:
         while self._take_report(slot):

@@ -2,7 +2,7 @@
 
     run_worker
       Worker.run               until every task is settled, or the run stops
-        board.claim            unless the last `finish` brought a claim
+        scheduler.claim            unless the last `finish` brought a claim
         Worker.step
           job.report           "starting"; raises Interrupted when the run is to stop
           work(job)            the function that was passed in: turns, tools, submission
@@ -37,7 +37,7 @@ from parallel_orchestrator.records.errors import (
 )
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.store.queue.scheduler import Board, Hold, Member, Source
+from parallel_orchestrator.store.queue.scheduler import ClaimedTask, RunHandle, RunSource, Scheduler
 from parallel_orchestrator.system.files import disk_faults_in
 from parallel_orchestrator.system.logfile import log_to
 from parallel_orchestrator.workers.forking import InheritedDescriptor, become_worker
@@ -66,15 +66,15 @@ class WorkerReport:
 class Job:
     """A claimed task as the work sees it. Also the `Hold` with which a submission checks and records."""
 
-    def __init__(self, worker: Worker, hold: Hold) -> None:
-        self.claim = hold.claim
-        self.member = hold.member
-        self._hold = hold
+    def __init__(self, worker: Worker, claimed: ClaimedTask) -> None:
+        self.claim = claimed.claim
+        self.handle = claimed.handle
+        self._claimed = claimed
         self._worker = worker
 
     def check(self) -> None:
         """Raise StaleClaim unless the claim still stands."""
-        self._worker.board.check(self._hold)
+        self._worker.scheduler.check(self._claimed)
 
     def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
         """Record the merge and claim this worker's next task, under one hold of the queue's lock."""
@@ -82,11 +82,11 @@ class Job:
         # own, a peer could take them first and this worker would idle beside a chain that it could have continued.
         # This worker still holds merge.lock. A kill before the record loses nothing: the commit names task and
         # attempt, and the supervisor or the task's next submission adopts it.
-        self._worker.finish(self._hold, Outcome(TaskState.MERGED, evidence=evidence))
+        self._worker.finish(self._claimed, Outcome(TaskState.MERGED, evidence=evidence))
 
     def report(self, doing: str, within_s: float | None = None) -> None:
         """Report what the work does now. Raises Interrupted when the run is to stop: call it where stopping is safe."""
-        self._worker.report(self._hold, doing, within_s)
+        self._worker.report(self._claimed, doing, within_s)
         if self._worker.stopping():
             raise Interrupted("the run was asked to stop")
 
@@ -112,71 +112,73 @@ class WorkerPipes:
 class Worker:
     """The state of one worker process."""
 
-    def __init__(self, executor: int, board: Board, work: Work, pipes: WorkerPipes) -> None:
+    def __init__(self, executor: int, scheduler: Scheduler, work: Work, pipes: WorkerPipes) -> None:
         self.executor = executor
-        self.board = board
+        self.scheduler = scheduler
         self._work = work
         self._pipes = pipes
-        self._next: Hold | None = None
+        self._next: ClaimedTask | None = None
 
     def run(self) -> None:
         """Work until every task is settled or the run is to stop."""
         while not self.stopping():
             if self._next is None:
-                self._next = self.board.claim(self.executor)
+                self._next = self.scheduler.claim(self.executor)
             if self._next is not None:
                 self.step(self._next)
-            elif not self.board.look():
+            elif not self.scheduler.refresh():
                 self._wake(1)  # the next idle worker sees the end as well, and wakes the one after it
                 return
             else:
                 self.report(None, "idle")
                 self._wait()
         if self._next is not None:
-            self.board.release(self._next, "the run was asked to stop")
+            self.scheduler.release(self._next, "the run was asked to stop")
 
-    def step(self, hold: Hold) -> None:
+    def step(self, claimed: ClaimedTask) -> None:
         """Do the claimed task and record how it ended."""
         self._next = None  # before the work: recording a merge sets the next claim
-        job = Job(self, hold)
+        job = Job(self, claimed)
         try:
             job.report("starting")
-            with disk_faults_in(hold.member.run.root):  # a full disk is not the task's fault
+            with disk_faults_in(claimed.handle.run.root):  # a full disk is not the task's fault
                 outcome = self._work(job)
         except StaleClaim as error:
             # The task was taken back and has another claim: what this one did is dropped.
             log.warning("%s", error)
         except Interrupted as error:
-            self._give_back(hold, str(error))
+            self._give_back(claimed, str(error))
         except (CannotGoOn, UsageError, DamagedState) as error:
             # First report, then wait for the stop, then release the claim. In the other order a peer would claim the
             # task and fail for the same reason.
-            self._send(WorkerReport(self.executor, hold.claim.task, "stopped", error=error, run=hold.member.run.root))
-            self._wait_for_stop(hold.member)
-            self._give_back(hold, str(error))
+            self._send(
+                WorkerReport(self.executor, claimed.claim.task, "stopped", error=error, run=claimed.handle.run.root)
+            )
+            self._wait_for_stop(claimed.handle)
+            self._give_back(claimed, str(error))
         except Exception as error:
             # A bug that one task meets neither stops the run nor is retried for ever. When the merge is recorded
             # already, the claim is gone, `finish` raises StaleClaim, and the merge stands.
-            log.exception("%s: unexpected error", hold.label)
+            log.exception("%s: unexpected error", claimed.label)
             with contextlib.suppress(StaleClaim):
-                self.finish(hold, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
+                self.finish(claimed, Outcome(TaskState.FAILED, f"internal error: {type(error).__name__}: {error}"))
         else:
             if outcome.state is not TaskState.MERGED:
-                self.finish(hold, outcome)
+                self.finish(claimed, outcome)
 
-    def finish(self, hold: Hold, outcome: Outcome) -> None:
+    def finish(self, claimed: ClaimedTask, outcome: Outcome) -> None:
         """Record an outcome and claim the next task. Wakes peers for the other tasks that it made ready."""
         next_for = None if self.stopping() else self.executor
         # One hold of the lock for both: between record and claim no peer can take the task that this one made ready,
         # and this worker need not wait for the lock again.
-        self._next, ready = self.board.finish(hold, outcome, next_for)
-        over = not ready and self._next is None and not self.board.look()
+        self._next, ready = self.scheduler.finish(claimed, outcome, next_for)
+        over = not ready and self._next is None and not self.scheduler.refresh()
         self._wake(1 if over else ready)
-        log.info("%s %s%s", hold.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
+        log.info("%s %s%s", claimed.label, outcome.state, f": {outcome.reason}" if outcome.reason else "")
 
-    def report(self, hold: Hold | None, doing: str, within_s: float | None = None) -> None:
+    def report(self, claimed: ClaimedTask | None, doing: str, within_s: float | None = None) -> None:
         """Report to the supervisor."""
-        task, run = (hold.claim.task, hold.member.run.root) if hold else (None, None)
+        task, run = (claimed.claim.task, claimed.handle.run.root) if claimed else (None, None)
         self._send(WorkerReport(self.executor, task, doing, within_s, run=run))
 
     def _send(self, report: WorkerReport) -> None:
@@ -190,9 +192,9 @@ class Worker:
         """Whether the supervisor has asked to stop."""
         return bool(select.select([self._pipes.stop.number], [], [], 0)[0])
 
-    def _give_back(self, hold: Hold, why: str) -> None:
+    def _give_back(self, claimed: ClaimedTask, why: str) -> None:
         with contextlib.suppress(StaleClaim, DamagedState):
-            self._wake(self.board.release(hold, why))
+            self._wake(self.scheduler.release(claimed, why))
 
     def _wake(self, count: int) -> None:
         if count:
@@ -205,10 +207,10 @@ class Worker:
             with contextlib.suppress(BlockingIOError):  # a peer took the byte first
                 os.read(wake, 1)
 
-    def _wait_for_stop(self, member: Member) -> None:
+    def _wait_for_stop(self, handle: RunHandle) -> None:
         """Wait until the reported run is closed or everything stops. This worker claims nothing meanwhile."""
         deadline = time.monotonic() + 30
-        while self.board.look() and self.board.is_open(member) and time.monotonic() < deadline:
+        while self.scheduler.refresh() and self.scheduler.is_open(handle) and time.monotonic() < deadline:
             if select.select([self._pipes.stop.number], [], [], 0.2)[0]:
                 return
 
@@ -222,14 +224,14 @@ class WorkSource:
     settings: Any
 
 
-def run_worker(executor: int, source: Source, work: WorkSource, pipes: WorkerPipes) -> None:
+def run_worker(executor: int, source: RunSource, work: WorkSource, pipes: WorkerPipes) -> None:
     """Main function of a worker process, which the fork server forked."""
     become_worker()
     os.set_blocking(pipes.wake_read.number, False)
     os.set_blocking(pipes.wake_write.number, False)
     try:
         log_to(source.log)
-        with contextlib.closing(Board(source)) as board:
-            Worker(executor, board, work.make(work.settings), pipes).run()
+        with contextlib.closing(Scheduler(source)) as scheduler:
+            Worker(executor, scheduler, work.make(work.settings), pipes).run()
     except OrchestratorError as error:
         pipes.reports.send(WorkerReport(executor, None, "stopped", error=error))

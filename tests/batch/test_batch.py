@@ -17,8 +17,8 @@ import pytest
 
 from parallel_orchestrator.config.options import SHIPPED, Options
 from parallel_orchestrator.records.scenario import ExecutionEnv
+from parallel_orchestrator.run import manifest
 from parallel_orchestrator.run.cost import by_folder
-from parallel_orchestrator.run.manifest import recall, remember
 from parallel_orchestrator.store.paths import BatchDirectory
 from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioState
 from tests.batch import scenarios
@@ -183,7 +183,7 @@ def test_a_session_of_some_leaves_the_others_in_the_batch(tmp_path: Path) -> Non
         found = {one["name"]: (one["state"], one["why"]) for one in status["scenario_list"]}
         assert found.pop("lazy")[1].startswith("task_1 failed: ")
         assert found == before
-        assert list(recall(BatchDirectory(folder)).options) == ["lazy", "red", "a"]
+        assert list(manifest.load(BatchDirectory(folder)).options) == ["lazy", "red", "a"]
         unfinished = folder / "a" / "execution_summary.json"
         unfinished.unlink()
         asked = len(api.requests)
@@ -298,8 +298,8 @@ def test_a_batch_is_gone_on_with_from_every_folder(tmp_path: Path) -> None:
 
 def test_a_shipped_recordings_name_stays_a_name(tmp_path: Path) -> None:
     batch = BatchDirectory(tmp_path)
-    remember(batch, 2, None, {"a": Options("A", replay="simple")})
-    assert recall(batch).options["a"].replay == "simple"
+    manifest.save(batch, 2, None, {"a": Options("A", replay="simple")})
+    assert manifest.load(batch).options["a"].replay == "simple"
 
 
 def test_a_scenario_that_names_no_executors_may_have_all_of_them(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_scenario_that_names_no_executors_may_have_all_of_them(tmp_path: Path)
         harness.run("batch", str(config), "--output-dir", str(folder), "--max-executors", "6", api=api)
     planned = [record for record in read_all(folder / "batch.jsonl") if record.get("state") == "planned"]
     assert {record["scenario"]: record["limit"] for record in planned} == {"a": 6, "b": 2}
-    assert "max_executors" not in recall(BatchDirectory(folder)).options["a"].settings
+    assert "max_executors" not in manifest.load(BatchDirectory(folder)).options["a"].settings
 
 
 def _kill_everything(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.config.options import Options
-from parallel_orchestrator.run.manifest import remember
+from parallel_orchestrator.run import manifest
 from parallel_orchestrator.store.paths import BatchDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,7 +141,7 @@ def test_what_an_encoding_lacks_is_escaped_and_stops_nothing(tmp_path: Path) -> 
 
 
 def test_files_are_read_as_utf_8_in_every_locale(tmp_path: Path) -> None:
-    remember(BatchDirectory(tmp_path), 1, None, {"größe": Options("Zähle", replay="gone.yaml")})
+    manifest.save(BatchDirectory(tmp_path), 1, None, {"größe": Options("Zähle", replay="gone.yaml")})
     done = typed("resume", ".", cwd=tmp_path, **ASCII)
     assert (done.returncode, "there is no recording 'gone.yaml'" in done.stderr) == (2, True), done.stderr
     (tmp_path / "docs").mkdir()

@@ -6,21 +6,23 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pytest
 import typer
 
 from parallel_orchestrator.cli.app import make_app, run_app
-from parallel_orchestrator.config.options import Options, Settled, settle
+from parallel_orchestrator.config.options import Options, resolve
 from parallel_orchestrator.records.errors import BudgetReached, Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.report.live.console import make_view
+from parallel_orchestrator.run import manifest, start
 from parallel_orchestrator.run.cost import Budget
-from parallel_orchestrator.run.manifest import remember
-from parallel_orchestrator.run.session import Given
+from parallel_orchestrator.run.run import Ask, Run
+from parallel_orchestrator.run.start import BatchRequest
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.system.files import write_json
 from tests.records.plans import plan, task
@@ -30,48 +32,30 @@ KEY = {"ANTHROPIC_API_KEY": "sk-ant-0123456789abcdef"}
 
 
 @dataclass
-class Story:
-    """A run that only says what it would be."""
-
-    settled: Settled
-    error: BaseException | None = None
-    found_finished: bool = False
-
-    def go(self) -> dict[str, Any]:
-        raise self.error or OrchestratorError("it went")
-
-    def price(self, usage: Mapping[str, int]) -> float | None:
-        return None
-
-    def check_files(self) -> bool:
-        return False
-
-    def only_plan(self, budget: Budget | None = None) -> Plan:
-        return plan(task(1), task(2, (1,)))
-
-
-@dataclass
 class Program:
     """The command line with a start that remembers what it was asked."""
 
     started: list[tuple[Options, Sequence[str] | None]] = field(default_factory=list)
-    batches: list[Given] = field(default_factory=list)
+    batches: list[BatchRequest] = field(default_factory=list)
     error: BaseException | None = None
 
-    def start(
-        self, options: Options, *, retry: Sequence[str] | None = None, ask: Callable[[str], bool] | None = None
-    ) -> Story:
+    def make_run(self, options: Options, *, retry: Sequence[str] | None = None, ask: Ask | None = None) -> Run:
         self.started.append((options, retry))
-        return Story(settle(options, KEY), self.error)
+        return Run(resolve(options, KEY), make_view(quiet=True), retry)
 
-    def start_batch(self, given: Given) -> dict[str, Any]:
-        self.batches.append(given)
+    def execute(self, run: Run) -> NoReturn:
+        raise self.error or OrchestratorError("it went")
+
+    def plan_only(self, run: Run, budget: Budget | None = None) -> Plan:
+        return plan(task(1), task(2, (1,)))
+
+    def execute_batch(self, request: BatchRequest) -> NoReturn:
+        self.batches.append(request)
         raise OrchestratorError("it went")
 
     def type(self, *arguments: str) -> None:
         """Run a command line and print its answer; what it raises, a foreseen error or the exit."""
-        app = make_app(self.start, self.start_batch)
-        answer = app(list(arguments), standalone_mode=False)
+        answer = make_app()(list(arguments), standalone_mode=False)
         print(getattr(answer, "text", ""))
 
     def options(self, *arguments: str) -> Options:
@@ -82,8 +66,11 @@ class Program:
 
 
 @pytest.fixture
-def program() -> Program:
-    return Program()
+def program(monkeypatch: pytest.MonkeyPatch) -> Program:
+    program = Program()
+    for name in ("make_run", "execute", "plan_only", "execute_batch"):
+        monkeypatch.setattr(start, name, getattr(program, name))
+    return program
 
 
 # A requirement may be a file
@@ -248,7 +235,7 @@ def test_plan_shows_a_plan_and_builds_nothing(program: Program, capsys: pytest.C
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A run that was begun."""
-    scenario = settle(Options("Build a form", settings={"max_turns": 7}), KEY).scenario
+    scenario = resolve(Options("Build a form", settings={"max_turns": 7}), KEY).scenario
     write_json(RunDirectory(tmp_path).scenario, scenario.model_dump())
     return tmp_path
 
@@ -264,7 +251,7 @@ def test_resume_and_retry_go_on_under_the_runs_own_options(program: Program, dir
     assert [retry for _, retry in program.started] == [None, [], [], ["task_2", "task_3"]]
     with pytest.raises(UsageError, match="--failed means all"):
         program.type("retry", str(directory), "task_2", "--failed")
-    remember(BatchDirectory(directory), 2, None, {})
+    manifest.save(BatchDirectory(directory), 2, None, {})
     with pytest.raises(UsageError, match="no task failed in"):
         program.type("retry", str(directory))
 

@@ -14,14 +14,14 @@ import termios
 from pathlib import Path
 
 import pytest
-import typer
 
-from orchestrator import app
+from parallel_orchestrator.cli import app
+from parallel_orchestrator.cli.app import load_command
 from parallel_orchestrator.store.plan_file import plan_text
 from tests.end_to_end import harness
 from tests.records.plans import plan, task
 
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = {name: load_command(name) for name in app.COMMANDS}
 
 
 def test_options_are_in_groups() -> None:
@@ -30,6 +30,11 @@ def test_options_are_in_groups() -> None:
     assert places == sorted(places)
     assert text.index("--max-cost") < text.index("Output:")
     assert text.index("--sandbox") > text.index("Safety:")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_program_lists_a_command_by_the_first_line_of_its_help(name: str) -> None:
+    assert str(COMMANDS[name].help).partition("\n")[0] == app.COMMANDS[name]
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

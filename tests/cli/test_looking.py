@@ -19,7 +19,7 @@ from parallel_orchestrator.config.scenarios import load_batch
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.report.facts.summary import incomplete_summary, summarize, summary_text
-from parallel_orchestrator.run.manifest import remember
+from parallel_orchestrator.run import manifest
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_text
@@ -36,11 +36,7 @@ PLAN = plan(task(1), task(2, (1,)), task(3, (2,)))
 
 def answer(*arguments: str) -> Any:
     """What a command line answers."""
-
-    def not_started(*_: Any, **__: Any) -> Any:
-        raise AssertionError("nothing is to be started")
-
-    return make_app(not_started, not_started)(list(arguments), standalone_mode=False)
+    return make_app()(list(arguments), standalone_mode=False)
 
 
 def status(place: Path) -> dict[str, Any]:
@@ -162,7 +158,7 @@ def test_no_line_of_a_status_but_paths_is_wider_than_the_terminal(
 ) -> None:
     planned(story)
     story.fail("a long reason " * 20)
-    monkeypatch.setattr("parallel_orchestrator.report.pages.wrapping.output_columns", lambda: 60)
+    monkeypatch.setattr("parallel_orchestrator.cli.cmd_status.output_columns", lambda: 60)
     lines = [line for line in text(story.run.root).splitlines() if str(story.run.root) not in line]
     assert len(lines) > 5
     assert max(map(len, lines)) == 60
@@ -170,7 +166,7 @@ def test_no_line_of_a_status_but_paths_is_wider_than_the_terminal(
 
 def test_a_batch(tmp_path: Path, story: Story) -> None:
     batch = BatchDirectory(tmp_path)
-    remember(batch, 3, None, {name: Options(f"Build {name}") for name in ("a", "b", "c")})
+    manifest.save(batch, 3, None, {name: Options(f"Build {name}") for name in ("a", "b", "c")})
     planned(story)
     story.queue.start_session(1)
     story.calls.buy("task_1", 1)
@@ -210,7 +206,7 @@ def test_a_finished_batch_says_how_its_page_is_shown(tmp_path: Path) -> None:
     batch = BatchDirectory(tmp_path / "it's a batch")
     (batch.root / "a").mkdir(parents=True)
     story = Story(batch.root / "a", PLAN)
-    remember(batch, 3, None, {"a": Options("Build a")})
+    manifest.save(batch, 3, None, {"a": Options("Build a")})
     write_json(story.run.scenario, story.scenario.model_dump())
     planned(story)
     write_json(story.run.summary, {"status": "done"})

@@ -18,12 +18,12 @@ from parallel_orchestrator.config.credentials import credential_from, endpoint_f
 from parallel_orchestrator.config.options import (
     SHIPPED,
     Options,
-    Settled,
+    ResolvedRun,
     find_recording,
     is_shipped,
     load_plan,
+    resolve,
     resume_options,
-    settle,
     slug,
 )
 from parallel_orchestrator.records.credential import Credential
@@ -36,8 +36,8 @@ from tests.records.plans import plan, task
 KEY = {"ANTHROPIC_API_KEY": "sk-ant-0123456789abcdef"}
 
 
-def _settle(requirement: str = "Build it", environment: dict[str, str] | None = None, **options: Any) -> Settled:
-    return settle(Options(requirement, **options), KEY if environment is None else environment)
+def _settle(requirement: str = "Build it", environment: dict[str, str] | None = None, **options: Any) -> ResolvedRun:
+    return resolve(Options(requirement, **options), KEY if environment is None else environment)
 
 
 # Who pays
@@ -84,11 +84,11 @@ def test_the_key_pays_before_the_token(environment: dict[str, str], kind: str, s
 
 def test_an_endpoint_of_ones_own_may_want_no_key() -> None:
     for url in ("http://localhost:8080", "https://models.example.org/v1"):
-        settled = settle(Options("Build it"), {"ANTHROPIC_BASE_URL": url})
+        settled = resolve(Options("Build it"), {"ANTHROPIC_BASE_URL": url})
         assert (settled.credential, settled.scenario.endpoint_profile) == (None, "compatible")
     for url in ("https://api.anthropic.com", ""):
         with pytest.raises(UsageError, match="no model to ask"):
-            settle(Options("Build it"), {"ANTHROPIC_BASE_URL": url})
+            resolve(Options("Build it"), {"ANTHROPIC_BASE_URL": url})
 
 
 @pytest.mark.parametrize("value", ["two words", "línea", "a\nb", "“quoted”"])
@@ -308,7 +308,7 @@ def test_a_resume_has_the_runs_own_options_and_the_new_limits(tmp_path: Path) ->
     )
     write_json(RunDirectory(tmp_path).scenario, first.scenario.model_dump())
     options = resume_options(tmp_path, {"max_cost_usd": 9.0})
-    again = settle(options, KEY)
+    again = resolve(options, KEY)
     assert again.directory == tmp_path
     expected = {**first.scenario.model_dump(), "max_cost_usd": 9.0, "run": again.scenario.run}
     assert again.scenario.model_dump() == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_orchestrator.config.options import find_recording, settle
+from parallel_orchestrator.config.options import find_recording, resolve
 from parallel_orchestrator.config.scenarios import find_config, load_batch, load_options
 from parallel_orchestrator.config.schema import json_schema
 from parallel_orchestrator.records.errors import UsageError
@@ -69,7 +69,7 @@ def test_what_a_scenario_says_goes_before_them_key_by_key(folder: Path) -> None:
         "speed": 10.0,
         "verify": [],
     }
-    assert settle(options, {"ANTHROPIC_API_KEY": "k"}).scenario.task_timeout_min == 3.5
+    assert resolve(options, {"ANTHROPIC_API_KEY": "k"}).scenario.task_timeout_min == 3.5
 
 
 def test_one_of_several_is_chosen_by_name(folder: Path) -> None:
@@ -104,11 +104,11 @@ def test_a_thousand_scenarios_fit(folder: Path) -> None:
 
 def test_variables_are_named_in_the_file_and_read_from_the_environment(folder: Path) -> None:
     options = load(folder, "scenarios: [{name: a, requirements: B, api_key_env: MINE, base_url_env: URL}]")
-    settled = settle(options, {"MINE": "k", "URL": "http://localhost:1"})
+    settled = resolve(options, {"MINE": "k", "URL": "http://localhost:1"})
     assert settled.credential is not None
     assert (settled.credential.value, settled.scenario.endpoint) == ("k", "http://localhost:1")
     with pytest.raises(UsageError, match="MINE, which the scenario names, is not set"):
-        settle(options, {"ANTHROPIC_API_KEY": "other"})
+        resolve(options, {"ANTHROPIC_API_KEY": "other"})
 
 
 def test_the_schema_that_is_shipped_is_that_of_the_models() -> None:
@@ -152,7 +152,7 @@ def test_only_a_scenario_file_that_comes_with_the_package_is_found_by_its_name(
 
 @pytest.mark.parametrize("name", ["simple", "medium", "complex"])
 def test_the_demonstrations_can_be_run_without_a_key(name: str) -> None:
-    settled = settle(load_options(ROOT / "configs" / "demo.yaml", name), {})
+    settled = resolve(load_options(ROOT / "configs" / "demo.yaml", name), {})
     assert settled.recording
     assert settled.credential is None
     assert settled.directory.name == f"demo-{name}"

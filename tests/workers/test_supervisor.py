@@ -17,7 +17,7 @@ from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica
-from parallel_orchestrator.store.queue.scheduler import Alone, Board, Member
+from parallel_orchestrator.store.queue.scheduler import RunHandle, Scheduler, SingleRun
 from parallel_orchestrator.system.process import process_birth
 from parallel_orchestrator.workers.forking import InheritedDescriptor
 from parallel_orchestrator.workers.supervisor import Supervisor, Workforce
@@ -51,9 +51,9 @@ def _supervise(
     lock = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR)
     watch = _Watch()
     force = Workforce(executors, WorkSource(touching, settings), ("tests.workers.works",), lock)
-    member = Member(RunDirectory(folder), graph, ExecutionEnv("off"))
+    handle = RunHandle(RunDirectory(folder), graph, ExecutionEnv("off"))
     found = {task: {"commit": task} for task in landed}
-    supervisor = Supervisor(Alone(member), force, watch, landed=lambda _, task: found.get(task))
+    supervisor = Supervisor(SingleRun(handle), force, watch, landed=lambda _, task: found.get(task))
     try:
         supervisor.supervise()
     finally:
@@ -67,7 +67,7 @@ def _states(supervisor: Supervisor) -> dict[str, TaskState]:
 
 
 def _replica(supervisor: Supervisor) -> Replica:
-    return supervisor.board.replicas()[0][1]
+    return supervisor.scheduler.replicas()[0][1]
 
 
 def _runs(folder: Path, task: str) -> list[str]:
@@ -186,13 +186,13 @@ def _journal(folder: Path) -> list[dict[str, object]]:
 
 
 def test_a_report_is_small_however_large_the_plan(tmp_path: Path) -> None:
-    source = Alone(Member(RunDirectory(tmp_path), _graph(*map(str, range(1000))), ExecutionEnv("off")))
+    source = SingleRun(RunHandle(RunDirectory(tmp_path), _graph(*map(str, range(1000))), ExecutionEnv("off")))
     reader, writer = multiprocessing.Pipe(duplex=False)
     nothing = InheritedDescriptor(-1)
-    with closing(Board(source)) as board:
-        board.look()
-        worker = Worker(1, board, lambda job: Outcome(TaskState.MERGED), WorkerPipes(writer, *[nothing] * 4))
-        worker.report(board.claim(1), "starting")
+    with closing(Scheduler(source)) as scheduler:
+        scheduler.refresh()
+        worker = Worker(1, scheduler, lambda job: Outcome(TaskState.MERGED), WorkerPipes(writer, *[nothing] * 4))
+        worker.report(scheduler.claim(1), "starting")
         assert len(reader.recv_bytes()) < 1000
     for end in (reader, writer):
         end.close()
@@ -204,8 +204,8 @@ def test_a_supervisor_that_never_supervised_holds_no_pipe(tmp_path: Path) -> Non
 
     before = held()
     force = Workforce(1, WorkSource(touching, None), (), 0)
-    member = Member(RunDirectory(tmp_path), _graph("a"), ExecutionEnv("off"))
-    Supervisor(Alone(member), force, _Watch()).board.close()
+    handle = RunHandle(RunDirectory(tmp_path), _graph("a"), ExecutionEnv("off"))
+    Supervisor(SingleRun(handle), force, _Watch()).scheduler.close()
     assert held() == before
 
 

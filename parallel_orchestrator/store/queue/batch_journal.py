@@ -27,7 +27,7 @@ from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
-from parallel_orchestrator.store.queue.scheduler import Member
+from parallel_orchestrator.store.queue.scheduler import RunHandle
 from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import disk_error
 
@@ -165,51 +165,44 @@ class BatchLog:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
 
 
-@dataclass(frozen=True)
-class BatchSource:
-    """A batch as the source of its executors' work."""
+class OpenRuns:
+    """The source of a batch: its open runs. A run's plan is read when it is first seen open."""
 
-    batch: BatchDirectory
+    def __init__(self, batch: BatchDirectory) -> None:
+        self._journal = BatchLog(batch)
+        self._open: dict[str, RunHandle] = {}
+
+    def __reduce__(self) -> tuple[type[OpenRuns], tuple[BatchDirectory]]:
+        """Each process follows the journal by itself."""
+        return OpenRuns, (self._journal.batch,)
 
     @property
     def log(self) -> Path:
         """The batch's own."""
-        return self.batch.log
+        return self._journal.batch.log
 
-    def members(self) -> Window:
-        """The open runs, as one process follows them."""
-        return Window(BatchLog(self.batch))
-
-
-class Window:
-    """The open runs of a batch. A run's plan is read when it is first seen open, and forgotten when it is closed."""
-
-    def __init__(self, log: BatchLog) -> None:
-        self._log = log
-        self._open: dict[str, Member] = {}
-
-    def look(self) -> tuple[Member, ...]:
+    def refresh(self) -> tuple[RunHandle, ...]:
         """Those that are open now."""
-        names = self._log.refresh().named(ScenarioState.OPEN)
-        self._open = {name: self._open.get(name) or self._member(name) for name in names}
+        names = self._journal.refresh().named(ScenarioState.OPEN)
+        self._open = {name: self._open.get(name) or self._handle(name) for name in names}
         return tuple(self._open.values())
 
-    def widen(self) -> bool:
+    def open_next(self) -> bool:
         """Open the planned run with the longest critical path."""
-        return self._log.open_next()
+        return self._journal.open_next()
 
-    def over(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether every scenario is closed. One whose tasks are settled may still get a fix task."""
-        replica = self._log.replica
+        replica = self._journal.replica
         return replica.begun and not replica.left
 
     def close(self) -> None:
-        """Give the journal's descriptors back."""
-        self._log.close()
+        """Close the journal's files."""
+        self._journal.close()
 
-    def _member(self, name: str) -> Member:
-        status = self._log.replica.scenarios[name]
-        run = RunDirectory(self._log.batch.root / status.folder)
+    def _handle(self, name: str) -> RunHandle:
+        status = self._journal.replica.scenarios[name]
+        run = RunDirectory(self._journal.batch.root / status.folder)
         venv = status.record.get("venv")
         env = ExecutionEnv(status.record["sandbox"], Path(venv) if venv else None)
-        return Member(run, plan_of(run).graph(), env, status.record["limit"])
+        return RunHandle(run, plan_of(run).graph(), env, status.record["limit"])

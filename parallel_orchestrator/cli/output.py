@@ -1,4 +1,4 @@
-"""What a command answers, and the one place where that is shown: as text, or as one JSON document.
+"""What a command returns, and the one place where it is shown: as text, or as one JSON document.
 
     {"version": 1, "command": "status", "ok": true, "result": {…}}
     {"version": 1, "command": "resume", "ok": false, "error": {"kind": "usage", "message": "…", "exit_code": 2}}
@@ -11,19 +11,16 @@ that came to its end and has failures to report has both, `result` and `error`, 
 from __future__ import annotations
 
 import errno
-import functools
-import inspect
 import io
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer._click.exceptions import (
@@ -39,7 +36,7 @@ from parallel_orchestrator.system.files import OF_THE_DISK, disk_error
 from parallel_orchestrator.system.invocation import NAME, help_command
 from parallel_orchestrator.system.terminal_text import indented, json_text, printable
 
-_LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
+LIKE_CTRL_C = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _LONGEST_NAME = 1000
 """Characters of a name that no file can have which are shown."""
@@ -47,17 +44,9 @@ _LONGEST_NAME = 1000
 VERSION = 1
 """Of the document; it grows when a field changes its meaning or goes away."""
 
-_EVERYWHERE = {
-    "as_json": Annotated[
-        bool, typer.Option("--json", help="Print exactly one JSON document on standard output, also on failure.")
-    ],
-    "debug": Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")],
-}
-"""Options of every command. `run_app` looks for them itself: they count also where the rest is not understood."""
-
 
 @dataclass(frozen=True)
-class Answer:
+class CliResult:
     """What a command has to say at its end."""
 
     text: str
@@ -71,78 +60,57 @@ class Answer:
     """What stopped the command, which has this to say all the same."""
 
 
-def answering(function: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
-    """The command with the options that every command has. Ctrl-C in it becomes an error like others."""
+class Output:
+    """Where the results of a command line are shown. It is the click context's object."""
 
-    @functools.wraps(function)
-    def command(**arguments: Any) -> Answer | None:
-        own = {name: value for name, value in arguments.items() if name not in _EVERYWHERE}
-        try:
-            return function(**own)
-        except KeyboardInterrupt as error:
-            raise Interrupted("interrupted") from error
+    def __init__(self) -> None:
+        self.debug = False
+        self.shown: _Text | _Document = _Text()
 
-    signature = inspect.signature(function, eval_str=True)
-    hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in _EVERYWHERE.items()
-    ]
-    command.__annotations__ = {**hints, **_EVERYWHERE}
-    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), *common]
-    )
-    return command
+    def begin(self, command: str | None, *, as_json: bool, debug: bool) -> None:
+        """Choose the form, before anything can be printed. `command`: its name; None for the program itself."""
+        self.debug = debug
+        if as_json:
+            self.shown = _Document(command)
 
 
 def run_app(app: typer.Typer) -> NoReturn:
     """Run the command line and exit: every error becomes one message, or one document, and its exit code."""
     _open_standard_streams()
-    for number in _LIKE_CTRL_C:
+    for number in LIKE_CTRL_C[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, _interrupt)
     redact.know(*secret_values(os.environ))
     sys.excepthook = _show_traceback
-    before, dashes, after = _divided(sys.argv[1:])
-    arguments = [*(word for word in before if word not in ("--json", "--debug")), *dashes, *after]
-    shown = _Document(_command(app, arguments)) if "--json" in before else _Text()
     # Completion is for the command that people type, however this process was started.
-    completing = any(word in ("--install-completion", "--show-completion") for word in before)
+    completing = any(word in ("--install-completion", "--show-completion") for word in sys.argv[1:])
+    output = Output()
     try:
-        answer = app(arguments, standalone_mode=False, prog_name=NAME if completing else None)
+        result = app(standalone_mode=False, prog_name=NAME if completing else None, obj=output)
     except ClickException as error:
-        shown.misunderstood(error)
+        output.shown.misunderstood(error)
         code = error.exit_code
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the last place to tell it
-        if "--debug" in before:
-            _show_traceback(type(error), error, error.__traceback__)
-        told = _foreseen(error)
-        shown.failed(told)
-        code = told.exit_code
+        code = _failed(output, error)
     else:
-        if "--debug" in before and isinstance(answer, Answer) and answer.error:
-            _show_traceback(type(answer.error), answer.error, answer.error.__traceback__)
-        code = answer.exit_code if isinstance(answer, Answer) else answer if isinstance(answer, int) else 0
-        code = shown.answered(answer if isinstance(answer, Answer) else None, code)
-    for number in (signal.SIGINT, *_LIKE_CTRL_C):
-        # All is done and told. A signal while Python takes itself down would end it in place of the code.
+        finished = result if isinstance(result, CliResult) else None
+        if output.debug and finished and finished.error:
+            _show_traceback(type(finished.error), finished.error, finished.error.__traceback__)
+        code = finished.exit_code if finished else result if isinstance(result, int) else 0
+        code = output.shown.answered(finished, code)
+    for number in LIKE_CTRL_C:
+        # All is done and shown. A signal while Python takes itself down would end it in place of the code.
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
-def _divided(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """The words before `--`, that itself, and those after it."""
-    place = words.index("--") if "--" in words else len(words)
-    return list(words[:place]), list(words[place : place + 1]), list(words[place + 1 :])
-
-
-def _command(app: typer.Typer, arguments: Sequence[str]) -> str | None:
-    """The command that is meant; None where an option of the program itself is."""
-    first = arguments[0] if arguments else "--help"
-    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    if first in names:
-        return first
-    return None if first in ("--help", "-h", "--version", "--install-completion", "--show-completion") else "run"
+def _failed(output: Output, error: BaseException) -> int:
+    """Show an error; the exit code."""
+    if output.debug:
+        _show_traceback(type(error), error, error.__traceback__)
+    foreseen = _foreseen(error)
+    output.shown.failed(foreseen)
+    return foreseen.exit_code
 
 
 def _foreseen(error: BaseException) -> OrchestratorError:
@@ -191,16 +159,16 @@ def _interrupt(_number: int, _frame: object) -> None:
 class _Text:
     """Answers for a person: on standard output, what went wrong on standard error."""
 
-    def answered(self, answer: Answer | None, code: int) -> int:
+    def answered(self, result: CliResult | None, code: int) -> int:
         """Show a command's answer; the exit code."""
-        if answer is not None:
+        if result is not None:
             try:
-                print(folded(printable(answer.text), sys.stdout), flush=True)
+                print(folded(printable(result.text), sys.stdout), flush=True)
             except OSError as error:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 code = _not_shown(error, code)
-            if answer.error:
-                self.failed(answer.error)
+            if result.error:
+                self.failed(result.error)
         return code
 
     def misunderstood(self, error: ClickException) -> None:
@@ -239,13 +207,13 @@ class _Document:
         self._output = os.dup(1)
         os.dup2(2, 1)
 
-    def answered(self, answer: Answer | None, code: int) -> int:
+    def answered(self, result: CliResult | None, code: int) -> int:
         """Write a command's answer; the exit code."""
-        fields: dict[str, Any] = {"result": answer.result} if answer else {}
-        if answer and answer.error:
-            fields["error"] = _error_fields(answer.error)
+        fields: dict[str, Any] = {"result": result.result} if result else {}
+        if result and result.error:
+            fields["error"] = _error_fields(result.error)
         elif code:
-            message = answer.failure if answer else f"ended with {code}"
+            message = result.failure if result else f"ended with {code}"
             fields["error"] = {"kind": "unsuccessful", "message": message, "exit_code": code}
         return self._write(code, **fields)
 
