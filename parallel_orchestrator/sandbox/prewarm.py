@@ -21,9 +21,8 @@ from typing import Protocol
 from parallel_orchestrator.records.command import RESULTS, Command, CommandResult
 from parallel_orchestrator.records.errors import CannotGoOn
 from parallel_orchestrator.sandbox import prewarmed_pytest, reaper
-from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
+from parallel_orchestrator.sandbox.guarded_process import GuardedProcess, Namespace
 from parallel_orchestrator.sandbox.mounts import RESULTS_MOUNT
-from parallel_orchestrator.sandbox.namespace import Namespace
 from parallel_orchestrator.sandbox.resource_monitor import ResourceMonitor
 from parallel_orchestrator.system.memory import ROOM
 

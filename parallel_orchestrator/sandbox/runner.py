@@ -23,7 +23,7 @@ and disk, except for a lower priority. What is in the project itself, which comm
 host shows there: kernel version and command line, load, memory, users' names, the workspace's path in
 /proc/self/mountinfo. Not counted as memory: /tmp and /dev/shm, socket and pipe buffers, and System V segments where
 there is no filter. Not counted as written: deleted files that are only mapped, or under way through a socket. Where
-memory runs out, the kernel is told to kill commands first; a command can undo that.
+memory runs out, commands are marked to be killed first; a command can undo that.
 
 **Plain**, without a sandbox: the command runs as you. It can read, write, reach and end what you can, including the
 network and your other processes. These still hold: the clean environment, the limits of each process, the monitor (it
@@ -51,7 +51,7 @@ from parallel_orchestrator.records.command import MOUNT, Command, CommandResult
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
 from parallel_orchestrator.records.scenario import ExecutionEnv, SandboxMode
 from parallel_orchestrator.sandbox import reaper, root_isolation, seccomp
-from parallel_orchestrator.sandbox.guarded_process import GuardedProcess
+from parallel_orchestrator.sandbox.guarded_process import GuardedProcess, Namespace
 from parallel_orchestrator.sandbox.mounts import (
     RESULTS_MOUNT,
     TMP,
@@ -61,7 +61,6 @@ from parallel_orchestrator.sandbox.mounts import (
     minimal_root,
     python_binds,
 )
-from parallel_orchestrator.sandbox.namespace import Namespace
 from parallel_orchestrator.sandbox.prewarm import (
     ENTRYPOINTS,
     PrewarmedSandbox,

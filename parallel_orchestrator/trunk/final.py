@@ -33,6 +33,7 @@ class FinalChecks:
     def check(self, verify: Sequence[str]) -> FinalReport:
         """Test the head under coverage, then run each verify command in one fresh copy."""
         started = time.monotonic()
+        # Read once: a person may commit meanwhile, and everything below is about this commit.
         head = self.repository.head()
         tree = self.repository.tree(head)
         report, coverage = self._test(tree)

@@ -160,6 +160,7 @@ class MergeQueue:
 
     def _merge_and_test(self, change: Change, submission: Submission) -> Conflict | MergeAttempt:
         """Merge onto the head as it is now, and run the tests of the result once."""
+        # Under merge.lock: no peer moves the head between this line and `_land`.
         head = self.repository.head()
         merged = merge(self.repository, change.tree, submission.base, head)
         collisions = rules.case_collisions(merged.tree)

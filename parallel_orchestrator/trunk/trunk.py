@@ -111,6 +111,8 @@ class Trunk:
         Only the run's owner calls it, while no other process of the run lives.
         """
         with disk_faults_in(self._run.git, ours=True), self._repository.alone():
+            # The order does not matter for the branch, which is the truth and moved by one rename. The checkout comes
+            # before any worker starts, so that none of them finds old files.
             self._repository.remove_leftovers()
             check_out(self._repository)
         return self._merged()
@@ -175,6 +177,7 @@ class Trunk:
                 passed = repository.about(head).number("Tests-Passed")
                 commit = repository.commit(tree, head, commit_subject(message), {"Tests-Passed": passed}, durable=True)
                 repository.move(head, commit)
+            # The README is rewritten at the end of each run. A person's edit of it is copied aside first.
             keep_edits(repository)
             repository.restore_checkout()
             return self.head()

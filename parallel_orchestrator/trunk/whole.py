@@ -89,6 +89,7 @@ def whole_verdict(
     attempt: MergeAttempt, submission: Submission, corrections: Sequence[Correction], *, changed: bool
 ) -> WholeVerdict:
     """Judge a fix task's merged tree; the facts say why it is refused. `changed`: it differs from the trunk's tree."""
+    # Under merge.lock, so the trunk cannot change between the two runs that are compared.
     before = attempt.bench.test(attempt.trunk) if changed else attempt.first
     report, flaky = attempt.first, frozenset[str]()
     if report.why_red() or _lost(report, before):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.command import CommandRunner
-from parallel_orchestrator.sandbox.namespace import Namespace
+from parallel_orchestrator.sandbox.guarded_process import Namespace
 from parallel_orchestrator.sandbox.resource_monitor import ResourceLimits, ResourceMonitor
 from parallel_orchestrator.sandbox.root_isolation import process_group
 from parallel_orchestrator.sandbox.runner import BubblewrapRunner, PlainRunner

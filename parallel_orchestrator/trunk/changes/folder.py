@@ -61,6 +61,7 @@ class Contents:
 def read_folder(objects: Objects, folder: Path) -> Contents:
     """Return everything in `folder` but caches. Raises TaskLimit when there is too much."""
     contents = Contents()
+    # Opened once, without following a link; everything below is opened relative to this descriptor.
     try:
         descriptor = open_folder(folder)
     except OSError as error:
@@ -91,6 +92,7 @@ def add_to_folder(objects: Objects, folder: Path, entries: Tree) -> None:
 
 def read_plain(path: Path, limit: int) -> bytes | None:
     """Return the content of a regular file of at most `limit` bytes, or None. Opens neither links nor pipes."""
+    # O_NONBLOCK: an agent can leave a pipe under this name, and opening it would wait for a writer.
     try:
         descriptor = os.open(path, _REGULAR)
     except OSError:
@@ -116,6 +118,7 @@ class _Reader:
 
     def folder(self, descriptor: int, prefix: str, depth: int) -> None:
         """Read an open folder. `prefix` is its path with a slash at the end, empty for the outermost."""
+        # Bounded before sorting: an agent can make millions of names, and this process must not hold them all.
         names = sorted(islice((entry.name for entry in os.scandir(descriptor)), MOST_MEMBERS + 1))
         if not names and prefix:
             self._contents.entries[prefix[:-1]] = TreeEntry(FOLDER, EMPTY_TREE)
@@ -140,6 +143,7 @@ class _Reader:
             raise TaskLimit(f"the files of its workspace are larger than {MOST_BYTES // 2**20} MiB together")
 
     def _member(self, parent: int, name: str, path: str, depth: int) -> None:
+        # The kind decides how to open; O_NOFOLLOW and fstat check again what was opened, so a swap in between fails.
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         if name.casefold() == ".git":
             self._contents.unsupported[path] = "a git repository of its own"
@@ -177,6 +181,7 @@ def _write_entry(path: Path, entry: TreeEntry, content: Callable[[], Iterator[by
     if entry.mode == LINK:
         path.symlink_to(os.fsdecode(b"".join(content())))
         return
+    # O_EXCL and O_NOFOLLOW: the path must be new, and must not be a link that leads out of the folder.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with opened(path, flags, 0o777 if entry.mode == PROGRAM else 0o666) as descriptor:
         for chunk in content():

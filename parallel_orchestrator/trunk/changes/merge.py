@@ -25,6 +25,7 @@ class Merge:
 
 def merge(repository: Repository, tree: Tree, base: str, head: str) -> Merge:
     """Three-way merge of `tree`, which was made from commit `base`, onto commit `head`."""
+    # Three ways, quickest first: nothing landed meanwhile; no path was changed by both; git merges lines.
     if base == head:
         return Merge(tree, ())
     if (plain := _by_path(repository.tree(base), repository.tree(head), tree)) is not None:
@@ -51,6 +52,7 @@ def _by_path(base: Tree, ours: Tree, theirs: Tree) -> Tree | None:
         kept = their if our == before else our
         if kept is not None:
             merged[path] = kept
+    # One side made a file where the other made a folder: only git can say what that conflict is.
     folders = {parent for path in merged for parent in _parents(path)}
     return None if folders & merged.keys() else merged
 

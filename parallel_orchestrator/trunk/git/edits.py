@@ -45,6 +45,8 @@ def check_out(repository: Repository, since: str = "") -> None:
     `since`: the commit that is checked out now, if known. Uncommitted edits stay. Where the trunk has to write, they
     are copied to a folder edits-N first.
     """
+    # The quick way writes only what changed and refuses edited files. It needs the commit that is checked out, unknown
+    # after a kill: then every file is compared, and edits are copied aside before they are overwritten.
     if since and repository.advance(since):
         return
     keep_edits(repository)
@@ -64,6 +66,7 @@ def find_edits(repository: Repository) -> Edits:
     head = {path: entry.id for path, entry in repository.tree(BRANCH).items() if entry.mode != LINK}
     index = _index(repository)
     changed, missing = [], []
+    # Head and index together: a killed checkout has written some of the head's files, and the index names the others.
     for path in sorted(head.keys() | index.keys()):
         content = read_plain(root / path, _LARGEST)
         if content is None:

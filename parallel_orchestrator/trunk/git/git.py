@@ -129,6 +129,7 @@ class Git:
                 process.kill()
 
     def _command(self) -> list[str]:
+        # Before each call, not once: an agent without a sandbox can change the git-dir while the run works.
         check_safe_git_dir(self.repository)
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         return ["git", f"--git-dir={self._git_dir}", f"--work-tree={self.work_tree}", *settings]

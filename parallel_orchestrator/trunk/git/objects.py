@@ -65,6 +65,8 @@ class Objects:
 
     def write(self, kind: str, data: bytes, *, durable: bool = False) -> str:
         """Store an object and return its id. With `durable`, wait until it is on disk."""
+        # Two processes may write one object at once. Both write the same bytes under their own temporary names, and
+        # the later rename replaces a file by an equal one.
         content = b"%s %d\0" % (kind.encode(), len(data)) + data
         name = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         target = self._target(name)
@@ -87,8 +89,9 @@ class Objects:
             content = zlib.decompressobj().decompress(squeezed, _LARGEST_LOOSE)
         except (OSError, ValueError, zlib.error):
             return None
+        # The name is the content's digest: a flipped bit, a truncated file or a cut at the limit is noticed here.
         if hashlib.sha1(content, usedforsecurity=False).hexdigest() != name:
-            return None  # damaged, or larger
+            return None
         header, _, data = content.partition(b"\0")
         return header.partition(b" ")[0].decode(), data
 
@@ -96,6 +99,8 @@ class Objects:
         """Store an open file of `size` bytes as a blob. Large files are never in memory as a whole."""
         if size <= _CHUNK:
             return self.write("blob", b"".join(_chunks(descriptor)))
+        # The header holds the size, so it is fixed before the file is read. A process that still writes can shrink the
+        # file meanwhile (Unsteady), or let it grow: what is beyond `size` waits for the next snapshot.
         digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         squeeze = zlib.compressobj(_QUICK)
 
@@ -138,12 +143,13 @@ class Objects:
         entries: Tree = {}
         if self._read_loose_tree(tree, "", entries):
             return entries
-        entries.clear()
+        entries.clear()  # of what was read before the first packed object
         for line in self._git("ls-tree", "-r", "-t", "-z", "--full-tree", tree).split(b"\0")[:-1]:
             about, _, path = line.partition(b"\t")
             mode, kind, name = about.decode().split(" ")
             if kind != "tree" or name == EMPTY_TREE:
                 entries[os.fsdecode(path)] = TreeEntry(int(mode, 8), name)
+        # Nothing listed is right for the empty tree only; a broken git would otherwise empty the workspace.
         if not entries and self._git.text("rev-parse", f"{tree}^{{tree}}") != EMPTY_TREE:
             raise GitFailed(f"git ls-tree ended with 0 and printed nothing of {tree}. Look at the `git` on PATH.")
         return entries
@@ -215,6 +221,7 @@ class Objects:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(os.path.dirname(target))
+            # Counted once, for the limit on a workspace's snapshots: an object that exists takes no more space.
             self.stored += 0 if os.path.exists(target) else os.stat(temporary).st_size
             os.replace(temporary, target)
         except OSError as error:

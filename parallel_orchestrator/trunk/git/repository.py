@@ -89,6 +89,8 @@ class Repository:
         if self._run.git.exists():
             self.ensure_safe_git_dir()
             return
+        # Everything is made under another name first. A kill before the rename leaves `.git-new`, which the next owner
+        # removes; there is never a half-made `.git` that a later start would take for a person's repository.
         draft = self._run.git.with_name(".git-new")
         shutil.rmtree(draft, ignore_errors=True)
         git = Git(draft, self._run.root, self.git.inherited, git_dir=draft)
@@ -102,6 +104,7 @@ class Repository:
         tree = objects.write_tree({PROJECT_FILE: TreeEntry(FILE, objects.write("blob", PROJECT_TEXT))})
         first = git.text("commit-tree", tree, "-m", "Begin")
         git("update-ref", BRANCH, first)
+        # Not the exit codes count but what is on disk: a broken git on PATH can end with 0 and do nothing.
         if not _COMMIT.fullmatch(first) or _text(draft / BRANCH) != f"{first}\n" or not objects.loose(first):
             raise did_nothing("commit-tree", self._run.git)
         create_safe_git_dir(draft)
@@ -116,6 +119,8 @@ class Repository:
     def head(self) -> str:
         """Return the commit at the head of the trunk. Raises Tampered as a git call would."""
         check_safe_git_dir(self._run.git)
+        # The branch's file is read without a git process, on each submission. Git is asked when it is not the usual
+        # loose ref with a loose commit: after a person's `git pack-refs` or `git gc`.
         name = (_text(self._run.git / BRANCH) or "").rstrip("\n")
         if self._loose_commit(name):
             return name
@@ -135,8 +140,10 @@ class Repository:
 
     def move(self, old: str, new: str) -> None:
         """Move the trunk from `old` to `new`, within `alone`. Raises GitFailed when its head is not `old`."""
+        # First the stale locks, under merge.lock: a killed git can have left main.lock, which would block the move.
         self._remove_stale_locks()
         branch = self._run.git / BRANCH
+        # Usually the branch is a loose file at `old`. Otherwise git compares and swaps, and reports a move by others.
         if (_text(branch) or "").rstrip("\n") != old:
             self.git("update-ref", BRANCH, new, old)
             if self.head() != new:
@@ -151,11 +158,14 @@ class Repository:
         Returns False and writes nothing when one of them was edited, or when something else is checked out.
         """
         self._remove_stale_locks()
+        # Two-way merge: git compares index and files with `since` and refuses as a whole when one was edited. So a
+        # person's edit between two merges is never overwritten here.
         return self.git.outcome("read-tree", "-m", "-u", since, BRANCH, accept=_MAY_REFUSE)[0] == 0
 
     def check_out(self) -> None:
         """Overwrite the trunk's files in the output directory. `edits.check_out` keeps a person's edits first."""
         self._remove_stale_locks()
+        # --reset overwrites edited files, so callers copy them aside first (`edits.keep_edits`).
         self.git("read-tree", "--reset", "-u", BRANCH)
 
     def differences(self) -> list[Difference]:
@@ -195,6 +205,7 @@ class Repository:
         while name and name != since:
             parsed = self._loose_commit(name)
             if parsed is None:
+                # One packed commit in the chain: git reads the whole range, so that both ways give the same list.
                 return self._log_of_git(f"{since}..{head}" if since else head)
             commit, name = parsed
             found.append(commit)
@@ -232,12 +243,15 @@ class Repository:
 
     def remove_leftovers(self) -> None:
         """Remove half-written files of killed processes. Only while no other process of the run lives."""
+        # Another process of the run could be writing such a file now, so only the owner calls this, before its workers.
         shutil.rmtree(self._run.git.with_name(".git-new"), ignore_errors=True)
         for leftover in (self._run.git / "objects").glob("tmp_obj_*"):
             leftover.unlink(missing_ok=True)
 
     def _remove_stale_locks(self) -> None:
         """Remove lock files of a killed git. Within `alone` no git of ours uses them: each git inherits merge.lock."""
+        # index.lock, HEAD.lock, main.lock. A person's own git may hold one for a moment, too; losing it makes that git
+        # fail with an error, while a stale one would stop the run for good.
         heads = self._run.git / "refs" / "heads"
         for folder in (self._run.git, safe_git_dir(self._run.git), heads):
             for lock in folder.glob("*.lock"):

@@ -40,6 +40,7 @@ def create_safe_git_dir(repository: Path) -> None:
     """Create it unless it exists, by rename: under its name it is always complete."""
     if safe_git_dir(repository).exists():
         return
+    # By rename, because `check_safe_git_dir` of another process may look at any moment: it finds all or nothing.
     draft = repository / "view-new"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
@@ -64,6 +65,7 @@ def check_safe_git_dir(repository: Path) -> None:
     try:
         # A killed git leaves lock files.
         names = {path.name for path in view.iterdir() if path.suffix != ".lock"}
+        # Exactly these files with exactly this content: one more file, such as info/attributes, could name a filter.
         whole = (
             names == _FILES.keys() | _LINKS.keys()
             and all((view / name).read_text() == text for name, text in _FILES.items())

@@ -158,6 +158,7 @@ class TestBench:
         if not self._waiting:
             with self.copy(tree) as (folder, results):
                 return self.run_pytest(folder, results, PYTHON, own=own)
+        # The waiting pytest has imported everything but the project: the copy is written only now, into its folder.
         prepared = self._waiting.pop()
         with prepared.resources:
             write_folder(self.objects, prepared.folder, tree)
@@ -186,6 +187,7 @@ class TestBench:
             (folder / "tests").mkdir(exist_ok=True)
             (folder / "tests" / f"{name}.py").write_text(_CANARY.format(name=name))
             recorder = add_recorder(folder, name, own)
+        # After the canary and the recorder are added, so that changes to them are noticed, too.
         before = take_inventory(folder)
         junit = f"{name}.xml"
         flags = (*_FLAGS, *recorder, f"--junitxml={RESULTS}/{junit}")
@@ -193,6 +195,7 @@ class TestBench:
         result = (run or self.runner)(command)
         # A resumed conversation must read the same text, so the random names are removed.
         output = result.output.replace(f"{folder}/", "").replace(name, "test_canary")[-_TAIL:]
+        # Everything in these folders may have been written by the tests: bounded, no link, no pipe.
         written = read_plain(results / junit, LARGEST_REPORT)
         report = redact.foreign(written.replace(f"{folder}/".encode(), b"")) if written is not None else b""
         cases = parse(report)

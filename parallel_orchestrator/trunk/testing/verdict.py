@@ -80,8 +80,11 @@ def attribute_failure(attempt: MergeAttempt) -> Verdict:
     if verdict:
         return verdict
     known = Baseline(attempt.passed_before)
+    # Three runs at most: the merged tree (done), the merged tree again, the trunk without the change. What fails both
+    # times and not on the trunk is the change's fault.
     again = attempt.bench.test(attempt.tree, attempt.own)
     unsteady = _unsteady(attempt, again)
+    # It failed once and passes now: accepted, unless the tests that failed are the task's own new ones.
     if not regressions(again, known):
         return _verdict(attempt, again, known, flaky=attempt.first.red, unsteady=unsteady)
     without = attempt.bench.test(attempt.trunk)
