@@ -91,19 +91,19 @@ def _run(command: list[str], what: str) -> None:
 def _is_met(package: str) -> bool:
     try:
         wanted = Requirement(package)
-        found = importlib.metadata.distribution(wanted.name)
+        installed = importlib.metadata.distribution(wanted.name)
     except (InvalidRequirement, importlib.metadata.PackageNotFoundError, ValueError):
         return False
-    if not wanted.specifier.contains(found.version, prereleases=True):
+    if not wanted.specifier.contains(installed.version, prereleases=True):
         return False
-    return all(_is_met(needed) for extra in wanted.extras for needed in _of_extra(found, extra))
+    return all(_is_met(needed) for extra in wanted.extras for needed in _of_extra(installed, extra))
 
 
-def _of_extra(found: importlib.metadata.Distribution, extra: str) -> list[str]:
+def _of_extra(installed: importlib.metadata.Distribution, extra: str) -> list[str]:
     """Return what a distribution requires for one of its extras; an unmet requirement when it has no such extra."""
-    if extra not in (found.metadata.get_all("Provides-Extra") or []):
-        return [f"{found.metadata['Name']}=={found.version}.no.{extra}"]
-    listed = [Requirement(text) for text in found.requires or ()]
+    if extra not in (installed.metadata.get_all("Provides-Extra") or []):
+        return [f"{installed.metadata['Name']}=={installed.version}.no.{extra}"]
+    listed = [Requirement(text) for text in installed.requires or ()]
     wanted = [needed for needed in listed if needed.marker and _holds(needed.marker, extra) > _holds(needed.marker, "")]
     return [f"{needed.name}{needed.specifier}" for needed in wanted]
 

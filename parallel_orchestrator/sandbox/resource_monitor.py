@@ -97,9 +97,9 @@ class ResourceMonitor:
             return crowd
         for pid in pids:
             with contextlib.suppress(OSError):
-                found = dict(_STATUS.findall((proc / str(pid) / "status").read_bytes()))
-                threads += int(found.get(b"Threads", 0))
-                resident += 1024 * (int(found.get(b"VmRSS", 0)) + int(found.get(b"VmSwap", 0)))
+                status = dict(_STATUS.findall((proc / str(pid) / "status").read_bytes()))
+                threads += int(status.get(b"Threads", 0))
+                resident += 1024 * (int(status.get(b"VmRSS", 0)) + int(status.get(b"VmSwap", 0)))
             if threads > self._limits.processes:
                 return crowd
         self.peak = max(self.peak, min(resident, self._limits.memory))
@@ -117,7 +117,7 @@ class ResourceMonitor:
             if (nameless.st_dev, nameless.st_ino) not in seen:
                 seen.add((nameless.st_dev, nameless.st_ino))
                 taken += 512 * nameless.st_blocks
-        for about in (found for folder in self._folders for found in _below(folder)):
+        for about in (entry for folder in self._folders for entry in _below(folder)):
             if files > most_files or taken > most_bytes:
                 break
             files += 1

@@ -74,8 +74,8 @@ def _own_group(proc: Path, groups: Path) -> Path | None:
             _, controllers, path = line.split(":", 2)
             old = controllers == "memory"
             root, name = (groups / "memory", "memory.oom_control") if old else (groups, "memory.events")
-            if (old or not controllers) and (found := root / path.lstrip("/") / name).exists():
-                return found
+            if (old or not controllers) and (file := root / path.lstrip("/") / name).exists():
+                return file
     return None
 
 

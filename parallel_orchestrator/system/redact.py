@@ -121,11 +121,11 @@ def _without_patterns(text: str) -> str:
     return text
 
 
-def _if_clean(found: re.Match[str]) -> str:
+def _if_clean(match: re.Match[str]) -> str:
     """Return the base64 unchanged, or the mark when it holds a well-known kind of key."""
-    letters = found.group().translate(_TO_STANDARD)
+    letters = match.group().translate(_TO_STANDARD)
     decoded = base64.b64decode(letters + "A" * (-len(letters) % 4)).decode("latin-1")
-    return MARK if any(pattern.search(decoded) for pattern in _patterns()) else found.group()
+    return MARK if any(pattern.search(decoded) for pattern in _patterns()) else match.group()
 
 
 def _map(clean: Any, value: Any) -> Any:

@@ -199,14 +199,14 @@ class FinalReport:
         """Return why it is not green, for a fix task. `planned`: which of the verify commands are the plan's."""
         failed = [
             FailedCommand(
-                command=one.command,
-                code=one.code,
-                output=one.output,
-                timed_out=one.timed_out,
-                correctable=one.command in planned and one.cannot_work(),
+                command=result.command,
+                code=result.code,
+                output=result.output,
+                timed_out=result.timed_out,
+                correctable=result.command in planned and result.cannot_work(),
             )
-            for one in self.verify
-            if not one.passed
+            for result in self.verify
+            if not result.passed
         ]
         return RedWhole.of(self.commit, self.facts, failed)
 

@@ -130,9 +130,9 @@ class Editor:
     def _entries(self, names: tuple[str, ...], depth: int) -> Iterator[str]:
         with self._workspace.directory(names) as descriptor:
             with os.scandir(descriptor) as entries:
-                found = sorted(entry.name for entry in entries)
-            kinds = {name: _kind(descriptor, name) for name in found}
-        for name in found[: LISTING_LIMIT + 1]:
+                names_here = sorted(entry.name for entry in entries)
+            kinds = {name: _kind(descriptor, name) for name in names_here}
+        for name in names_here[: LISTING_LIMIT + 1]:
             if name.startswith(".") or name in _NOT_LISTED or kinds[name] is None:
                 continue
             yield "/".join((*names, name)) + str(kinds[name])
@@ -202,12 +202,12 @@ def _numbered(lines: list[str], first: int) -> str:
 
 def _edited(path: str, text: str, first: int, count: int) -> str:
     start = max(1, first - _CONTEXT_LINES)
-    shown = _lines(text)[start - 1 : first - 1 + count + _CONTEXT_LINES]
-    return _cut(f"Edited {path}. The changed lines are now:\n{_numbered(shown, start)}", path)
+    changed = _lines(text)[start - 1 : first - 1 + count + _CONTEXT_LINES]
+    return _cut(f"Edited {path}. The changed lines are now:\n{_numbered(changed, start)}", path)
 
 
 def _cut(text: str, path: str) -> str:
     if len(text) <= VIEW_LIMIT:
         return text
-    shown = text[:VIEW_LIMIT].rpartition("\n")[0] or text[:VIEW_LIMIT]
-    return f"{shown}\n... this view of {path} ends after {VIEW_LIMIT:,} characters; use view_range to see the rest"
+    start = text[:VIEW_LIMIT].rpartition("\n")[0] or text[:VIEW_LIMIT]
+    return f"{start}\n... this view of {path} ends after {VIEW_LIMIT:,} characters; use view_range to see the rest"

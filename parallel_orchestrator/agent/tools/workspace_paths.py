@@ -47,7 +47,7 @@ class PathRefused(ToolFault):
 
 def split(path: str) -> tuple[str, ...]:
     """Return the names of `path` below the workspace, none for the workspace itself. Raises PathRefused."""
-    shown = path if len(path) <= 80 else path[:77] + "..."
+    short = path if len(path) <= 80 else path[:77] + "..."
     if not path:
         raise PathRefused("the path is empty")
     if len(path) > MAX_PATH:
@@ -55,12 +55,12 @@ def split(path: str) -> tuple[str, ...]:
     if path == MOUNT or path.startswith(MOUNT + "/"):
         path = path[len(MOUNT) + 1 :] or "."
     if path.startswith("/"):
-        raise PathRefused(f"{shown!r} is outside {MOUNT}: use a path relative to the project root")
+        raise PathRefused(f"{short!r} is outside {MOUNT}: use a path relative to the project root")
     names = tuple(name for name in path.split("/") if name not in ("", "."))
     for name in names:
         problem = _name_problem(name)
         if problem:
-            raise PathRefused(f"{shown!r} is refused: {problem}")
+            raise PathRefused(f"{short!r} is refused: {problem}")
     return names
 
 
@@ -204,11 +204,11 @@ def _require_plain(about: os.stat_result, path: str) -> None:
 
 def _mode_for_replacing(parent: int, name: str, path: str) -> int:
     try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        about = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return 0o644
-    _require_plain(found, path)
-    return found.st_mode & 0o755 | 0o600
+    _require_plain(about, path)
+    return about.st_mode & 0o755 | 0o600
 
 
 @contextlib.contextmanager

@@ -77,8 +77,8 @@ def find_edits(repository: Repository) -> Edits:
         if name != head.get(path) and not _left_by_a_kill(repository, path, content, index.get(path), head.get(path)):
             changed.append(path)
     known = head.keys() | index.keys()
-    found = {below.relative_to(root).as_posix() for top in PROJECT_ROOTS for below in files_below(root / top)}
-    new = sorted(path for path in found - known if not _is_cache(path))
+    below = {path.relative_to(root).as_posix() for top in PROJECT_ROOTS for path in files_below(root / top)}
+    new = sorted(path for path in below - known if not _is_cache(path))
     return Edits(changed, missing, new)
 
 

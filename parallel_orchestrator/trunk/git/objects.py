@@ -237,8 +237,8 @@ class BlobReader:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Yield the content of one blob in pieces. Take all of them before the next blob."""
-        if (found := self._objects.loose(name)) and found[0] == "blob":
-            yield found[1]
+        if (loose := self._objects.loose(name)) and loose[0] == "blob":
+            yield loose[1]
         else:
             yield from self._chunks_of_git(name)
 

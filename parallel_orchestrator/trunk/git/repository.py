@@ -177,10 +177,10 @@ class Repository:
 
         A file that differs may be a person's work and stays. Only the run's owner calls it.
         """
-        found, tree = self.differences(), self.tree(self.head())
-        missing = [difference.path for difference in found if difference.missing]
+        differing, tree = self.differences(), self.tree(self.head())
+        missing = [difference.path for difference in differing if difference.missing]
         add_to_folder(self.objects, self._run.root, {path: tree[path] for path in missing})
-        return missing, [difference.path for difference in found if not difference.missing]
+        return missing, [difference.path for difference in differing if not difference.missing]
 
     def restore_checkout(self) -> None:
         """Check out and verify. Removes differing files first, as git may take them for unchanged.
@@ -200,7 +200,7 @@ class Repository:
 
     def log(self, head: str, since: str = "") -> list[Commit]:
         """Return the commits up to `head`, oldest first; only those after `since` when it is one of them."""
-        found: list[Commit] = []
+        commits: list[Commit] = []
         name = head
         while name and name != since:
             parsed = self._loose_commit(name)
@@ -208,8 +208,8 @@ class Repository:
                 # One packed commit in the chain: git reads the whole range, so that both ways give the same list.
                 return self._log_of_git(f"{since}..{head}" if since else head)
             commit, name = parsed
-            found.append(commit)
-        return found[::-1]
+            commits.append(commit)
+        return commits[::-1]
 
     def about(self, commit: str) -> Commit:
         """Return one commit."""
@@ -218,10 +218,10 @@ class Repository:
 
     def _log_of_git(self, commits: str, *options: str) -> list[Commit]:
         output = self.git.text("log", "--first-parent", "--reverse", "-z", "--format=%H%n%B", *options, commits, "--")
-        found = [_commit(record) for record in output.split("\0") if record]
-        if not found and ".." not in commits:
+        logged = [_commit(record) for record in output.split("\0") if record]
+        if not logged and ".." not in commits:
             raise did_nothing("log", self._run.git)
-        return found
+        return logged
 
     def _loose_commit(self, name: str) -> tuple[Commit, str] | None:
         """Return a commit and its first parent (empty for the first commit); None when only git can read it."""

@@ -79,9 +79,9 @@ def _case(element: ElementTree.Element) -> Case:
     identity = "::".join(part for part in (file, classes, name) if part) if element.get("classname") else file or name
     dotted = ".".join(part for part in (element.get("classname"), name.partition("[")[0]) if part)
     for kind, ending in (("error", CaseEnding.FAILED), ("failure", CaseEnding.FAILED), ("skipped", CaseEnding.SKIPPED)):
-        found = element.find(kind)
-        if found is not None:
-            return Case(identity, file, ending, (found.text or found.get("message") or "").strip()[-_TAIL:], dotted)
+        detail = element.find(kind)
+        if detail is not None:
+            return Case(identity, file, ending, (detail.text or detail.get("message") or "").strip()[-_TAIL:], dotted)
     return Case(identity, file, CaseEnding.PASSED, dotted=dotted)
 
 
@@ -117,5 +117,5 @@ def contradicts(output: str, cases: Iterable[Case]) -> bool:
 
 def _counts(line: str) -> tuple[int, int]:
     """Return the passed and failed tests of one summary line."""
-    found = [(int(number), kind.endswith("passed")) for number, kind in _COUNT.findall(line)]
-    return sum(n for n, good in found if good), sum(n for n, good in found if not good)
+    numbers = [(int(number), kind.endswith("passed")) for number, kind in _COUNT.findall(line)]
+    return sum(n for n, good in numbers if good), sum(n for n, good in numbers if not good)

@@ -90,8 +90,8 @@ def own_coverage(ran: Ran, own: OwnFiles, objects: Objects, tree: Tree) -> OwnCo
     """Return what `ran` says about the task's source files."""
     paths = sorted(own.sources)
     contents = objects.blobs(tree[path].id for path in paths)
-    found = (_share(path, content, ran) for path, content in zip(paths, contents, strict=True))
-    return OwnCoverage(tuple(share for share in found if share), ran.doubt)
+    shares = (_share(path, content, ran) for path, content in zip(paths, contents, strict=True))
+    return OwnCoverage(tuple(share for share in shares if share), ran.doubt)
 
 
 def unproven(coverage: OwnCoverage) -> list[str]:
