@@ -11,12 +11,9 @@ STILL_SHARED: frozenset[str] = frozenset(
     {
         "Answer",
         "Document",
-        "Fault",
-        "Gateway",
         "Hold",
         "Job",
         "Ledger",
-        "Run",
         "Site",
         "Spending",
         "Story",

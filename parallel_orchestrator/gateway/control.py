@@ -16,7 +16,7 @@ import uvloop
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
 from parallel_orchestrator.gateway.calls.messages import Endpoint, Json
-from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.run import ServedRun
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.config import OpenedRun, RunConfig, StartConfig, decode, listen, remove_socket
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
@@ -38,7 +38,7 @@ _POLL_S = 0.25
 """Between two checks of the socket's file."""
 
 
-class Gateway:
+class GatewayServer:
     """One gateway, made from its `start` command."""
 
     def __init__(self, config: StartConfig) -> None:
@@ -108,7 +108,8 @@ class Gateway:
                 ledger.torn_bytes,
                 ledger.dead_calls,
             )
-        run = Run(config.run, ledger, endpoint, limiter, self._prices, config.max_cost_usd, config.task_max_cost_usd)
+        caps = (config.max_cost_usd, config.task_max_cost_usd)
+        run = ServedRun(config.run, ledger, endpoint, limiter, self._prices, *caps)
         self.service.runs.open(run)
         return OpenedRun(run.spent_usd(), ledger.dead_calls)
 
@@ -174,7 +175,7 @@ async def serve() -> None:
     """Obey standard input until it ends or a signal comes, then stop in order."""
     lines = await _standard_input()
     end = asyncio.create_task(_signalled())
-    gateway: Gateway | None = None
+    gateway: GatewayServer | None = None
     while True:
         line = asyncio.create_task(lines.readline())
         await asyncio.wait([line, end], return_when=asyncio.FIRST_COMPLETED)
@@ -199,9 +200,9 @@ async def serve() -> None:
         await gateway.stop()
 
 
-async def _obey(gateway: Gateway | None, command: str, fields: Json) -> tuple[Gateway | None, Json]:
+async def _obey(gateway: GatewayServer | None, command: str, fields: Json) -> tuple[GatewayServer | None, Json]:
     if command == "start" and gateway is None:
-        return Gateway(decode(fields, StartConfig)), {"ok": True}
+        return GatewayServer(decode(fields, StartConfig)), {"ok": True}
     if command == "open_run" and gateway:
         opened = await gateway.open_run(decode(fields, RunConfig))
         return gateway, {"ok": True, "spent_usd": opened.spent_usd, "open_calls": opened.open_calls}

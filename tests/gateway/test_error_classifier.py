@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.gateway.calls.messages import Fault, Refusal, Scope
+from parallel_orchestrator.gateway.calls.messages import CallFault, Refusal, Scope
 from parallel_orchestrator.gateway.endpoints.error_classifier import classify_event, classify_status
 from parallel_orchestrator.records.credential import Credential
 
@@ -19,7 +19,7 @@ def error(kind: str, message: str = "", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("body", ["<html>", {}, {"error": "busy"}, error("api_error", "x")])
 def test_transient_statuses_are_tried_again(status: int, body: Any) -> None:
     outcome = classify_status(status, {}, body)
-    assert isinstance(outcome, Fault)
+    assert isinstance(outcome, CallFault)
     assert outcome.kind == str(status)
     assert not outcome.ambiguous
     assert outcome.holds_back == (status == 429)
@@ -64,7 +64,7 @@ def test_a_redirect_names_its_target() -> None:
 
 def retry_after(header: str) -> float | None:
     outcome = classify_status(429, {"retry-after": header}, {})
-    assert isinstance(outcome, Fault)
+    assert isinstance(outcome, CallFault)
     return outcome.retry_after_s
 
 
@@ -85,7 +85,7 @@ def test_a_senseless_retry_after_is_none(header: str) -> None:
 @pytest.mark.parametrize("begun", [True, False])
 def test_transient_events_are_ambiguous_once_an_answer_began(kind: str, begun: bool) -> None:
     outcome = classify_event(error(kind, "x"), answer_started=begun)
-    assert isinstance(outcome, Fault)
+    assert isinstance(outcome, CallFault)
     assert (outcome.kind, outcome.ambiguous) == ("sse_error", begun)
     assert outcome.holds_back == (kind == "rate_limit_error")
 

@@ -11,7 +11,7 @@ import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
 from parallel_orchestrator.gateway.calls.messages import ModelRequest, TurnKey
-from parallel_orchestrator.gateway.calls.run import Delivery, Run
+from parallel_orchestrator.gateway.calls.run import Delivery, ServedRun
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
@@ -120,7 +120,7 @@ def _asked(folder: Path, api: FakeApi, *, spoil: Any) -> tuple[list[object], Ser
     async def story() -> tuple[list[object], Service]:
         service = Service(limiter=Limiter(), patience_s=600)
         endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
-        run = Run(RUN, Ledger(folder / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load())
+        run = ServedRun(RUN, Ledger(folder / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load())
         service.runs.open(run)
         spoil(service, run)
         told: list[object] = []
@@ -153,7 +153,7 @@ def test_a_fault_in_pricing_leaves_the_answer_unpriced(tmp_path: Path, monkeypat
 def test_a_fault_after_the_write_buys_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    def spoil(service: Service, run: Run) -> None:
+    def spoil(service: Service, run: ServedRun) -> None:
         if place == "limiter":
             monkeypatch.setattr(run.limiter, "succeeded", _fail)
         elif place == "note":
@@ -170,7 +170,7 @@ def test_a_fault_after_the_write_buys_nothing_again(
 def test_a_fault_before_the_write_is_recorded_and_bought_no_second_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(service: Service, run: Run) -> None:
+    def spoil(service: Service, run: ServedRun) -> None:
         real = run.endpoint.ask
 
         async def ask(*arguments: Any) -> Any:

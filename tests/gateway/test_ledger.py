@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
-from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, Refusal, TurnKey
+from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, Refusal, TurnKey
 from parallel_orchestrator.records.errors import DamagedState
 
 ASK = ModelRequest(TurnKey("task_1", 1, 1), "work", 1, "claude-opus-5-5", 100, b"{}", "hash1")
@@ -49,9 +49,9 @@ def test_spending_is_what_can_have_been_billed(tmp_path: Path) -> None:
     buy(ledger, ASK, usd=1.0)
     other = replace(ASK, key=TurnKey("task_2", 1, 1))
     clean = ledger.write_intent(2, other, 1, 3.0)
-    ledger.write_fault(clean, Fault("429", ambiguous=False, detail="slow down"))
+    ledger.write_fault(clean, CallFault("429", ambiguous=False, detail="slow down"))
     doubtful = ledger.write_intent(2, other, 2, 3.0)
-    ledger.write_fault(doubtful, Fault("reset", ambiguous=True, detail="gone"))
+    ledger.write_fault(doubtful, CallFault("reset", ambiguous=True, detail="gone"))
     refused = ledger.write_intent(3, other, 1, 3.0)
     ledger.write_refusal(refused, Refusal(400, "invalid_request_error", "no"))
     ledger.write_intent(4, other, 1, 5.0)

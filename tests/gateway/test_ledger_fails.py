@@ -13,7 +13,7 @@ import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
 from parallel_orchestrator.gateway.calls.messages import ModelRequest, TurnKey
-from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.run import ServedRun
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
@@ -33,7 +33,7 @@ def _ask(turn: int) -> ModelRequest:
 def _service(path: Path, api: FakeApi) -> tuple[Service, LiveEndpoint]:
     service = Service(limiter=Limiter(), patience_s=600)
     endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
-    service.runs.open(Run(RUN, Ledger(path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
+    service.runs.open(ServedRun(RUN, Ledger(path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
     return service, endpoint
 
 

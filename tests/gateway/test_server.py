@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger
-from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.run import ServedRun
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
@@ -141,7 +141,9 @@ def test_who_waits_long_gets_signs_of_life_and_the_error_after_them(
     async def story(api: FakeApi) -> httpx2.Response:
         service = Service(limiter=Limiter(), patience_s=0.6)
         endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
-        service.runs.open(Run("run1", Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
+        service.runs.open(
+            ServedRun("run1", Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load())
+        )
         watch = asyncio.create_task(service.watch_inactivity())
         transport = httpx2.ASGITransport(Application(service, "secret", ping_s))
         headers = {"x-api-key": mint("secret", Caller("run1", "task_1", 1)), "anthropic-version": "1"}

@@ -12,7 +12,7 @@ import pytest
 
 from parallel_orchestrator.gateway.calls.ledger import Ledger, Stored
 from parallel_orchestrator.gateway.calls.messages import ModelRequest, TurnKey
-from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.run import ServedRun
 from parallel_orchestrator.gateway.calls.service import Service
 from parallel_orchestrator.gateway.endpoints.live import LiveEndpoint
 from parallel_orchestrator.gateway.endpoints.prices import PriceTable
@@ -114,7 +114,9 @@ def test_a_cancelled_asker_cancels_no_call(tmp_path: Path) -> None:
     async def story(api: FakeApi) -> Stored:
         service = Service(limiter=Limiter(), patience_s=600)
         endpoint = LiveEndpoint(api.url, Credential("api_key", api.key), service.inactivity)
-        service.runs.open(Run(RUN, Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load()))
+        service.runs.open(
+            ServedRun(RUN, Ledger(tmp_path / "ledger.jsonl"), endpoint, service.limiter, PriceTable.load())
+        )
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(service.ask(RUN, ask), 0.1)

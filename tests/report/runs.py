@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_orchestrator.gateway.calls.ledger import Intent, Ledger
-from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, TurnKey
+from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, TurnKey
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
@@ -46,7 +46,7 @@ class Calls:
         self.ledger.write_answer(intent, answer, usd, recorded, 0.25)
 
     def failed(self, intent: Intent, *, ambiguous: bool, kind: str = "reset") -> None:
-        self.ledger.write_fault(intent, Fault(kind, ambiguous, "gone"))
+        self.ledger.write_fault(intent, CallFault(kind, ambiguous, "gone"))
 
     def buy(self, task: str, *turns: int, **options: Any) -> None:
         for turn in turns:

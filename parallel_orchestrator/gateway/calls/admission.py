@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parallel_orchestrator.gateway.calls.messages import ModelRequest
-from parallel_orchestrator.gateway.calls.run import Run
+from parallel_orchestrator.gateway.calls.run import ServedRun
 from parallel_orchestrator.gateway.calls.runs import Runs
 from parallel_orchestrator.gateway.http import errors
 from parallel_orchestrator.gateway.http.errors import GatewayError
@@ -21,7 +21,7 @@ class Admission:
     refused: GatewayError | None = None
     """Set when the endpoint refused the credential or is unusable: no live call goes out again."""
 
-    def check(self, run: Run, request: ModelRequest) -> None:
+    def check(self, run: ServedRun, request: ModelRequest) -> None:
         """Raise GatewayError unless this call may be made now."""
         live = None if run.endpoint.free else self.refused or run.unknown_models.get(request.model)
         halted = run.halted or live
@@ -31,11 +31,11 @@ class Admission:
             self._check_price(run, request)
             self._check_caps(run, request.key.task)
 
-    def _check_price(self, run: Run, request: ModelRequest) -> None:
+    def _check_price(self, run: ServedRun, request: ModelRequest) -> None:
         if (run.capped or self.max_cost_usd is not None) and not run.prices.knows(request.model):
             raise errors.unpriced(request.model)
 
-    def _check_caps(self, run: Run, task: str) -> None:
+    def _check_caps(self, run: ServedRun, task: str) -> None:
         if run.max_cost_usd is not None and run.spent_usd() >= run.max_cost_usd:
             raise errors.budget_reached(run.spent_usd(), run.max_cost_usd)
         if self.max_cost_usd is not None and self.runs.spent_usd() >= self.max_cost_usd:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, Refusal, TurnKey
+from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, Refusal, TurnKey
 from parallel_orchestrator.gateway.calls.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal, Record, decode
@@ -189,7 +189,7 @@ class Ledger:
         self._write("answer", intent.call, intent.request, fields, events=answer.events)
         return self._answers[intent.request.key][intent.request.hash]
 
-    def write_fault(self, intent: Intent, fault: Fault, retry: Retry | None = None) -> None:
+    def write_fault(self, intent: Intent, fault: CallFault, retry: Retry | None = None) -> None:
         """Record that a try failed, and when the next comes; None: no other does."""
         fields = {"fault": fault.kind, "ambiguous": fault.ambiguous, "detail": fault.detail}
         if retry:

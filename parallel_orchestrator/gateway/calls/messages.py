@@ -58,7 +58,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Fault:
+class CallFault:
     """The try failed in a way that another try may not."""
 
     kind: str
@@ -100,7 +100,7 @@ class Refusal:
     """The endpoint's own error object, when it sent one."""
 
 
-Outcome = Answered | Fault | Refusal
+Outcome = Answered | CallFault | Refusal
 
 
 class Endpoint(Protocol):

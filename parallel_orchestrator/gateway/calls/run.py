@@ -62,7 +62,7 @@ class Purchase:
 
 
 @dataclass(eq=False)
-class Run:
+class ServedRun:
     """What the gateway holds of one run."""
 
     id: str

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 
-from parallel_orchestrator.gateway.calls.run import Purchase, Run
+from parallel_orchestrator.gateway.calls.run import Purchase, ServedRun
 from parallel_orchestrator.gateway.http import errors
 
 _LANDING_S = 600.0
@@ -25,14 +25,14 @@ class Runs:
         self._spent_before = dict(spent_before_usd or {})
         """By runs that were not opened yet."""
         self._patience_s = patience_s
-        self._open: dict[str, Run] = {}
+        self._open: dict[str, ServedRun] = {}
         self._spent_by_closed: dict[str, float] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[ServedRun]:
         return iter(list(self._open.values()))
 
-    def open(self, run: Run) -> None:
+    def open(self, run: ServedRun) -> None:
         """Take asks for `run` from now on."""
         self._spent_by_closed.pop(run.id, None)
         self._spent_before.pop(run.id, None)
@@ -42,7 +42,7 @@ class Runs:
         """Whether asks for that run are taken."""
         return run_id in self._open
 
-    async def opened(self, run_id: str) -> Run:
+    async def opened(self, run_id: str) -> ServedRun:
         """The open run of that id, which may take a moment to come. Raises GatewayError."""
         deadline = time.monotonic() + _OPENING_S
         while run_id not in self._open:
@@ -82,7 +82,7 @@ class Runs:
         """Calls under way that a live endpoint has to answer."""
         return [p for run in self if not run.endpoint.free for p in run.purchases.values()]
 
-    async def _close_when_landed(self, run: Run) -> None:
+    async def _close_when_landed(self, run: ServedRun) -> None:
         await run.landed(min(self._patience_s, _LANDING_S))
         self._spent_by_closed[run.id] = run.spent_usd()
         run.ledger.close()

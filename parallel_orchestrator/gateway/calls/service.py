@@ -28,8 +28,8 @@ from typing import Any
 
 from parallel_orchestrator.gateway.calls.admission import Admission
 from parallel_orchestrator.gateway.calls.ledger import Intent, Retry, Stored
-from parallel_orchestrator.gateway.calls.messages import Answered, Fault, ModelRequest, Outcome, Refusal, Scope
-from parallel_orchestrator.gateway.calls.run import Delivery, Purchase, Run
+from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, Outcome, Refusal, Scope
+from parallel_orchestrator.gateway.calls.run import Delivery, Purchase, ServedRun
 from parallel_orchestrator.gateway.calls.runs import Runs
 from parallel_orchestrator.gateway.http import errors
 from parallel_orchestrator.gateway.http.errors import GatewayError
@@ -98,7 +98,7 @@ class Service:
             "runs": {run.id: run.status() for run in self.runs},
         }
 
-    def _begin(self, run: Run, request: ModelRequest) -> Purchase:
+    def _begin(self, run: ServedRun, request: ModelRequest) -> Purchase:
         if not request.phase_turn:
             earlier = run.ledger.count(request.key.task, request.key.attempt)
             under_way = sum(p.request.key == request.key for p in run.purchases.values())
@@ -111,7 +111,7 @@ class Service:
         purchase.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return purchase
 
-    async def _buy(self, run: Run, purchase: Purchase) -> Delivery:
+    async def _buy(self, run: ServedRun, purchase: Purchase) -> Delivery:
         """Try until there is an answer. Raises GatewayError when there will be none."""
         purchase.running = True
         try:
@@ -136,7 +136,7 @@ class Service:
         finally:
             del run.purchases[purchase.request.key, purchase.request.hash]
 
-    async def _try(self, run: Run, purchase: Purchase, call: int, number: int) -> Delivery | float:
+    async def _try(self, run: ServedRun, purchase: Purchase, call: int, number: int) -> Delivery | float:
         """Makes one try. Returns the seconds to wait when it failed. Raises GatewayError when no retry can help."""
         request, purchase.tries = purchase.request, number
         prefix = "" if run.endpoint.free else request.prefix
@@ -155,11 +155,11 @@ class Service:
                 case Refusal():
                     run.ledger.write_refusal(intent, outcome)
                     raise self._refused(run, request.model, outcome)
-                case Fault():
+                case CallFault():
                     self._note(run, purchase, outcome)
                     return self._failed(run, purchase, intent, outcome, started)
 
-    def _failed(self, run: Run, purchase: Purchase, intent: Intent, fault: Fault, started: float) -> float:
+    def _failed(self, run: ServedRun, purchase: Purchase, intent: Intent, fault: CallFault, started: float) -> float:
         """Records a failed try. Returns the seconds until the next. Raises GatewayError when no retry can help."""
         number = purchase.tries
         held, delay = self._slow_down(run, fault, started), self._delay(fault, number)
@@ -173,7 +173,9 @@ class Service:
             raise self._close_endpoint(errors.misformatted(run.endpoint.name, fault.detail))
         return delay
 
-    async def _at_endpoint(self, run: Run, purchase: Purchase, intent: Intent, on_first_event: OnFirstEvent) -> Outcome:
+    async def _at_endpoint(
+        self, run: ServedRun, purchase: Purchase, intent: Intent, on_first_event: OnFirstEvent
+    ) -> Outcome:
         purchase.at_endpoint, sent = True, False
         try:
             await run.ledger.on_disk()
@@ -181,29 +183,31 @@ class Service:
             sent = True
             return await run.endpoint.ask(purchase.request, on_first_event)
         except asyncio.CancelledError:
-            run.ledger.write_fault(intent, Fault("silent", ambiguous=sent, detail="given up while it was under way"))
+            run.ledger.write_fault(
+                intent, CallFault("silent", ambiguous=sent, detail="given up while it was under way")
+            )
             raise
         except CannotGoOn:
             raise
         except Exception as error:
             detail = redact.foreign(f"{type(error).__name__}: {error}")[:300]
-            run.ledger.write_fault(intent, Fault("internal", ambiguous=sent, detail=detail))
+            run.ledger.write_fault(intent, CallFault("internal", ambiguous=sent, detail=detail))
             raise
         finally:
             purchase.at_endpoint = False
 
-    def _store(self, run: Run, purchase: Purchase, intent: Intent, answer: Answered) -> Stored:
+    def _store(self, run: ServedRun, purchase: Purchase, intent: Intent, answer: Answered) -> Stored:
         price = _price(run, answer, purchase.request.model)
         usd, recorded_usd = (0.0, price) if run.endpoint.free else (price, None)
         waited = time.monotonic() - purchase.began - answer.endpoint_s
         return run.ledger.write_answer(intent, answer, usd, recorded_usd, max(0.0, waited))
 
-    def _check(self, run: Run, purchase: Purchase) -> None:
+    def _check(self, run: ServedRun, purchase: Purchase) -> None:
         if purchase.ended_by:
             raise purchase.ended_by
         self.admission.check(run, purchase.request)
 
-    def _note(self, run: Run, purchase: Purchase, fault: Fault | None) -> None:
+    def _note(self, run: ServedRun, purchase: Purchase, fault: CallFault | None) -> None:
         """Report to the inactivity timeout how a try ended. Replays do not count."""
         if run.endpoint.free:
             return
@@ -213,7 +217,7 @@ class Service:
             purchase.last_fault = f"{fault.kind}, {fault.detail}"
             self.inactivity.on_failure()
 
-    def _slow_down(self, run: Run, fault: Fault, started: float) -> float:
+    def _slow_down(self, run: ServedRun, fault: CallFault, started: float) -> float:
         """Make fewer calls where the endpoint asks for it; the seconds for which it holds all calls back."""
         if fault.holds_back:
             return run.limiter.hold_back(started, fault.retry_after_s)
@@ -221,7 +225,7 @@ class Service:
             run.limiter.overloaded(started)
         return 0.0
 
-    def _delay(self, fault: Fault, number: int) -> float:
+    def _delay(self, fault: CallFault, number: int) -> float:
         """Seconds before this call's next try. After a rate limit the shared gate makes it wait, with all others."""
         if fault.holds_back:
             return 0.0
@@ -230,7 +234,7 @@ class Service:
             self.inactivity.pause(delay)
         return delay
 
-    def _refused(self, run: Run, model: str, refusal: Refusal) -> GatewayError:
+    def _refused(self, run: ServedRun, model: str, refusal: Refusal) -> GatewayError:
         """The error for a refused call. When it concerns others too, no other such call goes out."""
         match refusal.scope:
             case Scope.CALLER:
@@ -256,7 +260,7 @@ class Service:
                 run.end_waiting(why)
         return why
 
-    async def _after_fault(self, run: Run, purchase: Purchase, error: Exception) -> Delivery:
+    async def _after_fault(self, run: ServedRun, purchase: Purchase, error: Exception) -> Delivery:
         """A fault of this program met a call: deliver its answer if it was written, and buy nothing more for the run.
 
         Raises GatewayError when there is no answer.
@@ -269,7 +273,7 @@ class Service:
         await run.ledger.on_disk(stored)
         return run.delivery(stored)
 
-    def _cannot_write(self, run: Run, error: CannotGoOn) -> GatewayError:
+    def _cannot_write(self, run: ServedRun, error: CannotGoOn) -> GatewayError:
         """The ledger refused a record: nothing more is bought for this run."""
         log.error("%s", error)
         run.halted = errors.cannot_write(str(error))
@@ -277,7 +281,7 @@ class Service:
         return run.halted
 
 
-def _price(run: Run, answer: Answered, asked: str) -> float | None:
+def _price(run: ServedRun, answer: Answered, asked: str) -> float | None:
     """The answer's cost in USD; None when it is unknown. A failure here never loses the answer."""
     try:
         price = run.prices.cost(answer.model, answer.usage)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parallel_orchestrator.gateway.calls.messages import Fault, Json, Refusal, Scope
+from parallel_orchestrator.gateway.calls.messages import CallFault, Json, Refusal, Scope
 
 _NO_SUCH_PATH = frozenset({404, 405, 410})
 _MODEL = re.compile(r"\bmodel", re.IGNORECASE)
@@ -48,7 +48,7 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 
 
-def classify_status(status: int, headers: Mapping[str, str], body: Any) -> Fault | Refusal:
+def classify_status(status: int, headers: Mapping[str, str], body: Any) -> CallFault | Refusal:
     """Classifies a response whose status is not 200. `body` is its JSON, or its text."""
     error = _error_object(body)
     kind, message = str(error.get("type") or f"http_{status}"), str(error.get("message") or body)[:1000]
@@ -57,7 +57,7 @@ def classify_status(status: int, headers: Mapping[str, str], body: Any) -> Fault
     if scope is Scope.UNUSABLE:
         return Refusal(status, kind, f"HTTP {status}, {message[:200]}:", scope, whole)
     if scope is Scope.CALLER and (status in _TRANSIENT_STATUSES or status >= 500):
-        return Fault(
+        return CallFault(
             str(status),
             ambiguous=False,  # a status in place of an answer: nothing was billed
             detail=message[:300],
@@ -71,7 +71,7 @@ def classify_status(status: int, headers: Mapping[str, str], body: Any) -> Fault
     return Refusal(status, kind, message, scope, whole)
 
 
-def classify_event(event: Json, *, answer_started: bool) -> Fault | Refusal:
+def classify_event(event: Json, *, answer_started: bool) -> CallFault | Refusal:
     """Classifies an error event of a stream. `answer_started`: whether a part of an answer came before it."""
     error = _error_object(event)
     kind, message = str(error.get("type")), str(error.get("message"))
@@ -80,7 +80,7 @@ def classify_event(event: Json, *, answer_started: bool) -> Fault | Refusal:
     if isinstance(outcome, Refusal):
         return outcome
     detail = f"{kind}: {message}"[:300]
-    return Fault("sse_error", answer_started, detail, None, outcome.overload, outcome.holds_back)
+    return CallFault("sse_error", answer_started, detail, None, outcome.overload, outcome.holds_back)
 
 
 async def lasting_reason(error: BaseException, host: str, known_hosts: Sequence[str] = KNOWN_HOSTS) -> str:

@@ -13,7 +13,15 @@ from typing import Any
 
 import httpx2
 
-from parallel_orchestrator.gateway.calls.messages import Answered, Fault, Json, ModelRequest, Outcome, Refusal, Scope
+from parallel_orchestrator.gateway.calls.messages import (
+    Answered,
+    CallFault,
+    Json,
+    ModelRequest,
+    Outcome,
+    Refusal,
+    Scope,
+)
 from parallel_orchestrator.gateway.endpoints.answer_redaction import redacted, without_secrets, writable
 from parallel_orchestrator.gateway.endpoints.error_classifier import classify_event, classify_status, lasting_reason
 from parallel_orchestrator.gateway.pacing.inactivity import InactivityTimeout
@@ -65,7 +73,7 @@ class LiveEndpoint:
                 return redacted(await self._try(request, limit, on_first_event))
         except TimeoutError:
             seconds = self._inactivity.no_progress_s
-            return Fault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
+            return CallFault("stalled", ambiguous=True, detail=f"no further event of an answer in {seconds:g} s")
         except httpx2.TimeoutException as error:
             # Only after the whole request was sent can the endpoint have billed it.
             sent = isinstance(error, httpx2.ReadTimeout)
@@ -130,7 +138,7 @@ class LiveEndpoint:
 
     async def _read(
         self, response: httpx2.Response, limit: asyncio.Timeout, on_first_event: Callable[[Json], None]
-    ) -> Streamed | Fault | Refusal:
+    ) -> Streamed | CallFault | Refusal:
         reader = sse.EventReader()
         events: list[Json] = []
         pieces = response.aiter_bytes()
@@ -184,15 +192,15 @@ class ConnectionPool:
             await client.aclose()
 
 
-def _fault(kind: str, error: Exception, *, ambiguous: bool, responded: bool = True) -> Fault:
+def _fault(kind: str, error: Exception, *, ambiguous: bool, responded: bool = True) -> CallFault:
     detail = f"{type(error).__name__}: {error}"
-    return Fault(kind, ambiguous, redact.foreign(detail)[:300], responded=responded)
+    return CallFault(kind, ambiguous, redact.foreign(detail)[:300], responded=responded)
 
 
-def _garbage(detail: str, text: str, misformat: str, *, ambiguous: bool = True) -> Fault:
+def _garbage(detail: str, text: str, misformat: str, *, ambiguous: bool = True) -> CallFault:
     """Returns the fault for a response that is no answer; it quotes the start of `text`."""
     detail = f"status 200 {detail}: {redact.foreign(text)[:_EXCERPT]!r}"
-    return Fault("garbage", ambiguous, detail, misformat=misformat)
+    return CallFault("garbage", ambiguous, detail, misformat=misformat)
 
 
 def _is_here(url: str) -> bool:
@@ -213,7 +221,7 @@ def _whole_answer(
         # A break inside the answer may be the connection's. One before the first event, or after the end of the
         # content, is the server's way to write its streams.
         misformat = f"ends after {last}" if last in ("nothing", "message_delta") else ""
-        return Fault("truncated", ambiguous=True, detail=f"the stream ended after {last}", misformat=misformat)
+        return CallFault("truncated", ambiguous=True, detail=f"the stream ended after {last}", misformat=misformat)
     try:
         message = sse.assemble(events)
         stop_reason, model = message["stop_reason"], str(message.get("model") or request.model)
@@ -222,7 +230,7 @@ def _whole_answer(
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
         return _garbage(f"with events out of order ({error!r})", text, "events out of order")
     if not stop_reason:
-        return Fault("truncated", ambiguous=True, detail="the answer has no stop reason")
+        return CallFault("truncated", ambiguous=True, detail="the answer has no stop reason")
     usage = _recordable(message["usage"])
     return Answered(text, message, writable(model), writable(ending), usage, request_id, endpoint_s)
 
@@ -235,7 +243,7 @@ def _recordable(usage: Json) -> Json:
         return {}
 
 
-def _events_of_message(data: bytes) -> Streamed | Fault | Refusal:
+def _events_of_message(data: bytes) -> Streamed | CallFault | Refusal:
     """Returns the events that an endpoint would have streamed; some ignore `stream`."""
     message = _json_or_text(data)
     if not isinstance(message, dict):
