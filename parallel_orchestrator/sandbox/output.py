@@ -16,7 +16,7 @@ _POLL_S = 0.02
 _WATCH_S = 0.05
 
 
-class Output:
+class BoundedOutput:
     """The head and the tail of a byte stream of any length."""
 
     def __init__(self, limit: int) -> None:
@@ -56,7 +56,7 @@ class OutputReader:
 
     def __init__(self, process: subprocess.Popen[bytes], output_limit: int) -> None:
         self._process = process
-        self._output = Output(output_limit)
+        self._output = BoundedOutput(output_limit)
         if process.stdout is None:
             raise ValueError("the process must be started with a pipe for its output")
         self._pipe = process.stdout.fileno()

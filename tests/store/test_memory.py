@@ -110,4 +110,4 @@ def test_the_error_says_how_much_memory_is_wanted() -> None:
     told = str(lacking("an agent's command", 3 * 2**30 // 2, 5))
     assert "an agent's command" in told
     assert "1.5 GiB, and 5 at once would need 7.5 GiB" in told
-    assert "resume with fewer --max-executors, or with more memory" in told
+    assert "Resume with fewer --max-executors, or with more memory" in told
