@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 import typer
 
-from parallel_orchestrator.cli.app import Command, run_app
+from parallel_orchestrator.cli.app import CliCommand, run_app
 from parallel_orchestrator.cli.building import with_resume_hint
 from parallel_orchestrator.config.credentials import credential_from
 from parallel_orchestrator.config.options import Options
@@ -315,5 +315,5 @@ def of_your_own() -> bool:
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(cls=Command)(demo)
+    app.command(cls=CliCommand)(demo)
     run_app(app)

@@ -1,7 +1,7 @@
 """The command line: its commands, in the order of its help, each loaded when it is typed.
 
 app          Commands: finds the command, or `run`; --help lists them from the table here
-  Command    one of them (cmd_*.py), with the options that every command has
+  CliCommand one of them (cmd_*.py), with the options that every command has
 output.py    shows what a command returns, as text or as one JSON document
 """
 
@@ -23,11 +23,11 @@ from typer._click.core import Context, Parameter  # typer brings its own click, 
 from typer._click.exceptions import NoArgsIsHelpError
 from typer._click.formatting import HelpFormatter
 
-from parallel_orchestrator.cli.output import LIKE_CTRL_C, Output, run_app
+from parallel_orchestrator.cli.output import LIKE_CTRL_C, CliOutput, run_app
 from parallel_orchestrator.config.requirement import looks_like_a_file
 from parallel_orchestrator.records.errors import Interrupted, UsageError
 
-__all__ = ["Command", "load_command", "make_app", "run_app"]
+__all__ = ["CliCommand", "load_command", "make_app", "run_app"]
 
 
 COMMANDS = {
@@ -134,14 +134,14 @@ def make_app() -> typer.Typer:
     return app
 
 
-def load_command(name: str) -> Command:
+def load_command(name: str) -> CliCommand:
     """The command of that name. Its module is imported now: --help of the program waits for none of them."""
     examples = [line.strip() for line in _EXAMPLES[name].strip().splitlines()]
     title = "Examples:" if len(examples) > 1 else "Example:"
     one = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     function = getattr(_imported(f"{__package__}.{_BESIDE.get(name, 'cmd_' + name)}"), name)
-    one.command(cls=Command, epilog=_lines(title, *(f"  {example}" for example in examples)))(function)
-    return cast(Command, typer.main.get_command(one))
+    one.command(cls=CliCommand, epilog=_lines(title, *(f"  {example}" for example in examples)))(function)
+    return cast(CliCommand, typer.main.get_command(one))
 
 
 def _imported(module: str) -> ModuleType:
@@ -156,7 +156,7 @@ def _imported(module: str) -> ModuleType:
         raise Interrupted("interrupted") from error
 
 
-class Command(typer.core.TyperCommand):
+class CliCommand(typer.core.TyperCommand):
     """A command with the options of all commands, and with its options in groups (`rich_help_panel`)."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -252,7 +252,7 @@ def _common_options(*, hidden: bool = False) -> list[Parameter]:
 
 
 def _begin_output(ctx: Context, args: Sequence[str], command: str | None) -> None:
-    output, words = ctx.find_object(Output), list(takewhile(lambda word: word != "--", args))
+    output, words = ctx.find_object(CliOutput), list(takewhile(lambda word: word != "--", args))
     if output:
         output.begin(command, as_json="--json" in words, debug="--debug" in words)
 

@@ -60,7 +60,7 @@ class CliResult:
     """What stopped the command, which has this to say all the same."""
 
 
-class Output:
+class CliOutput:
     """Where the results of a command line are shown. It is the click context's object."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     sys.excepthook = _show_traceback
     # Completion is for the command that people type, however this process was started.
     completing = any(word in ("--install-completion", "--show-completion") for word in sys.argv[1:])
-    output = Output()
+    output = CliOutput()
     try:
         result = app(standalone_mode=False, prog_name=NAME if completing else None, obj=output)
     except ClickException as error:
@@ -104,7 +104,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     sys.exit(code)
 
 
-def _failed(output: Output, error: BaseException) -> int:
+def _failed(output: CliOutput, error: BaseException) -> int:
     """Show an error; the exit code."""
     if output.debug:
         _show_traceback(type(error), error, error.__traceback__)
