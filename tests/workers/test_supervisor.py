@@ -233,7 +233,7 @@ def test_an_executor_killed_for_memory_after_its_work_landed_has_merged_it(tmp_p
 def test_an_executor_killed_for_memory_with_nothing_beside_it_stops_the_run(tmp_path: Path) -> None:
     with small_group() as group:
         settings = Settings(tmp_path, starve_always=("a",), group=group)
-        with pytest.raises(OutOfMemory, match=r"executor's process .* are there.*fewer --max-executors") as raised:
+        with pytest.raises(OutOfMemory, match=r"executor's process .* machine has.*fewer --max-executors") as raised:
             _supervise(tmp_path, _graph("a"), 1, settings)
     assert raised.value.exit_code == 3
     assert len(_runs(tmp_path, "a")) == 2
