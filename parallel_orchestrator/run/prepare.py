@@ -69,7 +69,7 @@ def prepare(run: Run, owned: OwnedRun, gateway: GatewayProcess) -> PreparedRun:
 
     Several runs may be prepared at once, in threads of one process.
     """
-    env = run.env or ExecutionEnv("off")
+    env = run.env or run.check()
     trunk = _open_trunk(run, owned, env)
     uncapped = run.needs_agreement()
     plan = make_plan(run, owned, gateway)

@@ -61,12 +61,13 @@ class Run:
         """The name of its directory."""
         return self.resolved.directory.name
 
-    def check(self) -> None:
-        """Find what is wrong before a directory is touched, and where commands will run. Raises UsageError."""
+    def check(self) -> ExecutionEnv:
+        """Find what is wrong before a directory is touched. Returns where commands will run. Raises UsageError."""
         ours, key_at_stake = self.check_files(), self.resolved.credential is not None
         claude_code = acting(self.scenario)
         self.env, notice = choose(self.scenario.sandbox, our_own_code=ours, key_at_stake=key_at_stake)
         self.env_notice = f"{notice}. {claude_code}" if claude_code else notice
+        return self.env
 
     def check_files(self) -> bool:
         """Refuse prices and recordings that cannot be used. Returns whether a shipped recording is replayed."""
