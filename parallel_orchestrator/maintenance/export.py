@@ -1,4 +1,4 @@
-"""A run's answers as a recording, for a demonstration, a test or a report of a fault."""
+"""`export`: a run's answers as a recording, for a demonstration, a test or a bug report."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from parallel_orchestrator.system.files import write_whole
 
 
 def export_recording(directory: Path, file: Path) -> int:
-    """Write a run's answers as a recording; how many there are.
+    """Write a run's answers as a recording. Returns how many there are.
 
-    Raises UsageError where there is no run, no folder for the file, or a file already.
+    Raises UsageError when the directory holds no run, when the file exists, or when its folder does not.
     """
     run = RunDirectory(directory.absolute())
     if not file.absolute().parent.is_dir():

@@ -138,7 +138,7 @@ class RunDirectory:
 def repair_hint(path: Path) -> str:
     """What a person does about a damaged state file of a run."""
     root = path.parent.parent if path.parent.name.startswith("executor_") else path.parent
-    return f"To mend what can be mended, with a backup: {command('repair', root)}"
+    return f"To repair what can be repaired, with a backup: {command('repair', root)}"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_a_journal_cut_at_every_byte_of_its_last_two_records_keeps_every_whole_r
         assert all(f"cut off {cut - kept} bytes" in line and str(target.name) in line for line in said)
 
 
-def test_torn_tails_are_mended_and_said_and_the_run_goes_on_without_buying_again(run: Path, tmp_path: Path) -> None:
+def test_torn_tails_are_cut_off_and_said_and_the_run_resumes_without_buying_again(run: Path, tmp_path: Path) -> None:
     answered = set(answers(run))
     ledger, queue, talk = run / "ledger.jsonl", run / "queue.jsonl", transcript(run)
     whole = lines(ledger)
