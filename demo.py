@@ -38,8 +38,8 @@ from parallel_orchestrator.config.requirement import understood
 from parallel_orchestrator.config.scenarios import load_options
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.plan import OUR_DOCUMENTS
-from parallel_orchestrator.report.facts.summary import succeeded
-from parallel_orchestrator.report.pages.summary_text import closing_account
+from parallel_orchestrator.report.facts.documents import Summary
+from parallel_orchestrator.report.pages.summary_text import summary_text
 from parallel_orchestrator.report.pages.wrapping import folded, output_columns
 from parallel_orchestrator.run.prepare import PRELOAD
 from parallel_orchestrator.run.start import execute, make_run
@@ -80,7 +80,7 @@ no model to ask. For a project of your own one is needed:
 class Measured:
     """One run, and how long a person waited for it."""
 
-    summary: dict[str, Any]
+    summary: Summary
     elapsed_s: float
     """From the first check to the last test."""
     directory: Path
@@ -90,22 +90,22 @@ class Measured:
     @property
     def serial_s(self) -> float:
         """Planning and the last tests: what no number of executors makes shorter."""
-        return float(self.summary["planning"]["endpoint_s"]) + self.last_tests_s
+        return self.summary.planning.endpoint_s + self.last_tests_s
 
     @property
     def work_s(self) -> float:
         """Of planner, executors and the last tests together."""
-        return float(self.summary["work_s"]) + self.serial_s
+        return self.summary.work_s + self.serial_s
 
     @property
     def path_s(self) -> float:
         """Planning, the longest chain of tasks that wait for each other, and the last tests."""
-        return float(self.summary["critical_path_s"]) + self.serial_s
+        return self.summary.critical_path_s + self.serial_s
 
     @property
     def bound_s(self) -> float:
         """What so many executors cannot be quicker than."""
-        return max(self.path_s, self.work_s / max(1, int(self.summary["executors_used"])))
+        return max(self.path_s, self.work_s / max(1, self.summary.executors_used))
 
 
 def build(options: Options) -> Measured:
@@ -115,7 +115,7 @@ def build(options: Options) -> Measured:
     with with_resume_hint(directory):
         summary = execute(run)
     ended = time.monotonic()
-    typer.echo(folded(closing_account(summary, directory), sys.stdout))
+    typer.echo(folded(summary_text(summary, directory), sys.stdout))
     if run.found_finished:
         typer.echo(f"  again:    {shlex.join([sys.orig_argv[0], *AGAIN, str(options.replay), '--fresh'])}")
     moves = [move.mono for move in read_all(RunDirectory(directory).queue, QUEUE) if move.mono >= started]
@@ -151,7 +151,7 @@ def compare_each(names: Sequence[str], speed: float = COMPARE_SPEED) -> bool:
     if len(compared) > 1:
         typer.echo(at_a_glance(compared))
     return all(
-        succeeded(one.summary) and succeeded(many.summary) and same_project(one, many)
+        one.summary.succeeded() and many.summary.succeeded() and same_project(one, many)
         for one, many in compared.values()
     )
 
@@ -182,17 +182,17 @@ def forget(directory: Path | None) -> None:
 
 def comparison(name: str, one: Measured, many: Measured, speed: float) -> str:
     """The two runs beside each other, with bars."""
-    summary, executors = many.summary, many.summary["executors_used"]
+    summary, executors = many.summary, many.summary.executors_used
     speedup = one.elapsed_s / many.elapsed_s
-    read = sum(summary["tokens"][kind] for kind in ("input", "cache_read", "cache_write"))
+    read = summary.tokens.input + summary.tokens.cache_read + summary.tokens.cache_write
     longest = max(one.elapsed_s, many.elapsed_s)
     rows = [
         ("speed", f"the model {speed:g} times as fast as recorded; tools and tests in real time"),
-        ("tasks", f"{summary['completed']} of {summary['total_tasks']}"),
-        ("executors", f"1 against {executors} (at most {summary['executors_budget']})"),
+        ("tasks", f"{summary.completed} of {summary.total_tasks}"),
+        ("executors", f"1 against {executors} (at most {summary.executors_budget})"),
         (
             "work",
-            f"{many.work_s:.1f} s, planning {summary['planning']['endpoint_s']:.1f} s and the last tests "
+            f"{many.work_s:.1f} s, planning {summary.planning.endpoint_s:.1f} s and the last tests "
             f"{many.last_tests_s:.1f} s included",
         ),
         ("critical path", f"{many.path_s:.1f} s, the same included"),
@@ -202,8 +202,8 @@ def comparison(name: str, one: Measured, many: Measured, speed: float) -> str:
             f"{one.elapsed_s:.1f} s against {many.elapsed_s:.1f} s, {many.elapsed_s / many.bound_s:.2f} of the bound",
         ),
         ("speedup", f"{speedup:.2f}, efficiency {speedup / executors:.0%}"),
-        ("model calls", f"{summary['model_calls']}; {read} tokens read, {summary['tokens']['output']} written"),
-        ("cost", f"${summary['cost_usd']:.2f} (when recorded: ${summary['recorded_cost_usd']:.2f})"),
+        ("model calls", f"{summary.model_calls}; {read} tokens read, {summary.tokens.output} written"),
+        ("cost", f"${summary.cost_usd:.2f} (when recorded: ${summary.recorded_cost_usd:.2f})"),
         ("projects", "identical" if same_project(one, many) else "DIFFERENT"),
         ("one executor", bar(one.elapsed_s, longest)),
         ("in parallel", bar(many.elapsed_s, longest)),
@@ -227,9 +227,9 @@ def bar(seconds: float, longest: float) -> str:
 def computed(run: Measured) -> str:
     """A run beside what one executor would have taken: its own tasks one after the other, at no second bill."""
     summary = run.summary
-    if not summary["makespan_s"]:
+    if not summary.makespan_s:
         return "no task was worked on, so there is nothing to compare"
-    many, one = summary["makespan_s"], summary["work_s"]
+    many, one = summary.makespan_s, summary.work_s
     longest = max(one, many)
     rows = [
         ("one executor", f"{bar(one, longest)}, computed from this run's own tasks, not run"),
@@ -281,7 +281,7 @@ def one_of_them(name: str, speed: float | None, *, fresh: bool = False) -> bool:
     settings = {} if speed is None else {"speed": speed}
     options = recorded(name, f"demo-{name}", **settings)
     options.fresh = fresh
-    return succeeded(build(options).summary)
+    return build(options).summary.succeeded()
 
 
 def choose(speed: float | None, *, fresh: bool = False) -> bool:
@@ -310,7 +310,7 @@ def of_your_own() -> bool:
         typer.echo(f"{paying.describe()} pays.")
     built = build(Options(requirement, settings={"max_cost_usd": cap}))
     typer.echo(computed(built))
-    return succeeded(built.summary)
+    return built.summary.succeeded()
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ class ParallelOrchestrator:
         from parallel_orchestrator.run import start
 
         options = Options(self.requirements, self.output_dir, self.plan, self.replay, self._fields(), fresh=self.fresh)
-        return start.execute(start.make_run(options, quiet=self.quiet, on_progress=self.on_progress))
+        return start.execute(start.make_run(options, quiet=self.quiet, on_progress=self.on_progress)).as_json()
 
     def _fields(self) -> dict[str, Any]:
         return {**self.settings, "max_executors": self.max_executors}

@@ -11,35 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import demo
 from tests.end_to_end import harness
+from tests.report.runs import summary_with
 
 
 def test_the_sequential_side_of_a_live_run_is_computed_from_its_own_tasks() -> None:
-    shown = demo.computed(demo.Measured({"makespan_s": 10.0, "work_s": 25.0}, 12.0, Path("/x"))).splitlines()
+    shown = demo.computed(demo.Measured(summary_with(makespan_s=10.0, work_s=25.0), 12.0, Path("/x"))).splitlines()
     assert shown[0].endswith("25.0 s, computed from this run's own tasks, not run")
     assert shown[1].endswith("10.0 s, measured")
     assert (shown[0].count("█"), shown[1].count("█")) == (demo.BAR, demo.BAR * 10 // 25)
     assert shown[2].split() == ["speedup", "2.50"]
-    assert "nothing to compare" in demo.computed(demo.Measured({"makespan_s": 0.0, "work_s": 0.0}, 1.0, Path("/x")))
+    assert "nothing to compare" in demo.computed(demo.Measured(summary_with(), 1.0, Path("/x")))
 
 
 def _measured(directory: Path, **figures: Any) -> demo.Measured:
     (directory / "src").mkdir(parents=True)
     (directory / "src" / "a.py").write_text("a = 1\n")
-    summary = {
-        "total_tasks": 4,
-        "completed": 4,
-        "executors_budget": 5,
-        "model_calls": 9,
-        "cost_usd": 0.0,
-        "recorded_cost_usd": 0.5,
-        "planning": {"endpoint_s": 1.0},
-        "tokens": {"input": 1, "cache_read": 2, "cache_write": 3, "output": 4},
-    }
     elapsed_s = figures.pop("elapsed_s")
-    return demo.Measured({**summary, **figures}, elapsed_s, directory, last_tests_s=2.0)
+    summary = summary_with(total_tasks=4, completed=4, executors_budget=5, model_calls=9, **figures)
+    summary = structs.replace(summary, planning=structs.replace(summary.planning, endpoint_s=1.0))
+    return demo.Measured(summary, elapsed_s, directory, last_tests_s=2.0)
 
 
 def test_planning_and_the_last_tests_are_part_of_what_is_compared(tmp_path: Path) -> None:

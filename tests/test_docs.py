@@ -22,6 +22,10 @@ from parallel_orchestrator.gateway.endpoints.recording import load
 from parallel_orchestrator.records.lifecycle import LEGAL_MOVES
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario
+from parallel_orchestrator.report.facts.batch_status import BatchStatus
+from parallel_orchestrator.report.facts.batch_summary import BatchSummary
+from parallel_orchestrator.report.facts.documents import Document, Summary
+from parallel_orchestrator.report.facts.status import RunStatus
 from parallel_orchestrator.report.facts.summary import read_state, summarize
 from parallel_orchestrator.run import start
 from parallel_orchestrator.run.start import BatchRequest
@@ -260,7 +264,16 @@ def test_every_field_of_the_summary_is_documented(tmp_path: Path) -> None:
     scenario = make_scenario({"requirements": "Build it", "run": "x", "endpoint": "http://x"})
     state = read_state(RunDirectory(tmp_path), scenario, sample_plan())
     final = FinalReport("c", TestCounts(), (), None, (), {"src": 0, "tests": 0, "docs": 0}, 0.0)
-    assert keys(summarize(state, final.as_json())) <= FIELDS
+    assert keys(summarize(state, final.as_json()).as_json()) <= FIELDS
+
+
+def test_the_documents_are_known() -> None:
+    assert {Summary, BatchSummary, RunStatus, BatchStatus} <= {*Document.__subclasses__()}
+
+
+@pytest.mark.parametrize("document", Document.__subclasses__(), ids=lambda document: document.__name__)
+def test_every_field_of_a_document_is_documented(document: type[Document]) -> None:
+    assert set(document.__struct_fields__) <= FIELDS
 
 
 def test_every_field_of_the_evidence_is_documented() -> None:

@@ -22,9 +22,8 @@ from parallel_orchestrator.records.errors import (
     ModelUnknown,
     OrchestratorError,
 )
-from parallel_orchestrator.report.facts.batch_summary import batch_account, totals
-from parallel_orchestrator.report.facts.summary import succeeded
-from parallel_orchestrator.report.pages.summary_text import closing_account
+from parallel_orchestrator.report.facts.batch_summary import BatchSummary, batch_text, totals
+from parallel_orchestrator.report.pages.summary_text import summary_text
 from parallel_orchestrator.report.pages.wrapping import folded
 from parallel_orchestrator.run import manifest, start
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
@@ -56,11 +55,11 @@ def build_run(options: Options, retry: Sequence[str] | None = None, *, again: bo
     directory = run.directory.root
     with with_resume_hint(directory):
         summary = start.execute(run)
-    text = closing_account(summary, directory)
+    text = summary_text(summary, directory)
     if again and run.found_finished:
         text += f"\n  again:    {command_with()}"
-    result = {"directory": str(directory), "summary": summary}
-    return CliResult(text, result, 0 if succeeded(summary) else 1, text.partition("\n")[0])
+    result = {"directory": str(directory), "summary": summary.as_json()}
+    return CliResult(text, result, 0 if summary.succeeded() else 1, text.partition("\n")[0])
 
 
 def build_batch(request: start.BatchRequest) -> CliResult:
@@ -75,10 +74,10 @@ def build_batch(request: start.BatchRequest) -> CliResult:
         return replace(_batch_result(request.folder, error.summary), error=error)
 
 
-def _batch_result(folder: Path, summary: dict[str, Any], following: Sequence[str] = ()) -> CliResult:
-    lines = [batch_account(summary), f"more in {folder / 'batch_summary.md'}", *(f"next:  {one}" for one in following)]
-    result = {"directory": str(folder.absolute()), "summary": summary, "next": list(following)}
-    return CliResult("\n".join(lines), result, summary["exit_code"], totals(summary))
+def _batch_result(folder: Path, summary: BatchSummary, following: Sequence[str] = ()) -> CliResult:
+    lines = [batch_text(summary), f"more in {folder / 'batch_summary.md'}", *(f"next:  {one}" for one in following)]
+    result = {"directory": str(folder.absolute()), "summary": summary.as_json(), "next": list(following)}
+    return CliResult("\n".join(lines), result, summary.exit_code, totals(summary))
 
 
 def _ask_on_terminal() -> Callable[[str], bool] | None:
@@ -108,15 +107,15 @@ def with_resume_hint(directory: Path) -> Iterator[None]:
         raise stop from error.__cause__
 
 
-def _next_commands(folder: Path, summary: Mapping[str, Any]) -> list[str]:
+def _next_commands(folder: Path, summary: BatchSummary) -> list[str]:
     """What to type after a batch that came to its end, where not all of it is done."""
     lines, whole = [], set()
-    for one in summary["scenarios"]:
-        if one["exit_code"] == BudgetReached.exit_code:  # its own cap, which the batch's options do not raise
-            own = folder / one["folder"]
+    for one in summary.scenarios:
+        if one.exit_code == BudgetReached.exit_code:  # its own cap, which the batch's options do not raise
+            own = folder / one.folder
             lines.append(f"{command('resume', own)} --max-cost {_raised_cap(own):g}")
-        elif one["exit_code"]:
-            whole.add("retry" if one["status"] == "failed" else "resume")
+        elif one.exit_code:
+            whole.add("retry" if one.status == "failed" else "resume")
     return lines + [command(name, folder) for name in sorted(whole)]
 
 

@@ -12,7 +12,7 @@ from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.records.errors import OrchestratorError, UsageError
 from parallel_orchestrator.report.facts.advice import advise
 from parallel_orchestrator.report.facts.batch_summary import worst
-from parallel_orchestrator.report.pages.summary_text import plan_account
+from parallel_orchestrator.report.pages.summary_text import plan_text
 from parallel_orchestrator.run import start
 from parallel_orchestrator.run.cost import Budget
 from parallel_orchestrator.run.manifest import folder_of, require_place
@@ -82,7 +82,7 @@ def _planned(run: Run, executors: int, budget: Budget | None = None) -> CliResul
     """Plan it, for at most so many executors. `budget`: of the batch that it is part of."""
     plan, directory = start.plan_only(run, budget), run.directory.root
     advice = advise(plan, min(executors, run.scenario.max_executors), run.price)
-    text = plan_account(plan, directory, advice, spends=run.resolved.recording is None)
+    text = plan_text(plan, directory, advice, spends=run.resolved.recording is None)
     result = {"directory": str(directory), "plan": plan.model_dump(), "advice": advice.as_json()}
     return CliResult(text, result)
 

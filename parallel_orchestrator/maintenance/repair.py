@@ -34,7 +34,7 @@ from parallel_orchestrator.maintenance.reading import RunFiles, read_run, read_s
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.facts.summary import ended_summary, finished_summary, summary_text
+from parallel_orchestrator.report.facts.summary import ended_summary, finished_summary
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.run_lock import RunLock
@@ -252,9 +252,9 @@ class RunRepair:
     def _summary(self) -> None:
         summary, right = read_summary(self.run), ended_summary(self.run)
         if right is not None and self.files.replica and self.files.replica.finals:
-            if summary != right:
+            if summary != right.as_json():
                 self.keep(self.run.summary)
-                write_whole(self.run.summary, summary_text(right))
+                write_whole(self.run.summary, right.text())
                 self.say("execution_summary.json was written again from the run's other files")
         elif summary is not None and (self.changed or check(self.run.root).concerns(self.run.summary.name)):
             self.keep(self.run.summary)

@@ -24,7 +24,7 @@ class OrchestratorError(Exception):
     """The root: catch this to catch everything that is foreseen."""
 
     exit_code = 1
-    summary: dict[str, Any] | None = None
+    summary: Any = None
     """What became of the batch that it stopped, when it was summed up."""
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 from parallel_orchestrator.records.errors import CannotGoOn
+from parallel_orchestrator.report.facts.documents import Summary
 from parallel_orchestrator.report.facts.summary import (
     RunState,
     incomplete_summary,
     last_summary,
     read_state,
     summarize,
-    summary_text,
 )
 from parallel_orchestrator.report.live.view import waiting
 from parallel_orchestrator.report.pages.readme import build_readme, read_documents
@@ -55,7 +54,7 @@ def test_whole(prepared: PreparedRun) -> FinalReport | None:
     return None if fix else final
 
 
-def finish(prepared: PreparedRun, final: FinalReport) -> dict[str, Any]:
+def finish(prepared: PreparedRun, final: FinalReport) -> Summary:
     """Publish the project's README and write the summary; return the summary."""
     run, owned = prepared.run, prepared.owned
     plan = plan_of(owned.run)
@@ -64,7 +63,7 @@ def finish(prepared: PreparedRun, final: FinalReport) -> dict[str, Any]:
     pages = {
         "README.md": build_readme(state, read_documents(owned.run.root)),
         "docs/execution_plan.json": owned.run.plan.read_text(encoding="utf-8"),
-        "docs/execution_summary.json": summary_text(summary),
+        "docs/execution_summary.json": summary.text(),
     }
     head = prepared.trunk.publish({path: text.encode() for path, text in pages.items()}, "Describe the project")
     for folder in sorted(owned.run.root.glob("edits-*")):
@@ -76,7 +75,7 @@ def finish(prepared: PreparedRun, final: FinalReport) -> dict[str, Any]:
     return summary
 
 
-def sum_up_unfinished(prepared: PreparedRun) -> dict[str, Any]:
+def sum_up_unfinished(prepared: PreparedRun) -> Summary:
     """Write the summary of a run that stops before its end, and return it."""
     directory, scenario, plan = prepared.owned.run, prepared.owned.scenario, prepared.plan
     summary = incomplete_summary(directory, scenario, plan)
@@ -84,7 +83,7 @@ def sum_up_unfinished(prepared: PreparedRun) -> dict[str, Any]:
     return summary
 
 
-def restore_finished(run: Run, owned: OwnedRun, finished: dict[str, Any]) -> None:
+def restore_finished(run: Run, owned: OwnedRun, finished: Summary) -> None:
     """Restore a finished run's summary, page and deleted files from its other files."""
     directory = owned.run
     if last_summary(directory) != finished:
@@ -101,7 +100,7 @@ def restore_finished(run: Run, owned: OwnedRun, finished: dict[str, Any]) -> Non
         run.say(f"not as on the trunk, and left as it is: {listed(edited)}; `check` names each")
 
 
-def _write_down(run: Run, summary: dict[str, Any], read: Callable[[], RunState]) -> None:
+def _write_down(run: Run, summary: Summary, read: Callable[[], RunState]) -> None:
     """Write the page, then the summary, whose presence marks the run as finished."""
     write_page(run.directory.page, lambda: summary_page(read(), summary), in_batch=bool(run.name))
-    write_whole(run.directory.summary, summary_text(summary))
+    write_whole(run.directory.summary, summary.text())

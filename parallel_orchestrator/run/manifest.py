@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from parallel_orchestrator.config.options import Options, ResolvedRun, is_file
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, identity_difference
 from parallel_orchestrator.report.facts.batch_status import fold
-from parallel_orchestrator.report.facts.batch_summary import Ending, kept
-from parallel_orchestrator.report.facts.spending import spending_of
+from parallel_orchestrator.report.facts.batch_summary import Ending, ScenarioSummary, kept
+from parallel_orchestrator.report.facts.spending import MONEY, call_fields, spending_of
 from parallel_orchestrator.report.facts.summary import (
     ended_summary,
     finished_summary,
@@ -187,7 +189,7 @@ def _some_failed(run: RunDirectory) -> bool:
     except FileNotFoundError:  # it has no plan
         return False
     except OrchestratorError:  # it is damaged, which stops no retry of another
-        return bool((last_summary(run) or {}).get("failed"))
+        return bool((summary := last_summary(run)) and summary.failed)
 
 
 def untouched(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
@@ -202,14 +204,14 @@ def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, An
     return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
 
 
-def current_summary(run: RunDirectory) -> dict[str, Any]:
+def current_summary(run: RunDirectory) -> ScenarioSummary:
     """What a batch keeps of how that run stands: by its summary, or by its other files where it has none."""
     try:
         if (summary := ended_summary(run)) is None:
-            summary = {**incomplete_summary(run, require_scenario(run), plan_of(run)), "status": "incomplete"}
+            summary = structs.replace(incomplete_summary(run, require_scenario(run), plan_of(run)), status="incomplete")
         return kept(summary)
     except Exception:  # noqa: BLE001 - it has no plan yet; or they cannot be read, which who goes on with it tells
-        return kept({**spending_of(run).as_json(), "status": "incomplete"})
+        return ScenarioSummary(**call_fields(spending_of(run), *MONEY))
 
 
 def require_place(batch: BatchDirectory) -> None:

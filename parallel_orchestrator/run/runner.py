@@ -36,7 +36,8 @@ from parallel_orchestrator.records.errors import (
     OrchestratorError,
     internal_error,
 )
-from parallel_orchestrator.report.facts.batch_summary import Ending, kept
+from parallel_orchestrator.report.facts.batch_summary import Ending, ScenarioSummary, kept
+from parallel_orchestrator.report.facts.documents import Summary
 from parallel_orchestrator.report.live.follower import BatchFollower, Follower, RunFollower
 from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.run.cost import by_folder, by_run
@@ -90,7 +91,7 @@ class Runner:
         """`max_cost_usd`: the cap over all runs together, what they cost in earlier sessions included."""
         self.endings: dict[str, Ending] = {}
         """What became of the runs so far, by name."""
-        self._summary: dict[str, Any] = {}
+        self._summary: Summary | None = None
         """Of a run outside a batch, once it has ended."""
         self._runs = {run.directory.root: run for run in runs}
         self._executors = executors
@@ -115,8 +116,8 @@ class Runner:
         self._supervisor: Supervisor | None = None
         self._fatal: Exception | None = None
 
-    def execute(self) -> dict[str, Any]:
-        """Build all; return the summary of a run outside a batch.
+    def execute(self) -> None:
+        """Build all.
 
         Raises what stopped everything; `endings` then says how far each run is.
         """
@@ -127,7 +128,6 @@ class Runner:
                 self._journal.start_session(self._executors, folders)
             with serving(self._gateway_config(), self._lock.descriptor, self._folder.log, self._say) as self._gateway:
                 self._build()
-            return self._summary
         except BaseException:
             for run in self._runs.values():
                 if run.name in self._prepared:
@@ -256,6 +256,12 @@ class Runner:
         take_up(owned, run.view.say)
         return owned
 
+    def ended_summary(self) -> Summary:
+        """The summary of a run outside a batch that `execute` has built."""
+        if self._summary is None:
+            raise OrchestratorError("the run has not ended")
+        return self._summary
+
     def _finish(self, run: Run) -> None:
         """Test and sum up a run whose tasks are settled. With a red whole it may have another task to do first."""
         prepared, error = self._prepared[run.name], None
@@ -265,10 +271,10 @@ class Runner:
                 self._leaving.discard(run.name)
                 self._wake()
                 return
-            summary = finish(prepared, final)
+            whole = finish(prepared, final)
             if self._journal is None:
-                self._summary = summary
-            summary = kept(summary)
+                self._summary = whole
+            summary = kept(whole)
         except Exception as problem:  # noqa: BLE001 - as in _prepare
             summary, error = self._so_far(run), problem
         self._close_at_gateway(prepared)
@@ -290,7 +296,7 @@ class Runner:
         with suppress(OrchestratorError):  # it has died: one that is started in its place does not know the run
             self._gateway.close_run(prepared.owned.scenario.run)
 
-    def _so_far(self, run: Run) -> dict[str, Any]:
+    def _so_far(self, run: Run) -> ScenarioSummary:
         """What is kept of a run that stops before its end."""
         try:
             return kept(sum_up_unfinished(self._prepared[run.name]))
@@ -304,7 +310,7 @@ class Runner:
         if ending.summary is None:
             self.endings[run.name] = replace(ending, summary=self._so_far(run))
 
-    def _end(self, run: Run, summary: dict[str, Any] | None, error: Exception | None = None) -> None:
+    def _end(self, run: Run, summary: ScenarioSummary | None, error: Exception | None = None) -> None:
         """Record what became of a run; an error that concerns all is kept for the next tick."""
         if error and self._concerns_all(error):
             self._fatal = error

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from parallel_orchestrator.config.options import NO_CAP, Options, lacks_agreement, require_agreement, resolve
 from parallel_orchestrator.gateway.endpoints.prices import require_prices
 from parallel_orchestrator.gateway.handle import serving
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.batch_summary import Ending, batch_page, batch_summary, batch_text, worst
-from parallel_orchestrator.report.facts.summary import finished_summary, succeeded
+from parallel_orchestrator.report.facts.batch_summary import BatchSummary, Ending, batch_page, batch_summary, worst
+from parallel_orchestrator.report.facts.documents import Summary
+from parallel_orchestrator.report.facts.summary import finished_summary
 from parallel_orchestrator.report.live.console import make_view
 from parallel_orchestrator.report.live.progress import Progress, ReportingView
 from parallel_orchestrator.report.live.view import ScenarioView, View
@@ -60,7 +60,7 @@ def make_run(
     return Run(resolved, ReportingView(view, on_progress) if on_progress else view, retry, ask=ask)
 
 
-def execute(run: Run) -> dict[str, Any]:
+def execute(run: Run) -> Summary:
     """Run to the end, or resume; return the summary. Raises OrchestratorError when it has to stop before."""
     try:
         run.check()
@@ -72,12 +72,14 @@ def execute(run: Run) -> dict[str, Any]:
             if run.retry is None and (finished := finished_summary(owned.run)):
                 restore_finished(run, owned, finished)
                 run.found_finished = True
-                failed = "" if succeeded(finished) else ", though not all of it succeeded"
+                failed = "" if finished.succeeded() else ", though not all of it succeeded"
                 run.say(f"{owned.run.root} is finished{failed}; nothing to do")
                 return finished
             run.say(f"{run.billing_notice()}. {run.env_notice}")
             run.owned = owned
-            return Runner([run], run.scenario.max_executors, owned.lock, owned.run, run.view).execute()
+            runner = Runner([run], run.scenario.max_executors, owned.lock, owned.run, run.view)
+            runner.execute()
+            return runner.ended_summary()
     finally:
         run.view.close()
 
@@ -119,7 +121,7 @@ class BatchRequest:
     """These are some of the scenarios. The others that the folder has stay in the batch as they are."""
 
 
-def execute_batch(request: BatchRequest, *, quiet: bool = False) -> dict[str, Any]:
+def execute_batch(request: BatchRequest, *, quiet: bool = False) -> BatchSummary:
     """Build every scenario, or resume those that are not finished, with one set of executors; return the summary.
 
     Raises OrchestratorError when nothing can continue; what is done by then is kept, and a resume continues.
@@ -139,7 +141,7 @@ def execute_batch(request: BatchRequest, *, quiet: bool = False) -> dict[str, An
         _say_what_is_ahead(todo, finished, view)
         runner = Runner(todo, request.executors, lock, batch, view, max_cost_usd=request.max_cost_usd)
 
-        def sum_up(stop: OrchestratorError | None) -> dict[str, Any]:
+        def sum_up(stop: OrchestratorError | None) -> BatchSummary:
             """The summary of all scenarios, written down. Its exit code is this session's."""
             known = {**finished, **runner.endings}
             here = {run.name: known.get(run.name) or manifest.unfinished_ending(run) for run in runs}
@@ -147,7 +149,7 @@ def execute_batch(request: BatchRequest, *, quiet: bool = False) -> dict[str, An
             code = stop.exit_code if stop else worst(ending.exit_code for ending in here.values())
             endings, elapsed_s = [all_[name] for name in options], time.monotonic() - started
             summary = batch_summary(endings, request.executors, elapsed_s, code, str(stop or ""))
-            write_whole(batch.summary, batch_text(summary))
+            write_whole(batch.summary, summary.text())
             write_page(batch.page, lambda: batch_page(summary))
             return summary
 
@@ -161,7 +163,7 @@ def execute_batch(request: BatchRequest, *, quiet: bool = False) -> dict[str, An
 
 
 @contextmanager
-def _summed_up(sum_up: Callable[[OrchestratorError | None], dict[str, Any]]) -> Iterator[None]:
+def _summed_up(sum_up: Callable[[OrchestratorError | None], BatchSummary]) -> Iterator[None]:
     """Sum up when something stops the block. The error that is raised then carries the summary."""
     try:
         yield

@@ -18,7 +18,7 @@ from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.scenarios import load_batch
 from parallel_orchestrator.records.errors import UsageError
 from parallel_orchestrator.records.scenario import ExecutionEnv
-from parallel_orchestrator.report.facts.summary import incomplete_summary, summarize, summary_text
+from parallel_orchestrator.report.facts.summary import incomplete_summary, summarize
 from parallel_orchestrator.run import manifest
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
@@ -126,7 +126,7 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
     story.merge(**evidence(3), tests=counts)
     assert "tests:    4 passed, 0 failed, 1 skipped, after the last merge" in text(root)
     story.fail("it \x07rang")
-    story.run.summary.write_text(summary_text(incomplete_summary(story.run, story.scenario, PLAN)))
+    story.run.summary.write_text(incomplete_summary(story.run, story.scenario, PLAN).text())
     now = status(root)
     assert (now["state"], now["tasks"]["failed"], now["tasks"]["blocked"]) == ("failed", 1, 1)
     assert now["next"] == f"parallel-orchestrator retry '{root}'"
@@ -135,7 +135,7 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
     story.merge()
     story.merge()
     final = {"green": True, "tests": counts, "lines_of_code": None, "coverage_percent": None, "verify": None}
-    story.run.summary.write_text(summary_text(summarize(story.state(), final)))
+    story.run.summary.write_text(summarize(story.state(), final).text())
     now = status(root)
     assert (now["state"], now["tests"]["passed"], now["next"].split()[0]) == ("done", 4, "cd")
     assert "(attempt 2)" in text(root)
@@ -143,7 +143,7 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
         {"command": "true", "code": 0, "output": "all is well"},
         {"command": "make check", "code": 2, "output": "1 of 9\nrang \x07 twice\n"},
     ]
-    story.run.summary.write_text(summary_text(summarize(story.state(), {**final, "green": False, "verify": checks})))
+    story.run.summary.write_text(summarize(story.state(), {**final, "green": False, "verify": checks}).text())
     now = status(root)
     # Every task is merged and the whole is red: `retry` begins another fix round, `resume` only tests it again.
     assert (now["state"], now["tasks"]["failed"], now["next"].split()[1]) == ("failed", 0, "retry")

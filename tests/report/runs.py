@@ -6,12 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from parallel_orchestrator.gateway.calls.ledger import Intent, Ledger
 from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, TurnKey
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.report.facts.documents import Summary
+from parallel_orchestrator.report.facts.spending import Spending
 from parallel_orchestrator.report.facts.summary import RunState, read_state
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
@@ -62,6 +66,23 @@ class Calls:
 def evidence(created: int, tested: str = "merged and tested") -> dict[str, Any]:
     """Evidence of a merge that brought so many files."""
     return {"files": {"created": {"count": created, "paths": []}}, "tested": tested}
+
+
+def summary_with(**fields: Any) -> Summary:
+    """A summary with these fields, and nothing in the others."""
+    empty = {
+        **dict.fromkeys(Summary.__struct_fields__, 0),
+        "run": "r1",
+        "requirements": "Build it.",
+        "status": "done",
+        "utilisation": {},
+        "tasks": [],
+        "planning": {**Spending().as_json(), "tokens": {}, "complexity": "simple", "endpoint_s": 0},
+        "tokens": {},
+    }
+    optional = ("version", "green", "commit", "lines_of_code", "tests", "verify", "fixes", "corrections")
+    kept = {name: value for name, value in empty.items() if name not in optional}
+    return msgspec.convert({**kept, **fields}, Summary)
 
 
 class Story:

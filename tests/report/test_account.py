@@ -6,14 +6,14 @@ from pathlib import Path
 
 from parallel_orchestrator.report.facts.advice import advise
 from parallel_orchestrator.report.facts.summary import summarize
-from parallel_orchestrator.report.pages.summary_text import closing_account, plan_account
+from parallel_orchestrator.report.pages.summary_text import plan_text, summary_text
 from tests.records.plans import plan, task
 from tests.report.runs import CONTROL, ESCAPED, NASTY, Story
 
 
 def test_a_plan_is_shown_escaped_as_a_tree(tmp_path: Path) -> None:
     small = plan(task(1, name=NASTY), task(2, (1,)), task(3), task(4, (2, 3)))
-    shown = plan_account(small, tmp_path, advise(small, 5))
+    shown = plan_text(small, tmp_path, advise(small, 5))
     assert not CONTROL.search(shown)
     lines = shown.splitlines()
     assert lines[0] == "simple: It is small."
@@ -27,12 +27,12 @@ def test_a_plan_is_shown_escaped_as_a_tree(tmp_path: Path) -> None:
     assert str(tmp_path / "execution_plan.json") in lines[-1]
 
 
-def _account(story: Story, directory: Path, **final: object) -> list[str]:
+def _lines(story: Story, directory: Path, **final: object) -> list[str]:
     tests = {"passed": 3, "failed": 1, "skipped": 0, "facts": ["test_x fails\nTraceback"]}
     printed = "\n".join(f"line {number} \x1b[2J" for number in range(20))
     checks = [{"command": "make\x1b[2J", "code": 0}, {"command": "false", "code": 1, "output": printed}]
     defaults = {"green": True, "tests": tests, "coverage_percent": 87.4, "verify": checks, "lines_of_code": {"src": 9}}
-    shown = closing_account(summarize(story.state(), {**defaults, **final}), directory)
+    shown = summary_text(summarize(story.state(), {**defaults, **final}), directory)
     assert not CONTROL.search(shown)
     return shown.splitlines()
 
@@ -41,7 +41,7 @@ def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
     for _ in range(4):
         story.merge()
     story.calls.buy("task_1", 1)
-    lines = _account(story, Path("/my out"))
+    lines = _lines(story, Path("/my out"))
     assert lines[0] == "done: 4 of 4 tasks merged (100%)"
     assert "  tests:    3 passed, 1 failed, 0 skipped, 87 % of src covered" in lines
     assert "  red:      test_x fails" in lines
@@ -60,7 +60,7 @@ def test_the_last_words_say_what_was_made_and_what_to_do(story: Story) -> None:
 def test_after_a_whole_that_is_red_two_ways_on_are_named(story: Story) -> None:
     for _ in range(4):
         story.merge()
-    lines = _account(story, Path("/out"), green=False)
+    lines = _lines(story, Path("/out"), green=False)
     assert lines[0] == "everything is merged, and the whole is red: 4 of 4 tasks merged (100%)"
     assert lines[-2:] == [
         "  next:     parallel-orchestrator retry /out",
@@ -72,7 +72,7 @@ def test_the_last_words_name_what_failed_and_how_to_retry(story: Story) -> None:
     story.merge()
     story.fail(NASTY)
     story.merge()
-    lines = _account(story, Path("/out"), tests=None, lines_of_code=None)
+    lines = _lines(story, Path("/out"), tests=None, lines_of_code=None)
     assert lines[0] == "not all is done: 2 of 4 tasks merged (50%)"
     assert f"  failed: task_3 Part 3: {ESCAPED}" in lines
     assert f"  blocked: task_4 {ESCAPED}: task_3 failed" in lines
@@ -81,12 +81,12 @@ def test_the_last_words_name_what_failed_and_how_to_retry(story: Story) -> None:
 
 def test_after_a_limit_a_retry_is_told_with_a_higher_one(story: Story) -> None:
     story.fail("reached its limit of 4 turns")
-    assert _account(story, Path("/out"))[-1] == "  next:     parallel-orchestrator retry /out --max-turns 8"
+    assert _lines(story, Path("/out"))[-1] == "  next:     parallel-orchestrator retry /out --max-turns 8"
 
 
 def test_an_uncertain_cost_is_said_to_be_one(story: Story) -> None:
     story.merge()
     story.calls.answered(story.calls.begin("task_1", 1, bound=None), usd=None)
     story.calls.begin("task_1", 2, bound=3.0)
-    (cost,) = (line for line in _account(story, Path("/out")) if line.startswith("  cost:"))
+    (cost,) = (line for line in _lines(story, Path("/out")) if line.startswith("  cost:"))
     assert "≥ $0.00 (1 turn unpriced), up to $3.00 more for calls of unknown end or price" in cost

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.report.facts.spending import Ledger, Spending, read_ledger
+from parallel_orchestrator.report.facts.spending import TOKEN_KINDS, Ledger, Spending, read_ledger
 from parallel_orchestrator.store.journal import encode
 from tests.report.runs import Calls
 
@@ -37,7 +37,7 @@ def _agrees(calls: Calls) -> bool:
 
 def test_an_empty_ledger_is_nothing(tmp_path: Path) -> None:
     assert read_ledger(tmp_path / "none").total() == Spending()
-    assert set(Spending().as_json()["tokens"].values()) == {0}
+    assert Spending().as_json()["tokens"] == dict.fromkeys(TOKEN_KINDS, 0)
 
 
 @pytest.mark.parametrize("record", [{"kind": "answer", "task": "t", "call": 1}, {"task": "t"}, {"task": []}])
@@ -112,7 +112,7 @@ def test_an_unknown_price_counts_at_its_bound_and_figures_that_are_none_do_not(c
     spending = Spending()
     usage = {"input_tokens": -5, "output_tokens": "many", "cache_read_input_tokens": [1]}
     spending.add({"usage": usage, "usd": None, "endpoint_s": 1.0})
-    assert set(spending.as_json()["tokens"].values()) == {0}
+    assert spending.as_json()["tokens"] == dict.fromkeys(TOKEN_KINDS, 0)
 
 
 def test_a_replay_costs_nothing_and_says_what_it_cost_then(calls: Calls) -> None:

@@ -4,43 +4,87 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
-from typing import Any
+from collections import Counter
+from typing import Any, Literal
 
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
-from parallel_orchestrator.report.facts.status import next_command, run_status
+from parallel_orchestrator.report.facts.documents import Document, TestTotals
+from parallel_orchestrator.report.facts.spending import STATUS_MONEY
+from parallel_orchestrator.report.facts.status import OwnerStatus, next_command, owner_status, run_status
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-from parallel_orchestrator.store.run_lock import read_owner
 from parallel_orchestrator.system import json_codec
 
-_SUMMED = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls", "model_calls")
 _WORDS = {"waiting": "waiting", "planned": "planned", "open": "running", "closed": "stopped", "left": "interrupted"}
 _LEFT = {"state": "left"}
 """Of a scenario that the present session is not about, and that did not come to its end before."""
 
 
-def batch_status(batch: BatchDirectory) -> dict[str, Any]:
-    """The batch as a dict, a line for each scenario. Raises UsageError where none is, DamagedState."""
-    owner = read_owner(batch.run_lock)
-    alive = bool(owner and owner.alive())
+class BatchTaskCounts(Document, frozen=True, kw_only=True):
+    """Tasks of a batch's scenario, or of all of them."""
+
+    total: int = 0
+    merged: int = 0
+    claimed: int = 0
+    failed: int = 0
+
+
+class ScenarioStatusLine(Document, frozen=True, kw_only=True):
+    """One scenario of a batch's status."""
+
+    name: str
+    folder: str
+    state: str
+    why: str
+    tasks: BatchTaskCounts = BatchTaskCounts()
+    tests: TestTotals | None = None
+    elapsed_s: float = 0.0
+    cost_usd: float = 0.0
+    uncertain_cost_usd: float = 0.0
+    recorded_cost_usd: float = 0.0
+    unpriced_calls: float = 0.0
+    model_calls: float = 0.0
+
+
+class BatchStatus(Document, frozen=True, kw_only=True):
+    """How a batch stands."""
+
+    kind: Literal["batch"] = "batch"
+    directory: str
+    state: str
+    owner: OwnerStatus | None
+    scenarios: dict[str, int]
+    """`total`, and the scenarios in each state."""
+    tasks: BatchTaskCounts
+    cost_usd: float
+    uncertain_cost_usd: float
+    recorded_cost_usd: float
+    unpriced_calls: float
+    model_calls: float
+    scenario_list: list[ScenarioStatusLine]
+    next: str
+
+
+def batch_status(batch: BatchDirectory) -> BatchStatus:
+    """Return how the batch stands, with a line for each scenario. Raises UsageError where no batch is, DamagedState."""
+    owner = owner_status(batch.run_lock)
+    alive = bool(owner and owner.alive)
     names = _names(batch)
     folders, states = fold(batch)
-    scenarios = [_scenario(batch, name, folders.get(name, name), states.get(name, {}), alive) for name in names]
-    words = [one["state"] for one in scenarios]
-    counts = {word: words.count(word) for word in sorted(set(words))}
-    word = _word(counts, len(words), alive)
-    return {
-        "kind": "batch",
-        "directory": str(batch.root),
-        "state": word,
-        "owner": {**asdict(owner), "alive": alive} if owner else None,
-        "scenarios": {"total": len(words), **counts},
-        "tasks": {key: sum(one["tasks"][key] for one in scenarios) for key in ("total", "merged", "claimed", "failed")},
-        **{key: round(sum(one[key] for one in scenarios), 6) for key in _SUMMED},
-        "scenario_list": scenarios,
-        "next": _next(batch, word),
-    }
+    lines = [_scenario(batch, name, folders.get(name, name), states.get(name, {}), alive) for name in names]
+    counts = Counter(sorted(line.state for line in lines))
+    word = _word(counts, len(lines), alive)
+    totals = {name: sum(getattr(line.tasks, name) for line in lines) for name in BatchTaskCounts.__struct_fields__}
+    return BatchStatus(
+        directory=str(batch.root),
+        state=word,
+        owner=owner,
+        scenarios={"total": len(lines), **counts},
+        tasks=BatchTaskCounts(**totals),
+        **{name: round(sum(getattr(line, name) for line in lines), 6) for name in STATUS_MONEY},
+        scenario_list=lines,
+        next=_next(batch, word),
+    )
 
 
 def _next(batch: BatchDirectory, word: str) -> str:
@@ -72,37 +116,35 @@ def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any
     return folders, states
 
 
-def _scenario(batch: BatchDirectory, name: str, folder: str, record: dict[str, Any], alive: bool) -> dict[str, Any]:
+def _scenario(batch: BatchDirectory, name: str, folder: str, record: dict[str, Any], alive: bool) -> ScenarioStatusLine:
     """One scenario: what its own run says, under the name of the batch."""
-    state = record.get("state", "")
-    shown: dict[str, Any] = {
-        "name": name,
-        "folder": folder,
-        "state": _WORDS.get(state, "waiting") if alive or state == "closed" else "interrupted",
-        "why": record.get("why", ""),
-        "tasks": dict.fromkeys(("total", "merged", "claimed", "failed"), 0),
-        "tests": None,
-        "elapsed_s": 0.0,
-        **dict.fromkeys(_SUMMED, 0.0),
-    }
+    state, why = record.get("state", ""), record.get("why", "")
+    word = _WORDS.get(state, "waiting") if alive or state == "closed" else "interrupted"
     run = RunDirectory(batch.root / folder)
     if not run.scenario.exists():
-        return shown
+        return ScenarioStatusLine(name=name, folder=folder, state=word, why=why)
     try:
         status = run_status(run)
     except OrchestratorError as error:  # one damaged run hides none of the others
-        return {**shown, "state": "damaged", "why": str(error)}
-    ended = status["state"] in ("done", "failed")
-    own = {"state": status["state"]} if ended else {}
-    if ended and record.get("ending") != status["state"]:  # it has gone on alone since
-        shown["why"] = ""
-    return {**shown, **{key: status[key] for key in shown if key in status and key != "state"}, **own}
+        return ScenarioStatusLine(name=name, folder=folder, state="damaged", why=str(error))
+    ended = status.state in ("done", "failed")
+    resumed_alone = ended and record.get("ending") != status.state
+    counts = {key: getattr(status.tasks, key) for key in BatchTaskCounts.__struct_fields__}
+    return ScenarioStatusLine(
+        name=name,
+        folder=folder,
+        state=status.state if ended else word,
+        why="" if resumed_alone else why,
+        tasks=BatchTaskCounts(**counts),
+        tests=status.tests,
+        elapsed_s=status.elapsed_s,
+        **{key: getattr(status, key) for key in STATUS_MONEY},
+    )
 
 
-def _word(counts: dict[str, int], total: int, alive: bool) -> str:
-    if counts.get("done", 0) == total:
+def _word(counts: Counter[str], total: int, alive: bool) -> str:
+    if counts["done"] == total:
         return "done"
     if alive:
         return "running"
-    settled = counts.get("done", 0) + counts.get("failed", 0)
-    return "failed" if settled == total else "interrupted"
+    return "failed" if counts["done"] + counts["failed"] == total else "interrupted"

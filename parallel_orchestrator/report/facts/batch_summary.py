@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
+
+from msgspec import structs
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.report.facts.spending import least_text, spent_text
-from parallel_orchestrator.system.terminal_text import json_text, one_line
-
-VERSION = 1
+from parallel_orchestrator.report.facts.documents import Document, Summary, WholeTests
+from parallel_orchestrator.report.facts.spending import MONEY, least_text, spent_text
+from parallel_orchestrator.system.terminal_text import one_line
 
 _WORST_FIRST = (2, 5, 4, 3, 1)
 _LONGEST = 100
+
+
+class ScenarioSummary(Document, frozen=True, kw_only=True):
+    """One scenario of a batch. Of a run that has no plan yet, little is known."""
+
+    name: str = ""
+    folder: str = ""
+    status: Literal["done", "failed", "stopped"] = "stopped"
+    why: str = ""
+    exit_code: int = 0
+    failed: int = 0
+    total_tasks: int = 0
+    completed: int = 0
+    success_rate: float = 0.0
+    tests_passed: int = 0
+    tests_failed: int = 0
+    cost_usd: float = 0
+    uncertain_cost_usd: float = 0
+    recorded_cost_usd: float = 0
+    unpriced_calls: float = 0
+    makespan_s: float = 0.0
+    work_s: float = 0.0
+    critical_path_s: float = 0.0
+    speedup: float | None = None
+
+
+class BatchSummary(Document, frozen=True, kw_only=True):
+    """What became of a batch."""
+
+    version: Literal[1] = 1
+    executors: int
+    scenarios_total: int
+    done: int
+    failed: int
+    stopped: int
+    exit_code: int
+    """Of this session, as `elapsed_s` is."""
+    why: str
+    elapsed_s: float
+    total_tasks: int
+    completed: int
+    cost_usd: float
+    uncertain_cost_usd: float
+    recorded_cost_usd: float
+    unpriced_calls: float
+    work_s: float
+    scenarios: list[ScenarioSummary]
 
 
 @dataclass(frozen=True)
@@ -22,62 +71,58 @@ class Ending:
 
     name: str
     folder: str
-    summary: dict[str, Any] | None
-    """What is kept of its summary (`kept`); None where nothing is known."""
+    summary: ScenarioSummary | None
+    """What `kept` keeps of its summary; None where nothing is known."""
     error: OrchestratorError | None = None
 
     @property
-    def status(self) -> str:
-        """`done`, `failed` or `stopped`."""
-        return self.summary["status"] if self.summary and not self.error and self._settled() else "stopped"
+    def status(self) -> Literal["done", "failed", "stopped"]:
+        """How it ended; a resume can continue what is `stopped`."""
+        return "stopped" if self.error or self.summary is None else self.summary.status
 
     @property
     def why(self) -> str:
         """What stopped the scenario, or what of it failed; empty where neither happened."""
-        return str(self.error or (self.summary or {}).get("why", ""))
+        return str(self.error or (self.summary.why if self.summary else ""))
 
     @property
     def exit_code(self) -> int:
-        """What the scenario alone would have ended with."""
-        if self.error:
-            return self.error.exit_code
-        return {"done": 0, "failed": 1}.get(self.status, 3)
+        """The exit code that the scenario alone would have had."""
+        return self.error.exit_code if self.error else {"done": 0, "failed": 1, "stopped": 3}[self.status]
 
-    def _settled(self) -> bool:
-        return self.summary is not None and self.summary["status"] in ("done", "failed")
-
-
-_MONEY = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls")
-_KEPT = (
-    *("status", "failed", "blocked", "total_tasks", "completed", "success_rate", "tests", *_MONEY),
-    *("makespan_s", "work_s", "critical_path_s", "speedup"),
-)
+    def line(self) -> ScenarioSummary:
+        """Return it as the batch's summary lists it."""
+        own = {name: getattr(self, name) for name in ("name", "folder", "status", "why", "exit_code")}
+        return structs.replace(self.summary or ScenarioSummary(), **own)
 
 
-def kept(summary: dict[str, Any]) -> dict[str, Any]:
-    """What a batch keeps of a scenario's summary: thousands of whole ones would be a lot to hold."""
-    why = "; ".join(_failures(summary)) if summary["status"] == "failed" else ""
-    return {name: summary[name] for name in _KEPT if name in summary} | {"why": why}
+def kept(summary: Summary) -> ScenarioSummary:
+    """Return what a batch keeps of a summary: thousands of whole ones would need too much memory."""
+    tests = summary.tests or WholeTests()
+    own = {name: getattr(summary, name) for name in ScenarioSummary.__struct_fields__ if hasattr(summary, name)}
+    own["status"] = "stopped" if summary.status == "incomplete" else summary.status
+    why = "; ".join(_failures(summary)) if summary.status == "failed" else ""
+    return ScenarioSummary(**own, why=why, tests_passed=tests.passed, tests_failed=tests.failed)
 
 
-def _failures(summary: dict[str, Any]) -> Iterator[str]:
+def _failures(summary: Summary) -> Iterator[str]:
     """Which tasks failed, or else which checks: the first of each kind by name."""
-    tasks = [task for task in summary["tasks"] if task["state"] == "failed"]
+    tasks = [task for task in summary.tasks if task.state == "failed"]
     if tasks:
-        yield f"{tasks[0]['id']} failed: {_short(tasks[0]['reason'])}{_and_more(tasks)}"
-        return  # the checks of a whole that lacks parts tell nothing more
-    facts = (summary["tests"] or {}).get("facts", [])
+        yield f"{tasks[0].id} failed: {_short(tasks[0].reason)}{_and_more(tasks)}"
+        return  # the checks of a whole that lacks parts say nothing more
+    facts = summary.tests.facts if summary.tests else []
     if facts:
         yield f"the tests of the whole failed: {_short(facts[0])}{_and_more(facts)}"
-    commands = [check["command"] for check in summary["verify"] or [] if check["code"] != 0]
+    commands = [check.command for check in summary.verify or [] if check.code != 0]
     if commands:
         yield f"verify failed: {_short(commands[0])}{_and_more(commands)}"
-    fixes = [fix for fix in summary.get("fixes", []) if fix["state"] == "failed"]
+    fixes = [fix for fix in summary.fixes if fix.state == "failed"]
     if fixes:
-        yield f"{fixes[-1]['id']} failed: {_short(fixes[-1]['reason'])}"
+        yield f"{fixes[-1].id} failed: {_short(fixes[-1].reason)}"
 
 
-def _and_more(found: Sequence[str]) -> str:
+def _and_more(found: Sequence[object]) -> str:
     return f" and {len(found) - 1} more" if len(found) > 1 else ""
 
 
@@ -88,103 +133,76 @@ def _short(text: str) -> str:
 
 def batch_summary(
     endings: Sequence[Ending], executors: int, elapsed_s: float, code: int, why: str = ""
-) -> dict[str, Any]:
-    """The summary as a dict. `elapsed_s`, `code`: of this session. `why`: what stopped all of it."""
-    scenarios = [_scenario(ending) for ending in endings]
-    statuses = [scenario["status"] for scenario in scenarios]
-    return {
-        "version": VERSION,
-        "executors": executors,
-        "scenarios_total": len(scenarios),
-        **{status: statuses.count(status) for status in ("done", "failed", "stopped")},
-        "exit_code": code,
-        "why": why,
-        "elapsed_s": round(elapsed_s, 3),
-        **{key: round(sum(one[key] for one in scenarios), 6) for key in _SUMMED},
-        "scenarios": scenarios,
-    }
+) -> BatchSummary:
+    """Return the summary. `elapsed_s`, `code`: of this session. `why`: what stopped all of it."""
+    scenarios = [ending.line() for ending in endings]
+    statuses = Counter(scenario.status for scenario in scenarios)
+    return BatchSummary(
+        executors=executors,
+        scenarios_total=len(scenarios),
+        done=statuses["done"],
+        failed=statuses["failed"],
+        stopped=statuses["stopped"],
+        exit_code=code,
+        why=why,
+        elapsed_s=round(elapsed_s, 3),
+        **{key: round(sum(getattr(one, key) for one in scenarios), 6) for key in _SUMMED},
+        scenarios=scenarios,
+    )
 
 
-_SUMMED = ("total_tasks", "completed", *_MONEY, "work_s")
+_SUMMED = ("total_tasks", "completed", *MONEY, "work_s")
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The exit code of many scenarios: usage before held, budget, transient, failed, done."""
+    """The exit code of many scenarios: usage comes before held, budget, transient, failed, done."""
     found = set(codes)
     return next((code for code in _WORST_FIRST if code in found), 0)
-
-
-def _scenario(ending: Ending) -> dict[str, Any]:
-    summary = ending.summary or {}
-    tests = summary.get("tests") or {}
-    return {
-        "name": ending.name,
-        "folder": ending.folder,
-        "status": ending.status,
-        "why": ending.why,
-        "exit_code": ending.exit_code,
-        "failed": summary.get("failed", 0),
-        "total_tasks": summary.get("total_tasks", 0),
-        "completed": summary.get("completed", 0),
-        "success_rate": summary.get("success_rate", 0.0),
-        "tests_passed": tests.get("passed", 0),
-        "tests_failed": tests.get("failed", 0),
-        **{key: summary.get(key, 0) for key in _MONEY},
-        "makespan_s": summary.get("makespan_s", 0.0),
-        "work_s": summary.get("work_s", 0.0),
-        "critical_path_s": summary.get("critical_path_s", 0.0),
-        "speedup": summary.get("speedup"),
-    }
-
-
-def batch_text(summary: dict[str, Any]) -> str:
-    """The summary as the JSON that the file holds."""
-    return json_text(summary)
 
 
 _HEAD = ("scenario", "status", "tasks", "tests", "cost", "time", "speedup")
 
 
-def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+def _rows(summary: BatchSummary) -> list[tuple[str, ...]]:
     """The table's cells, a row a scenario."""
     return [
         (
-            one["name"] if one["name"] == one["folder"] else one["folder"],
-            one["status"],
-            f"{one['completed']}/{one['total_tasks']}",
-            f"{one['tests_passed']}" + (f" ({one['tests_failed']} failed)" if one["tests_failed"] else ""),
+            one.name if one.name == one.folder else one.folder,
+            one.status,
+            f"{one.completed}/{one.total_tasks}",
+            f"{one.tests_passed}" + (f" ({one.tests_failed} failed)" if one.tests_failed else ""),
             least_text(one),
-            f"{one['makespan_s']:.1f} s",
-            f"{one['speedup']:.2f}" if one["speedup"] else "–",
+            f"{one.makespan_s:.1f} s",
+            f"{one.speedup:.2f}" if one.speedup else "–",
         )
-        for one in summary["scenarios"]
+        for one in summary.scenarios
     ]
 
 
-def batch_account(summary: dict[str, Any]) -> str:
+def batch_text(summary: BatchSummary) -> str:
     """The table as plain text, and the totals."""
-    table = [_HEAD, *rows(summary)]
+    table = [_HEAD, *_rows(summary)]
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    lines += [f"{one['name']}: {one['why']}" for one in summary["scenarios"] if one["why"]]
+    lines += [f"{one.name}: {one.why}" for one in summary.scenarios if one.why]
     return "\n".join(map(one_line, [*lines, totals(summary)]))
 
 
-def totals(summary: dict[str, Any]) -> str:
+def totals(summary: BatchSummary) -> str:
     """The batch in one line."""
     return (
-        f"{summary['done']} of {summary['scenarios_total']} scenarios done, "
-        f"{summary['completed']} of {summary['total_tasks']} tasks merged, {spent_text(summary)}; "
-        f"this session took {summary['elapsed_s']:.1f} s with {summary['executors']} executors"
+        f"{summary.done} of {summary.scenarios_total} scenarios done, "
+        f"{summary.completed} of {summary.total_tasks} tasks merged, {spent_text(summary)}; "
+        f"this session took {summary.elapsed_s:.1f} s with {summary.executors} executors"
     )
 
 
-def batch_page(summary: dict[str, Any]) -> str:
+def batch_page(summary: BatchSummary) -> str:
     """The summary as Markdown."""
-    stopped = [f"Stopped: {one_line(summary['why'])}.", ""] if summary["why"] else []
+    stopped = [f"Stopped: {one_line(summary.why)}.", ""] if summary.why else []
     lines = ["# Batch", "", totals(summary) + ".", "", *stopped, _cells(_HEAD), _cells(["---"] * len(_HEAD))]
-    lines += [_cells(row) for row in rows(summary)]
-    whys = [f"- {one['name']}: {one_line(one['why'])}" for one in summary["scenarios"] if one["why"]]
+    lines += [_cells(row) for row in _rows(summary)]
+    whys = [f"- {one.name}: {one_line(one.why)}" for one in summary.scenarios if one.why]
     return "\n".join([*lines, *(["", *whys] if whys else [])]) + "\n"
 
 

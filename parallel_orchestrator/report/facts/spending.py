@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
 from parallel_orchestrator.records.usage import dollars, token_count
+from parallel_orchestrator.report.facts.documents import Tokens
 from parallel_orchestrator.report.facts.trouble import Trouble, following
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
 from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.terminal_text import counted
 
+MONEY = ("cost_usd", "uncertain_cost_usd", "recorded_cost_usd", "unpriced_calls")
+"""Fields of every document."""
+STATUS_MONEY = (*MONEY, "model_calls")
 TOKEN_KINDS = {
     "input": "input_tokens",
     "cache_write": "cache_creation_input_tokens",
@@ -89,19 +93,46 @@ class Spending:
         }
 
 
-def spent_text(money: Mapping[str, Any]) -> str:
-    """What a summary says was spent: at least so much, where answers have no price, and up to how much more."""
+def call_fields(spending: Spending, *names: str) -> dict[str, Any]:
+    """Return the fields of a document that are about model calls. `names`: only these."""
+    fields = spending.as_json()
+    fields["tokens"] = Tokens(**fields["tokens"])
+    return {name: fields[name] for name in names or fields}
+
+
+class Money(Protocol):
+    """The fields on money, which every document has."""
+
+    @property
+    def cost_usd(self) -> float:
+        """Answers at their price."""
+
+    @property
+    def uncertain_cost_usd(self) -> float:
+        """The most that calls of unknown end or price may have cost on top."""
+
+    @property
+    def recorded_cost_usd(self) -> float:
+        """What a replay's answers cost when they were recorded."""
+
+    @property
+    def unpriced_calls(self) -> float:
+        """Answers whose cost is unknown."""
+
+
+def spent_text(money: Money) -> str:
+    """What was spent: at least so much, where answers have no price, and up to how much more."""
     text = least_text(money)
-    if money["uncertain_cost_usd"]:
-        text += f", up to ${money['uncertain_cost_usd']:.2f} more for calls of unknown end or price"
+    if money.uncertain_cost_usd:
+        text += f", up to ${money.uncertain_cost_usd:.2f} more for calls of unknown end or price"
     return text
 
 
-def least_text(money: Mapping[str, Any]) -> str:
+def least_text(money: Money) -> str:
     """The lower bound alone."""
-    text = f"${money['cost_usd']:.2f}"
-    if money["unpriced_calls"]:
-        text = f"≥ {text} ({counted(money['unpriced_calls'], 'turn')} unpriced)"
+    text = f"${money.cost_usd:.2f}"
+    if money.unpriced_calls:
+        text = f"≥ {text} ({counted(int(money.unpriced_calls), 'turn')} unpriced)"
     return text
 
 

@@ -6,10 +6,12 @@ that our own test run over the merged tree passed with this task's tests in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
+from msgspec import structs
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.fix import FIX_NAME, FixTask, fix_task
@@ -17,7 +19,8 @@ from parallel_orchestrator.records.journals.queue import Move, QueueRecord, corr
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.report.facts.spending import Ledger, read_ledger
+from parallel_orchestrator.report.facts.documents import CorrectionNote, Final, Planning, Summary, TaskSummary
+from parallel_orchestrator.report.facts.spending import Ledger, call_fields, read_ledger
 from parallel_orchestrator.report.facts.timing import Timing, fold_timing
 from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.journal import read_all, read_each
@@ -27,11 +30,8 @@ from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, f
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.run_directory import require_scenario
 from parallel_orchestrator.system import json_codec
-from parallel_orchestrator.system.terminal_text import json_text
 
 VERSION = 1
-_TOLD = {"status", "tests", "verify", "lines_of_code", "coverage_percent", "tokens", "cost_usd", "tasks"}
-"""Some of what a summary has to hold before it is shown to anybody."""
 
 
 @dataclass(frozen=True)
@@ -71,53 +71,48 @@ def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
     return RunState(run, scenario, plan, replica, moves, fold_timing(moves), read_ledger(run.ledger))
 
 
-def summarize(state: RunState, final: dict[str, Any] | None) -> dict[str, Any]:
-    """The summary as a dict. `final`: tests, coverage and lines of the final trunk, None when they were not run."""
+def summarize(state: RunState, final: dict[str, Any] | None) -> Summary:
+    """Return the summary. `final`: what the tests of the whole said; None when they were not run."""
+    tested = msgspec.convert(final or {}, Final)
     counts = state.replica.count()
     tasks = [_task_summary(state, task) for task in state.plan.tasks]
-    fixes = [{**_task_summary(state, fix), "red": fix.red.reasons()} for fix in state.fixes()]
+    fixes = [structs.replace(_task_summary(state, fix), red=fix.red.reasons()) for fix in state.fixes()]
     total = len(tasks)
-    return {
-        "version": VERSION,
-        "run": state.scenario.run,
-        "requirements": state.scenario.requirements,
-        "status": _status(state, final),
-        "total_tasks": total,
-        "completed": counts[TaskState.MERGED],
-        "failed": counts[TaskState.FAILED],
-        "blocked": counts[TaskState.BLOCKED],
-        "success_rate": counts[TaskState.MERGED] / total,
-        "total_files_created": sum(task["files_created"] for task in [*tasks, *fixes]),
-        **(final or {"lines_of_code": None, "tests": None, "coverage_percent": None, "verify": None}),
+    return Summary(
+        run=state.scenario.run,
+        requirements=state.scenario.requirements,
+        status=_status(state, tested),
+        total_tasks=total,
+        completed=counts[TaskState.MERGED],
+        failed=counts[TaskState.FAILED],
+        blocked=counts[TaskState.BLOCKED],
+        success_rate=counts[TaskState.MERGED] / total,
+        total_files_created=sum(task.files_created for task in [*tasks, *fixes]),
+        **{name: getattr(tested, name) for name in Final.__struct_fields__ if name != "head"},
         **_parallelism(state),
-        **state.ledger.total().as_json(),
-        "planning": _planning(state),
-        "tasks": tasks,
-        "fixes": fixes,
-        "corrections": [one.as_json() for one in corrections_in(state.moves)],
-    }
+        **call_fields(state.ledger.total()),
+        planning=_planning(state),
+        tasks=tasks,
+        fixes=fixes,
+        corrections=[CorrectionNote(**one.as_json()) for one in corrections_in(state.moves)],
+    )
 
 
-def incomplete_summary(run: RunDirectory, scenario: Scenario, plan: Plan) -> dict[str, Any]:
-    """Returns the summary of a run that stopped: where its last tests are recorded already, the summary of its end."""
+def incomplete_summary(run: RunDirectory, scenario: Scenario, plan: Plan) -> Summary:
+    """Return the summary of a run that stopped: where its last tests are recorded already, the summary of its end."""
     state = read_state(run, scenario, plan)
     return ended(state) or summarize(state, None)
 
 
-def last_summary(run: RunDirectory) -> dict[str, Any] | None:
-    """The summary that a run has, else None."""
+def last_summary(run: RunDirectory) -> Summary | None:
+    """Return the summary on disk; None where there is none, or where it was altered: it is derived, and made again."""
     try:
-        summary: dict[str, Any] = json.loads(run.summary.read_bytes())
-    except FileNotFoundError:
+        return msgspec.json.decode(run.summary.read_bytes(), type=Summary)
+    except (FileNotFoundError, ValueError):
         return None
-    except ValueError:
-        return None  # derived: made again from the other files
-    if not isinstance(summary, dict) or summary.get("version") != VERSION or not summary.keys() >= _TOLD:
-        return None  # altered, or another version's: made again as well
-    return summary
 
 
-def ended_summary(run: RunDirectory) -> dict[str, Any] | None:
+def ended_summary(run: RunDirectory) -> Summary | None:
     """The summary of a run that has come to its end, else None; also where its files cannot be read.
 
     Folded from queue and ledger, so an edit of execution_summary.json has no effect on it.
@@ -128,57 +123,47 @@ def ended_summary(run: RunDirectory) -> dict[str, Any] | None:
         return None  # the commands that resume the run say what is wrong
 
 
-def ended(state: RunState) -> dict[str, Any] | None:
+def ended(state: RunState) -> Summary | None:
     """`ended_summary` of what is read already."""
     if state.replica.unsettled:
         return None
     final = state.replica.final
     if final is None:
         return _ended_before_records(state)
-    if final["head"] != branch_head(state.run.git):
+    if final.get("head") != branch_head(state.run.git):
         return None  # a commit came since: the whole has to be tested again
-    return summarize(state, {name: value for name, value in final.items() if name != "head"})
+    return summarize(state, final)
 
 
-def _ended_before_records(state: RunState) -> dict[str, Any] | None:
+def _ended_before_records(state: RunState) -> Summary | None:
     """Of a run that ended under a version that recorded no final tests: its own summary, where the queue agrees."""
     summary = last_summary(state.run)
     merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
-    if summary is None or state.replica.finals or summary["status"] not in ("done", "failed"):
+    if summary is None or state.replica.finals or summary.status not in ("done", "failed"):
         return None
-    return summary if merged or summary["status"] == "failed" else None
+    return summary if merged or summary.status == "failed" else None
 
 
-def finished_summary(run: RunDirectory) -> dict[str, Any] | None:
+def finished_summary(run: RunDirectory) -> Summary | None:
     """The summary of a run that has come to its end and has nothing left to do, else None."""
     summary = ended_summary(run)
-    if summary is None or summary["status"] == "done":
+    if summary is None or summary.succeeded():
         return summary
     # Everything is merged and only the last tests were red: there is something to do.
-    return summary if summary["failed"] or summary["blocked"] else None
+    return summary if summary.failed or summary.blocked else None
 
 
 def may_be_red(run: RunDirectory) -> bool:
     """Whether a run with everything merged may have a red whole: its last tests were red or are unknown."""
     summary = ended_summary(run)
-    return summary is None or summary["status"] != "done"
+    return summary is None or not summary.succeeded()
 
 
-def summary_text(summary: dict[str, Any]) -> str:
-    """The summary as the JSON that the file holds."""
-    return json_text(summary)
-
-
-def succeeded(summary: dict[str, Any]) -> bool:
-    """Whether everything is done and green."""
-    return bool(summary["status"] == "done")
-
-
-def _status(state: RunState, final: dict[str, Any] | None) -> str:
+def _status(state: RunState, final: Final) -> Literal["done", "failed", "incomplete"]:
     if state.replica.unsettled:
         return "incomplete"
     merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
-    return "done" if merged and final and final.get("green") else "failed"
+    return "done" if merged and final.green is True else "failed"
 
 
 def _parallelism(state: RunState) -> dict[str, Any]:
@@ -197,37 +182,34 @@ def _parallelism(state: RunState) -> dict[str, Any]:
     }
 
 
-def _planning(state: RunState) -> dict[str, Any]:
+def _planning(state: RunState) -> Planning:
     spending = state.ledger.of("plan")
-    return {
-        "complexity": state.plan.complexity.level,
-        "endpoint_s": round(spending.endpoint_s, 3),
-        **spending.as_json(),
-    }
+    level = state.plan.complexity.level
+    return Planning(complexity=level, endpoint_s=round(spending.endpoint_s, 3), **call_fields(spending))
 
 
-def _task_summary(state: RunState, task: Task) -> dict[str, Any]:
+def _task_summary(state: RunState, task: Task) -> TaskSummary:
     status, holds = state.replica.tasks[task.id], state.timing.of(task.id)
     evidence = state.evidence(task.id)
-    return {
-        "id": task.id,
-        "name": task.name,
-        "state": status.state.value,
-        "reason": status.why,
-        "claimed": bool(holds),
-        "executed": _handed_in(state.run, task.id, status),
-        "verified": evidence.get("tested") == "merged and tested",
-        "merged": status.state is TaskState.MERGED,
-        "executor": f"executor_{status.folder}" if status.folder else None,
-        "attempt": status.attempt,
-        "deaths": status.deaths,
-        "started_s": round(holds[0].start, 3) if holds else None,
-        "ended_s": round(holds[-1].end, 3) if holds else None,
-        "duration_s": round(sum(hold.seconds for hold in holds), 3),
-        "files_created": evidence["files"]["created"]["count"] if "files" in evidence else 0,
-        **state.ledger.of(task.id).as_json(),
-        "evidence": evidence,
-    }
+    return TaskSummary(
+        id=task.id,
+        name=task.name,
+        state=status.state.value,
+        reason=status.why,
+        claimed=bool(holds),
+        executed=_handed_in(state.run, task.id, status),
+        verified=evidence.get("tested") == "merged and tested",
+        merged=status.state is TaskState.MERGED,
+        executor=f"executor_{status.folder}" if status.folder else None,
+        attempt=status.attempt,
+        deaths=status.deaths,
+        started_s=round(holds[0].start, 3) if holds else None,
+        ended_s=round(holds[-1].end, 3) if holds else None,
+        duration_s=round(sum(hold.seconds for hold in holds), 3),
+        files_created=evidence.get("files", {}).get("created", {}).get("count", 0),
+        **call_fields(state.ledger.of(task.id)),
+        evidence=evidence,
+    )
 
 
 def _handed_in(run: RunDirectory, task: str, status: TaskStatus) -> bool:

@@ -47,15 +47,6 @@ class Trouble:
             f"giving up in {_span(self.gives_up_at - now)}"
         )
 
-    def as_json(self, now: float) -> dict[str, Any]:
-        """For `status --json`."""
-        return {
-            "what": self.what,
-            "tries": self.tries,
-            "next_s": round(max(0.0, self.next_at - now), 1),
-            "gives_up_s": round(max(0.0, self.gives_up_at - now), 1),
-        }
-
 
 def latest(troubles: Iterable[Trouble | None]) -> Trouble | None:
     """Of several runs at one endpoint: the one of the latest try."""

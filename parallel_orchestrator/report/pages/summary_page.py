@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.fix import FIX_NAME
+from parallel_orchestrator.report.facts.documents import Summary, TaskSummary
 from parallel_orchestrator.report.facts.summary import RunState
-from parallel_orchestrator.report.pages.summary_text import closing_account
+from parallel_orchestrator.report.pages.summary_text import summary_text
 from parallel_orchestrator.system.files import write_whole
 from parallel_orchestrator.system.terminal_text import one_line, page
 
@@ -36,16 +36,16 @@ _CLASSES = """  classDef merged fill:#d3f0d8,stroke:#2e7d32,color:#111
   classDef unfinished fill:#e4e4e4,stroke:#555,color:#111"""
 
 
-def summary_page(state: RunState, summary: dict[str, Any]) -> str:
+def summary_page(state: RunState, summary: Summary) -> str:
     """The page as Markdown."""
-    first = summary["requirements"].strip().splitlines()[0]
-    account = closing_account(summary, state.run.root)
+    first = summary.requirements.strip().splitlines()[0]
+    text = summary_text(summary, state.run.root)
     head = ["| task | state | executor | seconds | turns | cost |", "|---|---|---|--:|--:|--:|"]
     parts = [
         f"# {escaped(first[:200])}",
-        f"```text\n{account.replace('```', chr(39) * 3)}\n```",
+        f"```text\n{text.replace('```', chr(39) * 3)}\n```",
         "## Tasks",
-        "\n".join([*head, *map(_row, [*summary["tasks"], *summary.get("fixes", [])])]),
+        "\n".join([*head, *map(_row, [*summary.tasks, *summary.fixes])]),
         "## The plan",
         f"```mermaid\n{graph(state)}\n```",
     ]
@@ -54,19 +54,18 @@ def summary_page(state: RunState, summary: dict[str, Any]) -> str:
     return page("\n\n".join(parts) + "\n")
 
 
-def _row(task: dict[str, Any]) -> str:
-    reason = task["reason"]
-    if task["state"] == "merged":
-        early = task["evidence"].get("ended_early")
-        reason = f"its conversation ended early: {early}" if early else ""
+def _row(task: TaskSummary) -> str:
+    reason = task.reason
+    if task.state == "merged":
+        reason = f"its conversation ended early: {task.ended_early}" if task.ended_early else ""
     why = f": {escaped(reason)[:300]}" if reason else ""
     cells = (
-        f"{task['id']} {escaped(task['name'])}",
-        f"{task['state']}{why}",
-        task["executor"] or "–",
-        f"{task['duration_s']:.1f}",
-        str(task["model_calls"]),
-        f"${task['cost_usd']:.2f}",
+        f"{task.id} {escaped(task.name)}",
+        f"{task.state}{why}",
+        task.executor or "–",
+        f"{task.duration_s:.1f}",
+        str(task.model_calls),
+        f"${task.cost_usd:.2f}",
     )
     return "| " + " | ".join(cells) + " |"
 

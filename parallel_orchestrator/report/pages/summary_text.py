@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.report.facts.documents import Summary, TaskSummary
 from parallel_orchestrator.report.facts.spending import read_ledger, spent_text
 from parallel_orchestrator.report.facts.status import next_command
 from parallel_orchestrator.report.live.snapshot import short_count
@@ -91,7 +92,7 @@ def _continued(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> 
     return f"{task} {how}" + (f" ({_cut(status.why, 80)})" if status.why else "")
 
 
-def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
+def plan_text(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:
     """A plan for a person: its tasks, what follows from what, what it will take, how many executors it is worth."""
     complexity = plan.complexity
     lines = [f"{complexity.level}: {complexity.reasoning}", "", *tree_lines(plan), "", *advice_lines(advice, spends)]
@@ -99,45 +100,49 @@ def plan_account(plan: Plan, directory: Path, advice: Advice, *, spends: bool = 
     return "\n".join(map(one_line, lines))
 
 
-def closing_account(summary: dict[str, Any], directory: Path) -> str:
+def summary_text(summary: Summary, directory: Path) -> str:
     """What was made, where, and what to do next."""
-    lines = [headline(summary)]
-    tests, lines_of_code = summary["tests"], summary["lines_of_code"]
-    if tests:
-        covered = summary["coverage_percent"]
-        shown = f", {covered:.0f} % of src covered" if covered is not None else ""
-        lines.append(
-            f"  tests:    {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped{shown}"
-        )
-    for check in summary["verify"] or []:
-        if check["code"] == 0:
-            lines.append(f"  verify:   ok     {_cut(check['command'], 60)}")
-    lines += failure_lines((tests or {}).get("facts", ()), summary["verify"] or ())
-    lines += correction_lines(summary.get("corrections", ()))
-    lines += [_fix_line(fix) for fix in summary.get("fixes", ())]
-    if lines_of_code:
-        count = ", ".join(f"{kind} {number}" for kind, number in lines_of_code.items())
-        lines.append(f"  made:     {summary['total_files_created']} files; lines: {count}")
+    lines = [headline(summary), *_tested(summary)]
+    lines += failure_lines(summary.tests.facts if summary.tests else (), summary.verify or ())
+    lines += correction_lines(summary.corrections)
+    lines += [_fix_line(fix) for fix in summary.fixes]
+    if summary.lines_of_code:
+        count = ", ".join(f"{kind} {number}" for kind, number in summary.lines_of_code.items())
+        lines.append(f"  made:     {summary.total_files_created} files; lines: {count}")
     lines.append(f"  time:     {_time(summary)}")
     lines.append(f"  cost:     {_cost(summary)}")
-    lines += [f"  {task['state']}: {task['id']} {task['name']}: {task['reason']}" for task in _unfinished(summary)]
     lines += [
-        f"  merged:   {task['id']} {task['name']}, whose conversation ended early: {task['evidence']['ended_early']}"
-        for task in ended_early(summary)
+        f"  {task.state}: {task.id} {task.name}: {task.reason}"
+        for task in summary.tasks
+        if task.state in ("failed", "blocked")
+    ]
+    lines += [
+        f"  merged:   {task.id} {task.name}, whose conversation ended early: {task.ended_early}"
+        for task in summary.tasks
+        if task.ended_early
     ]
     lines.append(f"  where:    {directory}")
-    if summary["status"] == "done":
+    if summary.succeeded():
         lines.append(f"  read:     {directory / 'README.md'}")
-    following = next_command(summary["status"], directory)
-    lines.append(f"  next:     {following}{_with_more(summary)}")
-    if is_red(summary):
+    lines.append(f"  next:     {next_command(summary.status, directory)}{_with_more(summary)}")
+    if summary.is_red():
         lines.append(f"  or:       correct it in {directory}, commit that there, then {command('resume', directory)}")
     return "\n".join(map(one_line, lines))
 
 
-def _with_more(summary: dict[str, Any]) -> str:
+def _tested(summary: Summary) -> Iterator[str]:
+    if tests := summary.tests:
+        covered = summary.coverage_percent
+        shown = f", {covered:.0f} % of src covered" if covered is not None else ""
+        yield f"  tests:    {tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped{shown}"
+    for check in summary.verify or []:
+        if check.code == 0:
+            yield f"  verify:   ok     {_cut(check.command, 60)}"
+
+
+def _with_more(summary: Summary) -> str:
     """Options that give twice as much of what failed tasks ran out of; another attempt would run out of it as well."""
-    reasons = [task["reason"] for task in [*summary["tasks"], *summary.get("fixes", [])] if task["state"] == "failed"]
+    reasons = [task.reason for task in [*summary.tasks, *summary.fixes] if task.state == "failed"]
     found = {option: [float(m[1]) for why in reasons if (m := limit.search(why))] for option, limit in _LIMITS.items()}
     return "".join(f" {option} {2 * max(limits):g}" for option, limits in found.items() if limits)
 
@@ -146,51 +151,34 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def headline(summary: dict[str, Any]) -> str:
+def headline(summary: Summary) -> str:
     """How it ended, in a sentence."""
-    rate = f"{summary['success_rate']:.0%}"
-    done = f"{summary['completed']} of {summary['total_tasks']} tasks merged ({rate})"
-    word = {"done": "done", "failed": "not all is done", "incomplete": "stopped before the end"}[summary["status"]]
-    if is_red(summary):
-        word = "everything is merged, and the whole is red"
-    return f"{word}: {done}"
+    done = f"{summary.completed} of {summary.total_tasks} tasks merged ({summary.success_rate:.0%})"
+    words = {"done": "done", "failed": "not all is done", "incomplete": "stopped before the end"}
+    return f"{'everything is merged, and the whole is red' if summary.is_red() else words[summary.status]}: {done}"
 
 
-def is_red(summary: dict[str, Any]) -> bool:
-    """Whether everything is merged and the whole is red all the same."""
-    return bool(summary["status"] == "failed" and summary["completed"] == summary["total_tasks"])
+def _fix_line(fix: TaskSummary) -> str:
+    why = f": {fix.reason}" if fix.reason and fix.state != "merged" else ""
+    return f"  fix:      {fix.id} {fix.state}{why}"
 
 
-def _fix_line(fix: dict[str, Any]) -> str:
-    why = f": {fix['reason']}" if fix["reason"] and fix["state"] != "merged" else ""
-    return f"  fix:      {fix['id']} {fix['state']}{why}"
-
-
-def _time(summary: dict[str, Any]) -> str:
-    if not summary["speedup"]:
+def _time(summary: Summary) -> str:
+    if not summary.speedup:
         return "no task was worked on"
     return (
-        f"{summary['makespan_s']:.1f} s, executors: {summary['executors_used']}; {summary['work_s']:.1f} s of work, "
-        f"{summary['speedup']:.2f} times as fast as one after the other"
+        f"{summary.makespan_s:.1f} s, executors: {summary.executors_used}; {summary.work_s:.1f} s of work, "
+        f"{summary.speedup:.2f} times as fast as one after the other"
     )
 
 
-def _cost(summary: dict[str, Any]) -> str:
-    tokens = summary["tokens"]
-    read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
+def _cost(summary: Summary) -> str:
+    tokens = summary.tokens
+    read = tokens.input + tokens.cache_read + tokens.cache_write
     text = spent_text(summary)
-    if summary["recorded_cost_usd"]:
-        text += f" (when recorded: ${summary['recorded_cost_usd']:.2f})"
-    return f"{text}; {counted(summary['model_calls'], 'call')}, {read} tokens read, {tokens['output']} written"
-
-
-def _unfinished(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return [task for task in summary["tasks"] if task["state"] in ("failed", "blocked")]
-
-
-def ended_early(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The merged tasks whose model did not come to say that it had finished."""
-    return [task for task in summary["tasks"] if task["state"] == "merged" and task["evidence"].get("ended_early")]
+    if summary.recorded_cost_usd:
+        text += f" (when recorded: ${summary.recorded_cost_usd:.2f})"
+    return f"{text}; {counted(summary.model_calls, 'call')}, {read} tokens read, {tokens.output} written"
 
 
 def _words(text: str) -> list[str]:
