@@ -22,7 +22,8 @@ from parallel_orchestrator.records.errors import (
     ModelUnknown,
     OrchestratorError,
 )
-from parallel_orchestrator.report.facts.batch_summary import BatchSummary, batch_text, totals
+from parallel_orchestrator.report.facts.batch_summary import BatchSummary
+from parallel_orchestrator.report.pages.batch_page import batch_text, totals
 from parallel_orchestrator.report.pages.summary_text import summary_text
 from parallel_orchestrator.report.pages.wrapping import folded
 from parallel_orchestrator.run import manifest, start

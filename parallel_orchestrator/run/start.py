@@ -19,12 +19,13 @@ from parallel_orchestrator.gateway.endpoints.prices import require_prices
 from parallel_orchestrator.gateway.handle import serving
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.batch_summary import BatchSummary, Ending, batch_page, batch_summary, worst
+from parallel_orchestrator.report.facts.batch_summary import BatchSummary, Ending, batch_summary, worst
 from parallel_orchestrator.report.facts.documents import Summary
 from parallel_orchestrator.report.facts.summary import finished_summary
 from parallel_orchestrator.report.live.console import make_view
 from parallel_orchestrator.report.live.progress import Progress, ReportingView
 from parallel_orchestrator.report.live.view import ScenarioView, View
+from parallel_orchestrator.report.pages.batch_page import batch_page
 from parallel_orchestrator.report.pages.summary_page import write_page
 from parallel_orchestrator.run import manifest
 from parallel_orchestrator.run.cost import Budget

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from parallel_orchestrator.records.plan import EFFORT_WEIGHT
-from parallel_orchestrator.report.facts.advice import SECONDS_PER_EFFORT, USAGE_PER_EFFORT, advice_lines, advise
+from parallel_orchestrator.report.facts.advice import SECONDS_PER_EFFORT, USAGE_PER_EFFORT, advise
+from parallel_orchestrator.report.pages.advice_page import advice_lines
 from tests.records.plans import plan, task
 
 

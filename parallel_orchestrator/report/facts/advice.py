@@ -8,8 +8,6 @@ from typing import Any
 
 from parallel_orchestrator.records.graph import TaskGraph, choose_executors
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.live.snapshot import clock, short_count
-from parallel_orchestrator.system.terminal_text import one_line
 
 Price = Callable[[Mapping[str, int]], float | None]
 """USD for such a usage at the executors' model; None when it has no known price."""
@@ -41,6 +39,10 @@ class Choice:
     seconds: float
     speedup: float
 
+    def range_s(self) -> tuple[int, int]:
+        """The fewest and the most seconds that are likely."""
+        return round(self.seconds * TIME_RANGE[0]), round(self.seconds * TIME_RANGE[1])
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -64,7 +66,7 @@ class Advice:
             "critical_path": self.path,
             "width": self.width,
             "choices": [
-                {"executors": one.executors, "seconds": _range(one.seconds), "speedup": round(one.speedup, 2)}
+                {"executors": one.executors, "seconds": one.range_s(), "speedup": round(one.speedup, 2)}
                 for one in self.choices
             ],
             "cost_usd": self.cost_usd,
@@ -113,57 +115,3 @@ def _why_alone(graph: TaskGraph, width: int, budget: int) -> str:
     if budget == 1:
         return "one executor is allowed; --max-executors says otherwise"
     return "more executors would end less than 5 % sooner"
-
-
-def advice_lines(advice: Advice, spends: bool) -> list[str]:
-    """The advice for a person. `spends`: a live model will be paid; a replay costs nothing."""
-    lines = [
-        f"critical path: {' -> '.join(advice.path)}",
-        f"width: {advice.width}",
-        "",
-        "executors  expected time  speedup",
-    ]
-    for one in advice.choices:
-        mark = "  <- recommended" if one.executors == advice.recommended else ""
-        low, high = _range(one.seconds)
-        lines.append(f"{one.executors:>9}  {f'{clock(low)}-{clock(high)}':<13}  {one.speedup:>7.2f}{mark}")
-    cost = "no price is known for the model" if advice.cost_usd is None else "${:.2f}-${:.2f}".format(*advice.cost_usd)
-    if not spends:
-        cost = f"nothing, as it is a replay; with a live model {cost}"
-    lines.append(f"cost: {cost} (about {short_count(advice.tokens)} tokens), with any number of executors")
-    lines.append(
-        f"These are estimates: {SECONDS_PER_EFFORT:g} s and {sum(USAGE_PER_EFFORT.values())} tokens a unit of effort "
-        "(low 1, medium 2, high 4), the mean of the shipped recordings, and their spread; planning and the time of "
-        "tests are not in them"
-    )
-    return [*lines, "", advice.reason]
-
-
-def tree_lines(plan: Plan) -> list[str]:
-    """The plan as a tree: each task below that of its dependencies which ends last; further ones are named."""
-    graph = plan.graph()
-    ends: dict[str, float] = {}
-    for task in graph.order:
-        node = graph.nodes[task]
-        ends[task] = node.weight + max((ends[one] for one in node.dependencies), default=0.0)
-    below: dict[str, list[str]] = {}
-    for task in graph.nodes:
-        parent = max(graph.nodes[task].dependencies, key=lambda one: ends[one], default="")
-        below.setdefault(parent, []).append(task)
-    lines: list[str] = []
-    stack = [(task, "", "") for task in reversed(below.get("", []))]
-    while stack:
-        task, own, further = stack.pop()
-        said, behind = plan.task(task), graph.nodes[task].dependencies
-        others = [one for one in behind if one != max(behind, key=lambda one: ends[one])]
-        also = f", also after {', '.join(others)}" if others else ""
-        lines.append(one_line(f"{own}{task} {said.name}  [{said.estimated_effort}]{also}"))
-        children = below.get(task, [])
-        for place, child in reversed(list(enumerate(children))):
-            last = place == len(children) - 1
-            stack.append((child, further + ("└─ " if last else "├─ "), further + ("   " if last else "│  ")))
-    return lines
-
-
-def _range(seconds: float) -> tuple[int, int]:
-    return round(seconds * TIME_RANGE[0]), round(seconds * TIME_RANGE[1])

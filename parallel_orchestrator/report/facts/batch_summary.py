@@ -1,4 +1,4 @@
-"""What became of a batch: batch_summary.json for programs, batch_summary.md and a table for people."""
+"""batch_summary.json: what became of a batch, from the summaries of its runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from msgspec import structs
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.report.facts.documents import Document, Summary, WholeTests
-from parallel_orchestrator.report.facts.spending import MONEY, least_text, spent_text
-from parallel_orchestrator.system.terminal_text import one_line
+from parallel_orchestrator.report.facts.spending import MONEY
 
 _WORST_FIRST = (2, 5, 4, 3, 1)
 _LONGEST = 100
@@ -158,53 +157,3 @@ def worst(codes: Iterable[int]) -> int:
     """The exit code of many scenarios: usage comes before held, budget, transient, failed, done."""
     found = set(codes)
     return next((code for code in _WORST_FIRST if code in found), 0)
-
-
-_HEAD = ("scenario", "status", "tasks", "tests", "cost", "time", "speedup")
-
-
-def _rows(summary: BatchSummary) -> list[tuple[str, ...]]:
-    """The table's cells, a row a scenario."""
-    return [
-        (
-            one.name if one.name == one.folder else one.folder,
-            one.status,
-            f"{one.completed}/{one.total_tasks}",
-            f"{one.tests_passed}" + (f" ({one.tests_failed} failed)" if one.tests_failed else ""),
-            least_text(one),
-            f"{one.makespan_s:.1f} s",
-            f"{one.speedup:.2f}" if one.speedup else "–",
-        )
-        for one in summary.scenarios
-    ]
-
-
-def batch_text(summary: BatchSummary) -> str:
-    """The table as plain text, and the totals."""
-    table = [_HEAD, *_rows(summary)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    lines += [f"{one.name}: {one.why}" for one in summary.scenarios if one.why]
-    return "\n".join(map(one_line, [*lines, totals(summary)]))
-
-
-def totals(summary: BatchSummary) -> str:
-    """The batch in one line."""
-    return (
-        f"{summary.done} of {summary.scenarios_total} scenarios done, "
-        f"{summary.completed} of {summary.total_tasks} tasks merged, {spent_text(summary)}; "
-        f"this session took {summary.elapsed_s:.1f} s with {summary.executors} executors"
-    )
-
-
-def batch_page(summary: BatchSummary) -> str:
-    """The summary as Markdown."""
-    stopped = [f"Stopped: {one_line(summary.why)}.", ""] if summary.why else []
-    lines = ["# Batch", "", totals(summary) + ".", "", *stopped, _cells(_HEAD), _cells(["---"] * len(_HEAD))]
-    lines += [_cells(row) for row in _rows(summary)]
-    whys = [f"- {one.name}: {one_line(one.why)}" for one in summary.scenarios if one.why]
-    return "\n".join([*lines, *(["", *whys] if whys else [])]) + "\n"
-
-
-def _cells(row: Sequence[str]) -> str:
-    return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"

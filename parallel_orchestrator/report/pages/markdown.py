@@ -36,18 +36,16 @@ _INFO = re.compile(r"[\w.+#-]{1,30}")
 
 
 @cache
-def _parser() -> MarkdownIt:
-    # Imported when a page is made: --help never needs it.
-    from markdown_it import MarkdownIt
+def _library() -> tuple[MarkdownIt, type[SyntaxTreeNode]]:
+    import markdown_it.tree  # when a page is made: most commands make none
 
-    return MarkdownIt("commonmark", {"html": False})
+    return markdown_it.MarkdownIt("commonmark", {"html": False}), markdown_it.tree.SyntaxTreeNode
 
 
 def blocks(text: str) -> list[SyntaxTreeNode]:
-    """The top-level blocks of a text. What follows the first `LONGEST_TEXT` characters is left out."""
-    from markdown_it.tree import SyntaxTreeNode
-
-    return SyntaxTreeNode(_parser().parse(text[:LONGEST_TEXT])).children
+    """Return the top-level blocks of a text. Only its first `LONGEST_TEXT` characters are parsed."""
+    parser, node = _library()
+    return node(parser.parse(text[:LONGEST_TEXT])).children
 
 
 def written(nodes: Iterable[SyntaxTreeNode], move: Move) -> str:
@@ -71,10 +69,9 @@ def bounded(nodes: Sequence[SyntaxTreeNode], move: Move, rest: str, *, more: boo
 
 
 def phrase(text: str) -> str:
-    """A text of one line as Markdown: emphasis and code stay, links become their words."""
-    from markdown_it.tree import SyntaxTreeNode
-
-    inline = SyntaxTreeNode(_parser().parseInline(_SPACES.sub(" ", text[:LONGEST_TEXT]).strip()))
+    """Return a text of one line as Markdown: emphasis and code stay, links become their words."""
+    parser, node = _library()
+    inline = node(parser.parseInline(_SPACES.sub(" ", text[:LONGEST_TEXT]).strip()))
     return words(inline.children[0])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from parallel_orchestrator.report.facts.batch_status import BatchStatus
 from parallel_orchestrator.report.facts.documents import CorrectionNote, TestTotals, VerifyCheck
 from parallel_orchestrator.report.facts.status import RunStatus, TaskCounts, TaskStatusLine, TroubleStatus
+from parallel_orchestrator.report.pages.tables import aligned
 from parallel_orchestrator.system.terminal_text import counted, one_line
 
 _NARROWEST = 40
@@ -33,7 +34,7 @@ def status_page(status: RunStatus | BatchStatus, width: int) -> str:
     if isinstance(status, RunStatus) and status.elapsed_s:
         lines.append(f"  time:     {clock(status.elapsed_s)}")
     if rows:
-        lines += ["", *_columns(rows, width), ""]
+        lines += ["", *(f"  {line}" for line in aligned(rows, width - 2)), ""]
     lines.append(f"  next:     {status.next}")
     return "\n".join(map(one_line, lines))
 
@@ -143,17 +144,6 @@ def _scenario_rows(status: BatchStatus) -> list[tuple[str, ...]]:
             one.why or (f"{one.tests.passed} tests passed" if one.tests else ""),
         )
         for one in status.scenario_list
-    ]
-
-
-def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    widths = [max(len(one_line(row[column])) for row in rows) for column in range(len(rows[0]) - 1)]
-    return [
-        _cut(
-            "  " + "  ".join([*(one_line(c).ljust(w) for c, w in zip(row, widths, strict=False)), one_line(row[-1])]),
-            width,
-        )
-        for row in rows
     ]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.advice import Advice, advice_lines, tree_lines
+from parallel_orchestrator.report.facts.advice import Advice
 from parallel_orchestrator.report.facts.documents import Summary, TaskSummary
 from parallel_orchestrator.report.facts.spending import read_ledger, spent_text
 from parallel_orchestrator.report.facts.status import next_command
 from parallel_orchestrator.report.live.snapshot import short_count
+from parallel_orchestrator.report.pages.advice_page import advice_lines, tree_lines
 from parallel_orchestrator.report.pages.status_page import correction_lines, failure_lines
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory

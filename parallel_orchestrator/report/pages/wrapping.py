@@ -1,4 +1,4 @@
-"""Breaking long sentences between words, where somebody reads them on a terminal."""
+"""Breaks long sentences between words where a person reads them on a terminal."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ _NARROWEST = 40
 _ELSEWHERE = 120
 _LABEL = re.compile(r" *(?:\w+: {2,})?")
 _IN_PIECES = re.compile(r"\S {2,}|[│├└]|^\d* *\||^(?:/|cd |(?=\S*python)\S+ |parallel-orchestrator )")
-"""What is not folded: columns, trees, lines of a file, paths, commands."""
+"""What is not wrapped: columns, trees, lines of a file, paths, commands."""
 
 
 def folded(text: str, stream: TextIO | None) -> str:
-    """The text for that stream: as it is, but on a terminal with its long sentences broken between words.
+    """Return the text for that stream: on a terminal, long sentences are broken between words.
 
-    Tables stay as they are, and so do paths and commands: they are to be copied.
+    Tables stay as they are. So do paths and commands, which a person may copy.
     """
     width = _columns(stream)
     return fold(text, width) if width else text
 
 
 def fold(text: str, width: int) -> str:
-    """The same for so many columns."""
+    """Return the text with its long sentences broken for so many columns."""
     width = max(_NARROWEST, width)
     return "\n".join(_folded(line, width) if len(line) > width else line for line in text.split("\n"))
 
 
 def output_columns() -> int:
-    """Of the terminal that standard output is; where it is none, a width that suits files."""
+    """Return the width of the terminal that standard output is, or one that suits files."""
     return _columns(sys.stdout) or _ELSEWHERE
 
 
 def _columns(stream: TextIO | None) -> int:
-    """Of the terminal that the stream is; 0 where it is none."""
+    """The width of the terminal that the stream is; 0 where it is none."""
     if stream is None or not stream.isatty():
         return 0
     said = os.environ.get("COLUMNS", "")
