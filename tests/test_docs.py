@@ -24,7 +24,7 @@ from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario
 from parallel_orchestrator.report.facts.batch_status import BatchStatus
 from parallel_orchestrator.report.facts.batch_summary import BatchSummary
-from parallel_orchestrator.report.facts.documents import Document, Summary
+from parallel_orchestrator.report.facts.documents import JsonDocument, Summary
 from parallel_orchestrator.report.facts.status import RunStatus
 from parallel_orchestrator.report.facts.summary import read_state, summarize
 from parallel_orchestrator.run import start
@@ -268,11 +268,11 @@ def test_every_field_of_the_summary_is_documented(tmp_path: Path) -> None:
 
 
 def test_the_documents_are_known() -> None:
-    assert {Summary, BatchSummary, RunStatus, BatchStatus} <= {*Document.__subclasses__()}
+    assert {Summary, BatchSummary, RunStatus, BatchStatus} <= {*JsonDocument.__subclasses__()}
 
 
-@pytest.mark.parametrize("document", Document.__subclasses__(), ids=lambda document: document.__name__)
-def test_every_field_of_a_document_is_documented(document: type[Document]) -> None:
+@pytest.mark.parametrize("document", JsonDocument.__subclasses__(), ids=lambda document: document.__name__)
+def test_every_field_of_a_document_is_documented(document: type[JsonDocument]) -> None:
     assert set(document.__struct_fields__) <= FIELDS
 
 

@@ -17,7 +17,7 @@ from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, identity_difference
 from parallel_orchestrator.report.facts.batch_status import fold
-from parallel_orchestrator.report.facts.batch_summary import Ending, ScenarioSummary, kept
+from parallel_orchestrator.report.facts.batch_summary import ScenarioEnding, ScenarioSummary, kept
 from parallel_orchestrator.report.facts.spending import MONEY, call_fields, spending_of
 from parallel_orchestrator.report.facts.summary import (
     ended_summary,
@@ -40,19 +40,19 @@ def located(batch: BatchDirectory, name: str, resolved: ResolvedRun) -> Resolved
     return replace(resolved, directory=batch.root / folder)
 
 
-def finished_ending(run: Run) -> Ending | None:
+def finished_ending(run: Run) -> ScenarioEnding | None:
     """How a scenario ended that is finished.
 
     None where it is not, where its failed tasks are to be tried again, and where its run is damaged.
     """
     directory = run.directory
     finished = finished_summary(directory) if run.retry is None and not _is_damaged(directory) else None
-    return Ending(run.name, run.folder, kept(finished)) if finished else None
+    return ScenarioEnding(run.name, run.folder, kept(finished)) if finished else None
 
 
-def unfinished_ending(run: Run) -> Ending:
+def unfinished_ending(run: Run) -> ScenarioEnding:
     """How a scenario stands that something stopped before its end."""
-    return Ending(run.name, run.folder, current_summary(run.directory))
+    return ScenarioEnding(run.name, run.folder, current_summary(run.directory))
 
 
 def folder_of(batch: BatchDirectory, name: str, scenario: Scenario, *, resumed: bool = False) -> str:
@@ -192,14 +192,14 @@ def _some_failed(run: RunDirectory) -> bool:
         return bool((summary := last_summary(run)) and summary.failed)
 
 
-def untouched(batch: BatchDirectory, names: Iterable[str]) -> dict[str, Ending]:
+def untouched(batch: BatchDirectory, names: Iterable[str]) -> dict[str, ScenarioEnding]:
     """How scenarios stand that this session is not about."""
     folders, states = fold(batch)
     return {name: _ending(batch, name, folders.get(name, name), states.get(name, {})) for name in names}
 
 
-def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> Ending:
-    ending = Ending(name, folder, current_summary(RunDirectory(batch.root / folder)))
+def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> ScenarioEnding:
+    ending = ScenarioEnding(name, folder, current_summary(RunDirectory(batch.root / folder)))
     stopped = ending.status == "stopped" and last.get("why")
     return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
 

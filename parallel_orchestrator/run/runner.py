@@ -36,9 +36,9 @@ from parallel_orchestrator.records.errors import (
     OrchestratorError,
     internal_error,
 )
-from parallel_orchestrator.report.facts.batch_summary import Ending, ScenarioSummary, kept
+from parallel_orchestrator.report.facts.batch_summary import ScenarioEnding, ScenarioSummary, kept
 from parallel_orchestrator.report.facts.documents import Summary
-from parallel_orchestrator.report.live.follower import BatchFollower, Follower, RunFollower
+from parallel_orchestrator.report.live.follower import BatchFollower, ProgressFollower, RunFollower
 from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.run.cost import by_folder, by_run
 from parallel_orchestrator.run.daemon_pool import DaemonPool
@@ -89,7 +89,7 @@ class Runner:
         max_cost_usd: float | None = None,
     ) -> None:
         """`max_cost_usd`: the cap over all runs together, what they cost in earlier sessions included."""
-        self.endings: dict[str, Ending] = {}
+        self.endings: dict[str, ScenarioEnding] = {}
         """What became of the runs so far, by name."""
         self._summary: Summary | None = None
         """Of a run outside a batch, once it has ended."""
@@ -101,7 +101,7 @@ class Runner:
         self._max_cost_usd = max_cost_usd
         self._journal: BatchLog | None = None
         self._spent_before: dict[str, float] = {}
-        self._follower: Follower | None = None
+        self._follower: ProgressFollower | None = None
         if isinstance(folder, BatchDirectory):
             self._journal = BatchLog(folder)
             spent, names = by_folder(folder), {run.name: run.scenario.requirements[:60] for run in runs}
@@ -306,7 +306,7 @@ class Runner:
 
     def _sum_up(self, run: Run) -> None:
         """Say in a begun run's own summary, too, how far it is, unless it has come to its end."""
-        ending = self.endings.get(run.name) or Ending(run.name, run.folder, None)
+        ending = self.endings.get(run.name) or ScenarioEnding(run.name, run.folder, None)
         if ending.summary is None:
             self.endings[run.name] = replace(ending, summary=self._so_far(run))
 
@@ -315,7 +315,7 @@ class Runner:
         if error and self._concerns_all(error):
             self._fatal = error
             return
-        ending = self.endings[run.name] = Ending(run.name, run.folder, summary, _foreseen(error))
+        ending = self.endings[run.name] = ScenarioEnding(run.name, run.folder, summary, _foreseen(error))
         if ending.error:
             log.error("%s: %s", run.name, ending.error)
         try:

@@ -19,7 +19,7 @@ from parallel_orchestrator.gateway.endpoints.prices import require_prices
 from parallel_orchestrator.gateway.handle import serving
 from parallel_orchestrator.records.errors import Interrupted, OrchestratorError, UsageError
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.batch_summary import BatchSummary, Ending, batch_summary, worst
+from parallel_orchestrator.report.facts.batch_summary import BatchSummary, ScenarioEnding, batch_summary, worst
 from parallel_orchestrator.report.facts.documents import Summary
 from parallel_orchestrator.report.facts.summary import finished_summary
 from parallel_orchestrator.report.live.console import make_view
@@ -248,7 +248,7 @@ def _say_what_is_not_used(options: Mapping[str, Options], view: View) -> None:
         view.say(f"output_dir is for `run --config` alone: of {listed(named)} it is not used, {where}")
 
 
-def _say_what_is_ahead(todo: Sequence[Run], finished: Mapping[str, Ending], view: View) -> None:
+def _say_what_is_ahead(todo: Sequence[Run], finished: Mapping[str, ScenarioEnding], view: View) -> None:
     """Who pays, once for all of the same, and which scenarios have a folder of their present text."""
     if not todo:
         failed = any(ending.status != "done" for ending in finished.values())

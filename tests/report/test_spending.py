@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.report.facts.spending import TOKEN_KINDS, Ledger, Spending, read_ledger
+from parallel_orchestrator.report.facts.spending import TOKEN_KINDS, FollowedLedger, Spending, read_ledger
 from parallel_orchestrator.store.journal import encode
 from tests.report.runs import Calls
 
@@ -22,7 +22,7 @@ def calls(tmp_path: Path) -> Iterator[Calls]:
     made.ledger.close()
 
 
-def _fold(calls: Calls) -> Ledger:
+def _fold(calls: Calls) -> FollowedLedger:
     return read_ledger(calls.ledger._journal.path)
 
 

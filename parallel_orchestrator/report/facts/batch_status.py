@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any, Literal
 
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
-from parallel_orchestrator.report.facts.documents import Document, TestTotals
+from parallel_orchestrator.report.facts.documents import JsonDocument, TestTotals
 from parallel_orchestrator.report.facts.spending import STATUS_MONEY
 from parallel_orchestrator.report.facts.status import OwnerStatus, next_command, owner_status, run_status
 from parallel_orchestrator.store.journal import read_each
@@ -20,7 +20,7 @@ _LEFT = {"state": "left"}
 """Of a scenario that the present session is not about, and that did not come to its end before."""
 
 
-class BatchTaskCounts(Document, frozen=True, kw_only=True):
+class BatchTaskCounts(JsonDocument, frozen=True, kw_only=True):
     """Tasks of a batch's scenario, or of all of them."""
 
     total: int = 0
@@ -29,7 +29,7 @@ class BatchTaskCounts(Document, frozen=True, kw_only=True):
     failed: int = 0
 
 
-class ScenarioStatusLine(Document, frozen=True, kw_only=True):
+class ScenarioStatusLine(JsonDocument, frozen=True, kw_only=True):
     """One scenario of a batch's status."""
 
     name: str
@@ -46,7 +46,7 @@ class ScenarioStatusLine(Document, frozen=True, kw_only=True):
     model_calls: float = 0.0
 
 
-class BatchStatus(Document, frozen=True, kw_only=True):
+class BatchStatus(JsonDocument, frozen=True, kw_only=True):
     """How a batch stands."""
 
     kind: Literal["batch"] = "batch"

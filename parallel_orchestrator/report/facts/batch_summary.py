@@ -10,14 +10,14 @@ from typing import Literal
 from msgspec import structs
 
 from parallel_orchestrator.records.errors import OrchestratorError
-from parallel_orchestrator.report.facts.documents import Document, Summary, WholeTests
+from parallel_orchestrator.report.facts.documents import JsonDocument, Summary, WholeTests
 from parallel_orchestrator.report.facts.spending import MONEY
 
 _WORST_FIRST = (2, 5, 4, 3, 1)
 _LONGEST = 100
 
 
-class ScenarioSummary(Document, frozen=True, kw_only=True):
+class ScenarioSummary(JsonDocument, frozen=True, kw_only=True):
     """One scenario of a batch. Of a run that has no plan yet, little is known."""
 
     name: str = ""
@@ -41,7 +41,7 @@ class ScenarioSummary(Document, frozen=True, kw_only=True):
     speedup: float | None = None
 
 
-class BatchSummary(Document, frozen=True, kw_only=True):
+class BatchSummary(JsonDocument, frozen=True, kw_only=True):
     """What became of a batch."""
 
     version: Literal[1] = 1
@@ -65,7 +65,7 @@ class BatchSummary(Document, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Ending:
+class ScenarioEnding:
     """What became of one scenario."""
 
     name: str
@@ -131,7 +131,7 @@ def _short(text: str) -> str:
 
 
 def batch_summary(
-    endings: Sequence[Ending], executors: int, elapsed_s: float, code: int, why: str = ""
+    endings: Sequence[ScenarioEnding], executors: int, elapsed_s: float, code: int, why: str = ""
 ) -> BatchSummary:
     """Return the summary. `elapsed_s`, `code`: of this session. `why`: what stopped all of it."""
     scenarios = [ending.line() for ending in endings]

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType, to_builtins
 from parallel_orchestrator.system.terminal_text import json_text
 
 
-class Document(Struct, frozen=True, kw_only=True):
+class JsonDocument(Struct, frozen=True, kw_only=True):
     """A JSON object."""
 
     def as_json(self) -> dict[str, Any]:
@@ -25,7 +25,7 @@ class Document(Struct, frozen=True, kw_only=True):
         return json_text(self.as_json())
 
 
-class Tokens(Document, frozen=True, kw_only=True):
+class Tokens(JsonDocument, frozen=True, kw_only=True):
     """Tokens by kind. `input` is uncached, as the API counts."""
 
     input: int = 0
@@ -34,7 +34,7 @@ class Tokens(Document, frozen=True, kw_only=True):
     output: int = 0
 
 
-class TestTotals(Document, frozen=True, kw_only=True):
+class TestTotals(JsonDocument, frozen=True, kw_only=True):
     """Tests by how they ended."""
 
     __test__ = False
@@ -44,7 +44,7 @@ class TestTotals(Document, frozen=True, kw_only=True):
     skipped: int = 0
 
 
-class WholeTests(Document, frozen=True, kw_only=True):
+class WholeTests(JsonDocument, frozen=True, kw_only=True):
     """The tests of the final trunk."""
 
     total: int = 0
@@ -55,7 +55,7 @@ class WholeTests(Document, frozen=True, kw_only=True):
     """Why they are not green."""
 
 
-class VerifyCheck(Document, frozen=True, kw_only=True):
+class VerifyCheck(JsonDocument, frozen=True, kw_only=True):
     """How one verify command ended."""
 
     command: str
@@ -63,7 +63,7 @@ class VerifyCheck(Document, frozen=True, kw_only=True):
     output: str | UnsetType = UNSET
 
 
-class CorrectionNote(Document, frozen=True, kw_only=True):
+class CorrectionNote(JsonDocument, frozen=True, kw_only=True):
     """A verify command of the plan that a fix task replaced."""
 
     command: str
@@ -72,7 +72,7 @@ class CorrectionNote(Document, frozen=True, kw_only=True):
     fix: str
 
 
-class Final(Document, frozen=True, kw_only=True):
+class Final(JsonDocument, frozen=True, kw_only=True):
     """What the tests of the whole said, as the queue records it at a run's end."""
 
     green: bool | UnsetType = UNSET
@@ -85,7 +85,7 @@ class Final(Document, frozen=True, kw_only=True):
     """Where the trunk stood afterwards."""
 
 
-class TaskSummary(Document, frozen=True, kw_only=True):
+class TaskSummary(JsonDocument, frozen=True, kw_only=True):
     """One task. A model's word is none of `claimed`, `executed`, `verified` and `merged`."""
 
     id: str
@@ -123,7 +123,7 @@ class TaskSummary(Document, frozen=True, kw_only=True):
         return str(self.evidence.get("ended_early", "")) if self.state == "merged" else ""
 
 
-class Planning(Document, frozen=True, kw_only=True):
+class PlanningSummary(JsonDocument, frozen=True, kw_only=True):
     """The planner's share."""
 
     complexity: str
@@ -140,7 +140,7 @@ class Planning(Document, frozen=True, kw_only=True):
     open_calls: int
 
 
-class Summary(Document, frozen=True, kw_only=True):
+class Summary(JsonDocument, frozen=True, kw_only=True):
     """What a run did."""
 
     version: Literal[1] = 1
@@ -178,7 +178,7 @@ class Summary(Document, frozen=True, kw_only=True):
     bought_again: int
     changed_bodies: int
     open_calls: int
-    planning: Planning
+    planning: PlanningSummary
     tasks: list[TaskSummary]
     fixes: list[TaskSummary] = []
     corrections: list[CorrectionNote] = []

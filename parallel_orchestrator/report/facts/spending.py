@@ -141,9 +141,9 @@ def _bound(intent: Mapping[str, Any]) -> float:
     return dollars(intent.get("bound_usd")) or 0.0
 
 
-def read_ledger(path: Path) -> Ledger:
+def read_ledger(path: Path) -> FollowedLedger:
     """A ledger from its file; an empty one where there is none. Raises DamagedState."""
-    ledger = Ledger()
+    ledger = FollowedLedger()
     ledger.follow(read_each(path, json_codec.loads), path)
     return ledger
 
@@ -169,7 +169,7 @@ def _by_summary(run: RunDirectory) -> Spending:
         return Spending()
 
 
-class Ledger:
+class FollowedLedger:
     """Spending per task, folded record by record; the planner is the task `plan`."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from msgspec import UNSET, structs
 
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Task
-from parallel_orchestrator.report.facts.documents import CorrectionNote, Document, Summary, TestTotals, VerifyCheck
+from parallel_orchestrator.report.facts.documents import CorrectionNote, JsonDocument, Summary, TestTotals, VerifyCheck
 from parallel_orchestrator.report.facts.spending import STATUS_MONEY, call_fields, read_ledger
 from parallel_orchestrator.report.facts.summary import RunState, ended, read_state
 from parallel_orchestrator.report.facts.trouble import Trouble
@@ -30,7 +30,7 @@ from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.tail import Tail
 
 
-class OwnerStatus(Document, frozen=True, kw_only=True):
+class OwnerStatus(JsonDocument, frozen=True, kw_only=True):
     """The orchestrator that holds a directory."""
 
     pid: int
@@ -46,7 +46,7 @@ class OwnerStatus(Document, frozen=True, kw_only=True):
         return f"process {self.pid} on {self.host}, started {self.started}{ended}"
 
 
-class TroubleStatus(Document, frozen=True, kw_only=True):
+class TroubleStatus(JsonDocument, frozen=True, kw_only=True):
     """What fails at the endpoint."""
 
     what: str
@@ -55,7 +55,7 @@ class TroubleStatus(Document, frozen=True, kw_only=True):
     gives_up_s: float
 
 
-class TaskCounts(Document, frozen=True, kw_only=True):
+class TaskCounts(JsonDocument, frozen=True, kw_only=True):
     """Tasks by state."""
 
     total: int = 0
@@ -67,7 +67,7 @@ class TaskCounts(Document, frozen=True, kw_only=True):
     blocked: int = 0
 
 
-class TaskStatusLine(Document, frozen=True, kw_only=True):
+class TaskStatusLine(JsonDocument, frozen=True, kw_only=True):
     """One task of a run's status."""
 
     id: str
@@ -82,7 +82,7 @@ class TaskStatusLine(Document, frozen=True, kw_only=True):
     cost_usd: float
 
 
-class RunStatus(Document, frozen=True, kw_only=True):
+class RunStatus(JsonDocument, frozen=True, kw_only=True):
     """How a run stands."""
 
     kind: Literal["run"] = "run"

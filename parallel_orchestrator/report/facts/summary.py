@@ -19,8 +19,8 @@ from parallel_orchestrator.records.journals.queue import Move, QueueRecord, corr
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.report.facts.documents import CorrectionNote, Final, Planning, Summary, TaskSummary
-from parallel_orchestrator.report.facts.spending import Ledger, call_fields, read_ledger
+from parallel_orchestrator.report.facts.documents import CorrectionNote, Final, PlanningSummary, Summary, TaskSummary
+from parallel_orchestrator.report.facts.spending import FollowedLedger, call_fields, read_ledger
 from parallel_orchestrator.report.facts.timing import Timing, fold_timing
 from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.journal import read_all, read_each
@@ -44,7 +44,7 @@ class RunState:
     replica: Replica
     moves: list[QueueRecord]
     timing: Timing
-    ledger: Ledger
+    ledger: FollowedLedger
 
     def fixes(self) -> list[FixTask]:
         """The fix tasks that were planned, in their order, with their facts."""
@@ -182,10 +182,10 @@ def _parallelism(state: RunState) -> dict[str, Any]:
     }
 
 
-def _planning(state: RunState) -> Planning:
+def _planning(state: RunState) -> PlanningSummary:
     spending = state.ledger.of("plan")
     level = state.plan.complexity.level
-    return Planning(complexity=level, endpoint_s=round(spending.endpoint_s, 3), **call_fields(spending))
+    return PlanningSummary(complexity=level, endpoint_s=round(spending.endpoint_s, 3), **call_fields(spending))
 
 
 def _task_summary(state: RunState, task: Task) -> TaskSummary:

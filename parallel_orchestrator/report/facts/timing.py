@@ -15,7 +15,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 
 
 @dataclass(frozen=True)
-class Hold:
+class ClaimSpan:
     """One claim: executor `executor` worked on `task` from `start` to `end`."""
 
     task: str
@@ -34,7 +34,7 @@ class Hold:
 class Timing:
     """Every hold of a run, and what follows from them."""
 
-    holds: list[Hold] = field(default_factory=list)
+    holds: list[ClaimSpan] = field(default_factory=list)
     makespan: float = 0.0
 
     @property
@@ -42,7 +42,7 @@ class Timing:
         """Seconds of work of all executors together."""
         return sum(hold.seconds for hold in self.holds)
 
-    def of(self, task: str) -> list[Hold]:
+    def of(self, task: str) -> list[ClaimSpan]:
         """The holds of one task, in order."""
         return [hold for hold in self.holds if hold.task == task]
 
@@ -88,4 +88,4 @@ def fold_timing(records: Iterable[QueueRecord]) -> Timing:
 def _end(timing: Timing, open_claims: dict[str, tuple[int, float]], record: Move, now: float) -> None:
     if record.task in open_claims:
         executor, start = open_claims.pop(record.task)
-        timing.holds.append(Hold(record.task, executor, start, now, record.state))
+        timing.holds.append(ClaimSpan(record.task, executor, start, now, record.state))

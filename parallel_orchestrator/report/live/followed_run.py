@@ -9,7 +9,7 @@ from typing import Protocol
 
 from parallel_orchestrator.records.fix import FIX_NAME
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.spending import Ledger
+from parallel_orchestrator.report.facts.spending import FollowedLedger
 from parallel_orchestrator.report.facts.status import doing, held_s
 from parallel_orchestrator.report.live.snapshot import Item, Row, task_item
 from parallel_orchestrator.store.journal import Journal
@@ -49,7 +49,7 @@ class FollowedRun:
         self._names = {task.id: task.name for task in plan.tasks}
         self._queue, self._calls = Journal(run.queue, QUEUE), Journal(run.ledger, json_codec.loads)
         self.replica = Replica(plan.graph())
-        self.ledger = Ledger()
+        self.ledger = FollowedLedger()
 
     def refresh(self) -> None:
         """Fold what was written since."""

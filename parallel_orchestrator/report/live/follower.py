@@ -17,7 +17,7 @@ from parallel_orchestrator.report.facts.spending import Spending, spending_of
 from parallel_orchestrator.report.facts.trouble import TroubleNews, latest
 from parallel_orchestrator.report.live.eta import OpenRun, Seen, seconds_left
 from parallel_orchestrator.report.live.followed_run import Executor, FollowedRun, SeenExecutor
-from parallel_orchestrator.report.live.gateway_stats import BudgetWarning, Gateway, GatewayStats
+from parallel_orchestrator.report.live.gateway_stats import BudgetWarning, GatewayStats, StatsSource
 from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Standing
 from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.store.paths import RunDirectory
@@ -43,7 +43,7 @@ _SCENARIO_LABELS = {
 }
 
 
-class Follower(ABC):
+class ProgressFollower(ABC):
     """What following a run and following a batch have in common."""
 
     noun = "tasks"
@@ -60,7 +60,7 @@ class Follower(ABC):
         self._news = TroubleNews(view.say)
         self._seen: dict[int, SeenExecutor] = {}
 
-    def look(self, executors: Iterable[Executor] | None = None, gateway: Gateway | None = None) -> Snapshot:
+    def look(self, executors: Iterable[Executor] | None = None, gateway: StatsSource | None = None) -> Snapshot:
         """Show the present state. `executors`, `gateway`: None where only files can be asked."""
         self._refresh()
         now, spent = time.monotonic(), self._spent()
@@ -127,7 +127,7 @@ class Follower(ABC):
     def _seconds_left(self, now: float) -> float | None: ...
 
 
-class RunFollower(Follower):
+class RunFollower(ProgressFollower):
     """Follows one run: its tasks."""
 
     def __init__(self, view: View, run: RunDirectory, plan: Plan, max_cost_usd: float | None = None) -> None:
@@ -156,7 +156,7 @@ class RunFollower(Follower):
         return seconds_left([OpenRun(self._run.replica, executors)], executors, now)
 
 
-class BatchFollower(Follower):
+class BatchFollower(ProgressFollower):
     """Follows a batch: its scenarios.
 
     `names`: a few words on each scenario. `spent_before`: what the batch's runs have cost before, by folder.
@@ -186,7 +186,7 @@ class BatchFollower(Follower):
         self._seen_closed = Seen()
         self._last: tuple[float, Snapshot] | None = None
 
-    def look(self, executors: Iterable[Executor] | None = None, gateway: Gateway | None = None) -> Snapshot:
+    def look(self, executors: Iterable[Executor] | None = None, gateway: StatsSource | None = None) -> Snapshot:
         """Show the present state, at most four times a second."""
         now = time.monotonic()
         if self._last and now - self._last[0] < _SHOW_S and self._log.refresh().left:

@@ -9,14 +9,14 @@ from collections.abc import Collection
 from typing import Any, Protocol
 
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.report.facts.spending import Ledger
+from parallel_orchestrator.report.facts.spending import FollowedLedger
 from parallel_orchestrator.report.live.snapshot import Traffic
 from parallel_orchestrator.report.live.view import View
 
 _ASK_S = 1.0
 
 
-class Gateway(Protocol):
+class StatsSource(Protocol):
     """Knows the calls in flight; GatewayProcess."""
 
     def status(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class GatewayStats:
         self._asked = 0.0
         self._asking: threading.Thread | None = None
 
-    def traffic(self, gateway: Gateway | None, ledgers: Collection[Ledger]) -> Traffic | None:
+    def traffic(self, gateway: StatsSource | None, ledgers: Collection[FollowedLedger]) -> Traffic | None:
         """Return the latest figures; None before a gateway's first answer."""
         if gateway is None:
             return Traffic.from_ledgers(ledgers)
@@ -45,7 +45,7 @@ class GatewayStats:
             self._asking.start()
         return Traffic.of(self._last) if self._last else None
 
-    def _ask(self, gateway: Gateway) -> None:
+    def _ask(self, gateway: StatsSource) -> None:
         with contextlib.suppress(CannotGoOn):
             self._last = gateway.status()
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.facts.spending import Ledger, Spending
+from parallel_orchestrator.report.facts.spending import FollowedLedger, Spending
 from parallel_orchestrator.system.terminal_text import counted
 
 _LONGEST_HOLD_S = 120.0
@@ -90,7 +90,7 @@ class Traffic:
         return cls(status["in_flight"], status["waiting"], status["limit"], status["held_until_s"])
 
     @classmethod
-    def from_ledgers(cls, ledgers: Collection[Ledger]) -> Traffic:
+    def from_ledgers(cls, ledgers: Collection[FollowedLedger]) -> Traffic:
         """From files alone, which lack how long and how many calls wait."""
         now = time.time()
         since = [max(0.0, now - ledger.limited_at) for ledger in ledgers if ledger.limited_at is not None]

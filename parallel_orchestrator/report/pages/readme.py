@@ -33,7 +33,7 @@ _LONGEST_TITLE = 200
 
 
 @dataclass(frozen=True)
-class Document:
+class TaskPage:
     """What one task wrote about its part."""
 
     path: str
@@ -44,7 +44,7 @@ class Document:
     """The body of its section on running, empty without one."""
 
 
-def read_document(path: str, text: str) -> Document:
+def read_document(path: str, text: str) -> TaskPage:
     """The parts of a document that the README takes over, each bounded. Nothing in them hides what follows."""
     sections = [_Section()]
     for node in markdown.blocks(text):
@@ -57,7 +57,7 @@ def read_document(path: str, text: str) -> Document:
     run = next((one for one in sections if one.level > 1 and _RUN.fullmatch(one.title)), _Section())
     move, rest = markdown.moved_from(path), f"The rest is too long for this page: {markdown.link('read it', path)}."
     cut = len(text) > markdown.LONGEST_TEXT and run is sections[-1]
-    return Document(
+    return TaskPage(
         path,
         title or markdown.phrase(path),
         markdown.bounded((titled or sections[0]).body[:1], move, rest),
@@ -121,7 +121,7 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     return page("\n\n".join(parts) + "\n")
 
 
-def _top(merged: Sequence[Task], written: Mapping[str, Sequence[Document]]) -> Document | None:
+def _top(merged: Sequence[Task], written: Mapping[str, Sequence[TaskPage]]) -> TaskPage | None:
     """What the part says that is started and that most others were built for; None where no part can be started.
 
     That is the part with the longest chain of dependencies below it. Parts without source, such as tests, do not count.
@@ -162,12 +162,12 @@ def _requirement(text: str) -> str:
     return markdown.bounded(markdown.blocks(text.strip()), lambda target: target, rest, more=more)
 
 
-def _documents(task: Task, documents: Mapping[str, str]) -> list[Document]:
+def _documents(task: Task, documents: Mapping[str, str]) -> list[TaskPage]:
     own = [path for path in task.files if path.startswith("docs/") and path.endswith(".md") and path in documents]
     return [read_document(path, documents[path]) for path in own]
 
 
-def _row(task: Task, replica: Replica, documents: list[Document]) -> str:
+def _row(task: Task, replica: Replica, documents: list[TaskPage]) -> str:
     files = ", ".join(f"`{path}`" for path in task.files if not path.startswith("docs/"))
     links = ", ".join(markdown.link(document.title, document.path) for document in documents)
     name = markdown.phrase(one_line(task.name.replace("\n", " ")))
