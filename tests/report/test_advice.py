@@ -38,7 +38,7 @@ def test_more_executors_are_advised_where_they_help() -> None:
     assert [one.executors for one in advice.choices] == [1, 2, 3, 4, 5, 8]
     assert advice.recommended == 4
     assert advice.reason == "run it with 4 executors: more of the 5 that are allowed would end less than 5 % sooner"
-    assert advise(wide, 2).reason == "run it with 2 executors: so many are allowed; --max-executors says otherwise"
+    assert advise(wide, 2).reason == "run it with 2 executors: no more are allowed; --max-executors changes that"
     assert advise(wide, 9).reason == "run it with 8 executors: no more tasks than that can ever run at once"
     assert [one.speedup for one in advice.choices] == pytest.approx([1, 2, 8 / 3, 4, 4, 8])
     assert [one.executors for one in advise(wide, 64).choices] == [1, 2, 3, 5, 8, 64]

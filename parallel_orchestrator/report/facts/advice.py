@@ -1,4 +1,4 @@
-"""What a plan will take and cost with so many executors, told before it is built: an estimate from efforts."""
+"""Estimates the time and the cost of a plan, by the number of executors, from its efforts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TIME_RANGE, COST_RANGE = (0.6, 1.6), (0.5, 1.6)
 """By how much single tasks of the recordings lie below and above the mean."""
 
 _STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
-"""Told as far as the plan has width; how many are allowed is told besides."""
+"""Numbers of executors to list, up to the plan's width. The number that is allowed is listed, too."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """So many executors, and how long the plan is expected to take with them."""
+    """A number of executors, and how long the plan is expected to take with them."""
 
     executors: int
     seconds: float
@@ -77,7 +77,7 @@ class Advice:
 
 
 def advise(plan: Plan, budget: int, price: Price = lambda usage: None) -> Advice:
-    """What to expect of the plan, and how many of at most `budget` executors it is worth."""
+    """Return what to expect of the plan, and how many of at most `budget` executors to run it with."""
     graph = plan.graph()
     units = sum(node.weight for node in graph.nodes.values())
     usage = {kind: round(count * units) for kind, count in USAGE_PER_EFFORT.items()}
@@ -102,7 +102,7 @@ def _why_so_many(executors: int, width: int, budget: int) -> str:
     if executors == width:
         return "no more tasks than that can ever run at once"
     if executors == budget:
-        return "so many are allowed; --max-executors says otherwise"
+        return "no more are allowed; --max-executors changes that"
     allowed = f" of the {budget} that are allowed" if budget < width else ""
     return f"more{allowed} would end less than 5 % sooner"
 
@@ -113,5 +113,5 @@ def _why_alone(graph: TaskGraph, width: int, budget: int) -> str:
     if width == 1:
         return "each task waits for the one before it"
     if budget == 1:
-        return "one executor is allowed; --max-executors says otherwise"
+        return "one executor is allowed; --max-executors changes that"
     return "more executors would end less than 5 % sooner"

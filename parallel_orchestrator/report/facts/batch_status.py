@@ -1,4 +1,4 @@
-"""How a batch stands, from its files alone; nothing is written or locked."""
+"""The status of a batch, by its files alone. Writes and locks nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parallel_orchestrator.system import json_codec
 
 _WORDS = {"waiting": "waiting", "planned": "planned", "open": "running", "closed": "stopped", "left": "interrupted"}
 _LEFT = {"state": "left"}
-"""Of a scenario that the present session is not about, and that did not come to its end before."""
+"""Of an unfinished scenario that is not in the present session."""
 
 
 class BatchTaskCounts(JsonDocument, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class ScenarioStatusLine(JsonDocument, frozen=True, kw_only=True):
 
 
 class BatchStatus(JsonDocument, frozen=True, kw_only=True):
-    """How a batch stands."""
+    """`status --json` of a batch."""
 
     kind: Literal["batch"] = "batch"
     directory: str
@@ -66,7 +66,7 @@ class BatchStatus(JsonDocument, frozen=True, kw_only=True):
 
 
 def batch_status(batch: BatchDirectory) -> BatchStatus:
-    """Return how the batch stands, with a line for each scenario. Raises UsageError where no batch is, DamagedState."""
+    """Return the status, with a line for each scenario. Raises UsageError where no batch is, and DamagedState."""
     owner = owner_status(batch.run_lock)
     alive = bool(owner and owner.alive)
     names = _names(batch)
@@ -103,7 +103,7 @@ def _names(batch: BatchDirectory) -> list[str]:
 
 
 def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """The folder that each scenario was given last, and what is said of it: by the present session, if it is in it."""
+    """Return the last folder and the last record of each scenario: of the present session where it is in that."""
     folders: dict[str, str] = {}
     states: dict[str, dict[str, Any]] = {}
     for record in read_each(batch.journal, json_codec.loads):

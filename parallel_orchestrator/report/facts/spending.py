@@ -49,7 +49,7 @@ class Spending:
     changed: int = 0
     """Calls whose body differed from one already answered for the same turn."""
     open_calls: int = 0
-    """Calls begun whose outcome nobody recorded: the gateway died with them in flight."""
+    """Calls whose outcome was never recorded: the gateway died with them in flight."""
     uncertain_usd: float = 0.0
     """Upper bound of what faults, open calls and unpriced answers may have cost on top of `usd`."""
     endpoint_s: float = 0.0
@@ -142,7 +142,7 @@ def _bound(intent: Mapping[str, Any]) -> float:
 
 
 def read_ledger(path: Path) -> FollowedLedger:
-    """A ledger from its file; an empty one where there is none. Raises DamagedState."""
+    """Return the fold of a ledger; an empty one where there is no file. Raises DamagedState."""
     ledger = FollowedLedger()
     ledger.follow(read_each(path, json_codec.loads), path)
     return ledger
@@ -215,7 +215,7 @@ class FollowedLedger:
             self.limited_at = record["at"] if record["fault"] == "429" else self.limited_at
 
     def in_flight(self) -> int:
-        """Tasks that wait for an answer, while somebody works on the run: each asks for one at a time.
+        """Return how many tasks wait for an answer. Each asks for one at a time.
 
         A call that died with its gateway stays open in the file, and counts until its turn is answered or its task
         asks for another.

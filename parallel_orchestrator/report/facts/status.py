@@ -1,4 +1,4 @@
-"""How a run stands, from its files alone, while it works and at any time after. Nothing is written or locked."""
+"""The status of a run, by its files alone, while it works and afterwards. Writes and locks nothing."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TaskStatusLine(JsonDocument, frozen=True, kw_only=True):
 
 
 class RunStatus(JsonDocument, frozen=True, kw_only=True):
-    """How a run stands."""
+    """`status --json` of a run."""
 
     kind: Literal["run"] = "run"
     directory: str
@@ -109,7 +109,7 @@ class RunStatus(JsonDocument, frozen=True, kw_only=True):
 
 
 def run_status(run: RunDirectory) -> RunStatus:
-    """Return how the run stands; `state` is planning, planned, running, interrupted, failed or done.
+    """Return the status; `state` is planning, planned, running, interrupted, failed or done.
 
     Raises UsageError where no run is, DamagedState when a file cannot be understood.
     """
@@ -143,7 +143,7 @@ def run_status(run: RunDirectory) -> RunStatus:
 
 
 def owner_status(lock: Path) -> OwnerStatus | None:
-    """Return who holds the directory, or held it last; None where nobody has."""
+    """Return the process that holds the directory, or held it last; None where there was none."""
     owner = read_owner(lock)
     return OwnerStatus(**asdict(owner), alive=owner.alive()) if owner else None
 
@@ -175,7 +175,7 @@ def _trouble(trouble: Trouble | None) -> TroubleStatus | None:
 
 
 def next_command(state: str, directory: Path) -> str:
-    """What to type after a look."""
+    """Return the command to type next."""
     if state in ("running", "planning"):
         return f"{command('status', directory)} --follow"
     if state == "done":
@@ -232,7 +232,7 @@ def doing(run: RunDirectory, claim: Claim, turns: int) -> str:
             return f"turn {turns}: {call_text(calls[0])}" if calls else "finishing"
         if record.get("kind") in ("finished", "submitted"):
             return "testing and merging"
-        if record.get("kind") != "tree":  # which stands between an answer and its tools
+        if record.get("kind") != "tree":  # a tree comes between an answer and its tools
             break
     return f"asking the model (turn {turns + 1})"
 

@@ -1,6 +1,6 @@
 """execution_summary.json: what a run did, folded from its files alone.
 
-Claimed, executed, verified and merged are told apart: a model's word is none of them. `verified` means
+Claimed, executed, verified and merged are four facts; a model's word is none of them. `verified` means
 that our own test run over the merged tree passed with this task's tests in it.
 """
 
@@ -47,11 +47,11 @@ class RunState:
     ledger: FollowedLedger
 
     def fixes(self) -> list[FixTask]:
-        """The fix tasks that were planned, in their order, with their facts."""
+        """The fix tasks that were planned, in order, with their facts."""
         return [fix_task(fix, red, self.plan) for fix, red in fixes_in(self.moves).items()]
 
     def name(self, task: str) -> str:
-        """A task's name, also that of a fix task."""
+        """The name of a task or fix task."""
         return FIX_NAME if task in self.replica.fixes else self.plan.task(task).name
 
     def evidence(self, task: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class RunState:
 
 
 def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
-    """Fold queue and ledger, without changing either."""
+    """Return the fold of queue and ledger. Changes neither."""
     moves = read_all(run.queue, QUEUE)
     replica = Replica(plan.graph())
     follow(replica, moves, run.queue)

@@ -1,7 +1,7 @@
 """When each task was worked on: a fold over queue.jsonl.
 
-All times are seconds of the run's own clock: it runs while an orchestrator works on the run, from
-a session's first claim to its last move, and stands still between sessions, and while the whole is tested.
+All times are seconds of the run's own clock. It runs from a session's first claim to its last move. It stops between
+sessions, and while the whole is tested.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ClaimSpan:
 
 @dataclass
 class Timing:
-    """Every hold of a run, and what follows from them."""
+    """Every claim of a run, and what follows from them."""
 
     holds: list[ClaimSpan] = field(default_factory=list)
     makespan: float = 0.0

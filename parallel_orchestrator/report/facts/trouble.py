@@ -1,4 +1,4 @@
-"""An endpoint that fails again and again: what a person is shown of it, from the ledger alone."""
+"""What a person is shown of an endpoint that keeps failing, by the ledger alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.system import json_codec
 
 LONG_WAIT_S = 5.0
-"""A wait before the second try that is worth saying, as after a rate limit."""
+"""Seconds before the second try from which a person is told, as after a rate limit."""
 _SAY_AGAIN_S = 60.0
 _STALE_S = 60.0
-"""After the time at which the gateway gives up, a record is of a gateway that is gone."""
+"""Seconds after the time at which the gateway gives up. It is gone then."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Trouble:
 
     @classmethod
     def of(cls, fault: Mapping[str, Any]) -> Trouble | None:
-        """From a ledger's fault; None where a person need not hear of it: a first try whose next comes soon."""
+        """From a fault of the ledger; None for a first try whose next comes soon, which a person need not see."""
         if "try" not in fault or (fault["try"] < 2 and fault["next_s"] < LONG_WAIT_S):
             return None
         what = "rate limit (429)" if fault["fault"] == "429" else f"{fault['fault']}: {fault['detail']}"
         return cls(what, fault["try"], fault["at"] + fault["next_s"], fault["at"] + fault["gives_up_s"])
 
     def text(self, now: float) -> str:
-        """What fails, the try's number, when the next comes and when it gives up; empty for one of long ago."""
+        """What fails, the number of the try, when the next comes and when it gives up; empty where that is long ago."""
         if now > self.gives_up_at + _STALE_S:
             return ""
         coming = f"next in {_span(self.next_at - now)}" if self.next_at > now else "the next is under way"
@@ -49,19 +49,19 @@ class Trouble:
 
 
 def latest(troubles: Iterable[Trouble | None]) -> Trouble | None:
-    """Of several runs at one endpoint: the one of the latest try."""
+    """Return the trouble of the latest try, of several runs at one endpoint."""
     return max((one for one in troubles if one), key=lambda one: one.next_at, default=None)
 
 
 class TroubleNews:
-    """Says what fails: when it starts, from time to time while it lasts, and when it is over."""
+    """Says what fails when it starts, once a minute while it lasts, and when it is over."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said: float | None = None
 
     def look(self, trouble: Trouble | None) -> str:
-        """How it stands now; the line for a view, empty when nothing fails."""
+        """Say what changed, and return the line for a view; empty when nothing fails."""
         text, now = trouble.text(time.time()) if trouble else "", time.monotonic()
         if text and (self._said is None or now - self._said >= _SAY_AGAIN_S):
             self._said = now
@@ -73,7 +73,7 @@ class TroubleNews:
 
 
 class LedgerTrouble:
-    """Follows one ledger for what fails, before the run has a plan to follow."""
+    """Follows one ledger for what fails, while the run has no plan yet."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._journal = Journal(path, json_codec.loads)
@@ -82,18 +82,18 @@ class LedgerTrouble:
 
     def __call__(self) -> str:
         """The line for a view, empty when nothing fails."""
-        with suppress(OSError, OrchestratorError):  # who works on the run says what is wrong with its files
+        with suppress(OSError, OrchestratorError):  # the orchestrator of the run reports damaged files
             for record in self._journal.read_new():
                 self._trouble = following(self._trouble, record)
         return self._news.look(self._trouble)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         self._journal.close()
 
 
 def following(trouble: Trouble | None, record: Mapping[str, Any]) -> Trouble | None:
-    """What fails after the ledger's next record."""
+    """Return what fails after the ledger's next record."""
     if record["kind"] == "fault":
         return Trouble.of(record)
     return trouble if record["kind"] == "intent" else None

@@ -201,7 +201,7 @@ class BatchFollower(ProgressFollower):
                 if name not in self._closed:
                     self._count(name, status)
             elif status.state is not ScenarioState.WAITING:
-                with suppress(OSError, OrchestratorError):  # whoever works on the run reports its damage
+                with suppress(OSError, OrchestratorError):  # the orchestrator of the run reports its damage
                     run = self._runs.get(name) or self._opened(name, status)
                     run.refresh()
 

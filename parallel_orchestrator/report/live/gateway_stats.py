@@ -1,4 +1,4 @@
-"""What a follower reports besides the tasks: calls at the endpoint, and the warning before a cap."""
+"""What a follower reports apart from tasks: calls at the endpoint, and the warning before a cap."""
 
 from __future__ import annotations
 

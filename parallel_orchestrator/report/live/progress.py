@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """One event of a run: a line of text, or a task that came to stand differently."""
+    """One event of a run: a line of text, or a task whose state changed."""
 
     text: str
     """What the console says of it, in one line or more."""
     task: str | None = None
     """The task's id; None for a line that is about no single task."""
     state: str | None = None
-    """Where the task stands now: `ready`, `waiting`, `running`, `done`, `failed` or `blocked`."""
+    """The task's state now: `ready`, `waiting`, `running`, `done`, `failed` or `blocked`."""
     done: int = 0
     """Tasks that are merged by now."""
     total: int = 0

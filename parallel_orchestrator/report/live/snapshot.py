@@ -1,4 +1,4 @@
-"""The state of a run, or of a batch, at one moment, as a person is shown it."""
+"""The state of a run or a batch at one moment, for views."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_HOLD_S = 120.0
 
 
 class Standing(Enum):
-    """How a task, or a scenario of a batch, stands. In the order in which the counts are shown."""
+    """The state of a task, or of a scenario of a batch, as views show it. In the order of the counts."""
 
     DONE = "done"
     RUNNING = "running"
@@ -36,7 +36,7 @@ class Item:
     """For people; may be empty."""
     standing: Standing
     word: str
-    """What is said of it when it comes to that: `merged`, `open`, …"""
+    """Its exact state: `merged`, `open`, …"""
     why: str = ""
 
 
@@ -72,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What goes on between the gateway and a live endpoint."""
+    """The calls between the gateway and a live endpoint."""
 
     in_flight: int = 0
     waiting: int = 0
@@ -124,7 +124,7 @@ class Snapshot:
         return sum(item.standing is Standing.DONE for item in self.items.values())
 
     def counts(self) -> list[tuple[Standing, str, int]]:
-        """Each standing that is counted here, what it is called, and how many items stand so."""
+        """Each standing that is counted, its label, and its number of items."""
         found = Counter(item.standing for item in self.items.values())
         labels = self.labels or {standing: standing.value for standing in Standing}
         return [(standing, label, found[standing]) for standing, label in labels.items()]
@@ -148,7 +148,7 @@ class Changes:
 
 
 def change_text(snapshot: Snapshot, key: str, item: Item) -> str:
-    """The line that tells that an item came to stand so. Not escaped."""
+    """The line that reports a change of an item. Not escaped."""
     mark = {Standing.DONE: "✓", Standing.FAILED: "✗", Standing.BLOCKED: "–"}.get(item.standing, "·")
     text = f"{mark} {key}{' ' if item.name else ''}{item.name}: {item.word}"
     if item.why and item.standing is not Standing.DONE:
@@ -157,7 +157,7 @@ def change_text(snapshot: Snapshot, key: str, item: Item) -> str:
 
 
 def counts_text(snapshot: Snapshot) -> str:
-    """How many items stand how, on one line."""
+    """The number of items in each standing, on one line."""
     return " · ".join(f"{count} {label}" for _, label, count in snapshot.counts())
 
 
@@ -173,7 +173,7 @@ def cost_text(snapshot: Snapshot) -> str:
 
 
 def traffic_text(traffic: Traffic | None) -> str:
-    """The rate limit's state; empty where there is nothing to tell."""
+    """The state of the rate limit; empty where no call is under way."""
     if traffic is None:
         return ""
     if traffic.held_s >= 1:

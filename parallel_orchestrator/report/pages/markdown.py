@@ -1,4 +1,4 @@
-"""Foreign Markdown, rewritten so that it can stand in a page that this program writes.
+"""Rewrites foreign Markdown so that a page of this program can include it.
 
 The text is parsed as CommonMark with HTML off. The result is written from the parsed blocks alone, so a tag is text,
 each fence is closed, and nothing of one part can hide or change what follows it.

@@ -67,7 +67,7 @@ def read_document(path: str, text: str) -> TaskPage:
 
 @dataclass
 class _Section:
-    """A heading and the blocks below it, up to the next heading. Level 0 is what stands before all headings."""
+    """A heading and the blocks below it, up to the next heading. Level 0 is the text before all headings."""
 
     level: int = 0
     title: str = ""

@@ -22,7 +22,7 @@ from parallel_orchestrator.system.terminal_text import one_line, page
 log = logging.getLogger(__name__)
 
 MAX_GRAPH_TASKS = 60
-"""Above so many the graph shows levels in place of tasks."""
+"""A larger plan is shown as levels in place of tasks."""
 
 MAX_BARS = 300
 """Of the Gantt chart, the longest ones."""

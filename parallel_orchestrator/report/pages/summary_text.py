@@ -1,4 +1,4 @@
-"""Short texts for a person: who pays before a run, what came of it after."""
+"""Short texts for a person: notices before a run, its result afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIMITS = {
 
 
 def replay_note(recording: Path, speed: float, requirement: str) -> str:
-    """Says what is replayed: not a live model, and it builds what it was recorded for."""
+    """Return the notice of a replay: no live model is asked, and what was recorded is built."""
     head = _head(recording)
     found, recorded = _ORIGIN.search(head), _recorded_for(head)
     origin = {
@@ -203,6 +203,6 @@ def _recorded_for(head: str) -> str:
 
 
 def _head(recording: Path) -> str:
-    """What stands in the recording before its answers."""
+    """The text of the recording before its answers."""
     with recording.open(encoding="utf-8") as file:
         return file.read(_HEAD).partition("\nanswers:")[0]

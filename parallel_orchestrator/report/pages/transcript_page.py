@@ -28,13 +28,13 @@ _MARKS = {
 def call_text(call: Mapping[str, Any]) -> str:
     """A tool call in one line."""
     arguments = call.get("input")
-    told = (
+    arguments_shown = (
         [str(arguments[key]) for key in ("command", "path", "file_path") if key in arguments]
         if isinstance(arguments, dict)
         else []
     )
-    name = [] if len(told) > 1 else [str(call.get("name", "?"))]  # the editor's commands say enough
-    return one_line(" ".join([*name, *told]).replace("\n", "; "))[:120]
+    name = [] if len(arguments_shown) > 1 else [str(call.get("name", "?"))]  # the editor's commands say enough
+    return one_line(" ".join([*name, *arguments_shown]).replace("\n", "; "))[:120]
 
 
 def page_lines(line: bytes) -> Iterator[str]:
