@@ -128,6 +128,12 @@ def spent_text(money: Money) -> str:
     return text
 
 
+def calls_text(money: Money, model_calls: float) -> str:
+    """What was spent, on how many calls, and what a replay's answers cost when they were recorded."""
+    recorded = f" (when recorded: ${money.recorded_cost_usd:.2f})" if money.recorded_cost_usd else ""
+    return f"{spent_text(money)}{recorded}; {counted(int(model_calls), 'call')}"
+
+
 def least_text(money: Money) -> str:
     """The lower bound alone."""
     text = f"${money.cost_usd:.2f}"

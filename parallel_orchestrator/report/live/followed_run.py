@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Protocol
 
 from parallel_orchestrator.records.fix import FIX_NAME
+from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.spending import FollowedLedger
 from parallel_orchestrator.report.facts.status import doing, held_s
-from parallel_orchestrator.report.live.snapshot import Item, Row, task_item
+from parallel_orchestrator.report.live.snapshot import Item, Row, Standing
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue.queue_state import Replica, follow
+from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system import json_codec
+
+_STANDING = {
+    TaskState.MERGED: Standing.DONE,
+    TaskState.FAILED: Standing.FAILED,
+    TaskState.BLOCKED: Standing.BLOCKED,
+}
 
 
 class Executor(Protocol):
@@ -44,8 +51,10 @@ class SeenExecutor:
 class FollowedRun:
     """One run's queue and ledger, folded as they grow."""
 
-    def __init__(self, run: RunDirectory, plan: Plan) -> None:
+    def __init__(self, run: RunDirectory, plan: Plan, limit: int | None = None) -> None:
+        """`limit`: executors that may work on it at once."""
         self.run = run
+        self.limit = limit
         self._names = {task.id: task.name for task in plan.tasks}
         self._queue, self._calls = Journal(run.queue, QUEUE), Journal(run.ledger, json_codec.loads)
         self.replica = Replica(plan.graph())
@@ -58,16 +67,14 @@ class FollowedRun:
 
     def items(self) -> dict[str, Item]:
         """Its tasks."""
-        return {
-            task: task_item(
-                self._name(task),
-                status.state,
-                status.why,
-                ready=not status.waiting_for,
-                executor=status.claim.executor if status.claim else None,
-            )
-            for task, status in self.replica.tasks.items()
-        }
+        return {task: self._item(task, status) for task, status in self.replica.tasks.items()}
+
+    def _item(self, task: str, status: TaskStatus) -> Item:
+        if status.claim:
+            word = f"{status.state} by executor {status.claim.executor}"
+            return Item(self._name(task), Standing.RUNNING, word, status.why)
+        open_ = Standing.WAITING if status.waiting_for else Standing.READY
+        return Item(self._name(task), _STANDING.get(status.state, open_), str(status.state), status.why)
 
     def row(self, executor: Executor, task: str, label: str) -> Row:
         """Return the row of an executor that works on `task`. `label`: what the task is called there."""

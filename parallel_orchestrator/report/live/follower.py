@@ -59,11 +59,21 @@ class ProgressFollower(ABC):
         self._warning = BudgetWarning(view, self.budget)
         self._news = TroubleNews(view.say)
         self._seen: dict[int, SeenExecutor] = {}
+        self._executors = 0
+        self._began = 0.0
+        """When the present session began, by the monotonic clock; 0 before the first."""
+        self._unplanned = 0
+        """Runs without a plan."""
+        self._closed = Seen()
+        """The runs that have ended."""
+        self._settled = Spending()
+        """Cost of all runs but those in `_runs`."""
 
     def look(self, executors: Iterable[Executor] | None = None, gateway: StatsSource | None = None) -> Snapshot:
         """Show the present state. `executors`, `gateway`: None where only files can be asked."""
         self._refresh()
-        now, spent = time.monotonic(), self._spent()
+        now = time.monotonic()
+        spent = sum((run.ledger.total() for run in self._runs.values()), self._settled)
         ledgers = [run.ledger for run in self._runs.values()]
         working = self._by_files(now) if executors is None else executors
         snapshot = Snapshot(
@@ -74,7 +84,7 @@ class ProgressFollower(ABC):
             self.noun,
             self.labels,
             self._stats.traffic(gateway, ledgers),
-            max(0.0, now - self._began(now)),
+            max(0.0, now - self._began) if self._began else 0.0,
             self._seconds_left(now),
             self._news.look(latest(ledger.trouble for ledger in ledgers)),
         )
@@ -91,7 +101,7 @@ class ProgressFollower(ABC):
     def _by_files(self, now: float) -> Collection[SeenExecutor]:
         """Every executor seen so far, and as many as the session has."""
         held = {worker.number: worker for run in self._runs.values() for worker in run.workers()}
-        for number in {*range(1, self._executors() + 1), *held, *self._seen}:
+        for number in {*range(1, self._executors + 1), *held, *self._seen}:
             known = self._seen.get(number)
             idle = known if known and known.task is None else SeenExecutor(number, since=now)
             self._seen[number] = held.get(number, idle)
@@ -108,23 +118,16 @@ class ProgressFollower(ABC):
         return executor.task
 
     @abstractmethod
-    def _refresh(self) -> None: ...
+    def _refresh(self) -> None:
+        """Fold what is new in the files."""
 
     @abstractmethod
     def _items(self) -> Mapping[str, Item]: ...
 
-    @abstractmethod
-    def _spent(self) -> Spending: ...
-
-    @abstractmethod
-    def _began(self, now: float) -> float:
-        """When the present session began, by the monotonic clock."""
-
-    @abstractmethod
-    def _executors(self) -> int: ...
-
-    @abstractmethod
-    def _seconds_left(self, now: float) -> float | None: ...
+    def _seconds_left(self, now: float) -> float | None:
+        runs = [OpenRun(run.replica, run.limit or self._executors) for run in self._runs.values()]
+        executors = max(1, self._executors)
+        return seconds_left(runs, executors, now, closed=self._closed, unplanned=self._unplanned)
 
 
 class RunFollower(ProgressFollower):
@@ -136,24 +139,11 @@ class RunFollower(ProgressFollower):
 
     def _refresh(self) -> None:
         self._run.refresh()
+        if sessions := self._run.replica.sessions:
+            self._began, self._executors = sessions[-1].started, sessions[-1].executors
 
     def _items(self) -> Mapping[str, Item]:
         return self._run.items()
-
-    def _spent(self) -> Spending:
-        return self._run.ledger.total()
-
-    def _began(self, now: float) -> float:
-        sessions = self._run.replica.sessions
-        return sessions[-1].started if sessions else now
-
-    def _executors(self) -> int:
-        sessions = self._run.replica.sessions
-        return sessions[-1].executors if sessions else 0
-
-    def _seconds_left(self, now: float) -> float | None:
-        executors = max(1, self._executors())
-        return seconds_left([OpenRun(self._run.replica, executors)], executors, now)
 
 
 class BatchFollower(ProgressFollower):
@@ -180,10 +170,8 @@ class BatchFollower(ProgressFollower):
         self._unread = dict(spent_before or {})
         """Cost of runs that this session has not read yet. `_settled` includes it."""
         self._settled = sum(self._unread.values(), Spending())
-        """Cost of all runs but those in `_runs`."""
-        self._closed: set[str] = set()
+        self._counted: set[str] = set()
         """Scenarios whose end was counted."""
-        self._seen_closed = Seen()
         self._last: tuple[float, Snapshot] | None = None
 
     def look(self, executors: Iterable[Executor] | None = None, gateway: StatsSource | None = None) -> Snapshot:
@@ -196,9 +184,12 @@ class BatchFollower(ProgressFollower):
 
     def _refresh(self) -> None:
         """Read what is new in the runs under way, and keep what the closed ones cost."""
-        for name, status in self._log.refresh().scenarios.items():
+        batch = self._log.refresh()
+        self._began, self._executors = batch.began, batch.executors
+        self._unplanned = len(batch.named(ScenarioState.WAITING))
+        for name, status in batch.scenarios.items():
             if status.state is ScenarioState.CLOSED:
-                if name not in self._closed:
+                if name not in self._counted:
                     self._count(name, status)
             elif status.state is not ScenarioState.WAITING:
                 with suppress(OSError, OrchestratorError):  # the orchestrator of the run reports its damage
@@ -210,16 +201,16 @@ class BatchFollower(ProgressFollower):
 
     def _opened(self, name: str, status: ScenarioStatus) -> FollowedRun:
         run = self._directory(status)
-        followed = self._runs[name] = FollowedRun(run, read_plan(run.plan))
+        followed = self._runs[name] = FollowedRun(run, read_plan(run.plan), status.record.get("limit"))
         self._settled -= self._unread.pop(status.folder, Spending())
         return followed
 
     def _count(self, name: str, status: ScenarioStatus) -> None:
-        self._closed.add(name)
+        self._counted.add(name)
         if run := self._runs.pop(name, None):
             with suppress(OrchestratorError):
                 run.refresh()
-            self._seen_closed.add(run.replica)
+            self._closed.add(run.replica)
             self._settled += run.ledger.total()
             run.close()
         else:
@@ -229,24 +220,6 @@ class BatchFollower(ProgressFollower):
     def _items(self) -> Mapping[str, Item]:
         scenarios = self._log.replica.scenarios
         return {name: _scenario_item(self._names.get(name, ""), status) for name, status in scenarios.items()}
-
-    def _spent(self) -> Spending:
-        return sum((run.ledger.total() for run in self._runs.values()), self._settled)
-
-    def _began(self, now: float) -> float:
-        return self._log.replica.began
-
-    def _executors(self) -> int:
-        return 0
-
-    def _seconds_left(self, now: float) -> float | None:
-        batch = self._log.replica
-        runs = [
-            OpenRun(run.replica, batch.scenarios[name].record.get("limit", batch.executors))
-            for name, run in self._runs.items()
-        ]
-        unplanned = len(batch.named(ScenarioState.WAITING))
-        return seconds_left(runs, batch.executors, now, closed=self._seen_closed, unplanned=unplanned)
 
     def _label(self, executor: Executor) -> str | None:
         return f"{executor.run.name}/{executor.task}" if executor.task and executor.run else None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.facts.spending import FollowedLedger, Spending
 from parallel_orchestrator.system.terminal_text import counted
 
@@ -38,19 +37,6 @@ class Item:
     word: str
     """Its exact state: `merged`, `open`, …"""
     why: str = ""
-
-
-def task_item(name: str, state: TaskState, why: str = "", *, ready: bool = False, executor: int | None = None) -> Item:
-    """A task as an item. `ready`: nothing that it depends on is missing. `executor`: who holds it."""
-    if state is TaskState.CLAIMED:
-        return Item(name, Standing.RUNNING, f"{state} by executor {executor}" if executor else str(state), why)
-    waiting = Standing.READY if ready else Standing.WAITING
-    standing = {
-        TaskState.MERGED: Standing.DONE,
-        TaskState.FAILED: Standing.FAILED,
-        TaskState.BLOCKED: Standing.BLOCKED,
-    }.get(state, waiting)
-    return Item(name, standing, str(state), why)
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def _bar(snapshot: Snapshot) -> Table:
 
 
 def _foot(snapshot: Snapshot, width: int) -> list[Text]:
-    """Counts, money and calls: on one line where they fit, else on two or three."""
+    """Counts, money and calls, on two lines where they do not fit on one; then what fails."""
     counted = [(standing, f"{count} {label}", count) for standing, label, count in snapshot.counts()]
     if sum(len(text) + 3 for _, text, _ in counted) > width:
         counted = [one for one in counted if one[2]]
@@ -229,13 +229,11 @@ def _foot(snapshot: Snapshot, width: int) -> list[Text]:
         Text(text, style=_STYLES.get(standing, "") if count else "dim") for standing, text, count in counted
     )
     parts = [counts, Text(cost_text(snapshot)), Text(traffic_text(snapshot.traffic), style="yellow")]
-    parts += [Text(one_line(snapshot.trouble), style="bold yellow")]
-    lines: list[Text] = []
-    for part in filter(len, parts):
-        if lines and lines[-1].cell_len + 3 + part.cell_len < width:
-            lines[-1] = Text("   ").join([lines[-1], part])
-        else:
-            lines.append(part)
+    lines = [Text("   ").join(filter(len, parts))]
+    if lines[0].cell_len >= width:
+        lines = [counts, Text("   ").join(filter(len, parts[1:]))]
+    if snapshot.trouble:
+        lines.append(Text(one_line(snapshot.trouble), style="bold yellow"))
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
     return lines

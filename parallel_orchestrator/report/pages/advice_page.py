@@ -5,7 +5,7 @@ from __future__ import annotations
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.advice import SECONDS_PER_EFFORT, USAGE_PER_EFFORT, Advice
 from parallel_orchestrator.report.live.snapshot import clock, short_count
-from parallel_orchestrator.report.pages.tables import aligned
+from parallel_orchestrator.report.pages.wrapping import aligned
 from parallel_orchestrator.system.terminal_text import one_line
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from parallel_orchestrator.report.facts.batch_summary import BatchSummary
 from parallel_orchestrator.report.facts.spending import least_text, spent_text
-from parallel_orchestrator.report.pages.tables import aligned
+from parallel_orchestrator.report.pages.wrapping import aligned
 from parallel_orchestrator.system.terminal_text import one_line
 
 _HEAD = ("scenario", "status", "tasks", "tests", "cost", "time", "speedup")

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from parallel_orchestrator.report.facts.batch_status import BatchStatus
 from parallel_orchestrator.report.facts.documents import CorrectionNote, TestTotals, VerifyCheck
+from parallel_orchestrator.report.facts.spending import calls_text
 from parallel_orchestrator.report.facts.status import RunStatus, TaskCounts, TaskStatusLine, TroubleStatus
-from parallel_orchestrator.report.pages.tables import aligned
-from parallel_orchestrator.system.terminal_text import counted, one_line
+from parallel_orchestrator.report.pages.wrapping import aligned
+from parallel_orchestrator.system.terminal_text import one_line
 
 _NARROWEST = 40
 _MOST_FACTS, _WIDEST = 3, 300
@@ -30,9 +31,12 @@ def status_page(status: RunStatus | BatchStatus, width: int) -> str:
     else:
         lines.append(f"  tasks:    {_batch_progress(status)}")
         rows = _scenario_rows(status)
-    lines.append(f"  cost:     {_cost_text(status)}")
-    if isinstance(status, RunStatus) and status.elapsed_s:
-        lines.append(f"  time:     {clock(status.elapsed_s)}")
+    lines.append(f"  cost:     {calls_text(status, status.model_calls)}")
+    if isinstance(status, RunStatus):
+        if status.max_cost_usd is not None:
+            lines[-1] += f", of at most ${status.max_cost_usd:.2f}"
+        if status.elapsed_s:
+            lines.append(f"  time:     {clock(status.elapsed_s)}")
     if rows:
         lines += ["", *(f"  {line}" for line in aligned(rows, width - 2)), ""]
     lines.append(f"  next:     {status.next}")
@@ -93,19 +97,6 @@ def correction_lines(corrections: Iterable[CorrectionNote]) -> Iterator[str]:
         yield f"  corrected: {one.command}"
         yield f"            by {one.fix}, to: {one.replacement}"
         yield f"            because: {one.reason}"
-
-
-def _cost_text(money: RunStatus | BatchStatus) -> str:
-    text = f"${money.cost_usd:.2f}"
-    if isinstance(money, RunStatus) and money.max_cost_usd is not None:
-        text += f" of at most ${money.max_cost_usd:.2f}"
-    if money.uncertain_cost_usd:
-        text += f", up to ${money.uncertain_cost_usd:.2f} more for calls whose end is unknown"
-    if money.unpriced_calls:
-        text = f"at least {text} ({counted(int(money.unpriced_calls), 'call')} without a known price)"
-    if money.recorded_cost_usd:
-        text += f" (when recorded: ${money.recorded_cost_usd:.2f})"
-    return f"{text}; {counted(int(money.model_calls), 'call')}"
 
 
 def clock(seconds: float) -> str:

@@ -11,7 +11,7 @@ from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.advice import Advice
 from parallel_orchestrator.report.facts.documents import Summary, TaskSummary
-from parallel_orchestrator.report.facts.spending import read_ledger, spent_text
+from parallel_orchestrator.report.facts.spending import calls_text, read_ledger
 from parallel_orchestrator.report.facts.status import next_command
 from parallel_orchestrator.report.live.snapshot import short_count
 from parallel_orchestrator.report.pages.advice_page import advice_lines, tree_lines
@@ -176,10 +176,7 @@ def _time(summary: Summary) -> str:
 def _cost(summary: Summary) -> str:
     tokens = summary.tokens
     read = tokens.input + tokens.cache_read + tokens.cache_write
-    text = spent_text(summary)
-    if summary.recorded_cost_usd:
-        text += f" (when recorded: ${summary.recorded_cost_usd:.2f})"
-    return f"{text}; {counted(summary.model_calls, 'call')}, {read} tokens read, {tokens.output} written"
+    return f"{calls_text(summary, summary.model_calls)}, {read} tokens read, {tokens.output} written"
 
 
 def _words(text: str) -> list[str]:

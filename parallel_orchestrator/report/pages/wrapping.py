@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 _NARROWEST = 40
@@ -28,6 +29,14 @@ def fold(text: str, width: int) -> str:
     """Return the text with its long sentences broken for so many columns."""
     width = max(_NARROWEST, width)
     return "\n".join(_folded(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
+def aligned(rows: Iterable[Sequence[str]], width: int = 0, *, right: Sequence[int] = ()) -> list[str]:
+    """Return rows as lines with aligned columns: `tables.table_lines`."""
+    # rich takes longer to import than `--help` and `status --json` last, which print no table.
+    from parallel_orchestrator.report.pages.tables import table_lines
+
+    return table_lines(rows, width, right)
 
 
 def output_columns() -> int:
