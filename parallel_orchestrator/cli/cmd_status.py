@@ -39,7 +39,7 @@ def status(directory: p.RunOrBatch, *, follow: p.Follow = False) -> CliResult:
         with suppress(KeyboardInterrupt):  # leaving the view is no failure: the run goes on
             _follow_batch(place) if isinstance(place, BatchDirectory) else _follow_run(place)
     found = batch_status(place) if isinstance(place, BatchDirectory) else run_status(place)
-    return CliResult(status_page(found, output_columns()), found.as_json())
+    return CliResult(lambda: status_page(found, output_columns()), found.as_json())
 
 
 def place_of(directory: Path) -> RunDirectory | BatchDirectory:

@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,8 +50,8 @@ VERSION = 1
 class CliResult:
     """What a command has to say at its end."""
 
-    text: str
-    """For a person."""
+    page: str | Callable[[], str]
+    """For a person. A function where making it takes long: a program that asks for JSON need not wait for it."""
     result: dict[str, Any]
     """The same for a program."""
     exit_code: int = 0
@@ -58,6 +59,11 @@ class CliResult:
     """In a sentence, why the exit code is not 0."""
     error: OrchestratorError | None = None
     """What stopped the command, which has this to say all the same."""
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        return self.page if isinstance(self.page, str) else self.page()
 
 
 class CliOutput:

@@ -324,3 +324,13 @@ def test_looking_waits_for_no_client_library(command: list[str], tmp_path: Path)
         check=False,
     )
     assert done.stdout.splitlines()[-1].split() == ["loaded:"], done.stderr
+
+
+def test_a_program_waits_for_no_table(story: Story) -> None:
+    planned(story)
+    run = "import sys, orchestrator\ntry: orchestrator.main()\nexcept SystemExit: pass\n"
+    code = f"{run}print('rich' in sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", code, "status", str(story.run.root)]
+    for options, loaded in (["--json"], "False"), ([], "True"):
+        done = subprocess.run([*command, *options], cwd=harness.ROOT, capture_output=True, text=True, check=True)
+        assert done.stderr.splitlines()[-1] == loaded
