@@ -214,7 +214,7 @@ def test_damage_is_found_by_who_had_read_past_its_beginning(path: Path) -> None:
 
 def test_a_refused_write_is_told_and_never_trusted_again() -> None:
     journal = Journal(Path("/dev/full"), json_codec.loads)
-    with pytest.raises(CannotGoOn, match=r"cannot write /dev/full: No space left.*make room .* then resume"):
+    with pytest.raises(CannotGoOn, match=r"cannot write /dev/full: No space left.*Make room .* then resume"):
         journal.append({"n": 1}, durable=False)
     with pytest.raises(CannotGoOn, match="an earlier write to it failed: No space left"):
         journal.append({"n": 1}, durable=False)
