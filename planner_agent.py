@@ -25,13 +25,14 @@ from parallel_orchestrator.claude_code.planning import ClaudeCodePlanning
 from parallel_orchestrator.claude_code.session import ClaudeCodeSession, SessionSettings, session_id
 from parallel_orchestrator.records.attempt_token import Caller
 from parallel_orchestrator.records.errors import PlanRefused
+from parallel_orchestrator.records.journals.ledger import AnswerRecord, IntentRecord
 from parallel_orchestrator.records.plan import Complexity, Plan, plan_faults, shape_faults, shortened
 from parallel_orchestrator.records.scenario import ExecutionEnv, Scenario
 from parallel_orchestrator.sandbox.packages import missing
 from parallel_orchestrator.sandbox.runner import runner_for
-from parallel_orchestrator.store.journal import read_all
+from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import LEDGER
 from parallel_orchestrator.system.files import disk_faults_in
 
 MAX_ATTEMPTS = 3
@@ -182,11 +183,11 @@ def plan_run(
 def _begun_with(run: RunDirectory) -> str | None:
     """The model that has answered the planner before; its conversation goes to its end with that one."""
     asked: dict[int, str] = {}
-    for record in read_all(run.ledger, json_codec.loads):
-        if record["task"] == "plan" and record["kind"] == "intent":
-            asked[record["call"]] = record["model"]
-        elif record["task"] == "plan" and record["kind"] == "answer":
-            return asked.get(record["call"])
+    for record in read_each(run.ledger, LEDGER):
+        if isinstance(record, IntentRecord) and record.task == "plan":
+            asked[record.call] = record.model
+        elif isinstance(record, AnswerRecord) and record.task == "plan":
+            return asked.get(record.call)
     return None
 
 

@@ -26,7 +26,7 @@ from parallel_orchestrator.maintenance.trunk import TrunkState, examine
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID
 from parallel_orchestrator.records.lifecycle import TaskState
-from parallel_orchestrator.report.facts.spending import Spending
+from parallel_orchestrator.records.usage import Spending
 from parallel_orchestrator.report.facts.summary import (
     VERSION,
     RunState,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from parallel_orchestrator.gateway.endpoints.prices import require_prices
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.scenario import Scenario
-from parallel_orchestrator.report.facts.spending import Spending, spending_of
+from parallel_orchestrator.records.usage import Spending
+from parallel_orchestrator.report.facts.spending import spending_of
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.run_directory import read_scenario
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from parallel_orchestrator.records.journals.ledger import LedgerRecord
 from parallel_orchestrator.records.journals.queue import FinalTests, FixPlanned, Move, QueueRecord, SessionStart
 from parallel_orchestrator.records.journals.record import JournalRecord
 from parallel_orchestrator.system import json_codec
@@ -40,3 +41,4 @@ class RecordParser(Generic[R]):
 
 
 QUEUE = RecordParser[QueueRecord](Move, {"session": SessionStart, "fix": FixPlanned, "final": FinalTests})
+LEDGER = RecordParser[LedgerRecord](LedgerRecord)

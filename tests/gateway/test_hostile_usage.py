@@ -159,7 +159,7 @@ def test_a_fault_after_the_write_buys_nothing_again(
         elif place == "note":
             monkeypatch.setattr(service, "_note", _fail)
         else:
-            monkeypatch.setattr("parallel_orchestrator.gateway.calls.spending.Spending.add_answer", _fail)
+            monkeypatch.setattr("parallel_orchestrator.records.usage.Spending.add_answer", _fail)
 
     with FakeApi(lambda _: Answer([text("hi")])) as api:
         told, _ = _asked(tmp_path, api, spoil=spoil)

@@ -39,7 +39,7 @@ def test_what_was_written_is_found_again_after_reopening(tmp_path: Path) -> None
         assert found.find(TurnKey("task_3", 1, 1), ASK.hash) is None
         assert found.answered_otherwise(ASK.key, "other")
         assert not found.answered_otherwise(ASK.key, ASK.hash)
-        assert found.answers == 2
+        assert found.fold.settled.calls == 2
         assert found.new_call() == 3
 
 
@@ -55,10 +55,10 @@ def test_spending_is_what_can_have_been_billed(tmp_path: Path) -> None:
     refused = ledger.write_intent(3, other, 1, 3.0)
     ledger.write_refusal(refused, Refusal(400, "invalid_request_error", "no"))
     ledger.write_intent(4, other, 1, 5.0)
-    assert (ledger.spending().answered, ledger.spending().unsure) == (1.0, 3.0)
+    assert (ledger.fold.settled.usd, ledger.fold.settled.uncertain_usd) == (1.0, 3.0)
     again = Ledger(path)
-    assert (again.spending().answered, again.spending().unsure, again.dead_calls) == (1.0, 8.0, 1)
-    assert (again.spent_by_task("task_1"), again.spent_by_task("task_2"), again.spent_by_task("x")) == (1.0, 8.0, 0.0)
+    assert (again.fold.settled.usd, again.fold.settled.uncertain_usd, again.dead_calls) == (1.0, 8.0, 1)
+    assert [again.fold.spent_usd(task) for task in ("task_1", "task_2", "x")] == [1.0, 8.0, 0.0]
 
 
 def test_a_turn_that_is_asked_in_another_way_is_counted_as_changed(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_a_turn_that_is_asked_in_another_way_is_counted_as_changed(tmp_path: Pat
     buy(ledger, ASK)
     intent = ledger.write_intent(ledger.new_call(), replace(ASK, hash="hash2"), 1, None)
     ledger.write_answer(intent, ANSWER, None, None, 0.0)
-    assert ledger.changed == 1
-    assert ledger.spending().unpriced == 1
+    assert ledger.fold.settled.changed == 1
+    assert ledger.fold.settled.unpriced == 1
 
 
 def test_a_file_that_is_changed_under_way_is_not_delivered(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_every_cut_of_the_file_opens_and_keeps_what_was_whole(tmp_path: Path) ->
         path.write_bytes(data[:size])
         cut = Ledger(path)
         whole = sum(end <= size for end in ends)
-        assert (cut.answers, cut.dead_calls) == (whole // 2, whole % 2)
+        assert (cut.fold.settled.calls, cut.dead_calls) == (whole // 2, whole % 2)
         assert path.stat().st_size == max([end for end in ends if end <= size], default=0)
         cut.close()
 
@@ -121,7 +121,7 @@ def test_a_ledger_that_is_closed_under_a_sync_waits_for_it(tmp_path: Path, monke
 
     asyncio.run(closed_under_it())
     assert complaints == []
-    assert Ledger(tmp_path / "ledger.jsonl").answers == 1
+    assert Ledger(tmp_path / "ledger.jsonl").fold.settled.calls == 1
 
 
 def test_a_sync_that_fails_when_nobody_waits_any_more_is_no_traceback(

@@ -209,7 +209,7 @@ def test_records_that_fit_nothing_stop_the_run_with_their_line(run: Path) -> Non
         (queue, "'task_9' is not in the plan"): {"task": "task_9", **move},
         (queue, "task_1 cannot go from merged to claimed"): {"task": "task_1", **move},
         (queue, "Invalid enum value 'asleep'"): {"task": "task_1", **move, "state": "asleep"},
-        (ledger, "KeyError"): {"kind": "answer", "call": 99, **call},
+        (ledger, "Object missing required field `phase`"): {"kind": "answer", "call": 99, **call},
         (talk, "KeyError"): {"kind": "answer", "turn": 7},
     }
     for (path, why), fields in cases.items():

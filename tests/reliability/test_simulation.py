@@ -144,7 +144,7 @@ class Simulation(QueueMachine):
 
     @invariant()
     def spending_never_falls(self) -> None:
-        now = self.ledger.spending().total
+        now = self.ledger.fold.settled.most_usd
         assert now >= self.spent
         self.spent = now
 

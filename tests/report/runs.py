@@ -14,8 +14,8 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Scenario
+from parallel_orchestrator.records.usage import Spending
 from parallel_orchestrator.report.facts.documents import Summary
-from parallel_orchestrator.report.facts.spending import Spending
 from parallel_orchestrator.report.facts.summary import RunState, read_state
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
@@ -45,8 +45,10 @@ class Calls:
         """The next try of the same call."""
         return self.ledger.write_intent(intent.call, intent.request, number, intent.bound_usd)
 
-    def answered(self, intent: Intent, usd: float | None = 0.5, recorded: float | None = None) -> None:
-        answer = Answered("event: ping\n\n", {}, "m", "end_turn", USAGE, "req", 2.0)
+    def answered(
+        self, intent: Intent, usd: float | None = 0.5, recorded: float | None = None, usage: Any = USAGE
+    ) -> None:
+        answer = Answered("event: ping\n\n", {}, "m", "end_turn", usage, "req", 2.0)
         self.ledger.write_answer(intent, answer, usd, recorded, 0.25)
 
     def failed(self, intent: Intent, *, ambiguous: bool, kind: str = "reset") -> None:

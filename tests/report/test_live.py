@@ -19,7 +19,7 @@ from rich.console import Console
 
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
-from parallel_orchestrator.report.facts.spending import Spending
+from parallel_orchestrator.records.usage import Spending
 from parallel_orchestrator.report.live import console
 from parallel_orchestrator.report.live.console import HEARTBEAT_S, PlainView, make_view
 from parallel_orchestrator.report.live.eta import OpenRun, seconds_left

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.report.facts.spending import TOKEN_KINDS, FollowedLedger, Spending, read_ledger
+from parallel_orchestrator.records.usage import TOKEN_KINDS, Spending
+from parallel_orchestrator.report.facts.spending import FollowedLedger, read_ledger
 from parallel_orchestrator.store.journal import encode
 from tests.report.runs import Calls
 
@@ -29,9 +30,9 @@ def _fold(calls: Calls) -> FollowedLedger:
 def _agrees(calls: Calls) -> bool:
     """Whether the report counts what the gateway's cap is compared with, after it was opened anew."""
     calls.reopen()
-    theirs, ours = calls.ledger.spending(), _fold(calls).total()
+    theirs, ours = calls.ledger.fold.settled, _fold(calls).total()
     return (ours.usd, ours.uncertain_usd, ours.recorded_usd) == pytest.approx(
-        (theirs.answered, theirs.unsure, theirs.recorded)
+        (theirs.usd, theirs.uncertain_usd, theirs.recorded_usd)
     )
 
 
@@ -109,10 +110,11 @@ def test_an_unknown_price_counts_at_its_bound_and_figures_that_are_none_do_not(c
     calls.answered(calls.begin("task_1", 1, bound=2.0), usd=None)
     assert _fold(calls).total().uncertain_usd == 2.0
     assert _agrees(calls)
-    spending = Spending()
+    before = _fold(calls).total().as_json()["tokens"]
     usage = {"input_tokens": -5, "output_tokens": "many", "cache_read_input_tokens": [1]}
-    spending.add({"usage": usage, "usd": None, "endpoint_s": 1.0})
-    assert spending.as_json()["tokens"] == dict.fromkeys(TOKEN_KINDS, 0)
+    for number, figures in enumerate((usage, None, [1]), 2):
+        calls.answered(calls.begin("task_1", number), usage=figures)
+    assert _fold(calls).total().as_json()["tokens"] == before
 
 
 def test_a_replay_costs_nothing_and_says_what_it_cost_then(calls: Calls) -> None:

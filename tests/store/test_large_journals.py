@@ -142,7 +142,7 @@ opened = Ledger(run.ledger)
 told = read_ledger(run.ledger).total()
 found = salvage(run.ledger)
 assert not list(misfits(found.records)) and not found.damage
-print(opened.answers, told.calls, peak() - began)
+print(opened.fold.settled.calls, told.calls, peak() - began)
 """
 
 
@@ -164,6 +164,7 @@ def test_reading_a_large_ledger_takes_the_memory_of_few_records(tmp_path: Path) 
 
 def _call(kind: str, call: int, events: str) -> dict[str, object]:
     fields: dict[str, object] = {"kind": kind, "call": call, "task": "task_1", "attempt": 1, "turn": call, "hash": "h"}
+    fields |= {"phase": "work", "phase_turn": call, "model": "m", "stop_reason": "end_turn"}
     if kind == "intent":
         return {**fields, "try": 1, "bound_usd": 0.1, "changed": False}
     spent = {"usage": {"input_tokens": 1}, "usd": 0.1, "recorded_usd": None, "endpoint_s": 1.0, "waited_s": 0.0}

@@ -40,6 +40,6 @@ class Admission:
             raise errors.budget_reached(run.spent_usd(), run.max_cost_usd)
         if self.max_cost_usd is not None and self.runs.spent_usd() >= self.max_cost_usd:
             raise errors.batch_budget_reached(self.runs.spent_usd(), self.max_cost_usd)
-        by_task = run.ledger.spent_by_task(task)
+        by_task = run.ledger.fold.spent_usd(task)
         if run.task_max_cost_usd is not None and by_task >= run.task_max_cost_usd:
             raise errors.task_budget_reached(task, by_task, run.task_max_cost_usd)

@@ -2,14 +2,7 @@
 
 Writing a record is one thing and having it on disk another: `on_disk` waits for that, once for all that wait.
 
-Records (see `_fold` for what they mean together):
-
-    {"kind":"intent", "call":n, "task", "attempt", "turn", "phase", "phase_turn", "hash", "model", "try":k,
-     "bound_usd":x|null, "changed":bool, "at"}
-    {"kind":"answer", "call", ..., "model", "stop_reason", "usage", "usd", "recorded_usd", "endpoint_s", "waited_s",
-     "request_id", "at", "events"}
-    {"kind":"fault", "call", ..., "fault", "ambiguous", "detail", "at"}        a retry is a new intent, same call
-    {"kind":"refused", "call", ..., "status", "error_type", "detail", "at"}
+Its records are `IntentRecord`, `AnswerRecord`, `FaultRecord` and `RefusalRecord`.
 
 An intent without an outcome, found at opening, is a call that died with an earlier gateway: it may have been
 billed and counts at its bound. Answers stay on disk; memory holds where each one lies.
@@ -23,14 +16,21 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, Refusal, TurnKey
-from parallel_orchestrator.gateway.calls.spending import Spending
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.journal import Journal, Record, decode
+from parallel_orchestrator.records.journals.ledger import (
+    AnswerRecord,
+    FaultRecord,
+    IntentRecord,
+    LedgerRecord,
+    RefusalRecord,
+)
+from parallel_orchestrator.records.usage import LedgerFold
+from parallel_orchestrator.store.journal import Journal, body_of
 from parallel_orchestrator.store.paths import repair_hint
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import LEDGER
 from parallel_orchestrator.system.files import read_at
 
 log = logging.getLogger(__name__)
@@ -77,15 +77,9 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._journal = Journal(path, json_codec.loads)
+        self._journal = Journal(path, LEDGER)
         self._answers: dict[TurnKey, dict[str, Stored]] = defaultdict(dict)
-        self._open: dict[int, tuple[str, float | None]] = {}
-        """Task and bound of each call whose last intent has no outcome."""
-        self._last_call = 0
-        self.by_task: dict[str, Spending] = defaultdict(Spending)
-        self.changed = 0
-        """Calls bought although their turn was answered before, for another request."""
-        self.answers = 0
+        self.fold = LedgerFold()
         self.dead_calls = 0
         """Calls that died with an earlier gateway."""
         self.torn_bytes = 0
@@ -111,11 +105,11 @@ class Ledger:
         """The SSE text of an answer, read back from disk. Raises DamagedState."""
         with self._journal.path.open("rb") as file:
             line = read_at(file.fileno(), stored.length, stored.offset)
-        record = decode(line.removesuffix(b"\n"))
-        if record is None:
+        body = body_of(line.removesuffix(b"\n"))
+        record = LEDGER(body) if body else None
+        if not isinstance(record, AnswerRecord):
             raise DamagedState(f"{self._journal.path} was changed at byte {stored.offset} while the gateway ran")
-        events: str = record["events"]
-        return events
+        return record.events
 
     async def on_disk(self, stored: Stored | None = None) -> None:
         """Return when that answer, or everything written so far, is on disk. Raises CannotGoOn when it cannot be had.
@@ -144,62 +138,71 @@ class Ledger:
         """Raise CannotGoOn when the disk has refused a record once."""
         self._journal.require_trust()
 
-    def spending(self) -> Spending:
-        """The whole run's."""
-        total = Spending()
-        for part in self.by_task.values():
-            total.answered += part.answered
-            total.unsure += part.unsure
-            total.recorded += part.recorded
-            total.unpriced += part.unpriced
-        return total
-
-    def spent_by_task(self, task: str) -> float:
-        """USD that can have been billed for one task, over all its attempts."""
-        return self.by_task[task].total if task in self.by_task else 0.0
-
     def new_call(self) -> int:
         """The number for a call that starts now; its tries share it."""
-        self._last_call += 1
-        return self._last_call
+        self.fold.last_call += 1
+        return self.fold.last_call
 
     def write_intent(self, call: int, request: ModelRequest, number: int, bound_usd: float | None) -> Intent:
         """Announce a try. Only when this is on disk may anything go to the endpoint."""
         changed = number == 1 and self.answered_otherwise(request.key, request.hash)
-        asked = {"hash": request.hash, "model": request.model, "try": number}
-        fields = {**asked, "bound_usd": bound_usd, "changed": changed}
-        self._write("intent", call, request, fields)
+        record = IntentRecord(
+            **_call_of(call, request),
+            hash=request.hash,
+            model=request.model,
+            try_number=number,
+            bound_usd=bound_usd,
+            changed=changed,
+            at=_now(),
+        )
+        self._write(record)
         return Intent(call, request, bound_usd)
 
     def write_answer(
         self, intent: Intent, answer: Answered, usd: float | None, recorded_usd: float | None, waited_s: float
     ) -> Stored:
         """Record a whole answer. Only when this is on disk may it be delivered."""
-        fields = {
-            "hash": intent.request.hash,
-            "model": answer.model,
-            "stop_reason": answer.stop_reason,
-            "usage": answer.usage,
-            "usd": usd,
-            "recorded_usd": recorded_usd,
-            "endpoint_s": round(answer.endpoint_s, 3),
-            "waited_s": round(waited_s, 3),
-            "request_id": answer.request_id,
-        }
-        self._write("answer", intent.call, intent.request, fields, events=answer.events)
+        record = AnswerRecord(
+            **_call_of(intent.call, intent.request),
+            hash=intent.request.hash,
+            model=answer.model,
+            stop_reason=answer.stop_reason,
+            usage=answer.usage,
+            usd=usd,
+            recorded_usd=recorded_usd,
+            endpoint_s=round(answer.endpoint_s, 3),
+            waited_s=round(waited_s, 3),
+            request_id=answer.request_id,
+            at=_now(),
+            events=answer.events,
+        )
+        self._write(record)
         return self._answers[intent.request.key][intent.request.hash]
 
     def write_fault(self, intent: Intent, fault: CallFault, retry: Retry | None = None) -> None:
         """Record that a try failed, and when the next comes; None: no other does."""
-        fields = {"fault": fault.kind, "ambiguous": fault.ambiguous, "detail": fault.detail}
-        if retry:
-            fields |= {"try": retry.number, "next_s": round(retry.next_s, 3), "gives_up_s": round(retry.gives_up_s, 3)}
-        self._write("fault", intent.call, intent.request, fields)
+        record = FaultRecord(
+            **_call_of(intent.call, intent.request),
+            fault=fault.kind,
+            ambiguous=fault.ambiguous,
+            detail=fault.detail,
+            try_number=retry.number if retry else 0,
+            next_s=round(retry.next_s, 3) if retry else 0.0,
+            gives_up_s=round(retry.gives_up_s, 3) if retry else 0.0,
+            at=_now(),
+        )
+        self._write(record)
 
     def write_refusal(self, intent: Intent, refusal: Refusal) -> None:
         """Record that the endpoint said no."""
-        fields = {"status": refusal.status, "error_type": refusal.type, "detail": refusal.detail}
-        self._write("refused", intent.call, intent.request, fields)
+        record = RefusalRecord(
+            **_call_of(intent.call, intent.request),
+            status=refusal.status,
+            error_type=refusal.type,
+            detail=refusal.detail,
+            at=_now(),
+        )
+        self._write(record)
 
     def close(self) -> None:
         """Give the file back, once a sync that nobody waits for any more has ended."""
@@ -213,53 +216,57 @@ class Ledger:
             log.warning("%s", error)
         self._journal.close()
 
-    def _write(self, kind: str, call: int, request: ModelRequest, fields: Record, **last: Any) -> None:
-        key = request.key
-        head = {"kind": kind, "call": call, "task": key.task, "attempt": key.attempt, "turn": key.turn}
-        where = {"phase": request.phase, "phase_turn": request.phase_turn}
-        record = {**head, **where, **fields, "at": round(time.time(), 3), **last}
+    def _write(self, record: LedgerRecord) -> None:
         before = self._journal.offset
-        self._journal.append(record, durable=False)
-        self._fold(record, before, self._journal.offset - before)
+        record = self._journal.append(record, durable=False)
+        self._take(record, before, self._journal.offset - before)
 
     def _load(self) -> None:
         before = 0
         for record in self._journal.each_new():
-            self._fold_read(record, before, self._journal.offset - before)
+            try:
+                self._take(record, before, self._journal.offset - before)
+            except ValueError as error:
+                raise DamagedState(
+                    f"{self._journal.path}, line {record.seq}: the record does not fit those before it ({error}). "
+                    f"Nothing was changed. {repair_hint(self._journal.path)}"
+                ) from error
             before = self._journal.offset
         self.torn_bytes = self._journal.repair_tail()
-        self.dead_calls = len(self._open)
-        for task, bound in self._open.values():
-            self.by_task[task].add_doubt(bound)
-        self._open.clear()
+        self.dead_calls = self.fold.close_open()
 
-    def _fold_read(self, record: Record, offset: int, length: int) -> None:
-        try:
-            self._fold(record, offset, length)
-        except (KeyError, ValueError, TypeError) as error:
-            raise DamagedState(
-                f"{self._journal.path}, line {record['seq']}: the record does not fit those before it "
-                f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(self._journal.path)}"
-            ) from error
-
-    def _fold(self, record: Record, offset: int, length: int) -> None:
+    def _take(self, record: LedgerRecord, offset: int, length: int) -> None:
         """Take one record into account, whether just written or found at opening."""
-        call, task = record["call"], record["task"]
-        self._last_call = max(self._last_call, call)
-        if record["kind"] == "intent":
-            if call in self._open:
-                raise ValueError(f"call {call} was begun twice")
-            self._open[call] = (task, record["bound_usd"])
-            self.changed += record["changed"]
-            return
-        _, bound = self._open.pop(call)
-        if record["kind"] == "answer":
-            key = TurnKey(task, record["attempt"], record["turn"])
+        if isinstance(record, AnswerRecord):
+            key = TurnKey(record.task, record.attempt, record.turn)
             # First of all: what can be found is not bought again, whatever goes wrong in counting it.
-            self._answers[key][record["hash"]] = Stored(
-                offset, length, record["endpoint_s"], record["waited_s"], record["request_id"]
+            self._answers[key][record.hash] = Stored(
+                offset, length, record.endpoint_s, record.waited_s, record.request_id
             )
-            self.answers += 1
-            self.by_task[task].add_answer(record["usd"], record["recorded_usd"], bound)
-        elif record["kind"] == "fault" and record["ambiguous"]:
-            self.by_task[task].add_doubt(bound)
+        self.fold.apply(record)
+
+
+class _Call(TypedDict):
+    call: int
+    task: str
+    attempt: int
+    turn: int | None
+    phase: str
+    phase_turn: int
+
+
+def _call_of(call: int, request: ModelRequest) -> _Call:
+    """The fields that all records of a call have."""
+    key = request.key
+    return {
+        "call": call,
+        "task": key.task,
+        "attempt": key.attempt,
+        "turn": key.turn,
+        "phase": request.phase,
+        "phase_turn": request.phase_turn,
+    }
+
+
+def _now() -> float:
+    return round(time.time(), 3)

@@ -90,7 +90,7 @@ class ServedRun:
 
     def spent_usd(self) -> float:
         """Answers, and doubtful calls at their bound."""
-        return self.ledger.spending().total
+        return self.ledger.fold.settled.most_usd
 
     def bound(self, request: ModelRequest) -> float | None:
         """The most in USD that a try can cost."""
@@ -109,15 +109,15 @@ class ServedRun:
 
     def status(self) -> dict[str, Any]:
         """Figures for the live view."""
-        spending = self.ledger.spending()
+        spending = self.ledger.fold.settled
         return {
-            "spent_usd": spending.total,
-            "unsure_usd": spending.unsure,
-            "recorded_usd": spending.recorded,
+            "spent_usd": spending.most_usd,
+            "unsure_usd": spending.uncertain_usd,
+            "recorded_usd": spending.recorded_usd,
             "unpriced": spending.unpriced,
             "max_cost_usd": self.max_cost_usd,
-            "answers": self.ledger.answers,
-            "changed": self.ledger.changed,
+            "answers": spending.calls,
+            "changed": spending.changed,
             "under_way": len(self.purchases),
             "halted": self.halted.type if self.halted else None,
         }

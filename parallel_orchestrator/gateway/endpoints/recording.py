@@ -29,8 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.errors import UsageError
-from parallel_orchestrator.store.journal import Record, read_each
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.records.journals.ledger import AnswerRecord
+from parallel_orchestrator.store.journal import read_each
+from parallel_orchestrator.store.record_parser import LEDGER
 from parallel_orchestrator.system.user_file import LONGEST_RECORDING, Unusable, read_user_file
 from parallel_orchestrator.system.yaml_document import Bounds, Document, read_yaml
 
@@ -136,16 +137,15 @@ def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
     """
     last_attempt: dict[str, int] = {}
     model = ""
-    for record in read_each(ledger, json_codec.loads):
-        if record["kind"] == "answer":
-            last_attempt[record["task"]] = max(record["attempt"], last_attempt.get(record["task"], 0))
-            model = record["model"]
+    for record in _answers_in(ledger):
+        last_attempt[record.task] = max(record.attempt, last_attempt.get(record.task, 0))
+        model = record.model
     if not last_attempt:
         raise UsageError(f"{ledger} holds no answers to export; resume the run first")
     # A second pass over the file: only now is each task's last attempt known, and memory holds one record at a time.
     answers: dict[AnswerKey, RecordedAnswer] = {}
-    for record in read_each(ledger, json_codec.loads):
-        if record["kind"] == "answer" and record["attempt"] == last_attempt[record["task"]]:
+    for record in _answers_in(ledger):
+        if record.attempt == last_attempt[record.task]:
             answer = _exported(record)
             answers[answer.key] = answer
     return Recording(
@@ -157,15 +157,20 @@ def from_ledger(ledger: Path, requirement: str, name: str) -> Recording:
     )
 
 
-def _exported(record: Record) -> RecordedAnswer:
+def _answers_in(ledger: Path) -> Iterator[AnswerRecord]:
+    return (record for record in read_each(ledger, LEDGER) if isinstance(record, AnswerRecord))
+
+
+def _exported(record: AnswerRecord) -> RecordedAnswer:
+    usage = record.usage if isinstance(record.usage, dict) else {}
     return RecordedAnswer(
-        task=record["task"],
-        phase=record["phase"],
-        turn=record["phase_turn"],
-        latency_s=record["endpoint_s"],
-        stop_reason=record["stop_reason"],
-        usage={figure: value for figure, value in record["usage"].items() if value is not None},
-        content=sse.assemble(sse.parse(record["events"]))["content"],
+        task=record.task,
+        phase=record.phase,
+        turn=record.phase_turn,
+        latency_s=record.endpoint_s,
+        stop_reason=record.stop_reason,
+        usage={figure: value for figure, value in usage.items() if value is not None},
+        content=sse.assemble(sse.parse(record.events))["content"],
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.records.journals.ledger import FaultRecord, IntentRecord, LedgerRecord
 from parallel_orchestrator.store.journal import Journal
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import LEDGER
 
 LONG_WAIT_S = 5.0
 """Seconds before the second try from which a person is told, as after a rate limit."""
@@ -30,12 +30,12 @@ class Trouble:
     gives_up_at: float
 
     @classmethod
-    def of(cls, fault: Mapping[str, Any]) -> Trouble | None:
+    def of(cls, fault: FaultRecord) -> Trouble | None:
         """From a fault of the ledger; None for a first try whose next comes soon, which a person need not see."""
-        if "try" not in fault or (fault["try"] < 2 and fault["next_s"] < LONG_WAIT_S):
+        if not fault.try_number or (fault.try_number < 2 and fault.next_s < LONG_WAIT_S):
             return None
-        what = "rate limit (429)" if fault["fault"] == "429" else f"{fault['fault']}: {fault['detail']}"
-        return cls(what, fault["try"], fault["at"] + fault["next_s"], fault["at"] + fault["gives_up_s"])
+        what = "rate limit (429)" if fault.fault == "429" else f"{fault.fault}: {fault.detail}"
+        return cls(what, fault.try_number, fault.at + fault.next_s, fault.at + fault.gives_up_s)
 
     def text(self, now: float) -> str:
         """What fails, the number of the try, when the next comes and when it gives up; empty where that is long ago."""
@@ -76,7 +76,7 @@ class LedgerTrouble:
     """Follows one ledger for what fails, while the run has no plan yet."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self._journal = Journal(path, json_codec.loads)
+        self._journal = Journal(path, LEDGER)
         self._news = TroubleNews(say)
         self._trouble: Trouble | None = None
 
@@ -92,11 +92,11 @@ class LedgerTrouble:
         self._journal.close()
 
 
-def following(trouble: Trouble | None, record: Mapping[str, Any]) -> Trouble | None:
+def following(trouble: Trouble | None, record: LedgerRecord) -> Trouble | None:
     """Return what fails after the ledger's next record."""
-    if record["kind"] == "fault":
+    if isinstance(record, FaultRecord):
         return Trouble.of(record)
-    return trouble if record["kind"] == "intent" else None
+    return trouble if isinstance(record, IntentRecord) else None
 
 
 def _span(seconds: float) -> str:

@@ -16,8 +16,7 @@ from parallel_orchestrator.report.live.snapshot import Item, Row, Standing
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
-from parallel_orchestrator.store.record_parser import QUEUE
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import LEDGER, QUEUE
 
 _STANDING = {
     TaskState.MERGED: Standing.DONE,
@@ -56,7 +55,7 @@ class FollowedRun:
         self.run = run
         self.limit = limit
         self._names = {task.id: task.name for task in plan.tasks}
-        self._queue, self._calls = Journal(run.queue, QUEUE), Journal(run.ledger, json_codec.loads)
+        self._queue, self._calls = Journal(run.queue, QUEUE), Journal(run.ledger, LEDGER)
         self.replica = Replica(plan.graph())
         self.ledger = FollowedLedger()
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.report.facts.spending import Spending, spending_of
+from parallel_orchestrator.records.usage import Spending
+from parallel_orchestrator.report.facts.spending import spending_of
 from parallel_orchestrator.report.facts.trouble import TroubleNews, latest
 from parallel_orchestrator.report.live.eta import OpenRun, Seen, seconds_left
 from parallel_orchestrator.report.live.followed_run import Executor, FollowedRun, SeenExecutor

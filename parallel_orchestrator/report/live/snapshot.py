@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from parallel_orchestrator.report.facts.spending import FollowedLedger, Spending
+from parallel_orchestrator.records.usage import Spending
+from parallel_orchestrator.report.facts.spending import FollowedLedger
 from parallel_orchestrator.system.terminal_text import counted
 
 _LONGEST_HOLD_S = 120.0
