@@ -40,6 +40,7 @@ from parallel_orchestrator.claude_code.tool_runner import CALL_S, TOOLS, ClaudeC
 from parallel_orchestrator.records.attempt_token import Caller, mint
 from parallel_orchestrator.records.errors import ModelUnknown, RecordingExhausted, TaskLimit
 from parallel_orchestrator.records.fix import FixTask
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Task
@@ -76,7 +77,7 @@ class Job(Protocol):
     def check(self) -> None:
         """Raise StaleClaim unless the claim still stands."""
 
-    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: MergeEvidence) -> None:
         """Record that the work is on the trunk."""
 
     def report(self, doing: str, within_s: float | None = None) -> None:
@@ -171,8 +172,7 @@ class ExecutorAgent:
     @staticmethod
     def _model_of(transcript: Transcript) -> str:
         """The model by the name that the person gave it; Claude Code sends another one."""
-        start = transcript.conversation.start
-        return str(start.get("model_wanted") or start["model"])
+        return transcript.conversation.model_wanted
 
     def _begin(self, task: Task, job: Job, transcript: Transcript, tools: ToolBox | ClaudeCodeTools) -> None:
         """Make the workspace, and record what the conversation starts with."""
@@ -182,8 +182,8 @@ class ExecutorAgent:
         if isinstance(tools, ClaudeCodeTools):
             job.report("starting Claude Code", START_S + 30)
             _, text = claude_code_texts(scenario.requirements, self._plan, task)
-            opened = tools.opening(text, scenario.endpoint_profile)
-            start = {**opened, "model_wanted": scenario.executor_model}
+            start = tools.opening(text, scenario.endpoint_profile)
+            start.model_wanted = scenario.executor_model
         else:
             start = opening(
                 requirement=scenario.requirements,
@@ -280,7 +280,7 @@ class ExecutorAgent:
             # While the model thinks, its next command and the tests of its work get ready.
             tools.prepare()
             self._trunk.prepare()
-            betas = transcript.conversation.start.get("betas", "")
+            betas = transcript.conversation.start.betas
             answer = client.ask(request, turn=turn, phase=phase, phase_turn=phase_turn, betas=betas)
             tools.answered(answer.usage)
             return answer

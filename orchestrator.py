@@ -29,7 +29,8 @@ if __name__ == "__main__":
 from parallel_orchestrator.cli.app import make_app, run_app
 
 if TYPE_CHECKING:
-    from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile, SandboxMode
+    from parallel_orchestrator.records.command import SandboxMode
+    from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Profile
     from parallel_orchestrator.report.live.progress import Progress
 
 __all__ = ("ParallelOrchestrator", "app", "main")

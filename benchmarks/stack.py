@@ -28,11 +28,11 @@ from typing import Any
 from benchmarks import stack_model
 from benchmarks.plot import bars
 from benchmarks.stack_model import TURNS, VARIABLE, Shape
+from parallel_orchestrator.records.journals.ledger import AnswerRecord
 from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.store.journal import read_all
-from parallel_orchestrator.store.record_parser import QUEUE
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import LEDGER, QUEUE
 from parallel_orchestrator.system.environment import clean_environment
 from tests.fake_api import KEY
 
@@ -154,10 +154,10 @@ def _parts(shape: Shape, out: Path, traces: Path) -> dict[str, float]:
     for trace in traces.iterdir():
         for name, value in json.loads(trace.read_text()).items():
             seconds[name] += value
-    records = read_all(out / "ledger.jsonl", json_codec.loads)
-    answers = [record for record in records if record["kind"] == "answer" and record["task"] != "plan"]
+    records = read_all(out / "ledger.jsonl", LEDGER)
+    answers = [record for record in records if isinstance(record, AnswerRecord) and record.task != "plan"]
     latency = sum(shape.latency(n, t) for n in range(1, shape.tasks + 1) for t in range(1, TURNS + 1))
-    endpoint = sum(record["endpoint_s"] for record in answers)
+    endpoint = sum(record.endpoint_s for record in answers)
     seconds["fake server and HTTP to it"] = endpoint - latency
     seconds["SDK and gateway"] = seconds.pop("SDK and gateway, with the model") - endpoint
     return {name: 1000 * value / shape.tasks for name, value in sorted(seconds.items())}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from parallel_orchestrator.agent.model_client import ModelClient
 from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.workers.worker import Job, Work
@@ -38,7 +39,7 @@ def sleeper(sleeping: Sleeping) -> Work:
 
     def work(job: Job) -> Outcome:
         time.sleep(seconds[job.claim.task])
-        job.record_merge_and_claim_next({})
+        job.record_merge_and_claim_next(MergeEvidence())
         return Outcome(TaskState.MERGED)
 
     return work
@@ -66,7 +67,7 @@ def holding(folder: str) -> Work:
     def work(job: Job) -> Outcome:
         while not (Path(folder) / f"go.{job.claim.task}").exists():
             time.sleep(0.05)
-        job.record_merge_and_claim_next({})
+        job.record_merge_and_claim_next(MergeEvidence())
         return Outcome(TaskState.MERGED)
 
     return work

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from parallel_orchestrator.records.journals.record import JournalRecord
 from parallel_orchestrator.store.journal import decode
+from parallel_orchestrator.store.record_parser import RecordParser
 
 Record = dict[str, Any]
 
@@ -16,3 +18,15 @@ def read_all(path: Path) -> list[Record]:
     records = [decode(line) for line in lines]
     assert None not in records
     return [record for record in records if record]
+
+
+class Item(JournalRecord, omit_defaults=True, kw_only=True):
+    """A record of journals that tests make."""
+
+    n: int = 0
+    task: str = ""
+    text: str = ""
+    value: Any = None
+
+
+ITEMS = RecordParser[Item](Item)

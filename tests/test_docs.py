@@ -278,7 +278,7 @@ def test_every_field_of_a_document_is_documented(document: type[JsonDocument]) -
 
 def test_every_field_of_the_evidence_is_documented() -> None:
     verdict = Verdict(PytestReport(()), (), 0)
-    assert keys(describe(Change({}, {}, {}, {}, {}), verdict, sample_plan().tasks[0])) <= FIELDS
+    assert keys(describe(Change({}, {}, {}, {}, {}), verdict, sample_plan().tasks[0]).as_json()) <= FIELDS
 
 
 # Diagrams

@@ -44,7 +44,7 @@ def kept_of(content: Iterable[Any], stop_reason: str | None, conversation: Conve
     """What is kept of the next answer in `conversation`, from the blocks as the endpoint gave them."""
     blocks, faults = [], {}
     used = _used_ids(conversation)
-    tools = conversation.start["tools"]
+    tools = conversation.start.tools
     for index, block in enumerate(_readable(content)):
         if block["type"] != "tool_use":
             blocks.append(block)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import json
 
-from parallel_orchestrator.records.fix import (
-    CORRECTIONS,
-    FailedCommand,
-    FixTask,
-    RedWhole,
-    how_it_failed,
-)
+from parallel_orchestrator.records.fix import CORRECTIONS, FixTask
+from parallel_orchestrator.records.journals.red_whole import FailedCommand, RedWhole, how_it_failed
 
 _BEGIN = """\
 # Your task: {id}, {name}

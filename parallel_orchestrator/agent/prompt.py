@@ -17,6 +17,7 @@ from parallel_orchestrator.agent.transcript import Conversation
 from parallel_orchestrator.messages_api.claude_code_wire import request_of as claude_code_request
 from parallel_orchestrator.messages_api.tool_calls import BASH, EDITOR
 from parallel_orchestrator.records.fix import FixTask
+from parallel_orchestrator.records.journals.transcript import Opening
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Profile
 
@@ -148,18 +149,18 @@ _OWN_TOOLS: list[dict[str, Any]] = [
 ]
 
 
-def opening(*, requirement: str, plan: Plan, task: Task, model: str, profile: Profile) -> dict[str, Any]:
+def opening(*, requirement: str, plan: Plan, task: Task, model: str, profile: Profile) -> Opening:
     """What a conversation on `task` starts with, for `Transcript.begin`: model, profile, tools, system, task."""
     shared: dict[str, Any] = {"type": "text", "text": _shared_text(requirement, plan)}
     if profile == "anthropic":
         shared["cache_control"] = _CACHED
-    return {
-        "model": model,
-        "profile": profile,
-        "tools": _OWN_TOOLS if profile == "anthropic" else _PLAIN_TOOLS,
-        "system": [{"type": "text", "text": SYSTEM}, shared],
-        "task": [{"type": "text", "text": _task_text(plan, task)}],
-    }
+    return Opening(
+        model=model,
+        profile=profile,
+        tools=_OWN_TOOLS if profile == "anthropic" else _PLAIN_TOOLS,
+        system=[{"type": "text", "text": SYSTEM}, shared],
+        task=[{"type": "text", "text": _task_text(plan, task)}],
+    )
 
 
 def claude_code_texts(requirement: str, plan: Plan, task: Task) -> tuple[str, str]:
@@ -190,16 +191,16 @@ def restart_text(ended: str, why: Rejection, facts: Iterable[str]) -> str:
 def build_request(conversation: Conversation) -> dict[str, Any]:
     """The next request of a conversation: arguments of `messages.create`, made of its transcript alone."""
     start = conversation.start
-    if start.get("backend") == "claude-code":
-        return claude_code_request(start, conversation.messages, conversation.discarded_cuts)
+    if start.backend == "claude-code":
+        return claude_code_request(start, conversation.model, conversation.messages, conversation.discarded_cuts)
     request = {
-        "model": start["model"],
+        "model": conversation.model,
         "max_tokens": MAX_TOKENS * 2**conversation.discarded_cuts,
-        "system": start["system"],
-        "tools": start["tools"],
+        "system": start.system,
+        "tools": start.tools,
         "messages": conversation.messages,
     }
-    if start["profile"] == "anthropic":
+    if start.profile == "anthropic":
         # At the top level: a breakpoint that moves along with the end of the conversation.
         request["cache_control"] = _CACHED
     return request

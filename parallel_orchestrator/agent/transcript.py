@@ -1,16 +1,4 @@
-"""The conversation of one attempt, as a journal, and what follows from it.
-
-    start      model, profile, system, tools, task (blocks of the first user message), base, run, task_id, attempt;
-               with Claude Code also backend, request (its other fields) and betas, all as its first request had them
-    model      model: asked instead of the first one, which had not answered
-    answer     turn, phase, phase_turn, content, stop_reason, usage, endpoint_s, discarded; where a tool call cannot
-               be carried out also faults, by the call's id: what is wrong with it
-    tree       turn, tree                     the workspace before the turn's tools ran
-    results    turn, results, seconds         one result for each tool call, in order
-    repair     round, text, base, tree        facts sent back; the workspace begins again as that tree
-    stopped    reason, restartable            a refusal or a cap ended the conversation; no other record says so
-    restart    round, text, base, tree        a new conversation: the start's task, then these facts, in that tree
-    finished | submitted | failed | ...       reason: how it ended
+"""The conversation of one attempt, as a journal (`records.journals.transcript`), and what follows from it.
 
 Every record is written before the next step, so a kill loses none. Results, repairs, restarts and the ending
 cannot be rebuilt: they are on disk, with all before them, before the next step. A power failure may take the others:
@@ -28,12 +16,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult, calls_in
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.store.journal import Journal, Record, read_each
+from parallel_orchestrator.records.journals.transcript import (
+    KINDS,
+    CallResult,
+    ConversationEnded,
+    ConversationStart,
+    ConversationStopped,
+    ModelAnswer,
+    ModelChanged,
+    Opening,
+    Restarted,
+    SentBack,
+    ToolsRan,
+    TranscriptRecord,
+    TreeSaved,
+)
+from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import repair_hint
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 
 WORK = "work"
 """The phase before any other; then come `repair 1`, `repair 2`, … and, for a new conversation, `restart 1`."""
@@ -51,7 +56,7 @@ NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
 _ANNOUNCES_MORE = frozenset({"tool_use", "pause_turn"})
 """Stop reasons with which an empty answer is not the end of the work."""
 
-_HAD_AGAIN = frozenset({"start", "answer", "tree", "submitted"})
+_HAD_AGAIN = (ConversationStart, ModelAnswer, TreeSaved)
 """Records that are not waited for until they are on disk: whatever rests on them comes after a later one that is."""
 
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
@@ -64,7 +69,11 @@ Message = dict[str, Any]
 class Conversation:
     """Where a conversation stands: the fold of its records."""
 
-    start: Record = field(default_factory=dict)
+    begun: ConversationStart | None = None
+    model: str = ""
+    """The model that is asked."""
+    model_wanted: str = ""
+    """The same by the name that the person gave it."""
     messages: list[Message] = field(default_factory=list)
     """As the Messages API takes them, byte for byte the same after every fold."""
     calls: tuple[ToolCall, ...] = ()
@@ -105,40 +114,59 @@ class Conversation:
     """Turns in a row that gave no result and left no workspace that was not there before, in this phase."""
     said_last: str = ""
     """What was sent back into the conversation last; empty in its first phase."""
-    stopped: Record | None = None
+    stopped: ConversationStopped | None = None
     """The refusal or cap that ended the conversation."""
-    outcome: Record | None = None
+    outcome: ConversationEnded | None = None
     _last_call: str = ""
     _seen: set[bytes] = field(default_factory=set)
     """What there was before: digests of results and of workspaces."""
+
+    @property
+    def start(self) -> ConversationStart:
+        """What it starts with. Raises ValueError when it has not begun."""
+        if self.begun is None:
+            raise ValueError("a conversation begins with its start record")
+        return self.begun
 
     @property
     def is_restarted(self) -> bool:
         """Whether a new conversation has begun, and the model has not answered in it yet."""
         return self.phase.startswith("restart") and self.phase_turn == 1
 
-    def apply(self, record: Record) -> None:
-        """Take the next record into account."""
-        step = _STEPS.get(record["kind"])
-        if step is not None:
-            step(self, record)
-        else:
-            self.outcome = record
+    def apply(self, record: TranscriptRecord) -> None:
+        """Take the next record into account. Raises ValueError or KeyError when it does not fit those before it."""
+        match record:
+            case ModelAnswer():
+                self._answered(record)
+            case TreeSaved():
+                self._tree_kept(record)
+            case ToolsRan():
+                self._tools_ran(record)
+            case ConversationStart():
+                self._started(record)
+            case ModelChanged():
+                self.model = self.model_wanted = record.model
+            case SentBack():
+                self.repair_rounds = record.round
+                self._begin_phase("repair", record)
+            case Restarted():
+                self._restarted(record)
+            case ConversationStopped():
+                self.stopped = record
+            case ConversationEnded():
+                self.outcome = record
 
-    def _started(self, record: Record) -> None:
-        self.start = record
-        self.base = record["base"]
-        self._say(record["task"])
+    def _started(self, record: ConversationStart) -> None:
+        self.begun = record
+        self.model, self.model_wanted = record.model, record.model_wanted or record.model
+        self.base = record.base
+        self._say(record.task)
 
-    def _model_changed(self, record: Record) -> None:
-        self.start = {**self.start, "model": record["model"], "model_wanted": record["model"]}
-
-    def _answered(self, record: Record) -> None:
-        content: list[dict[str, Any]] = record["content"]
-        discarded: bool = record["discarded"]
-        self.turns, self.phase_turn = record["turn"], record["phase_turn"] + 1
-        self.seconds += record["endpoint_s"]
-        self.stop_reason, self.tree, self.outcome = record["stop_reason"], None, None
+    def _answered(self, record: ModelAnswer) -> None:
+        content, discarded = record.content, record.discarded
+        self.turns, self.phase_turn = record.turn, record.phase_turn + 1
+        self.seconds += record.endpoint_s
+        self.stop_reason, self.tree, self.outcome = record.stop_reason, None, None
         cut = self.stop_reason == "max_tokens"
         self.cuts = self.cuts + 1 if cut else 0
         self.discarded_cuts = self.discarded_cuts + 1 if cut and discarded else 0
@@ -148,7 +176,7 @@ class Conversation:
             self._said_nothing(cut=cut)
             return
         if self.stop_reason not in NEVER_ACTED_ON:
-            self.calls = calls_in(content, record.get("faults", {}))
+            self.calls = calls_in(content, record.faults)
         if content:
             self.messages.append({"role": "assistant", "content": content})
         if cut and not self.calls:
@@ -158,51 +186,44 @@ class Conversation:
         """Ask for an answer, unless the silence is the end of the work or more room is all that is needed."""
         if cut or (self.acted and self.stop_reason not in _ANNOUNCES_MORE):
             return
-        names = ", ".join(tool["name"] for tool in self.start["tools"])
+        names = ", ".join(tool["name"] for tool in self.start.tools)
         self.stop_reason = None
         self._say([{"type": "text", "text": SAID_NOTHING.format(tools=names)}])
 
-    def _tree_kept(self, record: Record) -> None:
-        self.tree = record["tree"]
-        if self._is_new(record["tree"]):
+    def _tree_kept(self, record: TreeSaved) -> None:
+        self.tree = record.tree
+        if self._is_new(record.tree):
             self.stale_turns = 0  # the turn before changed files, which its results need not tell
 
-    def _tools_ran(self, record: Record) -> None:
-        results: list[dict[str, Any]] = record["results"]
+    def _tools_ran(self, record: ToolsRan) -> None:
+        results = record.results
         for call, result in zip(self.calls, results, strict=True):
-            told = json.dumps([call.name, call.arguments, result["content"]], sort_keys=True)
+            told = json.dumps([call.name, call.arguments, result.content], sort_keys=True)
             self.repeats = self.repeats + 1 if told == self._last_call else 1
             self._last_call = told
         # Each is looked at: one that is new must not keep the others from being remembered.
-        fresh = [self._is_new(_NUMBER.sub("0", result["content"])) for result in results]
+        fresh = [self._is_new(_NUMBER.sub("0", result.content)) for result in results]
         self.stale_turns = 0 if any(fresh) else self.stale_turns + 1
-        self.error_turns = self.error_turns + 1 if all(result["is_error"] for result in results) else 0
-        self.seconds += record["seconds"]
+        self.error_turns = self.error_turns + 1 if all(result.is_error for result in results) else 0
+        self.seconds += record.seconds
         self.calls, self.tree, self.stop_reason, self.acted = (), None, None, True
-        self._say([{"type": "tool_result", **result} for result in results])
+        self._say([{"type": "tool_result", **structs.asdict(result)} for result in results])
 
-    def _sent_back(self, record: Record) -> None:
-        self.repair_rounds = record["round"]
-        self._begin_phase(record)
-
-    def _stopped(self, record: Record) -> None:
-        self.stopped = record
-
-    def _restarted(self, record: Record) -> None:
-        self.restarts, self.earlier_turns = record["round"], self.turns
+    def _restarted(self, record: Restarted) -> None:
+        self.restarts, self.earlier_turns = record.round, self.turns
         self.messages, self.calls = [], ()
-        self._say(self.start["task"])
-        self._begin_phase(record)
+        self._say(self.start.task)
+        self._begin_phase("restart", record)
 
-    def _begin_phase(self, record: Record) -> None:
+    def _begin_phase(self, kind: str, record: SentBack | Restarted) -> None:
         """Give the model the record's facts, and start the phase's counts."""
-        self.phase, self.phase_turn = f"{record['kind']} {record['round']}", 1
-        self.base, self.tree = record["base"], record["tree"]
+        self.phase, self.phase_turn = f"{kind} {record.round}", 1
+        self.base, self.tree = record.base, record.tree
         self.stop_reason = self.stopped = self.outcome = None
         self.cuts = self.discarded_cuts = self.empties = self.error_turns = self.repeats = 0
         self._last_call, self.stale_turns, self._seen, self.acted = "", 0, set(), False
-        self.said_last = record["text"]
-        self._say([{"type": "text", "text": record["text"]}])
+        self.said_last = record.text
+        self._say([{"type": "text", "text": record.text}])
 
     def _is_new(self, text: str) -> bool:
         """Whether it was not seen before; from now on it was."""
@@ -219,19 +240,7 @@ class Conversation:
             self.messages.append({"role": "user", "content": list(blocks)})
 
 
-_STEPS = {
-    "start": Conversation._started,
-    "model": Conversation._model_changed,
-    "answer": Conversation._answered,
-    "tree": Conversation._tree_kept,
-    "results": Conversation._tools_ran,
-    "repair": Conversation._sent_back,
-    "stopped": Conversation._stopped,
-    "restart": Conversation._restarted,
-}
-
-
-def fold(records: Iterable[Record]) -> Conversation:
+def fold(records: Iterable[TranscriptRecord]) -> Conversation:
     """Where the conversation of these records stands."""
     conversation = Conversation()
     for record in records:
@@ -241,10 +250,10 @@ def fold(records: Iterable[Record]) -> Conversation:
 
 def read(path: Path) -> Conversation:
     """Where the conversation in `path` stands, without changing the file."""
-    return _checked_fold(read_each(path, json_codec.loads), path)
+    return _checked_fold(read_each(path, TRANSCRIPT), path)
 
 
-def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
+def _checked_fold(records: Iterable[TranscriptRecord], path: Path) -> Conversation:
     """`fold`, at whose records that make no conversation DamagedState is raised."""
     conversation = Conversation()
     for record in records:
@@ -252,16 +261,16 @@ def _checked_fold(records: Iterable[Record], path: Path) -> Conversation:
             conversation.apply(record)
         except (KeyError, ValueError, TypeError) as error:
             raise DamagedState(
-                f"{path}, line {record['seq']}: the record does not fit the conversation before it "
+                f"{path}, line {record.seq}: the record does not fit the conversation before it "
                 f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(path)}"
             ) from error
     return conversation
 
 
-def _begun_well(records: Iterable[Record], path: Path) -> Iterator[Record]:
+def _begun_well(records: Iterable[TranscriptRecord], path: Path) -> Iterator[TranscriptRecord]:
     """Yields the same records. Raises DamagedState unless the first is a start."""
     for place, record in enumerate(records):
-        if not place and record["kind"] != "start":
+        if not place and not isinstance(record, ConversationStart):
             raise DamagedState(f"{path} does not begin with a start record. {repair_hint(path)}")
         yield record
 
@@ -270,7 +279,7 @@ class Transcript:
     """The conversation in `path`, open for going on. One writer at a time: whoever holds the task's claim."""
 
     def __init__(self, path: Path) -> None:
-        self._journal = Journal(path, json_codec.loads)
+        self._journal = Journal(path, TRANSCRIPT)
         self.conversation = _checked_fold(_begun_well(self._journal.each_new(), path), path)
         self.torn_bytes = self._journal.repair_tail()
         """Bytes of a torn tail that were cut off when it was opened."""
@@ -280,13 +289,14 @@ class Transcript:
         """Whether nothing was said yet: `begin` comes first."""
         return not self.conversation.messages
 
-    def begin(self, opening: Mapping[str, Any], *, base: str, run: str, task_id: str, attempt: int) -> None:
+    def begin(self, opening: Opening, *, base: str, run: str, task_id: str, attempt: int) -> None:
         """Record what the conversation starts with; `opening` as `prompt.opening` makes it."""
-        self._add("start", **opening, base=base, run=run, task_id=task_id, attempt=attempt)
+        fields = structs.asdict(opening)
+        self._add(ConversationStart(**fields, base=base, run=run, task_id=task_id, attempt=attempt))
 
     def ask_of(self, model: str) -> None:
         """Record that another model is asked from now on: none has answered yet."""
-        self._add("model", model=model)
+        self._add(ModelChanged(model=model))
 
     def answer(
         self,
@@ -301,8 +311,7 @@ class Transcript:
         `faults`: why some of its calls cannot be carried out, by id.
         """
         now = self.conversation
-        self._add(
-            "answer",
+        record = ModelAnswer(
             turn=now.turns + 1,
             phase=now.phase,
             phase_turn=now.phase_turn,
@@ -311,43 +320,45 @@ class Transcript:
             usage=answer.usage,
             endpoint_s=answer.endpoint_s,
             discarded=discarded,
-            **({"faults": faults} if faults else {}),
+            faults=dict(faults or {}),
         )
+        self._add(record)
 
     def tree(self, tree: str) -> None:
         """Record what the workspace is before the last answer's tools run."""
-        self._add("tree", turn=self.conversation.turns, tree=tree)
+        self._add(TreeSaved(turn=self.conversation.turns, tree=tree))
 
     def results(self, results: Sequence[ToolResult], seconds: float) -> None:
         """Record what the last answer's tool calls gave, in their order."""
-        told = [
-            {"tool_use_id": call.id, "content": result.content, "is_error": result.is_error}
+        of_calls = [
+            CallResult(call.id, result.content, result.is_error)
             for call, result in zip(self.conversation.calls, results, strict=True)
         ]
-        self._add("results", turn=self.conversation.turns, results=told, seconds=seconds)
+        self._add(ToolsRan(turn=self.conversation.turns, results=of_calls, seconds=seconds))
 
     def repair(self, text: str, *, base: str, tree: str) -> None:
         """Send facts back into the conversation. It goes on from `tree`, made of commit `base`."""
-        self._add("repair", round=self.conversation.repair_rounds + 1, text=text, base=base, tree=tree)
+        self._add(SentBack(round=self.conversation.repair_rounds + 1, text=text, base=base, tree=tree))
 
     def stopped(self, reason: str, *, restartable: bool) -> None:
         """Record that a refusal or a cap ended the conversation, so that it is not met a second time."""
-        self._add("stopped", reason=reason, restartable=restartable)
+        self._add(ConversationStopped(reason=reason, restartable=restartable))
 
     def restart(self, text: str, *, base: str, tree: str) -> None:
         """Begin a new conversation with the same task and these facts. It works in `tree`, made of commit `base`."""
-        self._add("restart", round=self.conversation.restarts + 1, text=text, base=base, tree=tree)
+        self._add(Restarted(round=self.conversation.restarts + 1, text=text, base=base, tree=tree))
 
     def outcome(self, kind: str, reason: str = "") -> None:
         """Record how it ended, for whoever reads the transcript later. `kind` is none of the other records' kinds."""
-        if kind in _STEPS:
+        if kind in KINDS:
             raise ValueError(f"{kind} is not an outcome")
-        self._add(kind, reason=reason)
+        # Handed in: the trunk, or the facts that come back, say what came of it. A failure is said nowhere else.
+        self._add(ConversationEnded(kind=kind, reason=reason), durable=kind != "submitted")
 
     def close(self) -> None:
         """Give the descriptor back."""
         self._journal.close()
 
-    def _add(self, kind: str, **fields: Any) -> None:
-        durable = kind not in _HAD_AGAIN
-        self.conversation.apply(self._journal.append({"kind": kind, **fields}, durable=durable))
+    def _add(self, record: TranscriptRecord, *, durable: bool | None = None) -> None:
+        durable = not isinstance(record, _HAD_AGAIN) if durable is None else durable
+        self.conversation.apply(self._journal.append(record, durable=durable))

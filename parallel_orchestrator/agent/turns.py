@@ -124,7 +124,7 @@ def take_turns(transcript: Transcript, means: Means, limits: Limits) -> Ended:
     """
     now = transcript.conversation
     if now.stopped is not None:
-        return Ended(End.STOPPED, now.stopped["reason"], restartable=now.stopped["restartable"])
+        return Ended(End.STOPPED, now.stopped.reason, restartable=now.stopped.restartable)
     if now.tree is not None:
         # Tools ran that nothing is known of, or a phase begins: either way the workspace starts from that tree.
         means.restore(now.tree)

@@ -43,11 +43,11 @@ class ClaudeCodePlanning:
             messages[-1]["content"].append(text_block(text))
         self._turns += 1
         answer = self._client.ask(
-            self._session.to_model(request_of(start, messages)),
+            self._session.to_model(request_of(start, start.model, messages)),
             turn=self._turns,
             phase="work",
             phase_turn=self._turns,
-            betas=start["betas"],
+            betas=start.betas,
         )
         self._held, self._answer = request, answer
         return _plan_text(answer), answer.stop_reason

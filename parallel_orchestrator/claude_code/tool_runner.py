@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from parallel_orchestrator.claude_code.request_server import Request
 from parallel_orchestrator.claude_code.session import COMMAND_TIMEOUT_S, START_S, ClaudeCodeSession, ProgramEnded
 from parallel_orchestrator.messages_api.claude_code_wire import answer_stream, opening_of, results_in
 from parallel_orchestrator.messages_api.tool_calls import Json, ToolCall, ToolResult, text_block
 from parallel_orchestrator.records.errors import CannotGoOn, TaskLimit, TurnLimit
+from parallel_orchestrator.records.journals.transcript import Opening
 from parallel_orchestrator.records.scenario import Profile
 
 TOOLS = "Bash,Edit,Read,Write"
@@ -54,7 +57,7 @@ class ClaudeCodeTools:
         self._suffix = ""
         self._usage: Json = {}
 
-    def opening(self, prompt: str, profile: Profile) -> Json:
+    def opening(self, prompt: str, profile: Profile) -> Opening:
         """Start a new conversation. Returns its start, for the transcript. Raises CannotGoOn if the program fails."""
         self._session.forget()
         self._session.start(prompt)
@@ -63,7 +66,9 @@ class ClaudeCodeTools:
         except ProgramEnded as error:
             raise CannotGoOn(f"Claude Code did not start: {error}") from error
         start = opening_of(self._held.body, self._held.betas, profile)
-        return {"backend": "claude-code", **self._session.to_model(start)}
+        start.backend = "claude-code"
+        shown: Opening = msgspec.convert(self._session.to_model(msgspec.to_builtins(start)), Opening)
+        return shown
 
     def restart(self) -> None:
         """Forget the session, because the conversation starts over without its content."""

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Duration, Profile, SandboxMode
+from parallel_orchestrator.records.command import SandboxMode
+from parallel_orchestrator.records.scenario import Backend, ClaudeSettings, Duration, Profile
 
 TEMPLATE = """\
 # yaml-language-server: $schema=scenarios.schema.json

@@ -16,8 +16,8 @@ from parallel_orchestrator.maintenance.repair import repair
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory
+from parallel_orchestrator.store.record_parser import BATCH
 from parallel_orchestrator.store.run_lock import RunLock, is_held
-from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.invocation import command
 
 
@@ -57,7 +57,7 @@ def _own_files(batch: BatchDirectory, directory: Path) -> CheckReport:
 
 def _journal_fault(batch: BatchDirectory) -> str:
     try:
-        Journal(batch.journal, json_codec.loads).pass_over()
+        Journal(batch.journal, BATCH).pass_over()
     except DamagedState as error:
         return str(error).removeprefix(f"{batch.journal} ").partition(". Nothing")[0]
     return ""

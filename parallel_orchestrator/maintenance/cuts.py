@@ -18,6 +18,7 @@ from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.records.plan import Plan, plan_faults
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 from parallel_orchestrator.system.terminal_text import counted
 
 TurnId = tuple[str, int, int]
@@ -50,7 +51,7 @@ def planned_cut(files: RunFiles, attempt: AttemptFile) -> TranscriptCut | None:
         loss = f"{len(kept)} of its records are kept; the attempt has ended, so nothing is bought again"
         return TranscriptCut(kept, fault, loss) if fault else None
     sound = conversation_records(content.unbroken)
-    tree = fold(sound).tree
+    tree = fold(map(TRANSCRIPT.of, sound)).tree
     if not fault:
         if not tree or has_tree(files.run, tree):
             return None
@@ -63,7 +64,7 @@ def lost_base(files: RunFiles, attempt: AttemptFile, renamed: Container[str] = (
     """Returns the commit that an unfinished attempt started from if it is lost or `renamed`; else empty."""
     if files.has_ended(attempt):
         return ""
-    base = fold(files.transcripts[attempt].records).base
+    base = fold(map(TRANSCRIPT.of, files.transcripts[attempt].records)).base
     lost = base and (base in renamed or not has_tree(files.run, f"{base}^{{tree}}"))
     return base if lost else ""
 
@@ -75,7 +76,7 @@ def conversation_records(records: Iterable[Record], *, skip: bool = False) -> li
         try:
             if not fitting and record["kind"] != "start":
                 raise ValueError("a conversation begins with its start record")
-            conversation.apply(record)
+            conversation.apply(TRANSCRIPT.of(record))
         except (KeyError, ValueError, TypeError):
             if not skip:
                 break
@@ -95,7 +96,7 @@ def _up_to_a_tree(run: RunDirectory, records: list[Record]) -> list[Record]:
 
 def _loss(files: RunFiles, attempt: AttemptFile, kept: list[Record]) -> str:
     """Returns what buying the answers after the kept records costs, if none of them can be replayed."""
-    last = fold(kept).turns
+    last = fold(map(TRANSCRIPT.of, kept)).turns
     prices = {record["turn"]: None for record in files.transcripts[attempt].records if record["kind"] == "answer"}
     prices |= {
         record["turn"]: record["usd"]

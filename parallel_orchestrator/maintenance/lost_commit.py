@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 
+from parallel_orchestrator.records.journals.queue import FinalTests, Move, QueueRecord
 from parallel_orchestrator.records.plan import Plan
-from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.trunk.git.git import AUTHOR
 from parallel_orchestrator.trunk.git.objects import Objects
 from parallel_orchestrator.trunk.git.repository import commit_subject
@@ -40,19 +40,18 @@ class KnownCommit:
         return f"{self.subject}\n\n{lines}" if lines else f"{self.subject}\n"
 
 
-def known_commits(queue: Iterable[Record], plan: Plan | None) -> list[KnownCommit]:
+def known_commits(queue: Iterable[QueueRecord], plan: Plan | None) -> list[KnownCommit]:
     """Returns what queue and plan say about the trunk's commits, oldest first."""
     names = {task.id: task.name for task in plan.tasks} if plan else {}
     known: list[KnownCommit] = []
     for record in queue:
-        evidence, at = record.get("evidence") or {}, record.get("at", 0.0)
-        if evidence.get("commit"):
-            task, passed = record["task"], evidence.get("tests", {}).get("passed", 0)
-            trailers = {"Task": task, "Attempt": record["attempt"], "Claim": record.get("claim", 0)}
-            subject = f"{task}: {commit_subject(names.get(task, ''))}"
-            known.append(KnownCommit(evidence["commit"], subject, {**trailers, "Tests-Passed": passed}, at))
-        elif record.get("final") and record["final"]["head"] not in {one.id for one in known}:
-            known.append(description(record["final"]["head"], known, at))
+        if isinstance(record, Move) and record.evidence and record.evidence.commit:
+            passed = record.evidence.tests.passed if record.evidence.tests else 0
+            trailers = {"Task": record.task, "Attempt": record.attempt, "Claim": record.claim, "Tests-Passed": passed}
+            subject = f"{record.task}: {commit_subject(names.get(record.task, ''))}"
+            known.append(KnownCommit(record.evidence.commit, subject, trailers, record.at))
+        elif isinstance(record, FinalTests) and record.head not in {one.id for one in known}:
+            known.append(description(record.head, known, record.at))
     return known
 
 

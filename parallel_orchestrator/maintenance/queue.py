@@ -9,8 +9,10 @@ from typing import Any
 
 from msgspec import structs
 
-from parallel_orchestrator.records.fix import FIX_ID, RedWhole
+from parallel_orchestrator.records.fix import FIX_ID
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
+from parallel_orchestrator.records.journals.red_whole import RedWhole
 from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.queue.queue_state import Replica
@@ -25,7 +27,7 @@ class MergedTask:
 
     task: str
     attempt: int
-    evidence: dict[str, Any]
+    evidence: MergeEvidence
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class QueueRebuilder:
         for work in merged:
             if self.replica.tasks[work.task].state is not TaskState.MERGED:
                 self._claim(work.task, work.attempt, attempts.get(work.task))
-                self._move(work.task, TaskState.MERGED, evidence=work.evidence)
+                self._move(work.task, TaskState.MERGED, evidence=work.evidence.as_json())
         for task in self.replica.graph.order:
             if task in attempts and self.replica.tasks[task].state is not TaskState.MERGED:
                 self._restore_attempt(attempts[task])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.queue_state import Replica, follow
-from parallel_orchestrator.store.record_parser import QUEUE
+from parallel_orchestrator.store.record_parser import QUEUE, TRANSCRIPT, R, RecordParser
 from parallel_orchestrator.store.run_directory import read_scenario
 from parallel_orchestrator.store.salvage import Salvage, salvage
 
@@ -117,6 +118,13 @@ def _queue_fault(files: RunFiles) -> str | None:
     return None
 
 
+def parsed(parse: RecordParser[R], records: Iterable[Record]) -> Iterator[R]:
+    """Yields the records that can be understood, as their types."""
+    for record in records:
+        with contextlib.suppress(ValueError):
+            yield parse.of(record)
+
+
 def conversation_fault(records: Iterable[Record]) -> str | None:
     """Returns why records do not form a conversation, or None."""
     conversation = Conversation()
@@ -124,7 +132,7 @@ def conversation_fault(records: Iterable[Record]) -> str | None:
         if not place and record["kind"] != "start":
             return "line 1: it does not begin with a start record"
         try:
-            conversation.apply(record)
+            conversation.apply(TRANSCRIPT.of(record))
         except (KeyError, ValueError, TypeError) as error:
             return f"line {record['seq']}: the record does not fit those before it ({type(error).__name__}: {error})"
     return None

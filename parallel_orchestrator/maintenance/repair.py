@@ -30,13 +30,15 @@ from parallel_orchestrator.maintenance.check import CheckReport, check
 from parallel_orchestrator.maintenance.cuts import answered_plan, fitted, ledger_losses, lost_base, misfits, planned_cut
 from parallel_orchestrator.maintenance.lost_commit import known_commits
 from parallel_orchestrator.maintenance.queue import LastAttempt, MergedTask, QueueRebuilder
-from parallel_orchestrator.maintenance.reading import RunFiles, read_run, read_summary
+from parallel_orchestrator.maintenance.reading import RunFiles, parsed, read_run, read_summary
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.fix import FIX_ID
+from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.facts.summary import ended_summary, finished_summary
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
+from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.run_lock import RunLock
 from parallel_orchestrator.store.salvage import rewrite_journal, salvage
 from parallel_orchestrator.system.files import sync_directory, write_whole
@@ -152,7 +154,7 @@ class RunRepair:
         merged = {task for task, s in replica.tasks.items() if s.state is TaskState.MERGED} if replica else set()
         if not self.run.git.exists() or not (state.faults or merged - on_trunk):
             return
-        known = known_commits(self.files.queue.records, self.files.plan)
+        known = known_commits(parsed(QUEUE, self.files.queue.records), self.files.plan)
         for step in trunk.repair_trunk(self.run, known, self.keep, self.renamed):
             self.say(step)
 
@@ -235,12 +237,13 @@ class RunRepair:
         """Restore lost evidence files of merges from the queue."""
         if not self.run.git.exists():
             return
-        merges = (r for r in self.files.queue.records if r.get("state") == TaskState.MERGED and r.get("evidence"))
-        for task, attempt, evidence in ((r["task"], r["attempt"], r["evidence"]) for r in merges):
-            for path, what in evidence_faults(self.run, task, attempt):
+        for move in parsed(QUEUE, self.files.queue.records):
+            if not isinstance(move, Move) or move.evidence is None:
+                continue
+            for path, what in evidence_faults(self.run, move.task, move.attempt):
                 if path.suffix == ".json":
                     self.keep(path)
-                    restore_evidence(self.run, task, attempt, evidence)
+                    restore_evidence(self.run, move.task, move.attempt, move.evidence)
                     self.say(f"{path.relative_to(self.run.root)}: {what}; it was written again from the queue")
 
     def _product(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from parallel_orchestrator.messages_api import sse
 from parallel_orchestrator.messages_api.tool_calls import Json, ToolCall, ToolResult, text_block
+from parallel_orchestrator.records.journals.transcript import Opening
 from parallel_orchestrator.records.scenario import Profile
 from parallel_orchestrator.records.usage import token_count
 from parallel_orchestrator.system import redact
@@ -25,7 +26,7 @@ _DATE = re.compile(r"(?<!\n)\n*Today's date is \d{4}-\d\d-\d\d\.")
 _DEFERRED = "defer_loading"
 
 
-def opening_of(body: Json, betas: str, profile: Profile) -> Json:
+def opening_of(body: Json, betas: str, profile: Profile) -> Opening:
     """Returns the start of a conversation from the program's first request, for `Transcript.begin`.
 
     An endpoint other than Anthropic's gets what every Messages API understands: no beta fields, no system messages
@@ -33,28 +34,28 @@ def opening_of(body: Json, betas: str, profile: Profile) -> Json:
     """
     anthropic = profile == "anthropic"
     more = {name: value for name, value in body.items() if name not in _OWN_FIELDS} if anthropic else {}
-    return {
-        "model": body["model"],
-        "profile": profile,
-        "tools": [tool for tool in body.get("tools", ()) if anthropic or _DEFERRED not in tool],
-        "system": [_plain(block) for block in _blocks(body.get("system", ()))],
-        "task": list(_folded(body["messages"])),
-        "request": {"max_tokens": body["max_tokens"], **more},
-        "betas": betas if anthropic else "",
-    }
+    return Opening(
+        model=body["model"],
+        profile=profile,
+        tools=[tool for tool in body.get("tools", ()) if anthropic or _DEFERRED not in tool],
+        system=[_plain(block) for block in _blocks(body.get("system", ()))],
+        task=list(_folded(body["messages"])),
+        request={"max_tokens": body["max_tokens"], **more},
+        betas=betas if anthropic else "",
+    )
 
 
-def request_of(start: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], cuts: int = 0) -> Json:
+def request_of(start: Opening, model: str, messages: Sequence[Mapping[str, Any]], cuts: int = 0) -> Json:
     """Returns a whole request: the opening's fields, these messages, and cache breakpoints where the program has them.
 
     `cuts`: answers that were too long and were discarded; each doubles `max_tokens`.
     """
-    cached = start["profile"] == "anthropic"
+    cached = start.profile == "anthropic"
     request = {
-        "model": start["model"],
-        **start["request"],
-        "system": _with_breakpoint(start["system"]) if cached else start["system"],
-        "tools": start["tools"],
+        "model": model,
+        **start.request,
+        "system": _with_breakpoint(start.system) if cached else start.system,
+        "tools": start.tools,
         "messages": list(messages),
     }
     request["max_tokens"] *= 2**cuts

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+SandboxMode = Literal["auto", "required", "off"]
 
 MOUNT = "/workspace"
 """Where models and sandboxed commands see the workspace."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 
 
@@ -14,4 +14,4 @@ class Outcome:
 
     state: TaskState
     reason: str = ""
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: MergeEvidence | None = None

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from parallel_orchestrator.records.command import SandboxMode
 from parallel_orchestrator.records.duration import seconds_of
 
 DEFAULT_MODEL = "claude-opus-5-5"
 
-SandboxMode = Literal["auto", "required", "off"]
 Backend = Literal["api", "claude-code"]
 ClaudeSettings = Literal["none", "host"]
 Profile = Literal["anthropic", "compatible"]

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
 from parallel_orchestrator.config.options import Options, ResolvedRun, is_file
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
+from parallel_orchestrator.records.journals.batch import ScenarioMove
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.scenario import IDENTITY, Scenario, identity_difference
 from parallel_orchestrator.report.facts.batch_status import fold
@@ -194,14 +194,15 @@ def _some_failed(run: RunDirectory) -> bool:
 
 def untouched(batch: BatchDirectory, names: Iterable[str]) -> dict[str, ScenarioEnding]:
     """How scenarios stand that this session is not about."""
-    folders, states = fold(batch)
-    return {name: _ending(batch, name, folders.get(name, name), states.get(name, {})) for name in names}
+    folders, moves = fold(batch)
+    return {name: _ending(batch, name, folders.get(name, name), moves.get(name)) for name in names}
 
 
-def _ending(batch: BatchDirectory, name: str, folder: str, last: Mapping[str, Any]) -> ScenarioEnding:
+def _ending(batch: BatchDirectory, name: str, folder: str, last: ScenarioMove | None) -> ScenarioEnding:
     ending = ScenarioEnding(name, folder, current_summary(RunDirectory(batch.root / folder)))
-    stopped = ending.status == "stopped" and last.get("why")
-    return replace(ending, error=OrchestratorError(last["why"])) if stopped else ending
+    if ending.status == "stopped" and last and last.why:
+        return replace(ending, error=OrchestratorError(last.why))
+    return ending
 
 
 def current_summary(run: RunDirectory) -> ScenarioSummary:

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from executor_agent import ExecutorSettings, open_executor
 from parallel_orchestrator.gateway.config import StartConfig
@@ -36,6 +35,7 @@ from parallel_orchestrator.records.errors import (
     OrchestratorError,
     internal_error,
 )
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.report.facts.batch_summary import ScenarioEnding, ScenarioSummary, kept
 from parallel_orchestrator.report.facts.documents import Summary
 from parallel_orchestrator.report.live.follower import BatchFollower, ProgressFollower, RunFollower
@@ -207,7 +207,7 @@ class Runner:
         if self._supervisor:
             self._supervisor.wake(count)
 
-    def _landed(self, handle: RunHandle, task: str) -> dict[str, Any] | None:
+    def _landed(self, handle: RunHandle, task: str) -> MergeEvidence | None:
         """The evidence of a task whose work is on its run's trunk."""
         prepared = self._prepared.get(self._runs[handle.run.root].name)
         return prepared.trunk.landed(task) if prepared else None

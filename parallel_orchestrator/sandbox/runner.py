@@ -47,9 +47,9 @@ from io import BufferedReader
 from pathlib import Path
 from types import MappingProxyType
 
-from parallel_orchestrator.records.command import MOUNT, Command, CommandResult
+from parallel_orchestrator.records.command import MOUNT, Command, CommandResult, SandboxMode
 from parallel_orchestrator.records.errors import CannotGoOn, UsageError
-from parallel_orchestrator.records.scenario import ExecutionEnv, SandboxMode
+from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.sandbox import reaper, root_isolation, seccomp
 from parallel_orchestrator.sandbox.guarded_process import GuardedProcess, Namespace
 from parallel_orchestrator.sandbox.mounts import (

@@ -37,17 +37,18 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 """A record of whichever journal, as JSON's own types: for what repairs journals, or shows them."""
-R = TypeVar("R")
+R = TypeVar("R", bound=JournalRecord)
 T = TypeVar("T")
 
 _SUM = b',"sum":"%08x"}'
 _SUM_LENGTH = len(_SUM % 0)
+_EMPTY = JournalRecord()
 _FIRST_PIECE = 2**16
 _NEXT_PIECE = 2**20
 """Bytes that one read asks for. It may give fewer, and the kernel never gives more than 0x7ffff000."""
 
 
-def encode(seq: int, record: object) -> bytes:
+def encode(seq: int, record: JournalRecord | Record) -> bytes:
     """One record as its line, newline included."""
     if isinstance(record, dict):
         record = {name: value for name, value in record.items() if name != "seq"}
@@ -155,7 +156,7 @@ class Journal(Generic[R]):
 
     def pass_over(self) -> None:
         """Check whole records since the last call, and parse none."""
-        deque(self._new(_leave), maxlen=0)
+        deque(self._new(unparsed), maxlen=0)
 
     def _new(self, parse: Callable[[bytes], T]) -> Iterator[T]:
         descriptor = self._open(create=False)
@@ -224,10 +225,7 @@ class Journal(Generic[R]):
         except OSError as error:
             self._failed = error
             raise disk_error(self.path, error) from error
-        if isinstance(record, JournalRecord):
-            record.seq = self.next_seq
-        elif isinstance(record, dict):
-            record["seq"] = self.next_seq
+        record.seq = self.next_seq
         self.offset += len(line)
         self.next_seq += 1
         return record
@@ -290,8 +288,9 @@ class Journal(Generic[R]):
         )
 
 
-def _leave(body: bytes) -> None:
-    """Parses nothing."""
+def unparsed(body: bytes) -> JournalRecord:
+    """Returns an empty record: for whoever wants to know that lines are whole, not what they say."""
+    return _EMPTY
 
 
 def read_all(path: Path, parse: Callable[[bytes], R]) -> list[R]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from parallel_orchestrator.records.errors import DamagedState, UsageError
-from parallel_orchestrator.records.fix import FIX_ID, corrected, fix_task
+from parallel_orchestrator.records.fix import FIX_ID, fix_task
 from parallel_orchestrator.records.journals.queue import corrections_in, fixes_in
+from parallel_orchestrator.records.journals.red_whole import corrected
 from parallel_orchestrator.records.plan import Plan, Task, plan_faults
 from parallel_orchestrator.store.journal import read_all
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint

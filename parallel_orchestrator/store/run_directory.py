@@ -17,10 +17,9 @@ from pydantic import ValidationError
 
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState, OrchestratorError, UsageError
 from parallel_orchestrator.records.scenario import Scenario, identity_difference
-from parallel_orchestrator.store.journal import Journal
+from parallel_orchestrator.store.journal import Journal, unparsed
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.run_lock import RunLock
-from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import disk_error, remove_unfinished, write_json
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.logfile import log_to, stop_logging
@@ -185,7 +184,7 @@ def cut_torn_tails(run: RunDirectory, say: Callable[[str], None]) -> None:
 
     Raises DamagedState at the first damage anywhere; nothing has been written then.
     """
-    journals = [Journal(path, json_codec.loads) for path in run.journals()]
+    journals = [Journal(path, unparsed) for path in run.journals()]
     for journal in journals:
         journal.pass_over()
     for journal in journals:

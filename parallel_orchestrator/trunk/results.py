@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from parallel_orchestrator.records.fix import FailedCommand, RedWhole
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
+from parallel_orchestrator.records.journals.red_whole import FailedCommand, RedWhole
 from parallel_orchestrator.records.plan import Plan, Task
 
 _CANNOT_START = frozenset({126, 127})
@@ -19,9 +20,6 @@ _WORD = re.compile(r"[\w.\-]+")
 _PROGRAMS = frozenset(
     {"python", "python3", "bash", "sh", "pytest", "env", "cd", "test", "file", "or", "no", "such", "not", "found"}
 )
-
-Evidence = dict[str, Any]
-"""What code checked about a merge, ready for JSON."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class SubmitterClaim(Protocol):
     def check(self) -> None:
         """Raise StaleClaim when the task has another claim by now. Called right before the trunk moves."""
 
-    def record_merge_and_claim_next(self, evidence: Evidence) -> None:
+    def record_merge_and_claim_next(self, evidence: MergeEvidence) -> None:
         """Record that the work is on the trunk, and claim the next task. Called right after the trunk moved."""
 
 
@@ -65,7 +63,7 @@ class Merged:
     """The work is on the trunk."""
 
     commit: str
-    evidence: Evidence
+    evidence: MergeEvidence
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class MergedCommit:
     task: str
     attempt: int
     claim: int
-    evidence: Evidence = field(default_factory=dict)
+    evidence: MergeEvidence = field(default_factory=MergeEvidence)
 
 
 @dataclass(frozen=True)

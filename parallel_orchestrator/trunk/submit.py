@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from parallel_orchestrator.records.fix import FixTask
 from parallel_orchestrator.store.paths import RunDirectory
@@ -41,7 +41,6 @@ from parallel_orchestrator.trunk.git.objects import Tree
 from parallel_orchestrator.trunk.git.repository import Repository, commit_subject
 from parallel_orchestrator.trunk.results import (
     Conflict,
-    Evidence,
     Merged,
     Rejected,
     Submission,
@@ -51,7 +50,7 @@ from parallel_orchestrator.trunk.results import (
 from parallel_orchestrator.trunk.testing.test_inventory import own_files
 from parallel_orchestrator.trunk.testing.testbench import TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict, attribute_failure, quick_verdict
-from parallel_orchestrator.trunk.whole import read_corrections, refused_corrections, whole_verdict
+from parallel_orchestrator.trunk.whole import WholeVerdict, read_corrections, refused_corrections, whole_verdict
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,8 @@ class _Green:
     head: str
     tree: Tree
     verdict: Verdict
-    more: Evidence = field(default_factory=dict)
+    whole: WholeVerdict | None = None
+    """Of a fix task."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class MergeQueue:
                 return attempt
             whole = whole_verdict(attempt, submission, corrections, changed=attempt.tree != attempt.trunk)
             if not whole.verdict.facts:
-                green = _Green(change, attempt.head, attempt.tree, whole.verdict, whole.evidence)
+                green = _Green(change, attempt.head, attempt.tree, whole.verdict, whole)
                 return self._land(submission, claim, green, started)
         return self._tests_failed(whole.verdict, change, attempt)
 
@@ -198,9 +198,11 @@ class MergeQueue:
         subject = f"{task.id}: {commit_subject(submission.title)}"
         commit = self.repository.commit(tree, green.head, subject, trailers)
         seconds = round(time.monotonic() - started, 3)
-        evidence = {"commit": commit, **describe(green.change, verdict, task), **green.more, "seconds": seconds}
-        if submission.ended_early:
-            evidence["ended_early"] = submission.ended_early
+        evidence = describe(green.change, verdict, task)
+        evidence.commit, evidence.seconds, evidence.ended_early = commit, seconds, submission.ended_early
+        if (whole := green.whole) is not None:
+            evidence.corrections, evidence.verify = list(whole.corrections), list(whole.verify)
+            evidence.whole = whole.whole
         # As late as possible before the move. If a peer has the task by now, this raises, and the trunk does not move.
         # A peer that takes the task over later waits for merge.lock, and adopts this commit instead of merging again.
         claim.check()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from parallel_orchestrator.records.command import CommandRunner, Prewarm
 from parallel_orchestrator.records.errors import DamagedState, TaskLimit
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.store.journal import read_each
@@ -37,7 +38,6 @@ from parallel_orchestrator.trunk.git.objects import FILE, TreeEntry
 from parallel_orchestrator.trunk.git.repository import Repository, commit_subject
 from parallel_orchestrator.trunk.results import (
     Conflict,
-    Evidence,
     FinalReport,
     Merged,
     MergedCommit,
@@ -117,7 +117,7 @@ class Trunk:
             check_out(self._repository)
         return self._merged()
 
-    def landed(self, task: str) -> Evidence | None:
+    def landed(self, task: str) -> MergeEvidence | None:
         """Return the evidence of a task whose work is on the trunk; None when it is not there."""
         return next((commit.evidence for commit in self._merged() if commit.task == task), None)
 

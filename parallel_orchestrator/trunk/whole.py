@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallel_orchestrator.records.fix import CORRECTIONS, Correction, FixTask, corrected, how_it_failed
+from parallel_orchestrator.records.fix import CORRECTIONS, FixTask
+from parallel_orchestrator.records.journals.evidence import VerifyOutcome
+from parallel_orchestrator.records.journals.red_whole import Correction, corrected, how_it_failed
 from parallel_orchestrator.trunk.changes.folder import read_plain
-from parallel_orchestrator.trunk.results import Evidence, Submission, VerifyResult
+from parallel_orchestrator.trunk.results import Submission, VerifyResult
 from parallel_orchestrator.trunk.testing.junit import CaseEnding
 from parallel_orchestrator.trunk.testing.testbench import PytestReport, TestBench
 from parallel_orchestrator.trunk.testing.verdict import MergeAttempt, Verdict
@@ -31,7 +33,10 @@ class WholeVerdict:
     """A verdict on a merged tree as the whole, and more evidence for it."""
 
     verdict: Verdict
-    evidence: Evidence
+    corrections: tuple[Correction, ...]
+    verify: tuple[VerifyOutcome, ...]
+    whole: str
+    """`green` or `red`."""
 
 
 def read_corrections(folder: Path, fix: str) -> tuple[list[Correction], str]:
@@ -103,12 +108,8 @@ def whole_verdict(
     facts = _facts(worse, left, idle=idle, taken_red=submission.last and not idle)
     added = report.counts.passed - before.counts.passed
     verdict = Verdict(report, tuple(facts), added, tuple(sorted(flaky)), tuple(sorted(report.red & before.red)))
-    evidence = {
-        "corrections": [correction.as_json() for correction in corrections],
-        "verify": [{"command": result.command, "code": result.code} for result in results],
-        "whole": "red" if left else "green",
-    }
-    return WholeVerdict(verdict, evidence)
+    proven = [VerifyOutcome(result.command, result.code) for result in results]
+    return WholeVerdict(verdict, tuple(corrections), tuple(proven), "red" if left else "green")
 
 
 def _facts(worse: list[str], left: list[str], *, idle: bool, taken_red: bool) -> list[str]:

@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.store.queue.scheduler import RunHandle, RunSource, Scheduler
 from parallel_orchestrator.system import memory
 from parallel_orchestrator.system.process import Stopped
@@ -95,7 +95,7 @@ class Supervisor:
         force: Workforce,
         tick: Callable[[Supervisor], None],
         stops: Callable[[WorkerReport], bool] = everything_stops,
-        landed: Callable[[RunHandle, str], dict[str, Any] | None] = lambda handle, task: None,
+        landed: Callable[[RunHandle, str], MergeEvidence | None] = lambda handle, task: None,
     ) -> None:
         self.scheduler = Scheduler(source)
         self.slots: dict[int, Slot] = {}

@@ -35,6 +35,7 @@ from parallel_orchestrator.records.errors import (
     StaleClaim,
     UsageError,
 )
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.queue.scheduler import ClaimedTask, RunHandle, RunSource, Scheduler
@@ -76,7 +77,7 @@ class Job:
         """Raise StaleClaim unless the claim still stands."""
         self._worker.scheduler.check(self._claimed)
 
-    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: MergeEvidence) -> None:
         """Record the merge and claim this worker's next task, under one hold of the queue's lock."""
         # The claim belongs here, in the hold that makes the merged task's dependents ready. Claimed in a hold of its
         # own, a peer could take them first and this worker would idle beside a chain that it could have continued.

@@ -39,11 +39,11 @@ def _body(day: str = "2026-01-02") -> dict[str, Any]:
 
 def test_anthropics_endpoint_is_sent_what_the_program_sends() -> None:
     start = opening_of(_body(), "beta-1,beta-2", "anthropic")
-    request = request_of(start, [{"role": "user", "content": start["task"]}])
+    request = request_of(start, start.model, [{"role": "user", "content": start.task}])
     body = _body()
     for name in ("model", "max_tokens", "thinking", "context_management", "tools"):
         assert request[name] == body[name]
-    assert start["betas"] == "beta-1,beta-2"
+    assert start.betas == "beta-1,beta-2"
     assert "metadata" not in request
     assert "stream" not in request
     (message,) = request["messages"]
@@ -54,9 +54,9 @@ def test_anthropics_endpoint_is_sent_what_the_program_sends() -> None:
 
 def test_other_endpoints_are_sent_what_every_messages_api_knows() -> None:
     start = opening_of(_body(), "beta-1", "compatible")
-    request = request_of(start, [{"role": "user", "content": start["task"]}], cuts=2)
+    request = request_of(start, start.model, [{"role": "user", "content": start.task}], cuts=2)
     assert request.keys() == {"model", "max_tokens", "system", "tools", "messages"}
-    assert (request["max_tokens"], request["tools"], start["betas"]) == (128000, [{"name": "Write"}], "")
+    assert (request["max_tokens"], request["tools"], start.betas) == (128000, [{"name": "Write"}], "")
     assert "cache_control" not in json.dumps(request)
 
 

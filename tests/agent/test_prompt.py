@@ -16,7 +16,8 @@ from parallel_orchestrator.agent.prompt import (
     send_back_text,
 )
 from parallel_orchestrator.agent.transcript import Transcript
-from parallel_orchestrator.records.fix import FailedCommand, FixTask, RedWhole, fix_task
+from parallel_orchestrator.records.fix import FixTask, fix_task
+from parallel_orchestrator.records.journals.red_whole import FailedCommand, RedWhole
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.scenario import Profile
 from tests.fake_api_rules import refusal

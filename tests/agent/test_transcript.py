@@ -11,14 +11,9 @@ from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.transcript import GO_ON, Transcript, read
 from parallel_orchestrator.messages_api.tool_calls import ToolResult
 from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.journals.transcript import Opening
 
-OPENING: dict[str, Any] = {
-    "model": "m",
-    "profile": "anthropic",
-    "system": [],
-    "tools": [],
-    "task": [{"type": "text", "text": "do it"}],
-}
+OPENING = Opening(model="m", profile="anthropic", system=[], tools=[], task=[{"type": "text", "text": "do it"}])
 
 
 def begun(path: Path) -> Transcript:
@@ -49,7 +44,7 @@ def test_a_whole_conversation(tmp_path: Path) -> None:
     answered(transcript, text("report"), stop="end_turn")
     now = transcript.conversation
     assert now.messages == [
-        {"role": "user", "content": OPENING["task"]},
+        {"role": "user", "content": OPENING.task},
         {"role": "assistant", "content": [text("first"), call("a"), call("b")]},
         {
             "role": "user",
@@ -121,7 +116,7 @@ def test_two_user_messages_in_a_row_are_one(tmp_path: Path) -> None:
     answered(transcript, text("half"), stop="max_tokens")
     transcript.repair("red", base="b", tree="t")
     assert transcript.conversation.messages[-1]["content"] == [text(GO_ON), text("red")]
-    assert OPENING["task"] == [text("do it")]
+    assert OPENING.task == [text("do it")]
     transcript.close()
 
 
@@ -138,7 +133,9 @@ def test_discarded_answers_are_counted_and_not_sent(tmp_path: Path) -> None:
 def test_outcome_is_kept(tmp_path: Path) -> None:
     transcript = begun(tmp_path / "t")
     transcript.outcome("failed", "no reason")
-    assert (read(tmp_path / "t").outcome or {})["reason"] == "no reason"
+    outcome = read(tmp_path / "t").outcome
+    assert outcome
+    assert outcome.reason == "no reason"
     with pytest.raises(ValueError, match="not an outcome"):
         transcript.outcome("results")
     transcript.close()

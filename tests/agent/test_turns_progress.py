@@ -10,8 +10,9 @@ import pytest
 from parallel_orchestrator.agent.transcript import Conversation, fold, read
 from parallel_orchestrator.agent.turns import MAX_STALE_TURNS, End, Limits, verdict
 from parallel_orchestrator.records.plan import Plan
+from parallel_orchestrator.store.journal import read_each
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 from tests.agent.test_turns import DONE, Block, Script, Setting, bash, create
-from tests.journals import read_all
 
 TURNS = 3 * MAX_STALE_TURNS
 
@@ -71,7 +72,7 @@ def test_work_that_repeats_itself_goes_on(setting: Setting, call: Callable[[int]
 def test_every_prefix_of_a_transcript_gives_the_verdict_that_was_given_then(setting: Setting) -> None:
     """Whoever goes on after a kill decides as the killed one would have."""
     setting.run(Script(*_loop(lambda n: bash(f"t{n}", ["echo a", "echo b"][n % 2]))))
-    records = read_all(setting.path)
+    records = list(read_each(setting.path, TRANSCRIPT))
     steps, limits = Conversation(), Limits(turns=50, seconds=3600)
     verdicts = []
     for number, record in enumerate(records, start=1):

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from parallel_orchestrator.config.options import SHIPPED, Options
+from parallel_orchestrator.records.journals.batch import ScenarioState
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.run import manifest
 from parallel_orchestrator.run.cost import by_folder
 from parallel_orchestrator.store.paths import BatchDirectory
-from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioState
+from parallel_orchestrator.store.queue.batch_journal import BatchLog
 from tests.batch import scenarios
 from tests.end_to_end import harness, scripted
 from tests.fake_api import KEY, Block, Body, text

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from parallel_orchestrator.cli.app import make_app
 from parallel_orchestrator.config.options import Options
 from parallel_orchestrator.config.scenarios import load_batch
 from parallel_orchestrator.records.errors import UsageError
+from parallel_orchestrator.records.journals.evidence import MergedTests
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.report.facts.summary import incomplete_summary, summarize
 from parallel_orchestrator.run import manifest
@@ -24,8 +26,8 @@ from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_text
 from parallel_orchestrator.store.queue.batch_journal import BatchLog
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 from parallel_orchestrator.store.run_lock import RunLock
-from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.system.files import write_json
 from tests.end_to_end import harness
 from tests.records.plans import plan, task
@@ -71,9 +73,9 @@ def conversation(story: Story, *records: dict[str, Any], attempt: int = 1) -> Pa
     """The transcript of task_1 by executor 1."""
     path = story.run.transcript(1, "task_1", attempt)
     path.parent.mkdir(exist_ok=True)
-    journal = Journal(path, json_codec.loads)
+    journal = Journal(path, TRANSCRIPT)
     for record in records:
-        journal.append(record, durable=False)
+        journal.append(TRANSCRIPT.of(record), durable=False)
     journal.close()
     return path
 
@@ -123,7 +125,7 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
     assert (status(root)["state"], status(root)["next"].split()[1]) == ("planned", "resume")
     story.queue.start_session(1)
     counts = {"passed": 4, "failed": 0, "skipped": 1, "added": 4}
-    story.merge(**evidence(3), tests=counts)
+    story.merge(found=structs.replace(evidence(3), tests=MergedTests(added=0, **counts)))
     assert "tests:    4 passed, 0 failed, 1 skipped, after the last merge" in text(root)
     story.fail("it \x07rang")
     story.run.summary.write_text(incomplete_summary(story.run, story.scenario, PLAN).text())
@@ -229,6 +231,11 @@ def test_a_conversation_is_shown_without_what_steers_a_terminal_and_cut(story: S
         "task_id": "task_1",
         "attempt": 1,
         "model": "m",
+        "profile": "anthropic",
+        "tools": [],
+        "system": [],
+        "base": "c",
+        "run": "r",
         "task": [{"type": "text", "text": "Do."}],
     }
     result = {"tool_use_id": "t", "content": long, "is_error": True}

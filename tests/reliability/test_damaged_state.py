@@ -16,9 +16,8 @@ from parallel_orchestrator.store.journal import Journal, encode
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.run_directory import cut_torn_tails
 from parallel_orchestrator.store.salvage import salvage
-from parallel_orchestrator.system import json_codec
 from tests.end_to_end import harness
-from tests.journals import read_all
+from tests.journals import ITEMS, read_all
 from tests.reliability.runs import (
     Change,
     answers,
@@ -146,7 +145,7 @@ def test_any_altered_byte_of_any_journal_is_noticed_or_is_a_torn_tail(data: st.D
     place, mask = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
     copy = pristine.parent / "altered.jsonl"
     copy.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
-    journal = Journal(copy, json_codec.loads)
+    journal = Journal(copy, ITEMS)
     try:
         records = journal.read_new()
     except DamagedState:
@@ -210,7 +209,7 @@ def test_records_that_fit_nothing_stop_the_run_with_their_line(run: Path) -> Non
         (queue, "task_1 cannot go from merged to claimed"): {"task": "task_1", **move},
         (queue, "Invalid enum value 'asleep'"): {"task": "task_1", **move, "state": "asleep"},
         (ledger, "Object missing required field `phase`"): {"kind": "answer", "call": 99, **call},
-        (talk, "KeyError"): {"kind": "answer", "turn": 7},
+        (talk, "Object missing required field `phase`"): {"kind": "answer", "turn": 7},
     }
     for (path, why), fields in cases.items():
         number = len(lines(path)) + 1

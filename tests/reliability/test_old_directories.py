@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from parallel_orchestrator.maintenance.check import check
+from parallel_orchestrator.store.journal import encode
+from parallel_orchestrator.store.paths import RunDirectory
+from parallel_orchestrator.store.record_parser import LEDGER, QUEUE, TRANSCRIPT, RecordParser
 from tests.end_to_end import harness
 from tests.journals import read_all
 from tests.reliability.runs import GOLDEN, VERSIONS, answers, bought_since, unpack
@@ -17,6 +22,22 @@ def test_the_archives_are_small() -> None:
     assert VERSIONS
     for version in VERSIONS:
         assert sum(file.stat().st_size for file in (GOLDEN / version).iterdir()) < 300_000
+
+
+@pytest.mark.parametrize("kind", ["finished", "interrupted"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_record_is_read_and_would_be_written_as_it_was(version: str, kind: str, tmp_path: Path) -> None:
+    run = RunDirectory(unpack(tmp_path, kind, version))
+    parsers: dict[Path, RecordParser[Any]] = {
+        run.queue: QUEUE,
+        run.ledger: LEDGER,
+        **{found.path: TRANSCRIPT for found in run.transcripts()},
+    }
+    for path, parse in parsers.items():
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            record = parse(line)
+            record.seq = UNSET
+            assert encode(number, record) == line
 
 
 @pytest.mark.parametrize("version", VERSIONS)

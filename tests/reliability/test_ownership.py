@@ -19,6 +19,7 @@ import pytest
 
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.records.errors import DirectoryHeld, StaleClaim
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
@@ -146,7 +147,7 @@ class Held:
     def report(self, doing: str, within_s: float | None = None) -> None:
         """Nobody listens."""
 
-    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: MergeEvidence) -> None:
         self.queue.finish(self.claim, Outcome(TaskState.MERGED, evidence=evidence))
 
 

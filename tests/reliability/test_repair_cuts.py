@@ -13,7 +13,8 @@ import pytest
 from parallel_orchestrator.agent.transcript import fold
 from parallel_orchestrator.maintenance.check import check
 from parallel_orchestrator.maintenance.repair import repair
-from parallel_orchestrator.store.journal import encode
+from parallel_orchestrator.store.journal import encode, read_each
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 from tests.end_to_end import harness, scripted
 from tests.fake_api import Answer, FakeApi
 from tests.journals import Record, read_all
@@ -61,7 +62,7 @@ def test_what_a_cut_transcript_costs_is_said_before_it_is_cut(run: Path) -> None
     (content,) = [content for text, content in said if price in text]
     assert content == damaged
     assert _kinds(path) == ["start", "answer", "tree"]
-    conversation = fold(read_all(path))
+    conversation = fold(read_each(path, TRANSCRIPT))
     assert (conversation.turns, conversation.tree) == (1, read_all(path)[-1]["tree"])
     assert (run / "repair-1" / path.relative_to(run)).read_bytes() == damaged
 

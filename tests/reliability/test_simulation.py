@@ -20,6 +20,7 @@ from parallel_orchestrator.maintenance.cuts import fitted, misfits
 from parallel_orchestrator.maintenance.queue import LastAttempt, MergedTask, QueueRebuilder
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.report.facts.timing import fold_timing
 from parallel_orchestrator.store.journal import read_each
@@ -125,7 +126,7 @@ class Simulation(QueueMachine):
         rebuilder = QueueRebuilder(self.graph)
         rebuilder.keep(found.unbroken, set(self.merged), {})
         attempts = {task: begun[task].attempt if task in begun else 1 for task in self.merged}
-        rebuilder.complete([MergedTask(task, attempts[task], {}) for task in self.merged], begun)
+        rebuilder.complete([MergedTask(task, attempts[task], MergeEvidence()) for task in self.merged], begun)
         rewrite_journal(self.run.queue, rebuilder.records)
 
     @rule()

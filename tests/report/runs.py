@@ -10,6 +10,8 @@ import msgspec
 
 from parallel_orchestrator.gateway.calls.ledger import Intent, Ledger
 from parallel_orchestrator.gateway.calls.messages import Answered, CallFault, ModelRequest, TurnKey
+from parallel_orchestrator.records.journals.evidence import MergedFiles, MergeEvidence, PathList
+from parallel_orchestrator.records.journals.transcript import ConversationEnded
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.plan import Plan
@@ -20,7 +22,7 @@ from parallel_orchestrator.report.facts.summary import RunState, read_state
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 
 NASTY = "a\x1b[2J\x1b]0;title\x07\r\nb\u202e"
 ESCAPED = "a\\x1b[2J\\x1b]0;title\\x07\\r\\nb\\u202e"
@@ -65,9 +67,10 @@ class Calls:
         self.ledger = Ledger(path)
 
 
-def evidence(created: int, tested: str = "merged and tested") -> dict[str, Any]:
+def evidence(created: int, tested: str = "merged and tested") -> MergeEvidence:
     """Evidence of a merge that brought so many files."""
-    return {"files": {"created": {"count": created, "paths": []}}, "tested": tested}
+    none = PathList(0, [])
+    return MergeEvidence(files=MergedFiles(PathList(created, []), none, none), tested=tested)
 
 
 def summary_with(**fields: Any) -> Summary:
@@ -96,7 +99,7 @@ class Story:
         self.queue = TaskQueue(self.run, plan.graph())
         self.calls = Calls(self.run.ledger)
 
-    def merge(self, executor: int = 1, **found: Any) -> str:
+    def merge(self, executor: int = 1, found: MergeEvidence | None = None) -> str:
         """The next task is claimed, handed in and merged."""
         claim = self.queue.claim(executor).claim
         assert claim
@@ -113,8 +116,8 @@ class Story:
 
     def _submitted(self, folder: int, task: str, attempt: int) -> None:
         self.run.folder(folder).mkdir(exist_ok=True)
-        transcript = Journal(self.run.transcript(folder, task, attempt), json_codec.loads)
-        transcript.append({"kind": "submitted", "reason": "done"}, durable=False)
+        transcript = Journal(self.run.transcript(folder, task, attempt), TRANSCRIPT)
+        transcript.append(ConversationEnded(kind="submitted", reason="done"), durable=False)
         transcript.close()
 
     def state(self) -> RunState:

@@ -43,7 +43,7 @@ def test_a_run_that_is_done(begin: Begin) -> None:
     story = begin(max_executors=4)
     story.queue.start_session(2)
     story.calls.buy("plan", 1)
-    order = [story.merge(), story.merge(2, **evidence(2, "merged, not tested")), story.merge()]
+    order = [story.merge(), story.merge(2, evidence(2, "merged, not tested")), story.merge()]
     story.calls.buy(order[0], 1, 2)
     found = summarize(story.state(), FINAL).as_json()
     assert (found["version"], found["run"], found["requirements"]) == (1, "r1", "Build it.")

@@ -17,27 +17,29 @@ from hypothesis import strategies as st
 
 from parallel_orchestrator.records.errors import CannotGoOn, DamagedState
 from parallel_orchestrator.store.journal import Journal, decode, encode, read_all
-from parallel_orchestrator.system import json_codec
+from tests.journals import ITEMS, Item
 
-FIELDS = [{"task": "task_1", "n": n, "text": f"ünïcode {n}, \u2028 and a \n newline"} for n in range(1, 6)]
+FIELDS: list[dict[str, Any]] = [
+    {"task": "task_1", "n": n, "text": f"ünïcode {n}, \u2028 and a \n newline"} for n in range(1, 6)
+]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A journal of five records."""
-    journal = Journal(tmp_path / "j.jsonl", json_codec.loads)
+    journal = Journal(tmp_path / "j.jsonl", ITEMS)
     for fields in FIELDS:
-        journal.append(fields, durable=True)
+        journal.append(Item(**fields), durable=True)
     journal.close()
     return journal.path
 
 
 def _numbers(path: Path) -> list[int]:
-    return [record["n"] for record in read_all(path, json_codec.loads)]
+    return [record.n for record in read_all(path, ITEMS)]
 
 
 def test_records_come_back_as_they_went_in(path: Path) -> None:
-    assert read_all(path, json_codec.loads) == [{"seq": n, **fields} for n, fields in enumerate(FIELDS, 1)]
+    assert read_all(path, ITEMS) == [Item(seq=n, **fields) for n, fields in enumerate(FIELDS, 1)]
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_bytes().count(b"\n") == 5
 
@@ -58,18 +60,18 @@ def test_any_value_survives_a_line(value: Any, seq: int) -> None:
 
 
 def test_an_absent_file_has_no_records_and_is_not_made_by_reading(tmp_path: Path) -> None:
-    assert read_all(tmp_path / "none.jsonl", json_codec.loads) == []
+    assert read_all(tmp_path / "none.jsonl", ITEMS) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_follower_gets_each_record_once(path: Path) -> None:
-    follower, writer = Journal(path, json_codec.loads), Journal(path, json_codec.loads)
-    assert [r["n"] for r in follower.read_new()] == [1, 2, 3, 4, 5]
+    follower, writer = Journal(path, ITEMS), Journal(path, ITEMS)
+    assert [record.n for record in follower.read_new()] == [1, 2, 3, 4, 5]
     assert follower.read_new() == []
     writer.read_new()
-    writer.append({"n": 6}, durable=False)
-    writer.append({"n": 7}, durable=False)
-    assert [r["n"] for r in follower.read_new()] == [6, 7]
+    writer.append(Item(n=6), durable=False)
+    writer.append(Item(n=7), durable=False)
+    assert [record.n for record in follower.read_new()] == [6, 7]
     follower.close()
     writer.close()
 
@@ -82,9 +84,9 @@ def test_a_tail_torn_at_any_byte_of_the_last_two_records_is_cut_off_and_no_more(
         kept = sum(end <= cut for end in ends)
         assert _numbers(path) == list(range(1, kept + 1))
         assert path.read_bytes() == whole[:cut]  # reading changes nothing
-        journal = Journal(path, json_codec.loads)
+        journal = Journal(path, ITEMS)
         assert journal.repair_tail() == cut - ends[kept - 1]
-        assert journal.append({"n": kept + 1}, durable=False)["seq"] == kept + 1
+        assert journal.append(Item(n=kept + 1), durable=False).seq == kept + 1
         journal.close()
         assert _numbers(path) == list(range(1, kept + 2))
 
@@ -97,9 +99,9 @@ def test_the_beginning_of_a_record_and_zeros_are_cut_off_by_the_next_append(
     path.write_bytes(whole + tail)
     assert _numbers(path) == [1, 2, 3, 4, 5]
     assert caplog.messages == []
-    journal = Journal(path, json_codec.loads)
+    journal = Journal(path, ITEMS)
     journal.read_new()
-    journal.append({"n": 6}, durable=True)
+    journal.append(Item(n=6), durable=True)
     journal.close()
     assert path.read_bytes() == whole + encode(6, {"n": 6})
     assert caplog.messages == [f"{path}: cut off {len(tail)} bytes of a half-written record 6"]
@@ -124,8 +126,8 @@ NOT_TORN = {
 def test_what_no_kill_can_have_left_at_the_end_is_damage_and_is_kept(path: Path, name: str) -> None:
     whole = path.read_bytes() + NOT_TORN[name]
     path.write_bytes(whole)
-    journal = Journal(path, json_codec.loads)
-    for attempt in (journal.read_new, journal.repair_tail, lambda: journal.append({"n": 6}, durable=True)):
+    journal = Journal(path, ITEMS)
+    for attempt in (journal.read_new, journal.repair_tail, lambda: journal.append(Item(n=6), durable=True)):
         with pytest.raises(DamagedState, match=r"line 6, byte \d+: expected record 6, found .*repair "):
             attempt()
     journal.close()
@@ -139,11 +141,11 @@ def test_any_altered_bit_of_the_last_record_is_noticed(path: Path) -> None:
         for bit in (1, 8, 128):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
             with pytest.raises(DamagedState, match="line 5, byte"):
-                read_all(path, json_codec.loads)
+                read_all(path, ITEMS)
 
 
 def test_a_tail_that_grows_into_a_record_is_read_when_whole(path: Path) -> None:
-    line, reader = encode(6, {"n": 6}), Journal(path, json_codec.loads)
+    line, reader = encode(6, {"n": 6}), Journal(path, ITEMS)
     reader.read_new()
     for part in (line[:10], line[10:-1]):
         with path.open("ab") as file:
@@ -151,7 +153,7 @@ def test_a_tail_that_grows_into_a_record_is_read_when_whole(path: Path) -> None:
         assert reader.read_new() == []
     with path.open("ab") as file:
         file.write(line[-1:])
-    assert [r["n"] for r in reader.read_new()] == [6]
+    assert [record.n for record in reader.read_new()] == [6]
     reader.close()
 
 
@@ -189,18 +191,18 @@ def test_damage_before_the_end_stops_everything_and_is_located(name: str, path: 
     path.write_bytes(b"".join(changed))
     damaged, offset = path.read_bytes(), sum(map(len, changed[: line - 1]))
     told = rf"damaged at line {line}, byte {offset}: expected record {line}, found {found}\. Nothing was changed"
-    journal, opened = Journal(path, json_codec.loads), _open_files()
-    for attempt in (lambda: read_all(path, json_codec.loads), journal.read_new, journal.repair_tail):
+    journal, opened = Journal(path, ITEMS), _open_files()
+    for attempt in (lambda: read_all(path, ITEMS), journal.read_new, journal.repair_tail):
         with pytest.raises(DamagedState, match=told):
             attempt()
     with pytest.raises(DamagedState, match=told):
-        journal.append({"n": 6}, durable=True)
+        journal.append(Item(n=6), durable=True)
     assert _open_files() == opened  # a constructor that this stops is closed by nobody
     assert path.read_bytes() == damaged
 
 
 def test_damage_is_found_by_who_had_read_past_its_beginning(path: Path) -> None:
-    reader = Journal(path, json_codec.loads)
+    reader = Journal(path, ITEMS)
     reader.read_new()
     with path.open("ab") as file:
         file.write(b"garbage\n" + encode(6, {"n": 6}))
@@ -213,27 +215,27 @@ def test_damage_is_found_by_who_had_read_past_its_beginning(path: Path) -> None:
 
 
 def test_a_refused_write_is_told_and_never_trusted_again() -> None:
-    journal = Journal(Path("/dev/full"), json_codec.loads)
-    with pytest.raises(CannotGoOn, match=r"cannot write /dev/full: No space left.*Make room .* then resume"):
-        journal.append({"n": 1}, durable=False)
+    journal = Journal(Path("/dev/full"), ITEMS)
+    with pytest.raises(CannotGoOn, match=r"cannot write /dev/full: No space left.*[Mm]ake room .* then resume"):
+        journal.append(Item(n=1), durable=False)
     with pytest.raises(CannotGoOn, match="an earlier write to it failed: No space left"):
-        journal.append({"n": 1}, durable=False)
+        journal.append(Item(n=1), durable=False)
     journal.close()
 
 
-def _append_and_sync(journal: Journal[Any], durable: bool) -> None:
-    journal.append({"n": 1}, durable=durable)
+def _append_and_sync(journal: Journal[Item], durable: bool) -> None:
+    journal.append(Item(n=1), durable=durable)
     journal.sync()
 
 
 def test_after_a_failed_sync_nothing_more_is_written(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # takes writes, refuses to sync
     for durable in (True, False):
-        journal = Journal(tmp_path / "pipe", json_codec.loads)
+        journal = Journal(tmp_path / "pipe", ITEMS)
         with pytest.raises(CannotGoOn, match=r"cannot write .*pipe"):
             _append_and_sync(journal, durable)
         with pytest.raises(CannotGoOn, match="an earlier write to it failed"):
-            journal.append({"n": 2}, durable=False)
+            journal.append(Item(n=2), durable=False)
         journal.close()
 
 
@@ -241,22 +243,22 @@ FILL = """
 import resource, sys
 from pathlib import Path
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.store.journal import Journal
+from tests.journals import ITEMS, Item
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-journal = Journal(path, json_codec.loads)
+journal = Journal(path, ITEMS)
 journal.read_new()
 written = 0
 try:
     while True:
-        journal.append({"n": journal.next_seq}, durable=True)
+        journal.append(Item(n=journal.next_seq), durable=True)
         written += 1
 except CannotGoOn as error:
     assert "File too large" in str(error), error
 for _ in range(2):
     try:
-        journal.append({"n": 0}, durable=False)
+        journal.append(Item(n=0), durable=False)
         sys.exit("it wrote again")
     except CannotGoOn:
         pass
@@ -277,9 +279,9 @@ def test_a_file_that_cannot_grow_keeps_its_whole_records_and_goes_on_later(path:
     assert written >= 2
     assert path.stat().st_size == limit  # the last line is torn
     assert _numbers(path) == list(range(1, 6 + written))
-    journal = Journal(path, json_codec.loads)
+    journal = Journal(path, ITEMS)
     assert journal.repair_tail() > 0
-    journal.append({"n": 6 + written}, durable=True)
+    journal.append(Item(n=6 + written), durable=True)
     journal.close()
     assert _numbers(path) == list(range(1, 7 + written))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # only the child was limited
@@ -287,25 +289,25 @@ def test_a_file_that_cannot_grow_keeps_its_whole_records_and_goes_on_later(path:
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(CannotGoOn, match="No such file"):
-        Journal(tmp_path / "none" / "j.jsonl", json_codec.loads).append({"n": 1}, durable=True)
+        Journal(tmp_path / "none" / "j.jsonl", ITEMS).append(Item(n=1), durable=True)
     with pytest.raises(CannotGoOn, match="Is a directory"):
-        Journal(tmp_path, json_codec.loads).append({"n": 1}, durable=True)
+        Journal(tmp_path, ITEMS).append(Item(n=1), durable=True)
 
 
 UNPRIVILEGED = """
 import os, sys
 from pathlib import Path
 from parallel_orchestrator.records.errors import CannotGoOn
-from parallel_orchestrator.system import json_codec
 from parallel_orchestrator.store.journal import Journal
+from tests.journals import ITEMS, Item
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-journal = Journal(Path(sys.argv[1]), json_codec.loads)
+journal = Journal(Path(sys.argv[1]), ITEMS)
 print(len(journal.read_new()))
 try:
-    journal.append({"n": 6}, durable=True)
+    journal.append(Item(n=6), durable=True)
 except CannotGoOn as error:
     print(error)
 """

@@ -17,7 +17,7 @@ from parallel_orchestrator.store.journal import Journal, encode, read_all, read_
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.run_directory import cut_torn_tails
 from parallel_orchestrator.store.salvage import salvage
-from parallel_orchestrator.system import json_codec
+from tests.journals import ITEMS, Item
 
 RECORDS = 300
 BEYOND_ONE_READ = 0x7FFFF000 + 2**20
@@ -46,23 +46,23 @@ def _reads_of(most: int) -> Iterator[None]:
 def test_reads_that_end_early_lose_nothing(run: RunDirectory, most: int) -> None:
     before = run.queue.read_bytes()
     with _reads_of(most):
-        assert [record["n"] for record in read_all(run.queue, json_codec.loads)] == list(range(1, RECORDS + 1))
+        assert [record.n for record in read_all(run.queue, ITEMS)] == list(range(1, RECORDS + 1))
         assert len(salvage(run.queue).records) == RECORDS
         said: list[str] = []
         cut_torn_tails(run, said.append)
         assert said == []
         assert run.queue.read_bytes() == before
-        journal = Journal(run.queue, json_codec.loads)
-        assert journal.append({"n": 0}, durable=False)["seq"] == RECORDS + 1
+        journal = Journal(run.queue, ITEMS)
+        assert journal.append(Item(n=99), durable=False).seq == RECORDS + 1
         journal.close()
-    assert run.queue.read_bytes() == before + encode(RECORDS + 1, {"n": 0})
+    assert run.queue.read_bytes() == before + encode(RECORDS + 1, {"n": 99})
 
 
 def test_nothing_is_cut_off_that_was_not_read(run: RunDirectory) -> None:
     size = run.queue.stat().st_size
     whole = os.pread
     with mock.patch("os.pread", lambda file, many, place: whole(file, many, place) if place < 9000 else b""):
-        journal = Journal(run.queue, json_codec.loads)
+        journal = Journal(run.queue, ITEMS)
         with pytest.raises(CannotGoOn, match=r"cannot write .*queue\.jsonl: only \d+ of its \d+ bytes can be read"):
             journal.repair_tail()
         journal.close()
@@ -70,11 +70,11 @@ def test_nothing_is_cut_off_that_was_not_read(run: RunDirectory) -> None:
 
 
 def test_a_file_that_became_shorter_is_not_filled_with_zeros(run: RunDirectory) -> None:
-    journal = Journal(run.queue, json_codec.loads)
+    journal = Journal(run.queue, ITEMS)
     journal.read_new()
     os.truncate(run.queue, 5000)
     with pytest.raises(CannotGoOn, match="bytes can be read"):
-        journal.append({"n": 0}, durable=False)
+        journal.append(Item(n=99), durable=False)
     journal.close()
     assert run.queue.stat().st_size == 5000
 
@@ -92,13 +92,13 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(run: RunDirectory
         return data
 
     with mock.patch("os.pread", growing):
-        assert [record["n"] for record in read_all(run.queue, json_codec.loads)] == list(range(1, RECORDS + 3))
+        assert [record.n for record in read_all(run.queue, ITEMS)] == list(range(1, RECORDS + 3))
 
 
 def test_zeros_beyond_what_one_read_takes_are_one_torn_tail(run: RunDirectory) -> None:
     size = run.queue.stat().st_size
     os.truncate(run.queue, size + BEYOND_ONE_READ)
-    journal = Journal(run.queue, json_codec.loads)
+    journal = Journal(run.queue, ITEMS)
     assert journal.repair_tail() == BEYOND_ONE_READ
     journal.close()
     assert run.queue.stat().st_size == size
@@ -115,13 +115,13 @@ def test_a_long_line_of_zeros_that_ends_is_damage_and_kept(run: RunDirectory) ->
 
 
 def test_records_are_given_one_by_one_and_the_rest_stays_for_later(run: RunDirectory) -> None:
-    journal = Journal(run.queue, json_codec.loads)
+    journal = Journal(run.queue, ITEMS)
     some = journal.each_new()
-    assert [next(some)["n"] for _ in range(3)] == [1, 2, 3]
+    assert [next(some).n for _ in range(3)] == [1, 2, 3]
     some.close()  # type: ignore[attr-defined]
-    assert [record["n"] for record in journal.read_new()] == list(range(4, RECORDS + 1))
+    assert [record.n for record in journal.read_new()] == list(range(4, RECORDS + 1))
     journal.close()
-    assert [record["n"] for record in read_each(run.queue, json_codec.loads)] == list(range(1, RECORDS + 1))
+    assert [record.n for record in read_each(run.queue, ITEMS)] == list(range(1, RECORDS + 1))
 
 
 MEMORY = """

@@ -9,6 +9,7 @@ import pytest
 
 from parallel_orchestrator.records.errors import CannotGoOn, StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.journals.queue import Move
 from parallel_orchestrator.records.lifecycle import IllegalMove, TaskState
 from parallel_orchestrator.records.outcome import Outcome
@@ -202,7 +203,7 @@ def test_a_merge_found_after_its_task_was_given_up_stands_and_frees_what_it_bloc
     queue.finish(_claim(queue), FAILED)
     queue.finish(_claim(queue), FAILED)
     assert _states(queue) == {"a": "failed", "b": "blocked", "c": "blocked", "d": "failed", "e": "blocked"}
-    queue.adopt("a", {"commit": "c"})
+    queue.adopt("a", MergeEvidence(commit="c"))
     assert _states(queue) == {"a": "merged", "b": "queued", "c": "blocked", "d": "failed", "e": "blocked"}
     assert queue.replica.tasks["a"].attempt == 1
     queue.retry("d", "asked")
@@ -216,13 +217,13 @@ def test_a_merge_found_on_the_trunk_is_adopted_whatever_was_lost(before: str, be
         claim = _claim(queue, 2)
         if before == "repair":
             queue.finish(claim, REPAIR)
-    queue.adopt("a", {"commit": "c"})
+    queue.adopt("a", MergeEvidence(commit="c"))
     assert _states(queue) == {"a": "merged", "b": "queued"}
     assert queue.replica.tasks["a"].folder == (1 if before == "queued" else 2)
     record = read_all(bench.run.queue)[-1]
     assert (record["state"], record["why"], record["evidence"]) == ("merged", "found on the trunk", {"commit": "c"})
     length = bench.run.queue.stat().st_size
-    queue.adopt("a", {"commit": "c"})
+    queue.adopt("a", MergeEvidence(commit="c"))
     assert bench.run.queue.stat().st_size == length
 
 

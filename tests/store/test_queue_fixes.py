@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.records.errors import DamagedState, UsageError
-from parallel_orchestrator.records.fix import RedWhole
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
+from parallel_orchestrator.records.journals.red_whole import RedWhole
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.paths import RunDirectory
@@ -94,4 +95,4 @@ def test_a_fix_on_the_trunk_without_its_record_is_damage(reopen: Callable[[], Ta
     queue = reopen()
     queue.start_session(1)
     with pytest.raises(DamagedState, match="fix_1 is on the trunk, and no record here plans it"):
-        queue.adopt("fix_1", {})
+        queue.adopt("fix_1", MergeEvidence())

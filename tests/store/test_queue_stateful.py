@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from parallel_orchestrator.records.errors import StaleClaim
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import encode
@@ -159,7 +160,7 @@ class QueueMachine(RuleBasedStateMachine):
         lost = [t for t, s in tasks.items() if s.state is TaskState.CLAIMED or self._ready(t, s.state)]
         if lost:
             task = data.draw(st.sampled_from(lost))
-            self.watcher.adopt(task, {})
+            self.watcher.adopt(task, MergeEvidence())
             self.merged.append(task)
             self.torn = False
             for executor, claim in list(self.held.items()):

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_orchestrator.store.journal import Journal
-from parallel_orchestrator.system import json_codec, redact
+from parallel_orchestrator.store.journal import Journal, read_each
+from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.files import write_json, write_whole
 from parallel_orchestrator.system.logfile import log_to, stop_logging
 from parallel_orchestrator.system.redact import MARK, Redactor
 from parallel_orchestrator.system.terminal_text import one_line, printable
-from tests.journals import read_all
+from tests.journals import ITEMS, Item
 
 ODD = 'key-"odd"/and\\strange+0123456789=~x&y'
 LETTERS = string.ascii_letters + string.digits
@@ -128,11 +128,11 @@ def test_whole_files_hold_no_known_value(secret: str, tmp_path: Path) -> None:
 
 
 def test_journals_hold_no_known_value_and_stay_whole(secret: str, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", json_codec.loads)
-    record = journal.append({"kind": [secret, {secret: 1}], "n": 1.5}, durable=True)
+    journal = Journal(tmp_path / "journal", ITEMS)
+    record = journal.append(Item(text=secret, value=[secret, {secret: 1}], n=1), durable=True)
     journal.close()
-    assert record == {"seq": 1, "kind": [MARK, {MARK: 1}], "n": 1.5}
-    assert read_all(tmp_path / "journal") == [record]
+    assert record == Item(seq=1, text=MARK, value=[MARK, {MARK: 1}], n=1)
+    assert list(read_each(tmp_path / "journal", ITEMS)) == [record]
 
 
 def test_the_log_and_the_terminal_get_neither_values_nor_keys(secret: str, tmp_path: Path) -> None:

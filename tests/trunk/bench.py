@@ -15,6 +15,7 @@ from typing import Any
 
 from parallel_orchestrator.records.command import RESULTS, Command, CommandResult
 from parallel_orchestrator.records.errors import StaleClaim
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.plan import Complexity, Plan, Task
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.trunk import Conflict, Merged, Rejected, Submission, TestsFailed, Trunk
@@ -59,7 +60,7 @@ class Claim:
     """A hold that counts its calls, and that is stale when told so."""
 
     stale: bool = False
-    merged_with: list[dict[str, Any]] = field(default_factory=list)
+    merged_with: list[MergeEvidence] = field(default_factory=list)
     reports: list[tuple[str, float | None]] = field(default_factory=list)
 
     def report(self, doing: str, within_s: float | None = None) -> None:
@@ -71,7 +72,7 @@ class Claim:
         if self.stale:
             raise StaleClaim("somebody else holds the task")
 
-    def record_merge_and_claim_next(self, evidence: dict[str, Any]) -> None:
+    def record_merge_and_claim_next(self, evidence: MergeEvidence) -> None:
         """Note the evidence."""
         self.merged_with.append(evidence)
 

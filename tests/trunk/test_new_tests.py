@@ -107,7 +107,7 @@ def test_in_a_file_that_was_there_only_what_changed_is_new(bench: Bench, tmp_pat
         assert isinstance(result, TestsFailed)
         assert result.facts[0].startswith(f"{OLD_FLAKY} failed once")
     else:
-        assert merged(result).evidence["flaky"] == [OLD_FLAKY]
+        assert merged(result).evidence.as_json()["flaky"] == [OLD_FLAKY]
 
 
 def test_a_flaky_test_that_moves_is_its_movers(bench: Bench, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_new_test_that_falls_with_a_flaky_one_of_the_trunk_is_not_held_against
     switch.touch()
     trips = "from calc import add\n" + TEST_SHOUT + "    assert not hasattr(add, 'broken')\n"
     result = merged(bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": trips}))
-    assert result.evidence["flaky"] == [OLD_FLAKY, "tests/test_text.py::test_shout"]
+    assert result.evidence.as_json()["flaky"] == [OLD_FLAKY, "tests/test_text.py::test_shout"]
 
 
 def test_a_run_that_breaks_off_once_names_no_test_and_is_held_against_nobody(bench: Bench, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_dies_once():
         os._exit(3)
 """
     result = merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + dies}))
-    assert result.evidence["flaky"] == ["the test run itself"]
+    assert result.evidence.as_json()["flaky"] == ["the test run itself"]
 
 
 def test_a_test_of_the_trunk_that_fails_always_excuses_no_new_one(bench: Bench, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def offered(bench: Bench, source: str, test: str, **more: str) -> Any:
 
 def ran(bench: Bench, source: str, test: str) -> dict[str, Any]:
     """What the evidence of a merge says about the files of a task."""
-    coverage: dict[str, Any] = merged(offered(bench, source, test)).evidence["own_coverage"]
+    coverage: dict[str, Any] = merged(offered(bench, source, test)).evidence.as_json()["own_coverage"]
     return coverage
 
 
@@ -78,12 +78,12 @@ def test_what_it_says_lists_the_share_of_each_file(bench: Bench) -> None:
     other += '    if not text:\n        return ""\n    return text\n'
     evidence = merged(
         offered(bench, ADD + "\n\nX: int\n", TEST_ADD, **{"src/text": other, "src/pack/__init__": ""})
-    ).evidence
+    ).evidence.as_json()
     assert evidence["own_coverage"] == {
         "files": {"src/calc.py": {"lines": 1, "run": 1}, "src/text.py": {"lines": 3, "run": 0}},
         "doubt": "",
     }
-    assert merged(bench.offer(task(2, "docs/a.md"), {"docs/a.md": "a"})).evidence["own_coverage"] is None
+    assert merged(bench.offer(task(2, "docs/a.md"), {"docs/a.md": "a"})).evidence.as_json()["own_coverage"] is None
 
 
 CHILD = f"{RUN}done = subprocess.run({{}}, capture_output=True, text=True, check=True, {{}})\n"
@@ -220,7 +220,7 @@ def test_no_file_of_the_project_configures_what_is_measured(bench: Bench) -> Non
 def test_a_project_may_have_a_module_named_coverage(bench: Bench) -> None:
     owner = task(1, "src/coverage.py", "tests/test_calc.py")
     test = TEST_ADD.replace("calc", "coverage")
-    evidence = merged(bench.offer(owner, {"src/coverage.py": ADD, "tests/test_calc.py": test})).evidence
+    evidence = merged(bench.offer(owner, {"src/coverage.py": ADD, "tests/test_calc.py": test})).evidence.as_json()
     assert evidence["own_coverage"]["doubt"] == "the project has a module named coverage"
 
 
@@ -249,7 +249,7 @@ def test_a_record_that_the_tests_forge_is_believed_as_far_as_it_goes(bench: Benc
     forges += "    record = next(m for n, m in sys.modules.items() if n.endswith('_lines'))\n"
     forges += "    record.Recorder.report = lambda self: None\n"
     result = offered(bench, ADD, IMPORTS, **{"tests/conftest": forges})
-    assert merged(result).evidence["own_coverage"]["doubt"] == "it could not be measured"
+    assert merged(result).evidence.as_json()["own_coverage"]["doubt"] == "it could not be measured"
 
 
 def test_in_a_sandbox_that_waits_processes_are_measured_too(bench: Bench) -> None:
@@ -261,7 +261,7 @@ def test_in_a_sandbox_that_waits_processes_are_measured_too(bench: Bench) -> Non
     tests = CHILD.format("[sys.executable, '-m', 'calc', '2']", "env={'PYTHONPATH': 'src'}")
     write(folder, {"src/calc.py": MAIN, "tests/test_calc.py": tests})
     result = merged(trunk.submit(Submission(CALC, plan(CALC), 1, 1, base, folder, CALC.name), Claim()))
-    assert result.evidence["own_coverage"] == {"files": {"src/calc.py": {"lines": 3, "run": 3}}, "doubt": ""}
+    assert result.evidence.as_json()["own_coverage"] == {"files": {"src/calc.py": {"lines": 3, "run": 3}}, "doubt": ""}
 
 
 def test_warnings_as_errors_are_no_hindrance(bench: Bench, tmp_path: Path) -> None:

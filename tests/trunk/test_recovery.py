@@ -60,7 +60,7 @@ def test_killed_between_move_and_checkout(bench: Bench) -> None:
     leave_locks(bench)
     (found,) = bench.trunk.recover()
     assert (found.commit, found.task, found.attempt, found.claim) == (bench.trunk.head(), "task_1", 1, 1)
-    assert found.evidence["tests"]["passed"] == 1
+    assert found.evidence.as_json()["tests"]["passed"] == 1
     assert (bench.run.root / "src/calc.py").read_text() == ADD
     assert bench.git("status", "--porcelain") == ""
 
@@ -83,7 +83,7 @@ def test_a_submission_that_landed_unrecorded_is_adopted(bench: Bench) -> None:
     assert [doing for doing, _ in claim.reports] == ["waiting to merge", "testing and merging"]
     assert claim.reports[0][1] is None, "waiting for the lock has no limit: its holder may need all of its own"
     assert claim.reports[1][1], "holding it has one"
-    assert result.evidence["tests"]["added"] == 1
+    assert result.evidence.as_json()["tests"]["added"] == 1
     assert (bench.run.root / "src/calc.py").exists()
 
 

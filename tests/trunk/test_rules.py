@@ -132,7 +132,7 @@ def test_files_of_others_on_the_trunk(bench: Bench) -> None:
         "tests/test_calc.py was deleted, and your task does not own it. Restore it.",
     ]
     allowed = {"docs/notes.md": "n", "src/calc.py": ADD + "# documented\n", "tests/test_more.py": TEST_ADD}
-    evidence = merged(bench.offer(NOTES, allowed, among=PLAN, base=base)).evidence
+    evidence = merged(bench.offer(NOTES, allowed, among=PLAN, base=base)).evidence.as_json()
     assert evidence["also_changed"] == ["src/calc.py"]
     assert evidence["unplanned"] == ["tests/test_more.py"]
     assert evidence["not_checked"] == ["docs/notes.md"]
@@ -160,7 +160,7 @@ def test_what_lies_outside_the_project_is_left_out(bench: Bench) -> None:
     write(folder, {".claude/settings.json": "{}", "Src/x.py": "", "src/__pycache__/a.pyc": "", "conftest.py": ""})
     subprocess.run(["git", "init", "-q", folder], check=True)
     os.mkfifo(folder / "pipe")
-    evidence = merged(bench.submit(CALC, base)).evidence
+    evidence = merged(bench.submit(CALC, base)).evidence.as_json()
     assert evidence["left_out"] == [
         *(".claude/settings.json", ".git", "Src/x.py", "conftest.py", "pipe", "pyproject.toml", "try.py"),
     ]

@@ -26,9 +26,9 @@ def test_two_tasks_merge_in_turn(bench: Bench) -> None:
     first = merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD}, base=base, claim=claim))
     second = merged(bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": TEST_SHOUT}, base=base))
     assert claim.merged_with == [first.evidence]
-    assert first.evidence["tests"] == {"passed": 1, "failed": 0, "skipped": 0, "added": 1}
-    assert second.evidence["tests"] == {"passed": 2, "failed": 0, "skipped": 0, "added": 1}
-    assert second.evidence["tested"] == "merged and tested"
+    assert first.evidence.as_json()["tests"] == {"passed": 1, "failed": 0, "skipped": 0, "added": 1}
+    assert second.evidence.as_json()["tests"] == {"passed": 2, "failed": 0, "skipped": 0, "added": 1}
+    assert second.evidence.as_json()["tested"] == "merged and tested"
     assert bench.subjects() == ["Begin", "task_1: Part 1", "task_2: Part 2"]
     assert (bench.run.root / "src/calc.py").read_text() == ADD
     assert (bench.run.root / "src/text.py").read_text() == SHOUT
@@ -61,7 +61,7 @@ def test_conflict_comes_back_with_markers_and_its_resolution_lands(bench: Bench)
     assert "src/calc.py still has conflict markers" in unresolved.facts[0]
 
     (folder / "src/calc.py").write_text(ADD + "# theirs\n# mine\n")
-    evidence = merged(bench.submit(TEXT, result.head, among=both)).evidence
+    evidence = merged(bench.submit(TEXT, result.head, among=both)).evidence.as_json()
     assert evidence["also_changed"] == ["src/calc.py"]
     assert evidence["left_out"] == ["notes"]
     assert (bench.run.root / "src/calc.py").read_text() == ADD + "# theirs\n# mine\n"
@@ -105,8 +105,8 @@ def test_flaky_test_of_the_trunk_is_not_held_against_the_task(bench: Bench, tmp_
     merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + moody(switch, once=True)}))
     switch.touch()
     result = merged(bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": TEST_SHOUT}))
-    assert result.evidence["flaky"] == ["tests/test_calc.py::test_moody"]
-    assert result.evidence["tests"] == {"passed": 3, "failed": 0, "skipped": 0, "added": 1}
+    assert result.evidence.as_json()["flaky"] == ["tests/test_calc.py::test_moody"]
+    assert result.evidence.as_json()["tests"] == {"passed": 3, "failed": 0, "skipped": 0, "added": 1}
 
 
 def test_what_was_red_before_is_not_held_against_the_task(bench: Bench, tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_what_was_red_before_is_not_held_against_the_task(bench: Bench, tmp_path
     merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD + moody(switch, once=False)}))
     switch.touch()
     result = merged(bench.offer(TEXT, {"src/text.py": SHOUT, "tests/test_text.py": TEST_SHOUT}))
-    assert result.evidence["red_before"] == ["tests/test_calc.py::test_moody"]
-    assert result.evidence["tests"] == {"passed": 2, "failed": 1, "skipped": 0, "added": 1}
+    assert result.evidence.as_json()["red_before"] == ["tests/test_calc.py::test_moody"]
+    assert result.evidence.as_json()["tests"] == {"passed": 2, "failed": 1, "skipped": 0, "added": 1}
 
 
 def test_stale_claim_leaves_the_trunk_where_it_is(bench: Bench) -> None:
@@ -195,5 +195,5 @@ def test_work_that_ended_early_is_not_merged_without_a_file_of_its_own(bench: Be
     assert bench.trunk.submit(offer, Claim()) == Rejected((), nothing=True)
     assert bench.trunk.head() == base
     write(folder, {"docs/page.md": "# Page\n\nMore.\n"})
-    evidence = merged(bench.trunk.submit(offer, Claim())).evidence
+    evidence = merged(bench.trunk.submit(offer, Claim())).evidence.as_json()
     assert evidence["ended_early"] == "reached its limit of 3 turns"

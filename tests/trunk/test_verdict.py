@@ -199,7 +199,7 @@ def test_no_passing_test_may_get_lost(bench: Bench) -> None:
 
 
 def test_documents_are_merged_but_not_tested(bench: Bench) -> None:
-    evidence = merged(bench.offer(task(1, "docs/a.md"), {"docs/a.md": "a"})).evidence
+    evidence = merged(bench.offer(task(1, "docs/a.md"), {"docs/a.md": "a"})).evidence.as_json()
     assert evidence["tested"] == "merged, not tested"
     assert evidence["not_checked"] == ["docs/a.md"]
 
@@ -207,7 +207,7 @@ def test_documents_are_merged_but_not_tested(bench: Bench) -> None:
 def test_changed_tests_of_its_own_count_as_proof(bench: Bench) -> None:
     merged(bench.offer(CALC, {"src/calc.py": ADD, "tests/test_calc.py": TEST_ADD}))
     again = task(2, "src/calc.py", "tests/test_calc.py")
-    assert merged(bench.offer(again, {"src/calc.py": ADD + "#\n"})).evidence["tests"]["added"] == 0
+    assert merged(bench.offer(again, {"src/calc.py": ADD + "#\n"})).evidence.as_json()["tests"]["added"] == 0
 
 
 def test_a_test_counts_as_defined_however_its_source_is_nested(bench: Bench) -> None:

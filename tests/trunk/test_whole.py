@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.records.fix import CORRECTIONS, FailedCommand, FixTask, RedWhole, fix_task
+from parallel_orchestrator.records.fix import CORRECTIONS, FixTask, fix_task
+from parallel_orchestrator.records.journals.red_whole import FailedCommand, RedWhole
 from parallel_orchestrator.trunk import Conflict, Merged, Rejected, Submission, TestsFailed, VerifyResult
 from tests.trunk.bench import ADD, TEST_ADD, Bench, Claim, merged, plan, task, write
 
@@ -46,7 +47,7 @@ def red(bench: Bench) -> Bench:
 
 def test_work_that_makes_the_whole_green_lands_whoever_owns_the_files(red: Bench) -> None:
     files = {"src/calc.py": WITH_HELLO, "tests/test_calc.py": TEST_ADD + "\n\ndef test_more():\n    assert True\n"}
-    evidence = merged(_offer(red, _fix(_failed(HELLO)), files)).evidence
+    evidence = merged(_offer(red, _fix(_failed(HELLO)), files)).evidence.as_json()
     assert (evidence["whole"], evidence["verify"]) == ("green", [{"command": HELLO, "code": 0}])
     assert evidence["tests"]["added"] == 1
     assert red.subjects()[-1] == "fix_1: Correct the whole"
@@ -58,7 +59,7 @@ def test_a_whole_that_stays_red_comes_back_and_is_taken_when_it_is_the_last_time
     assert isinstance(back, TestsFailed)
     assert HELLO in back.facts[0]
     assert "has no attribute 'hello'" in back.facts[0]
-    assert merged(_offer(red, fix, files, last=True)).evidence["whole"] == "red"
+    assert merged(_offer(red, fix, files, last=True)).evidence.as_json()["whole"] == "red"
 
 
 def test_work_that_changes_nothing_is_never_taken_while_the_whole_is_red(red: Bench) -> None:
@@ -68,7 +69,7 @@ def test_work_that_changes_nothing_is_never_taken_while_the_whole_is_red(red: Be
 
 
 def test_work_that_changes_nothing_is_taken_where_the_whole_is_green(red: Bench) -> None:
-    assert merged(_offer(red, _fix(_failed("true")), {}, "true")).evidence["whole"] == "green"
+    assert merged(_offer(red, _fix(_failed("true")), {}, "true")).evidence.as_json()["whole"] == "green"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,9 @@ def test_a_failing_test_is_neither_removed_nor_skipped(bench: Bench, after: str)
     assert isinstance(back, TestsFailed)
     assert "tests/test_calc.py::test_red fails on the trunk and does not run now" in back.facts[0]
     corrected = red_test.replace("add(1, 1) == 3", "add(1, 1) == 2")
-    assert merged(_offer(bench, _fix(), {"tests/test_calc.py": corrected}, "true")).evidence["whole"] == "green"
+    assert (
+        merged(_offer(bench, _fix(), {"tests/test_calc.py": corrected}, "true")).evidence.as_json()["whole"] == "green"
+    )
 
 
 def test_a_command_that_passed_before_may_not_fail_after(red: Bench) -> None:
@@ -127,7 +130,7 @@ def _correction(command: str, replacement: str) -> dict[str, str]:
 def test_a_correction_alone_lands_and_is_in_the_evidence(red: Bench) -> None:
     works = "PYTHONPATH=src python -c 'import calc'"
     fix = _fix(_failed(ABSENT, correctable=True))
-    evidence = merged(_offer(red, fix, _correction(ABSENT, works), ABSENT)).evidence
+    evidence = merged(_offer(red, fix, _correction(ABSENT, works), ABSENT)).evidence.as_json()
     assert evidence["corrections"] == [
         {"command": ABSENT, "replacement": works, "reason": "It is not there.", "fix": "fix_1"}
     ]

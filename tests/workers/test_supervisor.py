@@ -12,6 +12,7 @@ import pytest
 
 from parallel_orchestrator.records.errors import BudgetReached, CannotGoOn, OutOfMemory
 from parallel_orchestrator.records.graph import TaskGraph, TaskNode
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import ExecutionEnv
@@ -52,7 +53,7 @@ def _supervise(
     watch = _Watch()
     force = Workforce(executors, WorkSource(touching, settings), ("tests.workers.works",), lock)
     handle = RunHandle(RunDirectory(folder), graph, ExecutionEnv("off"))
-    found = {task: {"commit": task} for task in landed}
+    found = {task: MergeEvidence(commit=task) for task in landed}
     supervisor = Supervisor(SingleRun(handle), force, watch, landed=lambda _, task: found.get(task))
     try:
         supervisor.supervise()

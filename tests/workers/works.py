@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_orchestrator.records.errors import BudgetReached
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.workers.worker import Job, Work
@@ -75,7 +76,7 @@ def touching(settings: Settings) -> Work:
             return Outcome(TaskState.FAILED, "told to fail")
         if task in settings.repair_once and first_time(task, "repaired"):
             return Outcome(TaskState.REPAIR, "conflict")
-        job.record_merge_and_claim_next({"by": os.getpid()})
+        job.record_merge_and_claim_next(MergeEvidence(commit=str(os.getpid())))
         return Outcome(TaskState.MERGED)
 
     return work

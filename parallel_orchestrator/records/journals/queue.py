@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec import field
 
-from parallel_orchestrator.records.fix import Correction, FailedCommand, RedWhole
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.journals.record import JournalRecord
+from parallel_orchestrator.records.journals.red_whole import Correction, FailedCommand, RedWhole
 from parallel_orchestrator.records.lifecycle import TaskState
 
 
@@ -23,7 +24,7 @@ class Move(JournalRecord, omit_defaults=True, kw_only=True):
     claim: int = 0
     """The number of the claim that ends here: that of its own record."""
     why: str = ""
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: MergeEvidence | None = None
     """What was checked about a merge."""
     died: bool = False
     """Whether the claim ended because its executor died."""
@@ -70,6 +71,11 @@ class FinalTests(JournalRecord, kw_only=True):
     at: float = 0.0
     mono: float
 
+    @property
+    def head(self) -> str:
+        """The commit of the trunk that was tested."""
+        return str(self.final.get("head", ""))
+
 
 QueueRecord = Move | SessionStart | FixPlanned | FinalTests
 
@@ -81,5 +87,5 @@ def fixes_in(records: Iterable[QueueRecord]) -> dict[str, RedWhole]:
 
 def corrections_in(records: Iterable[QueueRecord]) -> list[Correction]:
     """Returns the corrections that merged fix tasks brought, in their order."""
-    moves = (record for record in records if isinstance(record, Move))
-    return [Correction(**one) for move in moves for one in move.evidence.get("corrections", ())]
+    merges = (record.evidence for record in records if isinstance(record, Move) and record.evidence)
+    return [one for evidence in merges for one in evidence.corrections or ()]

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from typing import Any, Literal
+from typing import Literal
 
 from parallel_orchestrator.records.errors import DamagedState, OrchestratorError, UsageError
+from parallel_orchestrator.records.journals.batch import BatchSession, ScenarioMove, ScenarioState
 from parallel_orchestrator.report.facts.documents import JsonDocument, TestTotals
 from parallel_orchestrator.report.facts.spending import STATUS_MONEY
 from parallel_orchestrator.report.facts.status import OwnerStatus, next_command, owner_status, run_status
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import BATCH
 
-_WORDS = {"waiting": "waiting", "planned": "planned", "open": "running", "closed": "stopped", "left": "interrupted"}
-_LEFT = {"state": "left"}
-"""Of an unfinished scenario that is not in the present session."""
+_WORDS = {
+    ScenarioState.WAITING: "waiting",
+    ScenarioState.PLANNED: "planned",
+    ScenarioState.OPEN: "running",
+    ScenarioState.CLOSED: "stopped",
+    None: "interrupted",
+}
 
 
 class BatchTaskCounts(JsonDocument, frozen=True, kw_only=True):
@@ -70,8 +75,8 @@ def batch_status(batch: BatchDirectory) -> BatchStatus:
     owner = owner_status(batch.run_lock)
     alive = bool(owner and owner.alive)
     names = _names(batch)
-    folders, states = fold(batch)
-    lines = [_scenario(batch, name, folders.get(name, name), states.get(name, {}), alive) for name in names]
+    folders, moves = fold(batch)
+    lines = [_scenario(batch, name, folders.get(name, name), moves.get(name, _waiting(name)), alive) for name in names]
     counts = Counter(sorted(line.state for line in lines))
     word = _word(counts, len(lines), alive)
     totals = {name: sum(getattr(line.tasks, name) for line in lines) for name in BatchTaskCounts.__struct_fields__}
@@ -102,24 +107,29 @@ def _names(batch: BatchDirectory) -> list[str]:
         raise DamagedState(f"{batch.config} is damaged ({error}); start the batch again from its file") from error
 
 
-def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """Return the last folder and the last record of each scenario: of the present session where it is in that."""
+def fold(batch: BatchDirectory) -> tuple[dict[str, str], dict[str, ScenarioMove | None]]:
+    """Return the folder that each scenario was given last, and the last move of each that the present session knows.
+
+    None: the scenario is not part of the session, and did not come to its end before.
+    """
     folders: dict[str, str] = {}
-    states: dict[str, dict[str, Any]] = {}
-    for record in read_each(batch.journal, json_codec.loads):
-        if "session" in record:
-            folders.update(record["scenarios"])
-            states = {name: state if state["state"] == "closed" else _LEFT for name, state in states.items()}
-            states |= {name: {"state": "waiting"} for name in record["scenarios"]}
+    moves: dict[str, ScenarioMove | None] = {}
+    for record in read_each(batch.journal, BATCH):
+        if isinstance(record, BatchSession):
+            folders.update(record.scenarios)
+            moves = {name: move if _is_closed(move) else None for name, move in moves.items()}
+            moves |= {name: _waiting(name) for name in record.scenarios}
         else:
-            states[record["scenario"]] = record
-    return folders, states
+            moves[record.scenario] = record
+    return folders, moves
 
 
-def _scenario(batch: BatchDirectory, name: str, folder: str, record: dict[str, Any], alive: bool) -> ScenarioStatusLine:
+def _scenario(
+    batch: BatchDirectory, name: str, folder: str, move: ScenarioMove | None, alive: bool
+) -> ScenarioStatusLine:
     """One scenario: what its own run says, under the name of the batch."""
-    state, why = record.get("state", ""), record.get("why", "")
-    word = _WORDS.get(state, "waiting") if alive or state == "closed" else "interrupted"
+    why = (move.why if move else "") or ""
+    word = _WORDS[move.state if move else None] if alive or _is_closed(move) else "interrupted"
     run = RunDirectory(batch.root / folder)
     if not run.scenario.exists():
         return ScenarioStatusLine(name=name, folder=folder, state=word, why=why)
@@ -128,7 +138,7 @@ def _scenario(batch: BatchDirectory, name: str, folder: str, record: dict[str, A
     except OrchestratorError as error:  # one damaged run hides none of the others
         return ScenarioStatusLine(name=name, folder=folder, state="damaged", why=str(error))
     ended = status.state in ("done", "failed")
-    resumed_alone = ended and record.get("ending") != status.state
+    resumed_alone = ended and not (move and move.ending == status.state)
     counts = {key: getattr(status.tasks, key) for key in BatchTaskCounts.__struct_fields__}
     return ScenarioStatusLine(
         name=name,
@@ -140,6 +150,14 @@ def _scenario(batch: BatchDirectory, name: str, folder: str, record: dict[str, A
         elapsed_s=status.elapsed_s,
         **{key: getattr(status, key) for key in STATUS_MONEY},
     )
+
+
+def _waiting(name: str) -> ScenarioMove:
+    return ScenarioMove(scenario=name, state=ScenarioState.WAITING)
+
+
+def _is_closed(move: ScenarioMove | None) -> bool:
+    return move is not None and move.state is ScenarioState.CLOSED
 
 
 def _word(counts: Counter[str], total: int, alive: bool) -> str:

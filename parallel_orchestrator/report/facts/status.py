@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 from msgspec import UNSET, structs
 
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
@@ -248,8 +247,8 @@ def _tests(state: RunState | None, summary: Summary | None) -> TestTotals | None
     """Of the finished whole, or as they were at the last merge."""
     if summary and summary.tests:
         return TestTotals(passed=summary.tests.passed, failed=summary.tests.failed, skipped=summary.tests.skipped)
-    counts = next(filter(None, (move.evidence.get("tests") for move in (state.merges() if state else ()))), None)
-    return msgspec.convert(counts, TestTotals) if counts else None
+    tests = next((evidence.tests for _, evidence in (state.merges() if state else ()) if evidence.tests), None)
+    return TestTotals(passed=tests.passed, failed=tests.failed, skipped=tests.skipped) if tests else None
 
 
 def _elapsed(state: RunState | None, *, working: bool) -> float:

@@ -15,7 +15,9 @@ from msgspec import structs
 
 from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.fix import FIX_NAME, FixTask, fix_task
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.journals.queue import Move, QueueRecord, corrections_in, fixes_in
+from parallel_orchestrator.records.journals.transcript import ConversationEnded
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Plan, Task
 from parallel_orchestrator.records.scenario import Scenario
@@ -27,9 +29,8 @@ from parallel_orchestrator.store.journal import read_all, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
-from parallel_orchestrator.store.record_parser import QUEUE
+from parallel_orchestrator.store.record_parser import QUEUE, TRANSCRIPT
 from parallel_orchestrator.store.run_directory import require_scenario
-from parallel_orchestrator.system import json_codec
 
 VERSION = 1
 
@@ -54,13 +55,14 @@ class RunState:
         """The name of a task or fix task."""
         return FIX_NAME if task in self.replica.fixes else self.plan.task(task).name
 
-    def evidence(self, task: str) -> dict[str, Any]:
+    def evidence(self, task: str) -> MergeEvidence:
         """What was checked when the task was last handed in; empty before that."""
-        return next((move.evidence for move in self.merges() if move.task == task), {})
+        return next((found for move_task, found in self.merges() if move_task == task), MergeEvidence())
 
-    def merges(self) -> Iterator[Move]:
-        """The moves that came with evidence, the last one first."""
-        return (move for move in reversed(self.moves) if isinstance(move, Move) and move.evidence)
+    def merges(self) -> Iterator[tuple[str, MergeEvidence]]:
+        """Tasks and their evidence, the last one first."""
+        moves = (move for move in reversed(self.moves) if isinstance(move, Move))
+        return ((move.task, move.evidence) for move in moves if move.evidence)
 
 
 def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
@@ -198,7 +200,7 @@ def _task_summary(state: RunState, task: Task) -> TaskSummary:
         reason=status.why,
         claimed=bool(holds),
         executed=_handed_in(state.run, task.id, status),
-        verified=evidence.get("tested") == "merged and tested",
+        verified=evidence.tested == "merged and tested",
         merged=status.state is TaskState.MERGED,
         executor=f"executor_{status.folder}" if status.folder else None,
         attempt=status.attempt,
@@ -206,9 +208,9 @@ def _task_summary(state: RunState, task: Task) -> TaskSummary:
         started_s=round(holds[0].start, 3) if holds else None,
         ended_s=round(holds[-1].end, 3) if holds else None,
         duration_s=round(sum(hold.seconds for hold in holds), 3),
-        files_created=evidence.get("files", {}).get("created", {}).get("count", 0),
+        files_created=evidence.files.created.count if evidence.files else 0,
         **call_fields(state.ledger.of(task.id)),
-        evidence=evidence,
+        evidence=evidence.as_json(),
     )
 
 
@@ -216,5 +218,5 @@ def _handed_in(run: RunDirectory, task: str, status: TaskStatus) -> bool:
     """Whether the present attempt's conversation came to an end and its work was handed in."""
     if not status.folder:
         return False
-    records = read_each(run.transcript(status.folder, task, status.attempt), json_codec.loads)
-    return any(record.get("kind") == "submitted" for record in records)
+    records = read_each(run.transcript(status.folder, task, status.attempt), TRANSCRIPT)
+    return any(isinstance(record, ConversationEnded) and record.kind == "submitted" for record in records)

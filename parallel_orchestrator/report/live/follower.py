@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from parallel_orchestrator.records.errors import OrchestratorError
+from parallel_orchestrator.records.journals.batch import ScenarioState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.records.usage import Spending
 from parallel_orchestrator.report.facts.spending import spending_of
@@ -23,7 +24,7 @@ from parallel_orchestrator.report.live.snapshot import Item, Row, Snapshot, Stan
 from parallel_orchestrator.report.live.view import View
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import read_plan
-from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioState, ScenarioStatus
+from parallel_orchestrator.store.queue.batch_journal import BatchLog, ScenarioStatus
 
 _SHOW_S = 0.25
 """Between two snapshots of a batch."""
@@ -202,7 +203,8 @@ class BatchFollower(ProgressFollower):
 
     def _opened(self, name: str, status: ScenarioStatus) -> FollowedRun:
         run = self._directory(status)
-        followed = self._runs[name] = FollowedRun(run, read_plan(run.plan), status.record.get("limit"))
+        limit = status.planned.limit if status.planned else None
+        followed = self._runs[name] = FollowedRun(run, read_plan(run.plan), limit)
         self._settled -= self._unread.pop(status.folder, Spending())
         return followed
 
@@ -227,7 +229,6 @@ class BatchFollower(ProgressFollower):
 
 
 def _scenario_item(name: str, status: ScenarioStatus) -> Item:
-    if status.state is ScenarioState.CLOSED:
-        ending = status.record["ending"]
-        return Item(name, _ENDED[ending], ending, status.record["why"])
+    if status.state is ScenarioState.CLOSED and (closed := status.closed):
+        return Item(name, _ENDED[closed.ending], closed.ending, closed.why or "")
     return Item(name, _STANDING[status.state], status.state.value)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallel_orchestrator.records.journals.transcript import ConversationEnded, TranscriptRecord
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.report.facts.advice import Advice
@@ -19,7 +20,7 @@ from parallel_orchestrator.report.pages.status_page import correction_lines, fai
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import TRANSCRIPT
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.terminal_text import counted, one_line
 
@@ -87,10 +88,14 @@ def reuse_note(run: RunDirectory, replica: Replica) -> str:
 
 def _continued(run: RunDirectory, task: str, turns: int, status: TaskStatus) -> str:
     path = run.transcript(status.folder, task, status.attempt)
-    records = read_each(path, json_codec.loads) if status.folder else iter(())
-    handed_in = any(record.get("kind") == "submitted" for record in deque(records, maxlen=1))
+    records = read_each(path, TRANSCRIPT) if status.folder else iter(())
+    handed_in = any(_is_hand_in(record) for record in deque(records, maxlen=1))
     how = "is handed in again" if handed_in else f"goes on from turn {turns + 1}"
     return f"{task} {how}" + (f" ({_cut(status.why, 80)})" if status.why else "")
+
+
+def _is_hand_in(record: TranscriptRecord) -> bool:
+    return isinstance(record, ConversationEnded) and record.kind == "submitted"
 
 
 def plan_text(plan: Plan, directory: Path, advice: Advice, *, spends: bool = True) -> str:

@@ -18,27 +18,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from msgspec import UnsetType
+
+from parallel_orchestrator.records.errors import DamagedState
+from parallel_orchestrator.records.journals.batch import BatchRecord, BatchSession, ScenarioMove, ScenarioState
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import BatchDirectory, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
 from parallel_orchestrator.store.queue.scheduler import RunHandle
-from parallel_orchestrator.system import json_codec
+from parallel_orchestrator.store.record_parser import BATCH
 from parallel_orchestrator.system.files import disk_error
-
-
-class ScenarioState(Enum):
-    """Where one scenario of the session stands."""
-
-    WAITING = "waiting"
-    PLANNED = "planned"
-    OPEN = "open"
-    CLOSED = "closed"
 
 
 @dataclass
@@ -47,8 +40,10 @@ class ScenarioStatus:
 
     folder: str
     state: ScenarioState = ScenarioState.WAITING
-    record: dict[str, Any] = field(default_factory=dict)
-    """That of `planned`, later that of `closed`."""
+    planned: ScenarioMove | None = None
+    """The record of its plan."""
+    closed: ScenarioMove | None = None
+    """The record of its end."""
 
 
 class BatchReplica:
@@ -66,21 +61,22 @@ class BatchReplica:
         self.ready = 0
         """Scenarios that are planned and not open yet."""
 
-    def apply(self, record: dict[str, Any]) -> None:
-        """Take in one record."""
-        if "session" in record:
-            self.scenarios = {name: ScenarioStatus(folder) for name, folder in record["scenarios"].items()}
+    def apply(self, record: BatchRecord) -> None:
+        """Take in one record. Raises KeyError for a scenario that the session is not about."""
+        if isinstance(record, BatchSession):
+            self.scenarios = {name: ScenarioStatus(folder) for name, folder in record.scenarios.items()}
             self.begun, self.left, self.ready = True, len(self.scenarios), 0
-            self.executors = record["executors"]
-            self.began = record.get("mono", self.began)
+            self.executors = record.executors
+            self.began = self.began if isinstance(record.mono, UnsetType) else record.mono
             return
-        status = self.scenarios[record["scenario"]]
-        state = ScenarioState(record["state"])
+        status, state = self.scenarios[record.scenario], record.state
         self.left -= state is ScenarioState.CLOSED and status.state is not ScenarioState.CLOSED
         self.ready += (state is ScenarioState.PLANNED) - (status.state is ScenarioState.PLANNED)
         status.state = state
-        if state is not ScenarioState.OPEN:
-            status.record = record
+        if state is ScenarioState.PLANNED:
+            status.planned = record
+        elif state is ScenarioState.CLOSED:
+            status.closed = record
 
     def named(self, state: ScenarioState) -> list[str]:
         """The scenarios in that state, in the file's order."""
@@ -88,8 +84,10 @@ class BatchReplica:
 
     def longest_planned(self) -> str | None:
         """The one to open next."""
-        planned = self.named(ScenarioState.PLANNED)
-        return max(planned, key=lambda name: self.scenarios[name].record["path"], default=None)
+        waiting = [record for status in self.scenarios.values() if (record := status.planned)]
+        planned = [record for record in waiting if self.scenarios[record.scenario].state is ScenarioState.PLANNED]
+        longest = max(planned, key=lambda record: record.path, default=None)
+        return longest.scenario if longest else None
 
 
 class BatchLog:
@@ -98,7 +96,7 @@ class BatchLog:
     def __init__(self, batch: BatchDirectory) -> None:
         self.batch = batch
         self.replica = BatchReplica()
-        self._journal = Journal(batch.journal, json_codec.loads)
+        self._journal = Journal(batch.journal, BATCH)
         self._mutex = threading.RLock()
         self._lock = -1
 
@@ -112,21 +110,26 @@ class BatchLog:
     def start_session(self, executors: int, scenarios: dict[str, str]) -> None:
         """Begin with these scenarios: name to folder."""
         with self._held():
-            now = {"mono": round(time.monotonic(), 6)}
-            self._append({"session": "start", "executors": executors, "scenarios": scenarios, **now})
+            now = round(time.monotonic(), 6)
+            self._append(BatchSession(session="start", executors=executors, scenarios=scenarios, mono=now))
 
     def planned(self, scenario: str, path: float, limit: int, env: ExecutionEnv) -> None:
         """A scenario has a plan whose critical path is `path` long."""
-        fields: dict[str, Any] = {"path": path, "limit": limit, "sandbox": env.sandbox}
-        if env.venv:
-            fields["venv"] = str(env.venv)
+        move = ScenarioMove(
+            scenario=scenario,
+            state=ScenarioState.PLANNED,
+            path=path,
+            limit=limit,
+            sandbox=env.sandbox,
+            venv=str(env.venv or ""),
+        )
         with self._held():
-            self._append({"scenario": scenario, "state": ScenarioState.PLANNED.value, **fields})
+            self._append(move)
 
     def closed(self, scenario: str, ending: str, why: str = "") -> None:
         """A scenario has come to its end, or cannot go on."""
         with self._held():
-            self._append({"scenario": scenario, "state": ScenarioState.CLOSED.value, "ending": ending, "why": why})
+            self._append(ScenarioMove(scenario=scenario, state=ScenarioState.CLOSED, ending=ending, why=why))
 
     def open_next(self) -> bool:
         """Open the planned scenario with the longest critical path. False when none is planned."""
@@ -135,7 +138,7 @@ class BatchLog:
         with self._held():
             scenario = self.replica.longest_planned()
             if scenario is not None:
-                self._append({"scenario": scenario, "state": ScenarioState.OPEN.value})
+                self._append(ScenarioMove(scenario=scenario, state=ScenarioState.OPEN))
             return scenario is not None
 
     def close(self) -> None:
@@ -145,9 +148,9 @@ class BatchLog:
             os.close(self._lock)
             self._lock = -1
 
-    def _append(self, fields: dict[str, Any]) -> None:
+    def _append(self, record: BatchRecord) -> None:
         # Not synced: nothing is proven by this file that a run's own files do not prove.
-        self.replica.apply(self._journal.append(fields, durable=False))
+        self.replica.apply(self._journal.append(record, durable=False))
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -202,7 +205,8 @@ class OpenRuns:
 
     def _handle(self, name: str) -> RunHandle:
         status = self._journal.replica.scenarios[name]
-        run = RunDirectory(self._journal.batch.root / status.folder)
-        venv = status.record.get("venv")
-        env = ExecutionEnv(status.record["sandbox"], Path(venv) if venv else None)
-        return RunHandle(run, plan_of(run).graph(), env, status.record["limit"])
+        run, planned = RunDirectory(self._journal.batch.root / status.folder), status.planned
+        if planned is None or planned.sandbox is None:
+            raise DamagedState(f"{self._journal.batch.journal}: {name} is open, and no record plans it")
+        env = ExecutionEnv(planned.sandbox, Path(planned.venv) if planned.venv else None)
+        return RunHandle(run, plan_of(run).graph(), env, planned.limit)

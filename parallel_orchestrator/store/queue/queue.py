@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from typing import Any, TypedDict
 
 from parallel_orchestrator.records.errors import DamagedState, StaleClaim, UsageError
-from parallel_orchestrator.records.fix import RedWhole
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.journals.queue import FinalTests, FixPlanned, Move, QueueRecord, SessionStart
+from parallel_orchestrator.records.journals.red_whole import RedWhole
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal
@@ -102,7 +103,7 @@ class TaskQueue:
                     self._move(advance, task, TaskState.QUEUED, why=why, died=died)
         return advance
 
-    def adopt(self, task: str, evidence: dict[str, Any]) -> None:
+    def adopt(self, task: str, evidence: MergeEvidence) -> None:
         """Record a merge that is on the trunk but whose move was lost with its writer, whatever was thought since."""
         with self._held() as advance:
             if task not in self.replica.tasks:
@@ -243,7 +244,7 @@ class TaskQueue:
         executor: int = 0,
         attempt: int = 0,
         why: str = "",
-        evidence: dict[str, Any] | None = None,
+        evidence: MergeEvidence | None = None,
         died: bool = False,
     ) -> None:
         """Record that a task enters a state. Its present claim, if it has one, ends with that."""
@@ -256,7 +257,7 @@ class TaskQueue:
             executor=claim.executor if claim else executor,
             claim=claim.number if claim else 0,
             why=why,
-            evidence=evidence or {},
+            evidence=evidence,
             died=died,
             **_now(),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from parallel_orchestrator.records.graph import TaskGraph
+from parallel_orchestrator.records.journals.evidence import MergeEvidence
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
@@ -180,7 +181,7 @@ class Scheduler:
             if status.claim and status.claim.executor == executor
         ]
 
-    def adopt(self, claimed: ClaimedTask, evidence: dict[str, Any]) -> None:
+    def adopt(self, claimed: ClaimedTask, evidence: MergeEvidence) -> None:
         """Record a merge that is on the trunk but whose move was lost with its writer (`TaskQueue.adopt`)."""
         self._queue(claimed).adopt(claimed.claim.task, evidence)
 

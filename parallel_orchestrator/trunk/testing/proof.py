@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from parallel_orchestrator.records.journals.evidence import LinesRun, OwnCoverageFound
 from parallel_orchestrator.trunk.changes.folder import read_plain
 from parallel_orchestrator.trunk.git.objects import Objects, Tree
 from parallel_orchestrator.trunk.testing.test_inventory import OwnFiles
@@ -68,12 +69,9 @@ class OwnCoverage:
     doubt: str = ""
     """Why they may run more; empty when they do not."""
 
-    def as_json(self) -> dict[str, object]:
+    def as_evidence(self) -> OwnCoverageFound:
         """For the evidence of a merge."""
-        return {
-            "files": {share.path: {"lines": share.lines, "run": share.run} for share in self.files},
-            "doubt": self.doubt,
-        }
+        return OwnCoverageFound({share.path: LinesRun(share.lines, share.run) for share in self.files}, self.doubt)
 
 
 def parse_record(record: bytes | None) -> Ran:
