@@ -125,7 +125,7 @@ def test_a_planned_run_and_the_two_ways_to_end(story: Story) -> None:
     assert (status(root)["state"], status(root)["next"].split()[1]) == ("planned", "resume")
     story.queue.start_session(1)
     counts = {"passed": 4, "failed": 0, "skipped": 1, "added": 4}
-    story.merge(found=structs.replace(evidence(3), tests=MergedTests(added=0, **counts)))
+    story.merge(found=structs.replace(evidence(3), tests=MergedTests(**counts)))
     assert "tests:    4 passed, 0 failed, 1 skipped, after the last merge" in text(root)
     story.fail("it \x07rang")
     story.run.summary.write_text(incomplete_summary(story.run, story.scenario, PLAN).text())
