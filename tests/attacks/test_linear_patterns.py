@@ -120,8 +120,7 @@ MADE_FOR: dict[str, list[str]] = {
     "'(\\\\d{1,9}) (passed|xpassed|failed|errors?)\\\\b'": ["1", "1 passe"],
     "'(\\\\d{1,9})\\\\.(\\\\d{1,9})'": [],
     "'[\\\\\\\\:*?\"<>|]|[. ]$|^git~\\\\d+$'": [],
-    "b'\\\\b[0-9a-f]{40}\\\\b'": [],
-    "b'objects/([0-9a-f]{2})/([0-9a-f]{38})'": [],
+    "'\\\\b[0-9a-f]{40}\\\\b|objects/[0-9a-f]{2}/[0-9a-f]{38}'": ["objects/", "objects/aa/"],
     "'```(?:json)?\\\\s*\\\\n(?=\\\\{)'": ["```\n", "```json", " \n"],
 }
 """By pattern: pieces whose repetition would be the worst for it. Without any, those that are made of it are enough."""
