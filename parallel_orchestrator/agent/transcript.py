@@ -21,21 +21,8 @@ from msgspec import structs
 from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult, calls_in
 from parallel_orchestrator.records.errors import DamagedState
-from parallel_orchestrator.records.journals.transcript import (
-    KINDS,
-    CallResult,
-    ConversationEnded,
-    ConversationStart,
-    ConversationStopped,
-    ModelAnswer,
-    ModelChanged,
-    Opening,
-    Restarted,
-    SentBack,
-    ToolsRan,
-    TranscriptRecord,
-    TreeSaved,
-)
+from parallel_orchestrator.records.journals import transcript as kinds
+from parallel_orchestrator.records.journals.transcript import ConversationStart, TranscriptRecord
 from parallel_orchestrator.store.journal import Journal, read_each
 from parallel_orchestrator.store.paths import repair_hint
 from parallel_orchestrator.store.record_parser import TRANSCRIPT
@@ -56,7 +43,7 @@ NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
 _ANNOUNCES_MORE = frozenset({"tool_use", "pause_turn"})
 """Stop reasons with which an empty answer is not the end of the work."""
 
-_HAD_AGAIN = (ConversationStart, ModelAnswer, TreeSaved)
+_HAD_AGAIN = (ConversationStart, kinds.ModelAnswer, kinds.TreeSaved)
 """Records that are not waited for until they are on disk: whatever rests on them comes after a later one that is."""
 
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
@@ -114,9 +101,9 @@ class Conversation:
     """Turns in a row that gave no result and left no workspace that was not there before, in this phase."""
     said_last: str = ""
     """What was sent back into the conversation last; empty in its first phase."""
-    stopped: ConversationStopped | None = None
+    stopped: kinds.ConversationStopped | None = None
     """The refusal or cap that ended the conversation."""
-    outcome: ConversationEnded | None = None
+    outcome: kinds.ConversationEnded | None = None
     _last_call: str = ""
     _seen: set[bytes] = field(default_factory=set)
     """What there was before: digests of results and of workspaces."""
@@ -136,24 +123,24 @@ class Conversation:
     def apply(self, record: TranscriptRecord) -> None:
         """Take the next record into account. Raises ValueError or KeyError when it does not fit those before it."""
         match record:
-            case ModelAnswer():
+            case kinds.ModelAnswer():
                 self._answered(record)
-            case TreeSaved():
+            case kinds.TreeSaved():
                 self._tree_kept(record)
-            case ToolsRan():
+            case kinds.ToolsRan():
                 self._tools_ran(record)
             case ConversationStart():
                 self._started(record)
-            case ModelChanged():
+            case kinds.ModelChanged():
                 self.model = self.model_wanted = record.model
-            case SentBack():
+            case kinds.SentBack():
                 self.repair_rounds = record.round
                 self._begin_phase("repair", record)
-            case Restarted():
+            case kinds.Restarted():
                 self._restarted(record)
-            case ConversationStopped():
+            case kinds.ConversationStopped():
                 self.stopped = record
-            case ConversationEnded():
+            case kinds.ConversationEnded():
                 self.outcome = record
 
     def _started(self, record: ConversationStart) -> None:
@@ -162,7 +149,7 @@ class Conversation:
         self.base = record.base
         self._say(record.task)
 
-    def _answered(self, record: ModelAnswer) -> None:
+    def _answered(self, record: kinds.ModelAnswer) -> None:
         content, discarded = record.content, record.discarded
         self.turns, self.phase_turn = record.turn, record.phase_turn + 1
         self.seconds += record.endpoint_s
@@ -190,12 +177,12 @@ class Conversation:
         self.stop_reason = None
         self._say([{"type": "text", "text": SAID_NOTHING.format(tools=names)}])
 
-    def _tree_kept(self, record: TreeSaved) -> None:
+    def _tree_kept(self, record: kinds.TreeSaved) -> None:
         self.tree = record.tree
         if self._is_new(record.tree):
             self.stale_turns = 0  # the turn before changed files, which its results need not tell
 
-    def _tools_ran(self, record: ToolsRan) -> None:
+    def _tools_ran(self, record: kinds.ToolsRan) -> None:
         results = record.results
         for call, result in zip(self.calls, results, strict=True):
             told = json.dumps([call.name, call.arguments, result.content], sort_keys=True)
@@ -209,13 +196,13 @@ class Conversation:
         self.calls, self.tree, self.stop_reason, self.acted = (), None, None, True
         self._say([{"type": "tool_result", **structs.asdict(result)} for result in results])
 
-    def _restarted(self, record: Restarted) -> None:
+    def _restarted(self, record: kinds.Restarted) -> None:
         self.restarts, self.earlier_turns = record.round, self.turns
         self.messages, self.calls = [], ()
         self._say(self.start.task)
         self._begin_phase("restart", record)
 
-    def _begin_phase(self, kind: str, record: SentBack | Restarted) -> None:
+    def _begin_phase(self, kind: str, record: kinds.SentBack | kinds.Restarted) -> None:
         """Give the model the record's facts, and start the phase's counts."""
         self.phase, self.phase_turn = f"{kind} {record.round}", 1
         self.base, self.tree = record.base, record.tree
@@ -289,14 +276,13 @@ class Transcript:
         """Whether nothing was said yet: `begin` comes first."""
         return not self.conversation.messages
 
-    def begin(self, opening: Opening, *, base: str, run: str, task_id: str, attempt: int) -> None:
+    def begin(self, opening: kinds.Opening, *, base: str, run: str, task_id: str, attempt: int) -> None:
         """Record what the conversation starts with; `opening` as `prompt.opening` makes it."""
-        fields = structs.asdict(opening)
-        self._add(ConversationStart(**fields, base=base, run=run, task_id=task_id, attempt=attempt))
+        self._add(ConversationStart(**structs.asdict(opening), base=base, run=run, task_id=task_id, attempt=attempt))
 
     def ask_of(self, model: str) -> None:
         """Record that another model is asked from now on: none has answered yet."""
-        self._add(ModelChanged(model=model))
+        self._add(kinds.ModelChanged(model=model))
 
     def answer(
         self,
@@ -311,7 +297,7 @@ class Transcript:
         `faults`: why some of its calls cannot be carried out, by id.
         """
         now = self.conversation
-        record = ModelAnswer(
+        record = kinds.ModelAnswer(
             turn=now.turns + 1,
             phase=now.phase,
             phase_turn=now.phase_turn,
@@ -326,34 +312,34 @@ class Transcript:
 
     def tree(self, tree: str) -> None:
         """Record what the workspace is before the last answer's tools run."""
-        self._add(TreeSaved(turn=self.conversation.turns, tree=tree))
+        self._add(kinds.TreeSaved(turn=self.conversation.turns, tree=tree))
 
     def results(self, results: Sequence[ToolResult], seconds: float) -> None:
         """Record what the last answer's tool calls gave, in their order."""
         of_calls = [
-            CallResult(call.id, result.content, result.is_error)
+            kinds.CallResult(call.id, result.content, result.is_error)
             for call, result in zip(self.conversation.calls, results, strict=True)
         ]
-        self._add(ToolsRan(turn=self.conversation.turns, results=of_calls, seconds=seconds))
+        self._add(kinds.ToolsRan(turn=self.conversation.turns, results=of_calls, seconds=seconds))
 
     def repair(self, text: str, *, base: str, tree: str) -> None:
         """Send facts back into the conversation. It goes on from `tree`, made of commit `base`."""
-        self._add(SentBack(round=self.conversation.repair_rounds + 1, text=text, base=base, tree=tree))
+        self._add(kinds.SentBack(round=self.conversation.repair_rounds + 1, text=text, base=base, tree=tree))
 
     def stopped(self, reason: str, *, restartable: bool) -> None:
         """Record that a refusal or a cap ended the conversation, so that it is not met a second time."""
-        self._add(ConversationStopped(reason=reason, restartable=restartable))
+        self._add(kinds.ConversationStopped(reason=reason, restartable=restartable))
 
     def restart(self, text: str, *, base: str, tree: str) -> None:
         """Begin a new conversation with the same task and these facts. It works in `tree`, made of commit `base`."""
-        self._add(Restarted(round=self.conversation.restarts + 1, text=text, base=base, tree=tree))
+        self._add(kinds.Restarted(round=self.conversation.restarts + 1, text=text, base=base, tree=tree))
 
     def outcome(self, kind: str, reason: str = "") -> None:
         """Record how it ended, for whoever reads the transcript later. `kind` is none of the other records' kinds."""
-        if kind in KINDS:
+        if kind in kinds.KINDS:
             raise ValueError(f"{kind} is not an outcome")
-        # Handed in: the trunk, or the facts that come back, say what came of it. A failure is said nowhere else.
-        self._add(ConversationEnded(kind=kind, reason=reason), durable=kind != "submitted")
+        # The trunk tells again that work was handed in, or the facts that come back do. A failure stands here alone.
+        self._add(kinds.ConversationEnded(kind=kind, reason=reason), durable=kind != "submitted")
 
     def close(self) -> None:
         """Give the descriptor back."""
