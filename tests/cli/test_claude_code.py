@@ -30,7 +30,7 @@ def _path(folder: Path) -> str:
 def test_a_run_without_it_is_refused_before_anything_is_made(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = typed(*arguments, cwd=tmp_path, before=WITHOUT_EXTRA, PATH=_path(tmp_path / "bin"))
     assert done.returncode == 2
-    assert "Claude Code is not here" in done.stderr
+    assert "Claude Code was not found" in done.stderr
     assert "--backend api" in done.stderr
     assert not (tmp_path / "run").exists()
 

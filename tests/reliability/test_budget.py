@@ -58,7 +58,7 @@ def test_a_cap_holds_over_kills_and_resumes_and_a_higher_one_goes_on(tmp_path: P
                     os.kill(pid, signal.SIGKILL)
             harness.wait_until(lambda: not harness.family(directory))
         output = harness.run("resume", str(directory), api=api, code=4)
-        assert output.count(WARNED) == 1
+        assert output.count(WARNED) <= 1  # none when the kills came so late that nothing is left to spend
         assert f"of ${cap:.2f} are spent; raise --max-cost to continue" in output
         assert f"to go on: {harness.typed('resume', directory)} --max-cost {2 * cap:g}" in output
         price, spent = _price(directory), _answers(api)
