@@ -193,6 +193,7 @@ def test_a_session_of_some_leaves_the_others_in_the_batch(tmp_path: Path) -> Non
         assert not unfinished.exists()
 
 
+@pytest.mark.thorough
 def test_what_failed_in_a_batch_is_tried_again_by_its_folder_alone(tmp_path: Path) -> None:
     again = tmp_path / "again"
 

@@ -112,7 +112,8 @@ NAMING = ("requirements_file: {}", "requirements: B, prices: {}", "requirements:
 def test_what_has_no_end_or_is_too_long_is_not_read_as_a_text(naming: str, folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "long").write_bytes(b"x" * 1_000_001)
-    for name, why in (("/dev/zero", "not a regular file"), ("pipe", "not a regular file"), ("long", "more than 1,000,000 bytes")):
+    special = "not a regular file"
+    for name, why in (("/dev/zero", special), ("pipe", special), ("long", "more than 1,000,000 bytes")):
         entry = naming.format(name)
         (fault,) = faults_of(folder, f"scenarios: [{{name: a, {entry}}}]")
         assert re.fullmatch(rf"1:{22 + entry.index(name) + 1}: .*{name} cannot be used: it .*{why}.*", fault), fault

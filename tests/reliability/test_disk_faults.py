@@ -200,7 +200,7 @@ def _some(pairs: list[tuple[Point, str]], *wanted: tuple[str, str]) -> list[tupl
             (("fdatasync", "ledger.jsonl"), ("write", '\\"kind\\":\\"answer\\"')),
             marks=pytest.mark.thorough,
         ),
-        (WORKER, (("fdatasync", "executor_"), ("write", "queue.jsonl"))),
+        pytest.param(WORKER, (("fdatasync", "executor_"), ("write", "queue.jsonl")), marks=pytest.mark.thorough),
     ],
 )
 def test_a_call_that_the_disk_refuses_stops_the_run_which_then_goes_on(
