@@ -190,11 +190,7 @@ def _some(pairs: list[tuple[Point, str]], *wanted: tuple[str, str]) -> list[tupl
 @pytest.mark.parametrize(
     ("role", "wanted"),
     [
-        pytest.param(
-            ORCHESTRATOR,
-            (("rename", "execution_plan.json"), ("write", "execution_summary")),
-            marks=pytest.mark.thorough,
-        ),
+        (ORCHESTRATOR, (("rename", "execution_plan.json"), ("write", "execution_summary"))),
         pytest.param(
             GATEWAY,
             (("fdatasync", "ledger.jsonl"), ("write", '\\"kind\\":\\"answer\\"')),
