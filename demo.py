@@ -214,8 +214,8 @@ def comparison(name: str, one: Measured, many: Measured, speed: float) -> str:
 def table(rows: Sequence[tuple[str, str]]) -> str:
     """Labels and what they say, that folded in its column on a narrow terminal."""
     room = max(20, output_columns() - LABEL)
-    told = [(label, textwrap.wrap(value, room, break_long_words=False)) for label, value in rows]
-    return "\n".join(f"  {label:<{LABEL - 2}}" + f"\n{' ' * LABEL}".join(lines) for label, lines in told)
+    wrapped = [(label, textwrap.wrap(value, room, break_long_words=False)) for label, value in rows]
+    return "\n".join(f"  {label:<{LABEL - 2}}" + f"\n{' ' * LABEL}".join(lines) for label, lines in wrapped)
 
 
 def bar(seconds: float, longest: float) -> str:
@@ -287,7 +287,7 @@ def one_of_them(name: str, speed: float | None, *, fresh: bool = False) -> bool:
 def choose(speed: float | None, *, fresh: bool = False) -> bool:
     """Ask what to do, and do it."""
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask; choose with --scenario simple|medium|complex or --compare")
+        raise UsageError("there is no terminal to ask on; choose with --scenario simple|medium|complex or --compare")
     typer.echo(MENU)
     while (choice := typer.prompt("Your choice", type=int, default=2)) not in range(1, 6):
         typer.echo("Choose a number from 1 to 5.")

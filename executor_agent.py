@@ -33,7 +33,7 @@ from parallel_orchestrator.agent.prompt import (
 )
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript
-from parallel_orchestrator.agent.turns import End, Ended, Limits, Means, take_turns
+from parallel_orchestrator.agent.turns import AgentContext, Limits, StopKind, StopResult, take_turns
 from parallel_orchestrator.claude_code.binary import find
 from parallel_orchestrator.claude_code.session import START_S, ClaudeCodeSession, Runner, SessionSettings, session_id
 from parallel_orchestrator.claude_code.tool_runner import CALL_S, TOOLS, ClaudeCodeTools
@@ -64,7 +64,7 @@ LONGEST_RUN_S = 4 * TEST_TIMEOUT_S
 
 
 class Job(Protocol):
-    """The claimed task, as the worker hands it over."""
+    """The claimed task: the part of the worker's `Job` that an executor uses."""
 
     @property
     def claim(self) -> Claim:
@@ -86,20 +86,20 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class ExecutorSettings:
-    """What an executor is told besides its jobs; crosses into the worker process."""
+    """What an executor needs besides its jobs; sent to the worker process."""
 
     socket: Path
     """The gateway's."""
     secret: str = field(repr=False)
     """Signs the attempts' tokens."""
     prewarm: bool = True
-    """Whether a shell and a pytest wait in sandboxes for each task's next command and tests: quicker, for some
-    25 MB an executor."""
+    """Whether a shell and a pytest are prewarmed in sandboxes for each task: faster, for about 25 MB an
+    executor."""
 
 
 def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
-    """An executor's work, made inside its worker process: for tasks of one run, or of many."""
-    clear_up()  # what the executor left that this one may be there for
+    """Makes an executor inside its worker process, for tasks of one run or of many."""
+    clear_up()  # leftovers of a killed executor that this one replaces
     runner = lru_cache(maxsize=8)(runner_for)
 
     @lru_cache(maxsize=8)
@@ -110,7 +110,7 @@ def open_executor(settings: ExecutorSettings) -> Callable[[Job], Outcome]:
 
 
 class ExecutorAgent:
-    """Works on one task of a run after the other, in one process."""
+    """Works on the tasks of a run, one after the other, in one process."""
 
     def __init__(self, settings: ExecutorSettings, run: RunDirectory, runner: Runner) -> None:
         self._settings = settings
@@ -123,7 +123,7 @@ class ExecutorAgent:
         ROOM.use(settings.socket.parent, self._scenario.max_executors)
 
     def execute(self, job: Job) -> Outcome:
-        """Go on with the claimed task until it is merged, sent back, or failed.
+        """Continue the claimed task until it is merged, sent back, or failed.
 
         What is not the task's fault (budget, endpoint, a stop) is raised; the attempt then stands where it is.
         """
@@ -145,11 +145,11 @@ class ExecutorAgent:
                     transcript.ask_of(scenario_model)
                 if transcript.conversation.is_restarted:
                     tools.restart()
-                ended = take_turns(transcript, self._means(job, transcript, client, tools), self._limits())
-                if ended.kind is End.FINISHED:
+                ended = take_turns(transcript, self._context(job, transcript, client, tools), self._limits())
+                if ended.kind is StopKind.FINISHED:
                     tools.finish(ended.text)
                 else:
-                    tools.close()  # nothing may write any more
+                    tools.close()  # no tool may write from here on
                 transcript.outcome("submitted", ended.reason)
                 return self._submit(task, job, transcript, ended)
             except ModelUnknown as error:
@@ -175,7 +175,7 @@ class ExecutorAgent:
         return transcript.conversation.model_wanted
 
     def _begin(self, task: Task, job: Job, transcript: Transcript, tools: ToolBox | ClaudeCodeTools) -> None:
-        """Make the workspace, and record what the conversation starts with."""
+        """Create the workspace and record the conversation's start."""
         scenario, claim = self._scenario, job.claim
         base = self._trunk.head()
         self._trunk.open_workspace(self._folder(claim), base)
@@ -214,12 +214,12 @@ class ExecutorAgent:
         session = ClaudeCodeSession(self._runner, find(), self._folder(claim), state, settings)
         return ClaudeCodeTools(session, scenario.executor_model, lambda: transcript.conversation.said_last or text)
 
-    def _submit(self, task: Task, job: Job, transcript: Transcript, ended: Ended) -> Outcome:
-        """Offer the work to the trunk, and send it back into its conversation when it cannot be taken."""
+    def _submit(self, task: Task, job: Job, transcript: Transcript, ended: StopResult) -> Outcome:
+        """Submit the work to the trunk; when it is rejected, send it back into its conversation."""
         claim = job.claim
         job.report("handing in", TEST_TIMEOUT_S)
         base = transcript.conversation.base
-        early = ended.reason if ended.kind is End.STOPPED else ""
+        early = ended.reason if ended.kind is StopKind.STOPPED else ""
         offer = Submission(
             *(task, self._plan, claim.attempt, claim.number, base, self._folder(claim)),
             title=task.name,
@@ -245,14 +245,14 @@ class ExecutorAgent:
                 back = _SentBack(Rejection.REFUSED, facts, base, tree)
         return self._restart(transcript, ended, back) if early else self._send_back(transcript, back)
 
-    def _restart(self, transcript: Transcript, ended: Ended, back: _SentBack) -> Outcome:
+    def _restart(self, transcript: Transcript, ended: StopResult, back: _SentBack) -> Outcome:
         """Have a new conversation finish what the stopped one left, or fail the task with both reasons."""
         if not self._may_restart(transcript, ended):
             return _failed(transcript, f"{ended.reason}; its work was submitted and not merged: {back.reason}")
         transcript.restart(restart_text(ended.reason, back.why, back.facts), base=back.base, tree=back.tree)
         return Outcome(TaskState.REPAIR, f"{ended.reason}; a new conversation continues: {back.reason}")
 
-    def _may_restart(self, transcript: Transcript, ended: Ended) -> bool:
+    def _may_restart(self, transcript: Transcript, ended: StopResult) -> bool:
         """Whether a new conversation may continue where one was stopped."""
         now = transcript.conversation
         return ended.restartable and now.restarts < MAX_RESTARTS and now.seconds < self._limits().seconds
@@ -269,11 +269,13 @@ class ExecutorAgent:
         token = mint(settings.secret, Caller(self._scenario.run, claim.task, claim.attempt))
         return ModelClient(settings.socket, token)
 
-    def _means(self, job: Job, transcript: Transcript, client: ModelClient, tools: ToolBox | ClaudeCodeTools) -> Means:
+    def _context(
+        self, job: Job, transcript: Transcript, client: ModelClient, tools: ToolBox | ClaudeCodeTools
+    ) -> AgentContext:
         folder = self._folder(job.claim)
 
         def progress(doing: str) -> None:
-            # How long an answer takes is the gateway's to bound; how long a tool takes is ours.
+            # The gateway bounds how long an answer takes; the executor bounds how long a tool takes.
             job.report(doing, None if doing.startswith("asking") else CALL_S + 30)
 
         def ask(request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
@@ -285,7 +287,7 @@ class ExecutorAgent:
             tools.answered(answer.usage)
             return answer
 
-        return Means(
+        return AgentContext(
             ask=ask,
             tools=tools,
             snapshot=lambda: self._trunk.snapshot(folder),

@@ -5,8 +5,8 @@
       validate       shape by pydantic, the rest by `plan_faults`
       ask again      in the same conversation, with the exact faults; at most three times in all
 
-There is no plan without a model: nothing falls back to templates. The answers wait in the
-ledger, so that a planner killed anywhere parses them again instead of asking anew.
+There is no plan without a model: nothing falls back to templates. The ledger holds the answers, so a
+planner that is killed anywhere parses them again and asks nothing twice.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ PROMPT = _PROMPT.replace("{answer}", "Answer with one JSON object")
 CLAUDE_CODE_PROMPT = _PROMPT.replace("{answer}", "You have no files to look at. Give as structured output one object")
 
 PLAN_SCHEMA = json.dumps(Plan.model_json_schema())
-"""For Claude Code, which checks by it what it is given; `plan_faults` checks the rest."""
+"""For Claude Code, which validates its answer against it; `plan_faults` checks the rest."""
 
 
 class Planning(Protocol):
@@ -100,8 +100,8 @@ class Planning(Protocol):
 class PlannerAgent:
     """Turns requirements into plans by asking a model through the gateway.
 
-    `note` hears each answer that had to be asked again, with its faults. `planning`: how the model is asked, when
-    not by the Messages API alone.
+    `note` is called with the faults of each answer that cannot be used. `planning` makes the conversation; the
+    Messages API by default.
     """
 
     def __init__(
@@ -171,9 +171,9 @@ class PlannerAgent:
 def plan_run(
     scenario: Scenario, run: RunDirectory, client: ModelClient, env: ExecutionEnv | None, note: Callable[[str], None]
 ) -> Plan:
-    """The plan of a run's requirement, for a process that the SDK is imported in. `around`: where Claude Code may run.
+    """Returns the plan of a run's requirement; for a process that has imported the SDK. `env`: where Claude Code runs.
 
-    Called again after it died, it asks again for no answer that was given. Raises PlanRefused.
+    Called again after a kill, it buys no recorded answer again. Raises PlanRefused.
     """
     with disk_faults_in(run.root), contextlib.closing(client):
         scenario = scenario.model_copy(update={"planner_model": _begun_with(run) or scenario.planner_model})
@@ -181,7 +181,7 @@ def plan_run(
 
 
 def _begun_with(run: RunDirectory) -> str | None:
-    """The model that has answered the planner before; its conversation goes to its end with that one."""
+    """Returns the model that has answered the planner before; the conversation continues with that one."""
     asked: dict[int, str] = {}
     for record in read_each(run.ledger, LEDGER):
         if isinstance(record, IntentRecord) and record.task == "plan":
@@ -230,10 +230,10 @@ class ApiPlanning:
         return said, answer.stop_reason
 
     def accept(self) -> None:
-        """Nothing: nobody else is to hear of it."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing: the client is its owner's."""
+        """Does nothing: the client's owner closes it."""
 
     def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -251,7 +251,7 @@ class ApiPlanning:
 
 
 def json_part(text: str) -> str:
-    """The JSON object in an answer: the whole, or what a Markdown fence or other words wrap."""
+    """Returns the JSON object in an answer, without a Markdown fence or words around it."""
     stripped = text.strip()
     if stripped.startswith("{"):
         with contextlib.suppress(ValueError, RecursionError):

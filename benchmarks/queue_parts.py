@@ -26,7 +26,7 @@ from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal, body_of, encode, read_all
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.queue_state import QueueState
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system import redact
 from parallel_orchestrator.system.files import write_all
@@ -77,15 +77,15 @@ def _parts(run: RunDirectory, graph: TaskGraph) -> Iterator[Part]:
         journal.read_new()
         yield "taking and leaving the lock", 1, partial(_take_and_leave, lock.fileno())
         yield "looking for news, none there", 2, journal.read_new
-        yield "choosing a task", 1, Replica(graph).pick
+        yield "choosing a task", 1, QueueState(graph).pick
         yield "looking at the clocks", 2, lambda: (round(time.time(), 3), round(time.monotonic(), 6))
         yield "looking whether a tail is torn", 2, partial(os.fstat, file.fileno())
         yield "looking for secrets", 2, partial(redact.known, move)
         yield "making the line, checksum in it", 2, partial(encode, 1, move)
         yield "appending it", 2, partial(write_all, file.fileno(), lines[1])
-        yield "taking the move in", 2, _each(Replica(graph).apply, records)
+        yield "taking the move in", 2, _each(QueueState(graph).apply, records)
         yield "another's line, read and checked", 2, _each(_read, lines)
-        yield "another's move, taken in", 2, _each(Replica(graph).apply, records)
+        yield "another's move, taken in", 2, _each(QueueState(graph).apply, records)
 
 
 def _read(line: bytes) -> None:

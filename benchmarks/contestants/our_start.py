@@ -36,7 +36,7 @@ def _work(job: Job) -> Any:
     def tick(supervisor: Supervisor) -> None:
         if not memory and len(list(run.root.glob("up.*"))) == count:
             memory.extend(sorted(pss_mib(slot.process.pid or 0) for slot in supervisor.slots.values()))
-            for task in supervisor.scheduler.replica(run).tasks:
+            for task in supervisor.scheduler.queue_state(run).tasks:
                 (run.root / f"go.{task}").touch()
 
     begun = time.monotonic()

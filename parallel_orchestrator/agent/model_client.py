@@ -1,8 +1,8 @@
-"""Asking the model: the official SDK, over the gateway's Unix socket.
+"""Asks the model with the official SDK, over the gateway's Unix socket.
 
-The gateway retries, waits and records; it gives an answer only when that answer is whole and
-on disk. So this client retries one thing alone: that the gateway itself is not there, is being
-started again, or dies within a call. Asking again then costs nothing that was answered already.
+The gateway retries, waits and records; it returns an answer only when that answer is whole and on disk.
+This client retries only when the gateway is absent, restarts, or dies within a call. An answer that the
+gateway has recorded is then delivered again without a new call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATIENCE_S = 120.0
 """How long the gateway may be away in one stretch."""
 
 _SILENCE_S = 60.0
-"""The gateway gives a sign of life every 15 s; a connection without a byte for so long is dead."""
+"""The gateway sends a byte every 15 s at least; a connection that is silent for this long is dead."""
 _BAD, _TOO_LARGE = 400, 413
 _MAX_BROKEN = 5
 """Answers in a row that begin and then break off."""
@@ -65,17 +65,17 @@ _ENDS: dict[str, type[OrchestratorError]] = {
 _ARGUMENTS = frozenset(
     {"model", "max_tokens", "messages", "system", "tools", "thinking", "output_config", "cache_control"}
 )
-"""Fields of a body that are arguments of the SDK's method. It passes on others, beta ones say, as they are."""
+"""Fields of a body that are arguments of the SDK's method. Others, such as beta fields, go in `extra_body`."""
 
 _CONTEXT_FULL = re.compile(
     r"prompt is too long|exceeds? (?:the |its )?(?:maximum |available )?context|context (?:limit|window|size|length)"
     r"|maximum context",
     re.IGNORECASE,
 )
-"""How endpoints say that a request is longer than the model's context window."""
+"""Matches the messages with which endpoints refuse a request longer than the model's context window."""
 
 _PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
-"""Error types that are gone at the next try."""
+"""Error types that a retry may cure."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,24 +91,24 @@ class Answer:
     """Token counts as the endpoint gave them; any of them may be missing."""
     model: str
     endpoint_s: float
-    """How long the endpoint took for it."""
+    """Seconds that the endpoint took."""
     waited_s: float
-    """All other waiting: for the rate limit, between tries."""
+    """Seconds of all other waiting: for the rate limit, between tries."""
 
 
 class _Fault(Exception):
     """This try gave no answer; the next may."""
 
-    def __init__(self, told: str, *, begun: bool) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, *, begun: bool) -> None:
+        super().__init__(message)
         self.begun = begun
         """Whether the gateway had begun to answer."""
 
 
 class ModelClient:
-    """Asks in the name of one attempt.
+    """Asks on behalf of one attempt.
 
-    Until it has asked for the first time it may be handed to another process. A connection does not survive that.
+    May be passed to another process before its first call; a connection does not survive that.
     """
 
     def __init__(self, socket: Path, token: str, patience_s: float = PATIENCE_S) -> None:
@@ -117,10 +117,10 @@ class ModelClient:
         self._patience_s = patience_s
 
     def ask(self, request: Mapping[str, Any], /, *, turn: int, phase: str, phase_turn: int, betas: str = "") -> Answer:
-        """The model's answer to `request`, a body of the Messages API. `betas`: the beta features that it uses.
+        """Returns the model's answer to `request`, a body of the Messages API. `betas`: the beta features it uses.
 
-        `turn` counts all answers of the attempt and is part of the ledger's key: asked again after a
-        fault or a restart, the same answer is delivered.
+        `turn` counts all answers of the attempt and is part of the ledger's key: a call repeated after a
+        fault or a restart gets the same answer.
 
         Raises BudgetReached, TaskLimit, KeyRefused, ModelUnknown, EndpointUnusable, RecordingExhausted, RequestRefused
         (ContextFull where the request is longer than the model's context window), and CannotGoOn, also when the
@@ -157,8 +157,8 @@ class ModelClient:
         # Not above: it takes two seconds, and workers have it preloaded.
         import anthropic, httpx2  # noqa: E401, I001
 
-        # A transport of one's own also keeps proxies of the environment out of the way.
-        # There is no TLS on a Unix socket; making ready for it takes twenty milliseconds for each client.
+        # Our own transport also ignores the environment's proxies. A Unix socket needs no TLS, and preparing
+        # it would take 20 ms a client.
         transport = httpx2.HTTPTransport(uds=str(self._socket), verify=False)
         return anthropic.Anthropic(
             api_key=self._token,
@@ -174,28 +174,28 @@ class ModelClient:
         begun = False
         arguments: Any = {name: value for name, value in request.items() if name in _ARGUMENTS}
         extra = {name: value for name, value in request.items() if name not in _ARGUMENTS} or None
-        # No stream: the gateway has the answer whole before it says a word of it (decision 0014).
+        # Not streamed: the gateway sends an answer only when it has the whole (decision 0014).
         create = self._sdk.messages.with_streaming_response.create
         try:
             with create(**arguments, extra_headers=headers, extra_body=extra) as response:
                 begun = True
-                told = response.read()
+                body = response.read()
         except anthropic.APIStatusError as error:
             raise _meaning(str(error.type or ""), error.api_message or str(error), error.status_code) from error
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
             raise _Fault(f"{type(error).__name__}: {error}", begun=begun) from error
         except ValueError as error:
             raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
-        return _answer(told, response.status_code)
+        return _answer(body, response.status_code)
 
 
-def _answer(told: bytes, status: int) -> Answer:
-    """What the gateway said. Raises what `_meaning` gives, and _Fault for what is no JSON."""
+def _answer(body: bytes, status: int) -> Answer:
+    """Parses the gateway's response. Raises the error of `_meaning`, and _Fault for a body that is not JSON."""
     try:
-        message = json.loads(told)
+        message = json.loads(body)
     except ValueError as error:
         raise _Fault(f"{type(error).__name__}: {error}", begun=True) from error
-    if message.get("type") == "error":  # found out after the first sign of life, so without a status of its own
+    if message.get("type") == "error":  # it came after the first byte, so it has no HTTP status
         raise _meaning(message["error"]["type"], message["error"]["message"], status)
     return Answer(
         content=_clean(message["content"]),
@@ -207,20 +207,20 @@ def _answer(told: bytes, status: int) -> Answer:
     )
 
 
-def _meaning(kind: str, told: str, status: int) -> Exception:
-    """What an error of the gateway, or one that it passes on, means for the caller."""
+def _meaning(kind: str, message: str, status: int) -> Exception:
+    """Returns the exception for an error of the gateway, or of the endpoint behind it."""
     if kind in _ENDS:
-        return _ENDS[kind](told)
+        return _ENDS[kind](message)
     if status >= 500 or kind in _PASSING:
-        return _Fault(f"{kind or status}: {told}", begun=True)
+        return _Fault(f"{kind or status}: {message}", begun=True)
     bad = kind == "invalid_request_error" or status == _BAD
-    full = kind == "request_too_large" or status == _TOO_LARGE or (bad and _CONTEXT_FULL.search(told))
+    full = kind == "request_too_large" or status == _TOO_LARGE or (bad and _CONTEXT_FULL.search(message))
     refused = ContextFull if full else RequestRefused
-    return refused(f"the endpoint refused the request ({kind or status}): {told}")
+    return refused(f"the endpoint refused the request ({kind or status}): {message}")
 
 
 def _clean(value: Any) -> Any:
-    """The value without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    """Returns the value without lone surrogates, which JSON allows and UTF-8 does not."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, list):

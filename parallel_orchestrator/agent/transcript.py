@@ -38,16 +38,16 @@ SAID_NOTHING = (
 )
 
 NEVER_ACTED_ON = frozenset({"refusal", "model_context_window_exceeded"})
-"""Stop reasons of answers whose tool calls are not carried out."""
+"""Stop reasons of answers whose tool calls are not run."""
 
 _ANNOUNCES_MORE = frozenset({"tool_use", "pause_turn"})
 """Stop reasons with which an empty answer is not the end of the work."""
 
 _HAD_AGAIN = (ConversationStart, kinds.ModelAnswer, kinds.TreeSaved)
-"""Records that are not waited for until they are on disk: whatever rests on them comes after a later one that is."""
+"""Records that are not synced: the next record that is synced puts them on disk, too."""
 
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
-"""Times, durations and counters: a result that differs in these alone says nothing new."""
+"""Times, durations and counters: a result that differs only in these is not new."""
 
 Message = dict[str, Any]
 
@@ -121,7 +121,7 @@ class Conversation:
         return self.phase.startswith("restart") and self.phase_turn == 1
 
     def apply(self, record: TranscriptRecord) -> None:
-        """Take the next record into account. Raises ValueError or KeyError when it does not fit those before it."""
+        """Fold the next record. Raises ValueError or KeyError when it does not fit those before it."""
         match record:
             case kinds.ModelAnswer():
                 self._answered(record)
@@ -185,9 +185,9 @@ class Conversation:
     def _tools_ran(self, record: kinds.ToolsRan) -> None:
         results = record.results
         for call, result in zip(self.calls, results, strict=True):
-            told = json.dumps([call.name, call.arguments, result.content], sort_keys=True)
-            self.repeats = self.repeats + 1 if told == self._last_call else 1
-            self._last_call = told
+            call_and_result = json.dumps([call.name, call.arguments, result.content], sort_keys=True)
+            self.repeats = self.repeats + 1 if call_and_result == self._last_call else 1
+            self._last_call = call_and_result
         # Each is looked at: one that is new must not keep the others from being remembered.
         fresh = [self._is_new(_NUMBER.sub("0", result.content)) for result in results]
         self.stale_turns = 0 if any(fresh) else self.stale_turns + 1
@@ -241,7 +241,7 @@ def read(path: Path) -> Conversation:
 
 
 def _checked_fold(records: Iterable[TranscriptRecord], path: Path) -> Conversation:
-    """`fold`, at whose records that make no conversation DamagedState is raised."""
+    """Folds the records. Raises DamagedState, with the line, where they do not make a conversation."""
     conversation = Conversation()
     for record in records:
         try:
@@ -263,7 +263,7 @@ def _begun_well(records: Iterable[TranscriptRecord], path: Path) -> Iterator[Tra
 
 
 class Transcript:
-    """The conversation in `path`, open for going on. One writer at a time: whoever holds the task's claim."""
+    """The conversation in `path`, open for writing. Only the process that holds the task's claim may write."""
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path, TRANSCRIPT)

@@ -1,15 +1,15 @@
-"""How a model acts: it is asked, its tools run, it is told what came of them, until it is done.
+"""How a model acts: ask it, run its tools, send it the results, until it is done.
 
     take_turns
       └─ until ended:
            tool calls without results?  -> use them, one after the other, and record the results
-           the last answer ends it?     -> Ended
-           a refusal or the task's cap  -> recorded, Ended
+           the last answer ends it?     -> StopResult
+           a refusal or the task's cap  -> recorded, StopResult
            otherwise                    -> ask, and record the answer
 
-There is no other state than the transcript. Each pass looks at where the conversation stands and
-does the next thing, so a process that was killed anywhere is gone on with by calling this again:
-an answer is on disk before its tools run, and the workspace's tree before they touch it.
+The transcript is the only state. Each pass reads where the conversation stands and does the next thing,
+so calling this again resumes after a kill anywhere: an answer is on disk before its tools run, and the
+workspace's tree before they touch it.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ MAX_ERROR_TURNS = 5
 MAX_REPEATS = 4
 """Times in a row that one call is made with the same result."""
 MAX_STALE_TURNS = 10
-"""Turns in a row in which no file changed and no result was a new one. Far more than honest work has: who runs
-the tests again has changed something, and whoever looks around sees something new."""
+"""Turns in a row in which no file changed and no result was new. Honest work has far fewer: running the tests
+again follows a change, and looking around shows something new."""
 
 _TO_BE_CONTINUED = frozenset({None, "max_tokens", "pause_turn"})
-"""None: something was said to the model since its last answer."""
+"""Stop reasons after which the model is asked again. None: a message was added since its last answer."""
 _DONE = frozenset({"end_turn", "stop_sequence", "tool_use"})
 
 _log = logging.getLogger(__name__)
 
 
-class End(Enum):
+class StopKind(Enum):
     """How a conversation can end."""
 
     FINISHED = "finished"
@@ -62,10 +62,10 @@ class End(Enum):
 
 
 @dataclass(frozen=True)
-class Ended:
+class StopResult:
     """The end of a conversation: the model's closing report, or why it was stopped."""
 
-    kind: End
+    kind: StopKind
     reason: str = ""
     text: str = ""
     restartable: bool = False
@@ -79,14 +79,14 @@ class Limits:
     turns: int
     """Answers of the model in one conversation."""
     seconds: float
-    """The task's own time; waiting for a rate limit or for the gateway is none of it."""
+    """The task's own time, without waiting for a rate limit or for the gateway."""
 
 
 class Ask(Protocol):
     """Asks the model; `ModelClient.ask`."""
 
     def __call__(self, request: dict[str, Any], /, *, turn: int, phase: str, phase_turn: int) -> Answer:
-        """The answer to `request`, which is the attempt's `turn`-th."""
+        """Returns the answer to `request`, the attempt's turn number `turn`."""
         ...
 
 
@@ -94,7 +94,7 @@ class Tools(Protocol):
     """Carries out tool calls; `ToolBox`, or Claude Code."""
 
     def run_all(self, calls: Sequence[ToolCall], progress: Callable[[str], None]) -> list[ToolResult]:
-        """The results of an answer's calls in their order, also of those that went wrong."""
+        """Returns the results of an answer's calls in their order, those of failed calls included."""
         ...
 
     def mutates(self, name: str, arguments: object) -> bool:
@@ -103,95 +103,95 @@ class Tools(Protocol):
 
 
 @dataclass(frozen=True)
-class Means:
-    """What it takes to act."""
+class AgentContext:
+    """What a conversation needs besides its transcript."""
 
     ask: Ask
     tools: Tools
     snapshot: Callable[[], str]
-    """Keeps the workspace as it is; the id of its tree."""
+    """Stores the workspace as a git tree; returns the tree's id."""
     restore: Callable[[str], None]
-    """Makes the workspace that tree again."""
+    """Resets the workspace to a tree."""
     progress: Callable[[str], None] = lambda doing: None
-    """Told what is being done, for a person who watches."""
+    """Is called with what the agent is doing, for the live view."""
 
 
-def take_turns(transcript: Transcript, means: Means, limits: Limits) -> Ended:
-    """Go on with a conversation to its end.
+def take_turns(transcript: Transcript, context: AgentContext, limits: Limits) -> StopResult:
+    """Continue a conversation to its end.
 
-    What no task is to blame for (BudgetReached, CannotGoOn, KeyRefused, …) is passed on: the
-    conversation then stands where it is, and calling this again goes on with it.
+    Errors that no task causes (BudgetReached, CannotGoOn, KeyRefused, …) pass through. The conversation
+    stays where it is, and calling this again continues it.
     """
     now = transcript.conversation
     if now.stopped is not None:
-        return Ended(End.STOPPED, now.stopped.reason, restartable=now.stopped.restartable)
+        return StopResult(StopKind.STOPPED, now.stopped.reason, restartable=now.stopped.restartable)
     if now.tree is not None:
-        # Tools ran that nothing is known of, or a phase begins: either way the workspace starts from that tree.
-        means.restore(now.tree)
+        # A killed process may have run tools whose results are lost, or a phase begins: start from the stored tree.
+        context.restore(now.tree)
     try:
         while True:
             if now.calls:
-                _use_tools(transcript, means)
-            elif (ended := verdict(now, limits)) is not None:
+                _use_tools(transcript, context)
+            elif (ended := should_stop(now, limits)) is not None:
                 return ended
             else:
-                _ask(transcript, means)
+                _ask(transcript, context)
     except (TaskLimit, RequestRefused) as error:
         restartable = isinstance(error, ContextFull | TurnLimit)
         transcript.stopped(str(error), restartable=restartable)
-        return Ended(End.STOPPED, str(error), restartable=restartable)
+        return StopResult(StopKind.STOPPED, str(error), restartable=restartable)
 
 
-def _ask(transcript: Transcript, means: Means) -> None:
+def _ask(transcript: Transcript, context: AgentContext) -> None:
     now = transcript.conversation
-    means.progress(f"asking the model (turn {now.turns + 1})")
-    answer = means.ask(build_request(now), turn=now.turns + 1, phase=now.phase, phase_turn=now.phase_turn)
+    context.progress(f"asking the model (turn {now.turns + 1})")
+    answer = context.ask(build_request(now), turn=now.turns + 1, phase=now.phase, phase_turn=now.phase_turn)
     kept = kept_of(answer.content, answer.stop_reason, now)
     transcript.answer(answer, kept.content, discarded=kept.discarded, faults=kept.faults)
 
 
-def _use_tools(transcript: Transcript, means: Means) -> None:
+def _use_tools(transcript: Transcript, context: AgentContext) -> None:
     calls = transcript.conversation.calls
     usable = [call for call in calls if not call.fault]
-    changing = any(means.tools.mutates(call.name, call.arguments) for call in usable)
+    changing = any(context.tools.mutates(call.name, call.arguments) for call in usable)
     if changing and transcript.conversation.tree is None:
-        transcript.tree(means.snapshot())
+        transcript.tree(context.snapshot())
     started = time.monotonic()
-    done = iter(_run_all(usable, means, transcript.conversation.tree) if usable else ())
+    done = iter(_run_all(usable, context, transcript.conversation.tree) if usable else ())
     results = [ToolResult(f"Error: {call.fault}", is_error=True) if call.fault else next(done) for call in calls]
     transcript.results(results, round(time.monotonic() - started, 3))
 
 
-def _run_all(calls: Sequence[ToolCall], means: Means, tree: str | None) -> list[ToolResult]:
-    """Carry out an answer's calls; all of them again, on the same tree and alone, when memory ran out.
+def _run_all(calls: Sequence[ToolCall], context: AgentContext, tree: str | None) -> list[ToolResult]:
+    """Run an answer's calls. When memory runs out, restore the tree and run all of them again, alone.
 
-    Raises OutOfMemory when it runs out then, too.
+    Raises OutOfMemory when it runs out a second time.
     """
     try:
-        return means.tools.run_all(calls, means.progress)
+        return context.tools.run_all(calls, context.progress)
     except OutOfMemory:
         _log.warning("memory ran out; the turn's commands are repeated with nothing else running")
     with ROOM.alone():
         if tree is not None:
-            means.restore(tree)
-        return means.tools.run_all(calls, means.progress)
+            context.restore(tree)
+        return context.tools.run_all(calls, context.progress)
 
 
-def verdict(now: Conversation, limits: Limits) -> Ended | None:
-    """Whether the conversation has ended, and how; None when the model is to be asked (again)."""
-    return _verdict_on_answer(now) or _verdict_on_limits(now, limits)
+def should_stop(now: Conversation, limits: Limits) -> StopResult | None:
+    """Returns how the conversation ended; None when the model has to be asked again."""
+    return _stop_by_answer(now) or _stop_by_limits(now, limits)
 
 
-def _verdict_on_answer(now: Conversation) -> Ended | None:
+def _stop_by_answer(now: Conversation) -> StopResult | None:
     reason = _failure(now)
     if reason is not None:
-        return Ended(End.STOPPED, reason, restartable=now.stop_reason == "model_context_window_exceeded")
+        return StopResult(StopKind.STOPPED, reason, restartable=now.stop_reason == "model_context_window_exceeded")
     if now.stop_reason in _TO_BE_CONTINUED:
         return None
     if now.stop_reason in _DONE:
-        return Ended(End.FINISHED, text=now.text)
+        return StopResult(StopKind.FINISHED, text=now.text)
     _log.warning("the model stopped for an unknown reason, %r; taken as the end of its work", now.stop_reason)
-    return Ended(End.FINISHED, reason=f"unknown stop reason {now.stop_reason!r}", text=now.text)
+    return StopResult(StopKind.FINISHED, reason=f"unknown stop reason {now.stop_reason!r}", text=now.text)
 
 
 def _failure(now: Conversation) -> str | None:
@@ -206,13 +206,13 @@ def _failure(now: Conversation) -> str | None:
     return None
 
 
-def _verdict_on_limits(now: Conversation, limits: Limits) -> Ended | None:
+def _stop_by_limits(now: Conversation, limits: Limits) -> StopResult | None:
     if loop := _loop(now):
-        return Ended(End.STOPPED, loop)
+        return StopResult(StopKind.STOPPED, loop)
     if now.turns - now.earlier_turns >= limits.turns:
-        return Ended(End.STOPPED, f"reached its limit of {limits.turns} turns", restartable=True)
+        return StopResult(StopKind.STOPPED, f"reached its limit of {limits.turns} turns", restartable=True)
     if now.seconds >= limits.seconds:
-        return Ended(End.STOPPED, f"reached its limit of {limits.seconds / 60:g} minutes")
+        return StopResult(StopKind.STOPPED, f"reached its limit of {limits.seconds / 60:g} minutes")
     return None
 
 

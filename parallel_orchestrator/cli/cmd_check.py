@@ -85,7 +85,7 @@ def doctor(
 
 
 def _paying() -> str | None:
-    """Who would pay for a run; None where nobody can. Raises UsageError."""
+    """Returns who would pay for a run; None where no credential is found. Raises UsageError."""
     if not holds_key(os.environ) and is_anthropics(endpoint_from(os.environ)):
         return None
     credential = credential_from(os.environ)

@@ -144,7 +144,7 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 def _open_standard_streams() -> None:
     """Fill in closed ones, and let what their encoding lacks be escaped.
 
-    A file of ours under such a number would be written into by whoever prints.
+    A file opened under such a number would receive whatever is printed.
     """
     for number in range(3):
         try:
@@ -248,7 +248,7 @@ class _Document:
 
 def _not_shown(error: OSError, code: int) -> int:
     """Say that standard output refused an answer; the exit code: `code`, or in place of 0 another."""
-    if isinstance(error, BrokenPipeError):  # as in `… | head`: nobody reads the rest
+    if isinstance(error, BrokenPipeError):  # as in `… | head`: the rest has no reader
         return code
     _Text().failed(CannotGoOn(f"standard output cannot be written: {error.strerror}. What was done is kept."))
     return code or CannotGoOn.exit_code

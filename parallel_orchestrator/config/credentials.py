@@ -26,7 +26,7 @@ def endpoint_from(environment: Mapping[str, str]) -> str:
 
 
 def is_anthropics(endpoint: str) -> bool:
-    """Whether the endpoint is Anthropic's own, which answers nobody without a credential."""
+    """Whether the endpoint is Anthropic's own, which answers only with a credential."""
     host = urlsplit(endpoint).hostname or ""
     return host == "anthropic.com" or host.endswith(".anthropic.com")
 

@@ -55,7 +55,7 @@ _PLAN_BOUNDS = Bounds(values=30_000, levels=20)
 
 @dataclass
 class Options:
-    """Everything that a run can be told, none of it filled in. Names are those of the scenario's fields."""
+    """What a person gave for a run, defaults not filled in. Names are those of the scenario's fields."""
 
     requirements: str
     output_dir: Path | None = None

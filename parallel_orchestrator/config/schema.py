@@ -18,7 +18,7 @@ TEMPLATE = """\
 #     {program} run --config {file}            build it
 #     {program} batch {file}                   build all scenarios of the file at once
 #
-# By scenarios.schema.json, which lies beside this file, an editor completes and checks it; `schema` prints it anew.
+# Editors complete and check the file with scenarios.schema.json, which lies next to it; `schema` prints it.
 
 defaults:
   max_executors: 5 # the most agents that work at once; the plan may need fewer
@@ -64,7 +64,7 @@ class Section(BaseModel):
 
 
 class PlannerSection(Section):
-    """Which model plans, by what, and what it is told besides."""
+    """Which model plans, through which back end, and with which instructions."""
 
     model: str | None = Field(default=None, min_length=1)
     """The model's name."""

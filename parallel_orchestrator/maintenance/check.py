@@ -171,9 +171,9 @@ class RunCheck:
 
     def merges(self, state: TrunkState) -> None:
         """Compare the tasks that the queue says are merged with the trunk's commits."""
-        if self._files.replica is None or state.commits is None:
+        if self._files.queue_state is None or state.commits is None:
             return
-        tasks = self._files.replica.tasks
+        tasks = self._files.queue_state.tasks
         on_trunk = {commit.trailers["Task"] for commit in state.commits if "Task" in commit.trailers}
         merged = {task for task, status in tasks.items() if status.state is TaskState.MERGED}
         for task in sorted(merged - on_trunk):
@@ -217,7 +217,7 @@ class RunCheck:
 
     def merged(self) -> None:
         """Find lost evidence of merged tasks. Most of it cannot be rebuilt."""
-        tasks = self._files.replica.tasks if self._files.replica else {}
+        tasks = self._files.queue_state.tasks if self._files.queue_state else {}
         conversations = {(one.task, one.attempt): content for one, content in self._files.transcripts.items()}
         for task, status in tasks.items():
             if status.state is not TaskState.MERGED:
@@ -248,23 +248,23 @@ class RunCheck:
         summary = read_summary(self._run)
         state = self._folded_state()
         if summary is None:
-            if state and state.replica.finals and ended(state):
+            if state and state.queue_state.finals and ended(state):
                 self._find(self._run.summary, "it is not there, and the run has ended", self._resume)
             return
         if summary.get("version") != VERSION:
-            told = f"it has version {summary['version']}" if "version" in summary else "it is no summary"
-            self._find(self._run.summary, f"{told}; this program writes version {VERSION}", self._resume)
+            problem = f"it has version {summary['version']}" if "version" in summary else "it is no summary"
+            self._find(self._run.summary, f"{problem}; this program writes version {VERSION}", self._resume)
         elif state and not self._running and (right := folded(state, summary)) is not None:
-            fix = self._resume if state.replica.finals else f"remove it, then {self._resume}"
+            fix = self._resume if state.queue_state.finals else f"remove it, then {self._resume}"
             for contradiction in contradictions(summary, right):
                 self._find(self._run.summary, contradiction, fix)
-        elif state and state.replica.final and state.replica.final["head"] != branch_head(self._run.git):
+        elif state and state.queue_state.final and state.queue_state.final["head"] != branch_head(self._run.git):
             self._note(self._run.summary, "the trunk has moved since the whole was tested; the next resume tests again")
 
     def _folded_state(self) -> RunState | None:
         """Returns what the files say together; None unless all of them can be read."""
         files, ledger = self._files, self._files.ledger
-        if self._running or files.replica is None or files.scenario is None or files.plan is None:
+        if self._running or files.queue_state is None or files.scenario is None or files.plan is None:
             return None
         journals = {self._run.ledger, *(attempt.path for attempt in files.transcripts)}
         if journals & files.faults.keys() or any(misfits(ledger.records)):
@@ -286,9 +286,9 @@ def folded(state: RunState, summary: Mapping[str, Any]) -> dict[str, Any] | None
 
     Earlier versions kept the results of the last tests in the summary alone. They are taken from it.
     """
-    if state.replica.finals or state.replica.unsettled:
+    if state.queue_state.finals or state.queue_state.unsettled:
         right = ended(state)
-        if right is None and summary.get("status") != "incomplete" and state.replica.final is None:
+        if right is None and summary.get("status") != "incomplete" and state.queue_state.final is None:
             right = summarize(state, None)
         return right.as_json() if right else None
     if summary.get("status") not in ("done", "failed"):

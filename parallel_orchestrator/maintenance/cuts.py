@@ -42,7 +42,7 @@ class TranscriptCut:
 
 def planned_cut(files: RunFiles, attempt: AttemptFile) -> TranscriptCut | None:
     """Returns what has to be cut off a transcript; None when it can stay, or while the queue is damaged."""
-    if files.replica is None:
+    if files.queue_state is None:
         return None
     content = files.transcripts[attempt]
     fault = files.faults.get(attempt.path, "")

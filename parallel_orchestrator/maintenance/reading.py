@@ -16,7 +16,7 @@ from parallel_orchestrator.records.scenario import Scenario
 from parallel_orchestrator.store.journal import Record
 from parallel_orchestrator.store.paths import AttemptFile, RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
-from parallel_orchestrator.store.queue.queue_state import Replica, follow
+from parallel_orchestrator.store.queue.queue_state import QueueState, follow
 from parallel_orchestrator.store.record_parser import QUEUE, TRANSCRIPT, R, RecordParser
 from parallel_orchestrator.store.run_directory import read_scenario
 from parallel_orchestrator.store.salvage import Salvage, salvage
@@ -32,20 +32,20 @@ class RunFiles:
     transcripts: dict[AttemptFile, Salvage] = field(default_factory=dict)
     queue: Salvage = field(default_factory=Salvage)
     ledger: Salvage = field(default_factory=Salvage)
-    replica: Replica | None = None
+    queue_state: QueueState | None = None
     """The queue's state; None unless queue and plan are whole and fit each other."""
     faults: dict[Path, str] = field(default_factory=dict)
 
     def has_ended(self, attempt: AttemptFile) -> bool:
         """Returns whether no resume will continue this attempt, as far as the queue is known."""
-        status = self.replica.tasks.get(attempt.task) if self.replica else None
+        status = self.queue_state.tasks.get(attempt.task) if self.queue_state else None
         return status is None or status.state in SETTLED or status.attempt != attempt.attempt
 
     def unknown_attempts(self) -> list[AttemptFile]:
         """Returns the transcripts of attempts that the queue has not claimed, or has in another folder."""
         unknown = []
         for found in self.transcripts:
-            status = self.replica.tasks.get(found.task) if self.replica else None
+            status = self.queue_state.tasks.get(found.task) if self.queue_state else None
             known = status and (found.attempt < status.attempt or found.executor == status.folder)
             if status and (not known or found.attempt > status.attempt):
                 unknown.append(found)
@@ -106,14 +106,14 @@ def _note_damage(files: RunFiles, path: Path, content: Salvage, misfit: str | No
 def _queue_fault(files: RunFiles) -> str | None:
     if files.plan is None or files.queue.damage:
         return None
-    files.replica = Replica(files.plan.graph())
+    files.queue_state = QueueState(files.plan.graph())
     try:
-        follow(files.replica, map(QUEUE.of, files.queue.records), files.run.queue)
+        follow(files.queue_state, map(QUEUE.of, files.queue.records), files.run.queue)
     except ValueError as error:
-        files.replica = None
+        files.queue_state = None
         return f"a record cannot be understood ({error})"
     except DamagedState as error:
-        files.replica = None
+        files.queue_state = None
         return str(error).partition(". Nothing was")[0].partition(", ")[2]
     return None
 

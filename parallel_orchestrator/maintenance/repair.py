@@ -149,9 +149,11 @@ class RunRepair:
         self.files = read_run(self.run.root)  # with the plan, the queue can be read
 
     def _trunk(self) -> None:
-        state, replica = trunk.examine(self.run), self.files.replica
+        state, queue_state = trunk.examine(self.run), self.files.queue_state
         on_trunk = {commit.trailers.get("Task") for commit in state.commits or ()}
-        merged = {task for task, s in replica.tasks.items() if s.state is TaskState.MERGED} if replica else set()
+        merged = (
+            {task for task, s in queue_state.tasks.items() if s.state is TaskState.MERGED} if queue_state else set()
+        )
         if not self.run.git.exists() or not (state.faults or merged - on_trunk):
             return
         known = known_commits(parsed(QUEUE, self.files.queue.records), self.files.plan)
@@ -167,7 +169,7 @@ class RunRepair:
             return
         merged = [self._merged(commit) for commit in commits if "Task" in commit.trailers]
         on_trunk = {work.task for work in merged}
-        tasks = self.files.replica.tasks if self.files.replica else {}
+        tasks = self.files.queue_state.tasks if self.files.queue_state else {}
         unproven = [t for t, s in tasks.items() if s.state is TaskState.MERGED and t not in on_trunk]
         unplanned = [task for task in on_trunk if FIX_ID.fullmatch(task) and task not in tasks]
         unknown = self.files.unknown_attempts()
@@ -177,11 +179,11 @@ class RunRepair:
         rebuilder.keep(self.files.queue.unbroken, on_trunk, {(a.task, a.attempt): a.executor for a in unknown})
         kept = len(rebuilder.records)
         rebuilder.plan_fixes(on_trunk | {attempt.task for attempt in self.files.transcripts})
-        known = rebuilder.replica.tasks
+        known = rebuilder.queue_state.tasks
         rebuilder.complete([work for work in merged if work.task in known], self._attempts(known))
         self._rewrite(self.run.queue, rebuilder.records)
-        self.files.queue, self.files.replica = salvage(self.run.queue), rebuilder.replica
-        counts = ", ".join(f"{number} {state}" for state, number in rebuilder.replica.count().items() if number)
+        self.files.queue, self.files.queue_state = salvage(self.run.queue), rebuilder.queue_state
+        counts = ", ".join(f"{number} {state}" for state, number in rebuilder.queue_state.count().items() if number)
         self.say(
             f"queue.jsonl: {kept} records kept, the rest rebuilt from trunk and transcripts: {counts}. "
             "The times of later work are lost"
@@ -254,7 +256,7 @@ class RunRepair:
 
     def _summary(self) -> None:
         summary, right = read_summary(self.run), ended_summary(self.run)
-        if right is not None and self.files.replica and self.files.replica.finals:
+        if right is not None and self.files.queue_state and self.files.queue_state.finals:
             if summary != right.as_json():
                 self.keep(self.run.summary)
                 write_whole(self.run.summary, right.text())

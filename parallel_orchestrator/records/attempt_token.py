@@ -1,7 +1,7 @@
 """Attempt tokens: what a caller shows the gateway, and all that the gateway believes about it.
 
 A token names run, task and attempt and is signed (HMAC-SHA256) with a secret that only
-the gateway and the worker processes have. It is not encrypted. Whoever reads one can
+the gateway and the worker processes have. It is not encrypted. A process that reads one can
 spend under that attempt's cap while the run lasts, and under no other.
 """
 

@@ -67,7 +67,7 @@ class TurnLimit(TaskLimit):
 
 
 class PlanRefused(OrchestratorError):
-    """The planner's answers did not pass validation, every attempt having been told why."""
+    """No answer of the planner passed validation, though each was sent back with its faults."""
 
 
 class DamagedState(OrchestratorError):
@@ -99,7 +99,7 @@ class BatchBudgetReached(BudgetReached):
 
 
 class EndpointUnavailable(CannotGoOn):
-    """The endpoint, or the gateway to it, answers nobody, or the account has no credit. No run can go on."""
+    """The endpoint or the gateway does not answer, or the account has no credit. No run can continue."""
 
 
 class DirectoryHeld(OrchestratorError):
@@ -115,7 +115,7 @@ class Interrupted(OrchestratorError):
 
 
 def internal_error(error: Exception) -> OrchestratorError:
-    """What nobody foresaw, as an error that a person can be told. Whoever asks for it has logged the other."""
+    """Returns an unexpected exception as an error for people. The caller has logged the exception."""
     return OrchestratorError(f"internal error: {type(error).__name__}: {error}; the log has more")
 
 

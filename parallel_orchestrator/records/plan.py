@@ -23,7 +23,7 @@ MAX_FILES = 100
 """Of one task."""
 
 MAX_FAULTS_TOLD, MAX_FAULT = 30, 500
-"""Faults told of one plan, and characters of each."""
+"""The most faults that are reported of a plan, and characters of each."""
 
 PROJECT_ROOTS = ("src", "tests", "docs")
 """The top folders in which tasks own files. All else in a run's directory is ours."""
@@ -46,7 +46,7 @@ _SAFE_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 Texts = Annotated[list[str], FailFast()]
-"""A list of which only the first wrong item is told: a plan of a million wrong items is refused as quickly."""
+"""A list that reports only its first wrong item, so that a million wrong items are refused as quickly."""
 
 
 class _Record(BaseModel):
@@ -116,8 +116,10 @@ class Plan(_Record):
 
 def shortened(faults: list[str]) -> list[str]:
     """The first of the faults, each in short as it may quote what a model wrote, and how many more there are."""
-    told = [fault if len(fault) <= MAX_FAULT else fault[: MAX_FAULT - 1] + "…" for fault in faults[:MAX_FAULTS_TOLD]]
-    return [*told, f"… and {len(faults) - len(told)} more"] if len(faults) > len(told) else told
+    reported = [
+        fault if len(fault) <= MAX_FAULT else fault[: MAX_FAULT - 1] + "…" for fault in faults[:MAX_FAULTS_TOLD]
+    ]
+    return [*reported, f"… and {len(faults) - len(reported)} more"] if len(faults) > len(reported) else reported
 
 
 def plan_faults(plan: Plan, *, new: bool = True) -> list[str]:

@@ -86,7 +86,7 @@ class Spending:
         self.retries += intent.try_number > 1
 
     def add_answer(self, answer: AnswerRecord, intent: IntentRecord, *, again: bool) -> None:
-        """Count an answer, at its upper bound when nobody knows what it cost. `again`: its turn had one before."""
+        """Count an answer, at its upper bound when its cost is unknown. `again`: its turn had one before."""
         self.calls += 1
         usage = answer.usage if isinstance(answer.usage, dict) else {}
         self.tokens.update({ours: token_count(usage.get(theirs)) or 0 for ours, theirs in TOKEN_KINDS.items()})

@@ -183,9 +183,9 @@ def _some_failed(run: RunDirectory) -> bool:
     """Whether tasks have failed or the whole is red, by its queue: a session that was killed has left no summary."""
     try:
         with closing(TaskQueue(run, plan_of(run).graph())) as queue:
-            replica = queue.refresh()
-            failed = any(status.state is TaskState.FAILED for status in replica.tasks.values())
-            return failed or (not replica.unsettled and may_be_red(run))
+            queue_state = queue.refresh()
+            failed = any(status.state is TaskState.FAILED for status in queue_state.tasks.values())
+            return failed or (not queue_state.unsettled and may_be_red(run))
     except FileNotFoundError:  # it has no plan
         return False
     except OrchestratorError:  # it is damaged, which stops no retry of another

@@ -180,9 +180,9 @@ class Runner:
         self._raise_fatal()
         self._prepare_ahead()
         self._show()
-        for handle, replica in supervisor.scheduler.replicas():
+        for handle, queue_state in supervisor.scheduler.queue_states():
             run = self._runs[handle.run.root]
-            if not replica.unsettled and self._leaves(run):
+            if not queue_state.unsettled and self._leaves(run):
                 self._finishers.do(partial(self._finish, run))
 
     def _raise_fatal(self) -> None:

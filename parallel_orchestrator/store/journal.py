@@ -240,7 +240,7 @@ class Journal(Generic[R]):
             raise disk_error(self.path, error) from error
 
     def close(self) -> None:
-        """Give the descriptor back. The instance can be used again and opens the file anew."""
+        """Close the file. The next use of the instance opens it again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor, self._refused = -1, None
@@ -274,7 +274,7 @@ class Journal(Generic[R]):
         return self._descriptor
 
     def _damage(self, found: str) -> DamagedState:
-        self.close()  # whoever was making a reader out of this has none to close
+        self.close()  # the caller gets no reader that it could close
         return DamagedState(
             f"{self.path} is damaged at line {self.next_seq}, byte {self.offset}: expected record {self.next_seq}, "
             f"found {found}. Nothing was changed. {repair_hint(self.path)}"
@@ -289,7 +289,7 @@ class Journal(Generic[R]):
 
 
 def unparsed(body: bytes) -> JournalRecord:
-    """Returns an empty record: for whoever wants to know that lines are whole, not what they say."""
+    """Returns an empty record: for callers that check whether lines are whole, not what they hold."""
     return _EMPTY
 
 

@@ -164,7 +164,7 @@ class BatchDirectory:
 
     @property
     def run_lock(self) -> Path:
-        """Held by every process of the batch, and by whoever goes on with one of its runs alone."""
+        """Held by every process of the batch, and by a session that resumes one of its runs alone."""
         return self.root / "run.lock"
 
     @property

@@ -1,4 +1,4 @@
-"""Taking possession of a run directory: whose it is, whether it is the same run, and nobody else's."""
+"""Takes ownership of a run directory: checks that it holds this run and that no other process owns it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BEFORE_SCENARIO = {"run.lock", "orchestrator.log"}
 """What a run killed before it fixed its scenario leaves behind."""
 
 LEAST_FREE_BYTES = 4 * 2**20
-"""With less room no run gets to its end, however small. How much one needs, nobody knows before."""
+"""With less room not even a small run ends. How much a run needs is not known before."""
 
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors that another --output-dir mends, and waiting does not."""
@@ -135,9 +135,9 @@ def take_up(owned: OwnedRun, say: Callable[[str], None]) -> None:
     old, new = owned.written, owned.scenario
     changed = [name for name, value in new.model_dump().items() if getattr(old, name) != value]
     for name in changed:
-        told = f"{name}: {_short(getattr(old, name))} -> {_short(getattr(new, name))}"
-        log.info("%s: %s", owned.run.scenario, told)
-        say(told)
+        change = f"{name}: {_short(getattr(old, name))} -> {_short(getattr(new, name))}"
+        log.info("%s: %s", owned.run.scenario, change)
+        say(change)
     if changed:
         write_json(owned.run.scenario, new.model_dump())
 

@@ -2,7 +2,7 @@
 
 The lock belongs to the open file, not to a process: gateway and workers inherit the
 descriptor, so a free lock proves that no process of the run is alive, however they
-ended. The file's content names the owner, for the message to whoever comes second;
+ended. The file's content names the owner, for the message to a second process;
 it decides nothing. Promised on local file systems only.
 """
 
@@ -87,7 +87,7 @@ def read_owner(path: Path) -> Owner | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living owner holds a run.lock, as far as can be told without taking it. Changes nothing."""
+    """Whether a living owner holds a run.lock, as far as can be seen without taking it. Changes nothing."""
     owner = read_owner(path)
     if owner is None or not owner.alive():
         return False
@@ -104,14 +104,14 @@ def is_held(path: Path) -> bool:
 def _wait_for(descriptor: int, path: Path, say: Callable[[str], None], patience_s: float) -> None:
     """Lock `descriptor`, waiting for the family of a dead owner alone. Raises DirectoryHeld."""
     deadline = time.monotonic() + patience_s
-    told = False
+    said_so = False
     while not _lock(descriptor, path):
         owner = _owner(read_at(descriptor, 4096, 0))
         if owner is None or owner.alive() or time.monotonic() > deadline:
             raise DirectoryHeld(_held_message(path, owner))
-        if not told:
+        if not said_so:
             say(f"orchestrator {owner.pid} is gone; waiting for its calls in flight to land in the ledger")
-            told = True
+            said_so = True
         time.sleep(_FAMILY_POLL_S)
 
 
@@ -148,8 +148,8 @@ def _pid_namespace() -> str:
 
 def _owner(content: bytes) -> Owner | None:
     try:
-        told = json.loads(content)
-        return Owner(**{field.name: told[field.name] for field in fields(Owner) if field.name in told})
+        owner = json.loads(content)
+        return Owner(**{field.name: owner[field.name] for field in fields(Owner) if field.name in owner})
     except (ValueError, TypeError):
         return None  # taken this very moment, and not named yet
 

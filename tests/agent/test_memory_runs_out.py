@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
-from parallel_orchestrator.agent.turns import Means, _run_all
+from parallel_orchestrator.agent.turns import AgentContext, _run_all
 from parallel_orchestrator.messages_api.tool_calls import BASH, ToolCall
 from parallel_orchestrator.records.command import Command, CommandResult
 from parallel_orchestrator.records.errors import OutOfMemory
@@ -43,12 +43,12 @@ def test_the_kernel_s_kill_is_told_from_other_ends(group: Path, tmp_path: Path) 
     assert sh(PlainRunner(), tmp_path, "python -c 'import time; x = b\"x\" * 2**27; time.sleep(.5)'").memory > 100 * MIB
 
 
-def _means(folder: Path, restored: list[str]) -> Means:
+def _context(folder: Path, restored: list[str]) -> AgentContext:
     def never(*_: object, **__: object) -> object:
         raise AssertionError("nothing is asked")
 
     box = ToolBox(folder, PlainRunner(), 60.0, None)
-    return Means(ask=never, tools=box, snapshot=lambda: "tree", restore=restored.append)  # type: ignore[arg-type]
+    return AgentContext(ask=never, tools=box, snapshot=lambda: "tree", restore=restored.append)  # type: ignore[arg-type]
 
 
 def _calls(*scripts: str) -> Sequence[ToolCall]:
@@ -59,14 +59,14 @@ def test_a_turn_whose_command_was_killed_is_repeated_on_its_tree(group: Path, tm
     folder, mark, restored = tmp_path / "work", tmp_path / "mark", list[str]()
     folder.mkdir()
     once = f"test -e {mark} && echo second || {{ touch {mark}; {_starving(group)}; }}"
-    results = _run_all(_calls("echo first", once), _means(folder, restored), "tree")
+    results = _run_all(_calls("echo first", once), _context(folder, restored), "tree")
     assert [result.content for result in results] == ["first", "second"]
     assert restored == ["tree"]
 
 
 def test_a_turn_whose_command_is_killed_again_stops_the_run(group: Path, tmp_path: Path) -> None:
     with pytest.raises(OutOfMemory, match="an agent's command for lack of memory, also when it ran alone") as raised:
-        _run_all(_calls(_starving(group)), _means(tmp_path, []), "tree")
+        _run_all(_calls(_starving(group)), _context(tmp_path, []), "tree")
     assert raised.value.exit_code == 3
 
 

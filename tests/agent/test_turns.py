@@ -14,10 +14,10 @@ from parallel_orchestrator.agent.transcript import GO_ON, Transcript, read
 from parallel_orchestrator.agent.turns import (
     MAX_ERROR_TURNS,
     MAX_REPEATS,
-    End,
-    Ended,
+    AgentContext,
     Limits,
-    Means,
+    StopKind,
+    StopResult,
     take_turns,
 )
 from parallel_orchestrator.records.errors import BudgetReached, ContextFull, RequestRefused, TaskLimit
@@ -73,9 +73,9 @@ class Setting:
         self.trees = Trees(folder, tmp_path / "trees")
         self.told: list[str] = []
 
-    def run(self, script: Script, limits: Limits = LIMITS) -> Ended:
+    def run(self, script: Script, limits: Limits = LIMITS) -> StopResult:
         transcript = self.open()
-        means = Means(
+        context = AgentContext(
             ask=script.ask,
             tools=ToolBox(self.folder, PlainRunner()),
             snapshot=self.trees.snapshot,
@@ -83,7 +83,7 @@ class Setting:
             progress=self.told.append,
         )
         try:
-            return take_turns(transcript, means, limits)
+            return take_turns(transcript, context, limits)
         finally:
             transcript.close()
 
@@ -105,7 +105,7 @@ def test_works_until_the_report(setting: Setting) -> None:
     script = Script(
         ([text("I write."), create("a", "src/x.py", "print(6 * 7)\n"), bash("b", "python src/x.py")], "tool_use"), DONE
     )
-    assert setting.run(script) == Ended(End.FINISHED, text="all done")
+    assert setting.run(script) == StopResult(StopKind.FINISHED, text="all done")
     assert files_below(setting.folder) == {"src/x.py": b"print(6 * 7)\n"}
     results = script.requests[1]["messages"][-1]["content"]
     assert [(r["tool_use_id"], r["content"]) for r in results] == [("a", "Wrote src/x.py (1 line)."), ("b", "42")]
@@ -120,7 +120,7 @@ def test_works_until_the_report(setting: Setting) -> None:
 
 def test_an_ended_conversation_is_not_asked_again(setting: Setting) -> None:
     setting.run(Script(DONE))
-    assert setting.run(Script()) == Ended(End.FINISHED, text="all done")
+    assert setting.run(Script()) == StopResult(StopKind.FINISHED, text="all done")
 
 
 def test_one_failing_call_of_two_gets_its_result_in_order(setting: Setting) -> None:
@@ -132,7 +132,7 @@ def test_one_failing_call_of_two_gets_its_result_in_order(setting: Setting) -> N
 
 def test_duplicate_ids_are_made_different(setting: Setting) -> None:
     script = Script(([bash("a", "echo 1"), bash("a", "echo 2"), bash("a_2", "echo 3")], "tool_use"), DONE)
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     results = script.requests[1]["messages"][-1]["content"]
     assert [r["content"] for r in results] == ["1", "2", "3"]
 
@@ -145,7 +145,7 @@ def test_repair_goes_on_in_the_same_conversation(setting: Setting) -> None:
     transcript.repair("the tests are red", base="base1", tree=tree)
     transcript.close()
     script = Script(([bash("b", "cat x")], "tool_use"), DONE)
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     assert script.keys == [(3, "repair 1", 1), (4, "repair 1", 2)]
     assert script.requests[0]["messages"][-1]["content"] == [text("the tests are red")]
     assert script.requests[1]["messages"][-1]["content"][0]["content"] == "1"
@@ -156,18 +156,18 @@ def test_repair_goes_on_in_the_same_conversation(setting: Setting) -> None:
 
 @pytest.mark.parametrize("stop", ["end_turn", "stop_sequence", "tool_use"])
 def test_ends(setting: Setting, stop: str) -> None:
-    assert setting.run(Script(([THINKING, text("report")], stop))) == Ended(End.FINISHED, text="report")
+    assert setting.run(Script(([THINKING, text("report")], stop))) == StopResult(StopKind.FINISHED, text="report")
 
 
 def test_unknown_stop_reason_is_an_end_with_a_warning(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
     ended = setting.run(Script(([text("report")], "brand_new")))
-    assert (ended.kind, ended.text) == (End.FINISHED, "report")
+    assert (ended.kind, ended.text) == (StopKind.FINISHED, "report")
     assert "brand_new" in ended.reason
     assert "brand_new" in caplog.text
 
 
 def test_tool_calls_run_whatever_the_stop_reason_says(setting: Setting) -> None:
-    assert setting.run(Script(([bash("a", "touch x")], "end_turn"), DONE)).kind is End.FINISHED
+    assert setting.run(Script(([bash("a", "touch x")], "end_turn"), DONE)).kind is StopKind.FINISHED
     assert (setting.folder / "x").exists()
 
 
@@ -178,7 +178,7 @@ def test_a_truncated_call_is_never_run_and_asked_again_with_more_room(setting: S
         ([bash("b", "touch whole")], "tool_use"),
         DONE,
     )
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     assert set(files_below(setting.folder)) == {"whole"}
     assert [r["max_tokens"] for r in script.requests] == [MAX_TOKENS, 2 * MAX_TOKENS, 4 * MAX_TOKENS, MAX_TOKENS]
     assert script.requests[0]["messages"] == script.requests[2]["messages"]
@@ -187,7 +187,7 @@ def test_a_truncated_call_is_never_run_and_asked_again_with_more_room(setting: S
 
 def test_output_too_long(setting: Setting) -> None:
     ended = setting.run(Script(*3 * [([bash("a", "x")], "max_tokens")]))
-    assert ended.kind is End.STOPPED
+    assert ended.kind is StopKind.STOPPED
     assert ended.reason.startswith("output too long")
 
 
@@ -202,7 +202,7 @@ def test_cut_text_is_continued(setting: Setting) -> None:
 
 def test_refusal_fails_and_runs_nothing(setting: Setting) -> None:
     ended = setting.run(Script(([text("I will not"), bash("a", "touch x")], "refusal")))
-    assert ended == Ended(End.STOPPED, reason="refused: I will not")
+    assert ended == StopResult(StopKind.STOPPED, reason="refused: I will not")
     assert files_below(setting.folder) == {}
     assert setting.run(Script()) == ended
 
@@ -213,13 +213,13 @@ def test_refusal_without_a_word(setting: Setting) -> None:
 
 def test_pause_is_gone_on_with(setting: Setting) -> None:
     script = Script(([text("I pause")], "pause_turn"), DONE)
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     assert script.requests[1]["messages"][-1] == {"role": "assistant", "content": [text("I pause")]}
 
 
 def test_full_context_fails(setting: Setting) -> None:
     ended = setting.run(Script(([text("and")], "model_context_window_exceeded")))
-    assert ended.kind is End.STOPPED
+    assert ended.kind is StopKind.STOPPED
     assert ended.restartable
     assert "context window" in ended.reason
 
@@ -228,15 +228,15 @@ def test_full_context_fails(setting: Setting) -> None:
 @pytest.mark.parametrize("empty", [[], [THINKING], [text(" \n")]])
 def test_an_empty_answer_after_tool_results_is_the_end(setting: Setting, empty: list[Block], stop: str) -> None:
     script = Script(([bash("a", "echo 1")], "tool_use"), (empty, stop))
-    assert setting.run(script).kind is End.FINISHED
-    assert setting.run(Script()).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
+    assert setting.run(Script()).kind is StopKind.FINISHED
 
 
 @pytest.mark.parametrize("stop", ["end_turn", "tool_use", "pause_turn"])
 @pytest.mark.parametrize("empty", [[], [THINKING], [text(" \n")]])
 def test_an_empty_answer_before_any_work_is_answered(setting: Setting, empty: list[Block], stop: str) -> None:
     script = Script((empty, stop), (empty, stop), DONE)
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     assert script.keys[2] == (3, "work", 3)
     first, second, third = (request["messages"][-1]["content"] for request in script.requests)
     assert [len(first), len(second), len(third)] == [1, 2, 3]
@@ -246,7 +246,7 @@ def test_an_empty_answer_before_any_work_is_answered(setting: Setting, empty: li
 @pytest.mark.parametrize("stop", ["tool_use", "pause_turn"])
 def test_an_empty_answer_that_announces_more_is_no_end(setting: Setting, stop: str) -> None:
     script = Script(([bash("a", "echo 1")], "tool_use"), ([], stop), DONE)
-    assert setting.run(script) == Ended(End.FINISHED, text="all done")
+    assert setting.run(script) == StopResult(StopKind.FINISHED, text="all done")
     assert "neither text nor a tool call" in script.requests[2]["messages"][-1]["content"][-1]["text"]
 
 
@@ -256,13 +256,13 @@ def test_an_empty_answer_to_a_repair_is_answered(setting: Setting) -> None:
     transcript.repair("the tests are red", base="base1", tree=setting.trees.snapshot())
     transcript.close()
     script = Script(([], "end_turn"), DONE)
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     assert script.requests[0] != script.requests[1]
 
 
 def test_cut_text_that_nothing_follows_is_the_end(setting: Setting) -> None:
     script = Script(([bash("a", "echo 1")], "tool_use"), ([text("It wo")], "max_tokens"), ([], "end_turn"))
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
 
 
 @pytest.mark.parametrize("stop", ["end_turn", "tool_use"])
@@ -275,16 +275,16 @@ def test_saying_nothing_for_ever_fails(setting: Setting, stop: str) -> None:
 
 def test_turn_limit(setting: Setting) -> None:
     ended = setting.run(Script(*[([bash(f"t{n}", f"echo {n}")], "tool_use") for n in range(3)]), Limits(3, 3600))
-    assert ended == Ended(End.STOPPED, reason="reached its limit of 3 turns", restartable=True)
+    assert ended == StopResult(StopKind.STOPPED, reason="reached its limit of 3 turns", restartable=True)
 
 
 def test_a_report_in_the_last_turn_counts(setting: Setting) -> None:
-    assert setting.run(Script(([bash("a", "echo")], "tool_use"), DONE), Limits(2, 3600)).kind is End.FINISHED
+    assert setting.run(Script(([bash("a", "echo")], "tool_use"), DONE), Limits(2, 3600)).kind is StopKind.FINISHED
 
 
 def test_raised_limit_goes_on(setting: Setting) -> None:
     setting.run(Script(([bash("a", "echo")], "tool_use")), Limits(1, 3600))
-    assert setting.run(Script(DONE), Limits(2, 3600)).kind is End.FINISHED
+    assert setting.run(Script(DONE), Limits(2, 3600)).kind is StopKind.FINISHED
 
 
 def test_time_is_that_at_the_endpoint_and_in_tools(setting: Setting) -> None:
@@ -308,14 +308,14 @@ def test_the_same_call_with_the_same_result_fails(setting: Setting) -> None:
 
 def test_the_same_call_with_another_result_is_no_loop(setting: Setting) -> None:
     growing = [([bash(f"t{n}", "echo x >> log; wc -l < log")], "tool_use") for n in range(2 * MAX_REPEATS)]
-    assert setting.run(Script(*growing, DONE)).kind is End.FINISHED
+    assert setting.run(Script(*growing, DONE)).kind is StopKind.FINISHED
 
 
 def test_what_stops_the_run_passes_through_and_is_gone_on_with(setting: Setting) -> None:
     with pytest.raises(BudgetReached):
         setting.run(Script(([bash("a", "echo x >> log")], "tool_use"), BudgetReached("cap")))
     script = Script(DONE)
-    assert setting.run(script).kind is End.FINISHED
+    assert setting.run(script).kind is StopKind.FINISHED
     assert script.keys == [(2, "work", 2)]
     assert (setting.folder / "log").read_text() == "x\n"
 
@@ -325,7 +325,7 @@ def test_what_stops_the_run_passes_through_and_is_gone_on_with(setting: Setting)
 )
 def test_a_refusal_or_a_cap_is_met_once(setting: Setting, error: Exception, restartable: bool) -> None:
     ended = setting.run(Script(([bash("a", "touch x")], "tool_use"), error))
-    assert ended == Ended(End.STOPPED, str(error), restartable=restartable)
+    assert ended == StopResult(StopKind.STOPPED, str(error), restartable=restartable)
     assert setting.run(Script()) == ended
 
 

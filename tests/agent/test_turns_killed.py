@@ -14,7 +14,7 @@ from parallel_orchestrator.agent.model_client import Answer
 from parallel_orchestrator.agent.prompt import opening
 from parallel_orchestrator.agent.tools.toolbox import ToolBox
 from parallel_orchestrator.agent.transcript import Transcript, read
-from parallel_orchestrator.agent.turns import End, Limits, Means, take_turns
+from parallel_orchestrator.agent.turns import AgentContext, Limits, StopKind, take_turns
 from parallel_orchestrator.records.errors import ContextFull
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.sandbox.runner import PlainRunner
@@ -90,10 +90,12 @@ class Attempt:
             transcript.begin(start, base="b", run="r", task_id="task_1", attempt=1)
         tools = ToolBox(self.folder, PlainRunner())
         tools.run = fuse.around(tools.run)  # type: ignore[method-assign]
-        means = Means(fuse.around(self.ask), tools, fuse.around(self.trees.snapshot), fuse.around(self.trees.restore))
-        if take_turns(transcript, means, Limits(50, 3600)).restartable:
+        context = AgentContext(
+            fuse.around(self.ask), tools, fuse.around(self.trees.snapshot), fuse.around(self.trees.restore)
+        )
+        if take_turns(transcript, context, Limits(50, 3600)).restartable:
             transcript.restart("it was too long", base="b2", tree=self.trees.snapshot())
-            assert take_turns(transcript, means, Limits(3, 3600)).kind is End.FINISHED
+            assert take_turns(transcript, context, Limits(3, 3600)).kind is StopKind.FINISHED
         transcript.close()
 
     def run_and_die(self, touches: int) -> bool:

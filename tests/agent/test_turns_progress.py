@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parallel_orchestrator.agent.transcript import Conversation, fold, read
-from parallel_orchestrator.agent.turns import MAX_STALE_TURNS, End, Limits, verdict
+from parallel_orchestrator.agent.turns import MAX_STALE_TURNS, Limits, StopKind, should_stop
 from parallel_orchestrator.records.plan import Plan
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.record_parser import TRANSCRIPT
@@ -46,7 +46,7 @@ def test_a_loop_ends(setting: Setting, call: Callable[[int], Block]) -> None:
     (setting.folder / "a").write_text("one\n")
     (setting.folder / "b").write_text("two\n")
     ended = setting.run(Script(*_loop(call)))
-    assert ended.kind is End.STOPPED
+    assert ended.kind is StopKind.STOPPED
     assert (
         ended.reason == f"makes no progress: no file changed and no result was new in {MAX_STALE_TURNS} turns in a row"
     )
@@ -66,7 +66,7 @@ def test_a_loop_ends(setting: Setting, call: Callable[[int], Block]) -> None:
 )
 def test_work_that_repeats_itself_goes_on(setting: Setting, call: Callable[[int], Block]) -> None:
     calls = [([call(n), _view(f"v{n}", ".")], "tool_use") for n in range(TURNS)]
-    assert setting.run(Script(*calls, DONE)).kind is End.FINISHED
+    assert setting.run(Script(*calls, DONE)).kind is StopKind.FINISHED
 
 
 def test_every_prefix_of_a_transcript_gives_the_verdict_that_was_given_then(setting: Setting) -> None:
@@ -79,9 +79,9 @@ def test_every_prefix_of_a_transcript_gives_the_verdict_that_was_given_then(sett
         steps.apply(record)
         if steps.calls:
             continue  # it is asked when all calls have their results
-        verdicts.append(verdict(steps, limits))
-        assert verdict(fold(records[:number]), limits) == verdicts[-1]
-    assert [v.kind for v in verdicts if v] == [End.STOPPED]
+        verdicts.append(should_stop(steps, limits))
+        assert should_stop(fold(records[:number]), limits) == verdicts[-1]
+    assert [v.kind for v in verdicts if v] == [StopKind.STOPPED]
     assert verdicts[-1]
 
 
@@ -90,4 +90,4 @@ def test_a_repair_begins_anew(setting: Setting) -> None:
     transcript = setting.open()
     transcript.repair("the tests are red", base="base1", tree=setting.trees.snapshot())
     transcript.close()
-    assert setting.run(Script(([bash("again", "true")], "tool_use"), DONE)).kind is End.FINISHED
+    assert setting.run(Script(([bash("again", "true")], "tool_use"), DONE)).kind is StopKind.FINISHED

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parallel_orchestrator.agent.turns import End
+from parallel_orchestrator.agent.turns import StopKind
 from tests.claude_code.models import OPTIONS, layered
 from tests.claude_code.test_tool_runner import DONE, Bench, _bash, _write
 from tests.end_to_end import harness
@@ -74,7 +74,7 @@ def test_the_persons_settings_are_there_to_be_read(person: Path, tmp_path: Path)
     before = _content(person)
     script = [[_write(1, "x = 1\n")], [tool_use("toolu_2", "mcp__calc__add", a=1)], [_bash(3, _LOOK)], DONE]
     bench = _prepared(Bench(tmp_path, script, "host"))
-    assert bench.run().kind is End.FINISHED
+    assert bench.run().kind is StopKind.FINISHED
     opening = json.dumps(bench.asked[0][1])
     assert "Always answer in Latin" in opening
     assert "Greek" not in opening
@@ -106,7 +106,7 @@ def test_what_a_command_makes_of_them_is_gone_at_the_next_start(tmp_path: Path) 
     spoil = f"cd /claude/config; rm settings.json CLAUDE.md; mkdir CLAUDE.md; echo '{planted}' > settings.json"
     script = [[_write(1, "x = 1\n")], [_bash(2, f"{spoil}; kill -9 $CLAUDE_PID; sleep 60")], [_write(3, "x")], DONE]
     bench = Bench(tmp_path, script, "host")
-    assert bench.run().kind is End.FINISHED
+    assert bench.run().kind is StopKind.FINISHED
     assert "the tools stopped" in bench.results()[1]
     assert "created" in bench.results()[2]
     assert not (bench.folder / "steered").exists()
@@ -115,7 +115,7 @@ def test_what_a_command_makes_of_them_is_gone_at_the_next_start(tmp_path: Path) 
 @pytest.mark.usefixtures("person")
 def test_unless_asked_for_nothing_of_them_is_there(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [[_bash(1, "env; ls /claude; ls -A /claude/config")], DONE])
-    assert bench.run().kind is End.FINISHED
+    assert bench.run().kind is StopKind.FINISHED
     assert "Latin" not in json.dumps(bench.asked)
     assert {tool["name"] for tool in bench.asked[0][1]["tools"]} == {"Bash", "Edit", "Read", "Write"}
     assert "COLOUR" not in bench.results()[0]

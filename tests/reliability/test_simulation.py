@@ -26,7 +26,7 @@ from parallel_orchestrator.report.facts.timing import fold_timing
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.queue import queue as queue_module
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.queue_state import QueueState
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.store.salvage import rewrite_journal, salvage
 from tests.journals import read_all
@@ -119,7 +119,7 @@ class Simulation(QueueMachine):
         for task, last in begun.items():
             if task not in self.merged and last.last["kind"] == "failed":
                 assert states[task] is TaskState.FAILED
-            assert self.watcher.replica.tasks[task].attempt >= (last.attempt if task not in self.merged else 1)
+            assert self.watcher.queue_state.tasks[task].attempt >= (last.attempt if task not in self.merged else 1)
 
     def _rebuild(self, begun: dict[str, LastAttempt]) -> None:
         found = salvage(self.run.queue)
@@ -135,7 +135,7 @@ class Simulation(QueueMachine):
         gone = next((r["task"] for r in read_all(self.run.queue) if "task" in r), None)
         if gone is None:
             return
-        out = {gone, *Replica(self.graph).dependents(gone)}
+        out = {gone, *QueueState(self.graph).dependents(gone)}
         before = self.run.queue.read_bytes()
         reader = TaskQueue(self.run, TaskGraph(node for node in self.graph.nodes.values() if node.id not in out))
         with pytest.raises(DamagedState, match="is not in the plan"):

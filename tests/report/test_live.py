@@ -306,7 +306,7 @@ def test_a_time_to_the_end_comes_after_three_tasks(tmp_path: Path) -> None:
     story.calls.buy(claim.task, 1)
     story.calls.begin(claim.task, 2)
     for hours in (0, 1, 10):  # long overdue, it still is not at its end
-        left = seconds_left([OpenRun(story.queue.replica, 2)], 2, time.monotonic() + 3600 * hours)
+        left = seconds_left([OpenRun(story.queue.queue_state, 2)], 2, time.monotonic() + 3600 * hours)
         assert left is not None
         assert left >= 360 * hours
     (row,) = follower.look([Slot(2, claim.task, story.run.root, "asking the model (turn 2)")]).rows

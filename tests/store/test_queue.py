@@ -16,7 +16,7 @@ from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.queue_state import Claim, Replica
+from parallel_orchestrator.store.queue.queue_state import Claim, QueueState
 from parallel_orchestrator.store.record_parser import QUEUE
 from tests.journals import read_all
 from tests.records.plans import graph
@@ -99,7 +99,7 @@ def test_a_repair_goes_before_everything_and_stays_the_same_attempt_in_the_same_
     assert _claim(queue, 1).task == "b"
     queue.take_back(4, "died over the repair")
     queue.take_back(1, "died")
-    ours, others = queue.refresh().urgency(), Replica(graph("d*9")).urgency()
+    ours, others = queue.refresh().urgency(), QueueState(graph("d*9")).urgency()
     assert ours
     assert others
     assert ours < others  # before a longer task of another run, too
@@ -119,9 +119,9 @@ def test_a_failure_blocks_all_that_need_it_and_nothing_else(bench: Bench) -> Non
     queue = bench.open("a*4", "b<a", "c<b", "d")
     queue.finish(_claim(queue), Outcome(TaskState.FAILED, "too hard"))
     assert _states(queue) == {"a": "failed", "b": "blocked", "c": "blocked", "d": "queued"}
-    assert queue.replica.tasks["a"].why == "too hard"
-    assert queue.replica.tasks["c"].why == "a failed"
-    assert queue.replica.unsettled == 1
+    assert queue.queue_state.tasks["a"].why == "too hard"
+    assert queue.queue_state.tasks["c"].why == "a failed"
+    assert queue.queue_state.unsettled == 1
 
 
 def test_a_retry_begins_another_attempt_and_frees_what_waits_for_nothing_else(bench: Bench) -> None:
@@ -166,7 +166,7 @@ def test_a_stale_claim_can_neither_finish_nor_release(outcome: Outcome, bench: B
 def test_a_released_task_waits_again_and_nobody_died(bench: Bench) -> None:
     queue = bench.open("a")
     advance = queue.release(_claim(queue, 3), "asked to stop")
-    status = queue.replica.tasks["a"]
+    status = queue.queue_state.tasks["a"]
     assert (status.state, status.why, status.deaths, advance.ready) == (TaskState.QUEUED, "asked to stop", 0, 1)
     assert _claim(queue, 5).folder == 3
 
@@ -181,7 +181,7 @@ def test_what_the_dead_hold_is_taken_back_and_only_that(bench: Bench) -> None:
     assert _states(queue) == {"a": "claimed", "b": "queued", "c": "claimed"}
     queue.take_back(None, "its orchestrator ended")
     assert set(_states(queue).values()) == {"queued"}
-    assert [status.deaths for status in queue.replica.tasks.values()] == [0, 1, 0]  # a whole run's end is no death
+    assert [status.deaths for status in queue.queue_state.tasks.values()] == [0, 1, 0]  # a whole run's end is no death
     assert queue.take_back(None, "again").records == []
 
 
@@ -190,11 +190,11 @@ def test_a_task_whose_executor_dies_three_times_is_failed(bench: Bench) -> None:
     for deaths in (1, 2, 3):
         _claim(queue, 1)
         queue.take_back(1, f"death {deaths}")
-        assert queue.replica.tasks["a"].deaths == deaths
+        assert queue.queue_state.tasks["a"].deaths == deaths
     assert _states(queue) == {"a": "failed", "b": "blocked"}
-    assert queue.replica.tasks["a"].why == "its executor died 3 times; last: death 3"
+    assert queue.queue_state.tasks["a"].why == "its executor died 3 times; last: death 3"
     queue.retry("a", "asked")
-    assert queue.replica.tasks["a"].deaths == 0
+    assert queue.queue_state.tasks["a"].deaths == 0
     assert _order(queue) == "ab"
 
 
@@ -205,7 +205,7 @@ def test_a_merge_found_after_its_task_was_given_up_stands_and_frees_what_it_bloc
     assert _states(queue) == {"a": "failed", "b": "blocked", "c": "blocked", "d": "failed", "e": "blocked"}
     queue.adopt("a", MergeEvidence(commit="c"))
     assert _states(queue) == {"a": "merged", "b": "queued", "c": "blocked", "d": "failed", "e": "blocked"}
-    assert queue.replica.tasks["a"].attempt == 1
+    assert queue.queue_state.tasks["a"].attempt == 1
     queue.retry("d", "asked")
     assert sorted(_order(queue)) == ["b", "c", "d", "e"]
 
@@ -219,7 +219,7 @@ def test_a_merge_found_on_the_trunk_is_adopted_whatever_was_lost(before: str, be
             queue.finish(claim, REPAIR)
     queue.adopt("a", MergeEvidence(commit="c"))
     assert _states(queue) == {"a": "merged", "b": "queued"}
-    assert queue.replica.tasks["a"].folder == (1 if before == "queued" else 2)
+    assert queue.queue_state.tasks["a"].folder == (1 if before == "queued" else 2)
     record = read_all(bench.run.queue)[-1]
     assert (record["state"], record["why"], record["evidence"]) == ("merged", "found on the trunk", {"commit": "c"})
     length = bench.run.queue.stat().st_size
@@ -227,28 +227,30 @@ def test_a_merge_found_on_the_trunk_is_adopted_whatever_was_lost(before: str, be
     assert bench.run.queue.stat().st_size == length
 
 
-def _merge(replica: Replica, task: str, begun: float, seconds: float) -> None:
+def _merge(queue_state: QueueState, task: str, begun: float, seconds: float) -> None:
     for state, mono in (("claimed", begun), ("merged", begun + seconds)):
-        replica.apply(QUEUE.of({"seq": 1, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": mono}))
+        queue_state.apply(QUEUE.of({"seq": 1, "task": task, "state": state, "attempt": 1, "executor": 1, "mono": mono}))
 
 
 def test_tasks_are_expected_to_take_as_long_as_others_of_their_effort_did() -> None:
-    queue = Replica(graph("light1", "light2", "heavy*4", "x*4"))
+    queue = QueueState(graph("light1", "light2", "heavy*4", "x*4"))
     for task, begun, seconds in (("light1", 100.0, 50.0), ("light2", 150.0, 70.0), ("heavy", 300.0, 1.0)):
         _merge(queue, task, begun, seconds)
     assert queue.expected() == {"light1": 60.0, "light2": 60.0, "heavy": 1.0, "x": 1.0}
 
 
 def test_efforts_without_an_observation_are_scaled_from_the_others() -> None:
-    replica = Replica(graph("a", "b*4"))
-    assert replica.expected() == {"a": 1.0, "b": 4.0}
+    queue_state = QueueState(graph("a", "b*4"))
+    assert queue_state.expected() == {"a": 1.0, "b": 4.0}
     for seq, (state, mono) in enumerate((("claimed", 10.0), ("merged", 30.0)), 1):
-        replica.apply(QUEUE.of({"seq": seq, "task": "a", "state": state, "attempt": 1, "executor": 1, "mono": mono}))
-    assert replica.expected() == {"a": 20.0, "b": 80.0}
+        queue_state.apply(
+            QUEUE.of({"seq": seq, "task": "a", "state": state, "attempt": 1, "executor": 1, "mono": mono})
+        )
+    assert queue_state.expected() == {"a": 20.0, "b": 80.0}
 
 
 def test_the_time_between_two_sessions_is_no_work() -> None:
-    replica = Replica(graph("a", "b"))
+    queue_state = QueueState(graph("a", "b"))
     records = [
         {"session": "start", "executors": 2, "mono": 0.0},
         {"task": "a", "state": "claimed", "attempt": 1, "executor": 1, "mono": 10.0},
@@ -259,9 +261,9 @@ def test_the_time_between_two_sessions_is_no_work() -> None:
         {"task": "a", "state": "merged", "attempt": 1, "executor": 1, "mono": 6.0},
     ]
     for seq, record in enumerate(records, 1):
-        replica.apply(QUEUE.of({"seq": seq, **record}))
-    assert replica.tasks["a"].busy == pytest.approx(5.0 + 0.1 + 2.0)
-    assert [(s.executors, s.started, s.last) for s in replica.sessions] == [(2, 0.0, 15.0), (2, 3.0, 6.0)]
+        queue_state.apply(QUEUE.of({"seq": seq, **record}))
+    assert queue_state.tasks["a"].busy == pytest.approx(5.0 + 0.1 + 2.0)
+    assert [(s.executors, s.started, s.last) for s in queue_state.sessions] == [(2, 0.0, 15.0), (2, 3.0, 6.0)]
 
 
 def test_a_handle_opened_late_and_one_that_followed_agree(bench: Bench) -> None:
@@ -270,9 +272,9 @@ def test_a_handle_opened_late_and_one_that_followed_agree(bench: Bench) -> None:
     follower.refresh()
     assert _order(queue) == "abc"
     late = bench.open("a", "b<a", "c<b")
-    assert late.refresh().tasks == follower.refresh().tasks == queue.replica.tasks
+    assert late.refresh().tasks == follower.refresh().tasks == queue.queue_state.tasks
     assert late.last_seq == follower.last_seq == queue.last_seq == 7
-    assert late.replica.count()[TaskState.MERGED] == 3
+    assert late.queue_state.count()[TaskState.MERGED] == 3
 
 
 def test_a_torn_tail_is_mended_by_the_next_claim(bench: Bench) -> None:
@@ -290,7 +292,7 @@ def test_a_queue_that_cannot_be_written_says_so_and_changes_no_state(tmp_path: P
     queue = TaskQueue(run, graph("a"))
     with pytest.raises(CannotGoOn, match="No space left"):
         queue.claim(1)
-    assert queue.replica.tasks["a"].state is TaskState.QUEUED
+    assert queue.queue_state.tasks["a"].state is TaskState.QUEUED
     queue.close()
     with pytest.raises(CannotGoOn, match="cannot write"):
         TaskQueue(RunDirectory(tmp_path / "none"), graph("a")).claim(1)
@@ -306,10 +308,10 @@ def test_readers_hold_up_no_writer(bench: Bench) -> None:
 
 
 def test_sessions_killed_before_their_first_move_add_no_time_to_an_open_claim() -> None:
-    replica = Replica(TaskGraph([TaskNode("a", (), 1.0)]))
-    replica.apply(QUEUE.of({"seq": 1, "session": "start", "executors": 1, "mono": 100.0}))
-    replica.apply(QUEUE.of({"seq": 2, "task": "a", "state": "claimed", "attempt": 1, "executor": 1, "mono": 100.0}))
+    queue_state = QueueState(TaskGraph([TaskNode("a", (), 1.0)]))
+    queue_state.apply(QUEUE.of({"seq": 1, "session": "start", "executors": 1, "mono": 100.0}))
+    queue_state.apply(QUEUE.of({"seq": 2, "task": "a", "state": "claimed", "attempt": 1, "executor": 1, "mono": 100.0}))
     for seq, mono in ((3, 900.0), (4, 5000.0), (5, 20.0)):  # the last one after a boot
-        replica.apply(QUEUE.of({"seq": seq, "session": "start", "executors": 1, "mono": mono}))
-    replica.apply(Move(seq=6, task="a", state=TaskState.QUEUED, attempt=1, executor=1, claim=2, mono=20.5))
-    assert replica.tasks["a"].busy == 0.5
+        queue_state.apply(QUEUE.of({"seq": seq, "session": "start", "executors": 1, "mono": mono}))
+    queue_state.apply(Move(seq=6, task="a", state=TaskState.QUEUED, attempt=1, executor=1, claim=2, mono=20.5))
+    assert queue_state.tasks["a"].busy == 0.5

@@ -14,7 +14,7 @@ from pathlib import Path
 from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.queue_state import QueueState
 from parallel_orchestrator.store.record_parser import QUEUE
 from tests.journals import read_all
 from tests.store.claimant import layered
@@ -30,17 +30,17 @@ def _start(folder: Path, executor: int, seconds: float) -> subprocess.Popen[byte
 def _assert_each_once(folder: Path, tasks: int, *, deaths: int) -> None:
     graph = layered(tasks)
     merged: set[str] = set()
-    replica = Replica(graph)
+    queue_state = QueueState(graph)
     for record in read_all(RunDirectory(folder).queue):
-        replica.apply(QUEUE.of(record))
+        queue_state.apply(QUEUE.of(record))
         if record["state"] == "claimed":
             assert merged.issuperset(graph.nodes[record["task"]].dependencies)
         elif record["state"] == "merged":
             assert record["task"] not in merged
             merged.add(record["task"])
     assert len(merged) == tasks
-    assert replica.unsettled == 0
-    assert sum(status.deaths for status in replica.tasks.values()) <= deaths
+    assert queue_state.unsettled == 0
+    assert sum(status.deaths for status in queue_state.tasks.values()) <= deaths
     spans: dict[str, list[tuple[float, float]]] = {}
     for file in folder.glob("spans.*"):
         for task, _, begun, ended in map(json.loads, file.read_text().splitlines()):
@@ -60,11 +60,11 @@ def test_six_processes_run_300_tasks_once_each_in_order(tmp_path: Path) -> None:
     assert not any(status.state is not TaskState.MERGED for status in _state(tmp_path, 300).tasks.values())
 
 
-def _state(folder: Path, tasks: int) -> Replica:
+def _state(folder: Path, tasks: int) -> QueueState:
     queue = TaskQueue(RunDirectory(folder), layered(tasks))
-    replica = queue.refresh()
+    queue_state = queue.refresh()
     queue.close()
-    return replica
+    return queue_state
 
 
 def test_processes_killed_wherever_they_are_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_processes_killed_wherever_they_are_lose_nothing_and_do_nothing_twice(tm
                 assert processes[number].wait() == -signal.SIGKILL
                 kills += 1
                 taken_back += len(queue.take_back(number, "killed").records)
-                for task in [t for t, status in queue.replica.tasks.items() if status.state is TaskState.FAILED]:
+                for task in [t for t, status in queue.queue_state.tasks.items() if status.state is TaskState.FAILED]:
                     queue.retry(task, "it was killed three times by chance")
                 processes[number] = _start(tmp_path, number, 0.02)
         assert {process.wait() for process in processes.values()} == {0}

@@ -21,7 +21,7 @@ from parallel_orchestrator.store.journal import encode
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue import queue as queue_module
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Claim, Replica
+from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Claim, QueueState
 from parallel_orchestrator.store.record_parser import QUEUE
 from tests.journals import read_all
 from tests.records.test_graph import graphs
@@ -191,7 +191,7 @@ class QueueMachine(RuleBasedStateMachine):
     def all_agree_with_a_fold_of_the_file(self) -> None:
         if not self.handles:
             return
-        fold = Replica(self.graph)
+        fold = QueueState(self.graph)
         for record in read_all(self.run.queue):
             fold.apply(QUEUE.of(record))
         for handle in [*self.handles.values(), self.watcher]:

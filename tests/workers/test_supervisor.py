@@ -17,7 +17,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.queue_state import QueueState
 from parallel_orchestrator.store.queue.scheduler import RunHandle, Scheduler, SingleRun
 from parallel_orchestrator.system.process import process_birth
 from parallel_orchestrator.workers.forking import InheritedDescriptor
@@ -67,8 +67,8 @@ def _states(supervisor: Supervisor) -> dict[str, TaskState]:
     return {task: status.state for task, status in _replica(supervisor).tasks.items()}
 
 
-def _replica(supervisor: Supervisor) -> Replica:
-    return supervisor.scheduler.replicas()[0][1]
+def _replica(supervisor: Supervisor) -> QueueState:
+    return supervisor.scheduler.queue_states()[0][1]
 
 
 def _runs(folder: Path, task: str) -> list[str]:

@@ -120,7 +120,7 @@ class Ledger:
         while self._synced < end:
             if self._syncing is None:
                 self._syncing = asyncio.ensure_future(asyncio.to_thread(self._sync))
-                # Those who wait may be gone when it fails, and then nobody takes the exception.
+                # The waiting calls may be gone when the sync fails; without this, asyncio reports an unread exception.
                 self._syncing.add_done_callback(lambda sync: sync.cancelled() or sync.exception())
             syncing = self._syncing
             try:
@@ -205,7 +205,7 @@ class Ledger:
         self._write(record)
 
     def close(self) -> None:
-        """Give the file back, once a sync that nobody waits for any more has ended."""
+        """Give the file back, once a sync without waiting calls has ended."""
         if self._syncing is None or self._syncing.done():
             self._journal.close()
         else:

@@ -70,7 +70,7 @@ class CallFault:
     overload: bool = False
     """The endpoint has too much to do: fewer calls in flight from now on."""
     holds_back: bool = False
-    """A rate limit: nobody calls for a while."""
+    """A rate limit: no call is sent for a while."""
     responded: bool = True
     """Whether the endpoint itself responded. Then the wait before the next try is not its inactivity."""
     misformat: str = ""
@@ -136,8 +136,8 @@ def prefix_hash(body: Json) -> str:
     system = body.get("system")
     if not isinstance(system, list) or not any(isinstance(b, dict) and b.get("cache_control") for b in system):
         return ""
-    told = json.dumps([body.get("model"), body.get("tools"), system], separators=(",", ":"))
-    return hashlib.sha256(told.encode()).hexdigest()
+    prefix = json.dumps([body.get("model"), body.get("tools"), system], separators=(",", ":"))
+    return hashlib.sha256(prefix.encode()).hexdigest()
 
 
 def _is_billing_header(block: Any) -> bool:

@@ -107,7 +107,7 @@ class Service:
             self.inactivity.start()
         purchase = run.purchases[request.key, request.hash] = Purchase(request)
         purchase.task = asyncio.create_task(self._buy(run, purchase))
-        # Its callers may be gone when it fails, and then nobody takes the exception.
+        # Its callers may be gone when it fails; without this, asyncio reports an unread exception.
         purchase.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return purchase
 

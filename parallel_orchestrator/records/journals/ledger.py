@@ -51,7 +51,7 @@ class AnswerRecord(_CallRecord, tag="answer", kw_only=True):
     usage: Any
     """As the endpoint gave it: any JSON value."""
     usd: float | None
-    """None when nobody knows what it cost."""
+    """None when the cost is unknown."""
     recorded_usd: float | None = None
     """What a replayed answer cost when it was recorded."""
     endpoint_s: float

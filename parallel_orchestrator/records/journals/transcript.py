@@ -96,7 +96,7 @@ class ToolsRan(_TranscriptRecord, tag="results", kw_only=True):
 class _PhaseStart(_TranscriptRecord, kw_only=True):
     round: int
     text: str
-    """What the model is told."""
+    """The text that the model is sent."""
     base: str
     tree: str
     """The workspace begins again as this tree."""

@@ -190,7 +190,7 @@ def _tasks(state: RunState, alive: bool, nodes: Sequence[Task]) -> list[TaskStat
 
 
 def _task(state: RunState, node: Task, seconds: float, alive: bool) -> TaskStatusLine:
-    task, status = node.id, state.replica.tasks[node.id]
+    task, status = node.id, state.queue_state.tasks[node.id]
     claim = status.claim if alive else None
     is_open = status.folder and status.state not in SETTLED
     turns = state.ledger.turns(task, status.attempt) if is_open else 0
@@ -252,7 +252,7 @@ def _tests(state: RunState | None, summary: Summary | None) -> TestTotals | None
 
 
 def _elapsed(state: RunState | None, *, working: bool) -> float:
-    if state is None or not state.replica.sessions:
+    if state is None or not state.queue_state.sessions:
         return 0.0
-    since = time.monotonic() - state.replica.sessions[-1].last if working else 0.0
+    since = time.monotonic() - state.queue_state.sessions[-1].last if working else 0.0
     return round(state.timing.makespan + max(0.0, since), 1)

@@ -28,7 +28,7 @@ from parallel_orchestrator.store.branch import branch_head
 from parallel_orchestrator.store.journal import read_all, read_each
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.plan_file import plan_of
-from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
+from parallel_orchestrator.store.queue.queue_state import QueueState, TaskStatus, follow
 from parallel_orchestrator.store.record_parser import QUEUE, TRANSCRIPT
 from parallel_orchestrator.store.run_directory import require_scenario
 
@@ -42,7 +42,7 @@ class RunState:
     run: RunDirectory
     scenario: Scenario
     plan: Plan
-    replica: Replica
+    queue_state: QueueState
     moves: list[QueueRecord]
     timing: Timing
     ledger: FollowedLedger
@@ -53,7 +53,7 @@ class RunState:
 
     def name(self, task: str) -> str:
         """The name of a task or fix task."""
-        return FIX_NAME if task in self.replica.fixes else self.plan.task(task).name
+        return FIX_NAME if task in self.queue_state.fixes else self.plan.task(task).name
 
     def evidence(self, task: str) -> MergeEvidence:
         """What was checked when the task was last handed in; empty before that."""
@@ -68,15 +68,15 @@ class RunState:
 def read_state(run: RunDirectory, scenario: Scenario, plan: Plan) -> RunState:
     """Return the fold of queue and ledger. Changes neither."""
     moves = read_all(run.queue, QUEUE)
-    replica = Replica(plan.graph())
-    follow(replica, moves, run.queue)
-    return RunState(run, scenario, plan, replica, moves, fold_timing(moves), read_ledger(run.ledger))
+    queue_state = QueueState(plan.graph())
+    follow(queue_state, moves, run.queue)
+    return RunState(run, scenario, plan, queue_state, moves, fold_timing(moves), read_ledger(run.ledger))
 
 
 def summarize(state: RunState, final: dict[str, Any] | None) -> Summary:
     """Return the summary. `final`: what the tests of the whole said; None when they were not run."""
     tested = msgspec.convert(final or {}, Final)
-    counts = state.replica.count()
+    counts = state.queue_state.count()
     tasks = [_task_summary(state, task) for task in state.plan.tasks]
     fixes = [structs.replace(_task_summary(state, fix), red=fix.red.reasons()) for fix in state.fixes()]
     total = len(tasks)
@@ -127,9 +127,9 @@ def ended_summary(run: RunDirectory) -> Summary | None:
 
 def ended(state: RunState) -> Summary | None:
     """`ended_summary` of what is read already."""
-    if state.replica.unsettled:
+    if state.queue_state.unsettled:
         return None
-    final = state.replica.final
+    final = state.queue_state.final
     if final is None:
         return _ended_before_records(state)
     if final.get("head") != branch_head(state.run.git):
@@ -140,8 +140,8 @@ def ended(state: RunState) -> Summary | None:
 def _ended_before_records(state: RunState) -> Summary | None:
     """Of a run that ended under a version that recorded no final tests: its own summary, where the queue agrees."""
     summary = last_summary(state.run)
-    merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
-    if summary is None or state.replica.finals or summary.status not in ("done", "failed"):
+    merged = state.queue_state.count()[TaskState.MERGED] == len(state.plan.tasks)
+    if summary is None or state.queue_state.finals or summary.status not in ("done", "failed"):
         return None
     return summary if merged or summary.status == "failed" else None
 
@@ -162,14 +162,14 @@ def may_be_red(run: RunDirectory) -> bool:
 
 
 def _status(state: RunState, final: Final) -> Literal["done", "failed", "incomplete"]:
-    if state.replica.unsettled:
+    if state.queue_state.unsettled:
         return "incomplete"
-    merged = state.replica.count()[TaskState.MERGED] == len(state.plan.tasks)
+    merged = state.queue_state.count()[TaskState.MERGED] == len(state.plan.tasks)
     return "done" if merged and final.green is True else "failed"
 
 
 def _parallelism(state: RunState) -> dict[str, Any]:
-    timing, sessions = state.timing, state.replica.sessions
+    timing, sessions = state.timing, state.queue_state.sessions
     utilisation = timing.utilisation()
     return {
         "executors_used": len(utilisation),
@@ -178,7 +178,7 @@ def _parallelism(state: RunState) -> dict[str, Any]:
         "sessions": len(sessions),
         "makespan_s": round(timing.makespan, 3),
         "work_s": round(timing.work, 3),
-        "critical_path_s": round(timing.critical_path(state.replica.graph), 3),
+        "critical_path_s": round(timing.critical_path(state.queue_state.graph), 3),
         "speedup": round(timing.work / timing.makespan, 3) if timing.makespan else None,
         "utilisation": {f"executor_{k}": round(share, 3) for k, share in utilisation.items()},
     }
@@ -191,7 +191,7 @@ def _planning(state: RunState) -> PlanningSummary:
 
 
 def _task_summary(state: RunState, task: Task) -> TaskSummary:
-    status, holds = state.replica.tasks[task.id], state.timing.of(task.id)
+    status, holds = state.queue_state.tasks[task.id], state.timing.of(task.id)
     evidence = state.evidence(task.id)
     return TaskSummary(
         id=task.id,

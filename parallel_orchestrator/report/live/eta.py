@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from parallel_orchestrator.records.lifecycle import SETTLED, TaskState
-from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus
+from parallel_orchestrator.store.queue.queue_state import QueueState, TaskStatus
 
 _LEAST_MERGED = 3
 """Tasks that have to be merged before there is an estimate."""
@@ -27,11 +27,11 @@ class Seen:
     seconds: float = 0.0
     """That the merged tasks took."""
 
-    def add(self, replica: Replica) -> None:
+    def add(self, queue_state: QueueState) -> None:
         """Count one run in."""
         self.runs += 1
-        for task, status in replica.tasks.items():
-            weight = replica.graph.nodes[task].weight
+        for task, status in queue_state.tasks.items():
+            weight = queue_state.graph.nodes[task].weight
             self.planned += weight
             if status.state is TaskState.MERGED:
                 self.merged += 1
@@ -43,7 +43,7 @@ class Seen:
 class OpenRun:
     """One run that is under way."""
 
-    replica: Replica
+    queue_state: QueueState
     limit: int
     """Executors that may work on it at once."""
 
@@ -58,8 +58,8 @@ def seconds_left(
     """
     seen = replace(closed) if closed else Seen()
     for run in runs:
-        seen.add(run.replica)
-    if seen.merged < _LEAST_MERGED or not (unplanned or any(run.replica.unsettled for run in runs)):
+        seen.add(run.queue_state)
+    if seen.merged < _LEAST_MERGED or not (unplanned or any(run.queue_state.unsettled for run in runs)):
         return None
     pace = seen.seconds / seen.weight
     bounds = list(_bounds(runs, executors, pace, now))
@@ -70,17 +70,17 @@ def seconds_left(
 def _bounds(runs: Sequence[OpenRun], executors: int, pace: float, now: float) -> Iterator[tuple[float, float]]:
     """Of each run: the fewest seconds that it still takes, and the seconds of all its tasks together."""
     for run in runs:
-        replica = run.replica
-        known = any(status.state is TaskState.MERGED for status in replica.tasks.values())
-        scaled = {task: node.weight * pace for task, node in replica.graph.nodes.items()}
-        path, work = _path_and_work(replica, replica.expected() if known else scaled, now)
+        queue_state = run.queue_state
+        known = any(status.state is TaskState.MERGED for status in queue_state.tasks.values())
+        scaled = {task: node.weight * pace for task, node in queue_state.graph.nodes.items()}
+        path, work = _path_and_work(queue_state, queue_state.expected() if known else scaled, now)
         yield max(path, work / max(1, min(run.limit, executors))), work
 
 
-def _path_and_work(replica: Replica, expected: Mapping[str, float], now: float) -> tuple[float, float]:
+def _path_and_work(queue_state: QueueState, expected: Mapping[str, float], now: float) -> tuple[float, float]:
     """Seconds left on the critical path, and of all tasks together. `expected`: of each whole task."""
-    left = {task: _task_left(status, expected[task], now) for task, status in replica.tasks.items()}
-    return max(*replica.graph.remaining(left).values(), 0.0), sum(left.values())
+    left = {task: _task_left(status, expected[task], now) for task, status in queue_state.tasks.items()}
+    return max(*queue_state.graph.remaining(left).values(), 0.0), sum(left.values())
 
 
 def _task_left(status: TaskStatus, expected: float, now: float) -> float:

@@ -15,7 +15,7 @@ from parallel_orchestrator.report.facts.status import doing, held_s
 from parallel_orchestrator.report.live.snapshot import Item, Row, Standing
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus, follow
+from parallel_orchestrator.store.queue.queue_state import QueueState, TaskStatus, follow
 from parallel_orchestrator.store.record_parser import LEDGER, QUEUE
 
 _STANDING = {
@@ -56,17 +56,17 @@ class FollowedRun:
         self.limit = limit
         self._names = {task.id: task.name for task in plan.tasks}
         self._queue, self._calls = Journal(run.queue, QUEUE), Journal(run.ledger, LEDGER)
-        self.replica = Replica(plan.graph())
+        self.queue_state = QueueState(plan.graph())
         self.ledger = FollowedLedger()
 
     def refresh(self) -> None:
         """Fold what was written since."""
-        follow(self.replica, self._queue.each_new(), self._queue.path)
+        follow(self.queue_state, self._queue.each_new(), self._queue.path)
         self.ledger.follow(self._calls.each_new(), self._calls.path)
 
     def items(self) -> dict[str, Item]:
         """Its tasks."""
-        return {task: self._item(task, status) for task, status in self.replica.tasks.items()}
+        return {task: self._item(task, status) for task, status in self.queue_state.tasks.items()}
 
     def _item(self, task: str, status: TaskStatus) -> Item:
         if status.claim:
@@ -77,7 +77,7 @@ class FollowedRun:
 
     def row(self, executor: Executor, task: str, label: str) -> Row:
         """Return the row of an executor that works on `task`. `label`: what the task is called there."""
-        status = self.replica.tasks[task]
+        status = self.queue_state.tasks[task]
         seconds = held_s(status) if status.claim else 0.0
         tokens = sum(self.ledger.of(task).tokens.values())
         turns = self.ledger.turns(task, status.attempt)
@@ -94,7 +94,7 @@ class FollowedRun:
                 doing(self.run, claim, self.ledger.turns(claim.task, claim.attempt)),
                 now - held_s(status),
             )
-            for status in self.replica.tasks.values()
+            for status in self.queue_state.tasks.values()
             if (claim := status.claim)
         ]
 

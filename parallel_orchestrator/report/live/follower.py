@@ -127,7 +127,7 @@ class ProgressFollower(ABC):
     def _items(self) -> Mapping[str, Item]: ...
 
     def _seconds_left(self, now: float) -> float | None:
-        runs = [OpenRun(run.replica, run.limit or self._executors) for run in self._runs.values()]
+        runs = [OpenRun(run.queue_state, run.limit or self._executors) for run in self._runs.values()]
         executors = max(1, self._executors)
         return seconds_left(runs, executors, now, closed=self._closed, unplanned=self._unplanned)
 
@@ -141,7 +141,7 @@ class RunFollower(ProgressFollower):
 
     def _refresh(self) -> None:
         self._run.refresh()
-        if sessions := self._run.replica.sessions:
+        if sessions := self._run.queue_state.sessions:
             self._began, self._executors = sessions[-1].started, sessions[-1].executors
 
     def _items(self) -> Mapping[str, Item]:
@@ -213,7 +213,7 @@ class BatchFollower(ProgressFollower):
         if run := self._runs.pop(name, None):
             with suppress(OrchestratorError):
                 run.refresh()
-            self._closed.add(run.replica)
+            self._closed.add(run.queue_state)
             self._settled += run.ledger.total()
             run.close()
         else:
@@ -221,7 +221,7 @@ class BatchFollower(ProgressFollower):
             self._settled += spending_of(self._directory(status))
 
     def _items(self) -> Mapping[str, Item]:
-        scenarios = self._log.replica.scenarios
+        scenarios = self._log.queue_state.scenarios
         return {name: _scenario_item(self._names.get(name, ""), status) for name, status in scenarios.items()}
 
     def _label(self, executor: Executor) -> str | None:

@@ -17,7 +17,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.plan import Task
 from parallel_orchestrator.report.facts.summary import RunState
 from parallel_orchestrator.report.pages import markdown
-from parallel_orchestrator.store.queue.queue_state import Replica
+from parallel_orchestrator.store.queue.queue_state import QueueState
 from parallel_orchestrator.system.folders import files_below
 from parallel_orchestrator.system.terminal_text import one_line, page
 
@@ -91,15 +91,15 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
     It begins with the top layer: the part that the others were built for. `documents` maps each path under docs/ on
     the trunk to its text.
     """
-    plan, replica, requirement = state.plan, state.replica, state.scenario.requirements
-    merged = [task for task in plan.tasks if replica.tasks[task.id].state is TaskState.MERGED]
+    plan, queue_state, requirement = state.plan, state.queue_state, state.scenario.requirements
+    merged = [task for task in plan.tasks if queue_state.tasks[task.id].state is TaskState.MERGED]
     written = {task.id: _documents(task, documents) for task in merged}
     top = _top(merged, written)
     others = [document for task in merged for document in written[task.id] if document is not top]
     parts = [f"# {top.title if top else markdown.phrase(_title(requirement))}"]
     missing = [task for task in plan.tasks if task not in merged]
     if missing:
-        lines = (f"{task.name} ({replica.tasks[task.id].why or 'not done'})" for task in missing)
+        lines = (f"{task.name} ({queue_state.tasks[task.id].why or 'not done'})" for task in missing)
         listed = "\n".join(f"- {markdown.phrase(one_line(line))}" for line in lines)
         parts.append(f"**Not everything was built.** Missing:\n\n{listed}")
     parts += [top.lead] if top and top.lead else []
@@ -111,7 +111,7 @@ def build_readme(state: RunState, documents: Mapping[str, str]) -> str:
         f"Needs {needed}. `src/` is the import root; `pyproject.toml` tells pytest so."
     )
     parts += ["## What it is made of", *(document.lead for document in others if document.lead)]
-    rows = "\n".join(_row(task, replica, written[task.id]) for task in merged)
+    rows = "\n".join(_row(task, queue_state, written[task.id]) for task in merged)
     parts.append(f"| part | built by | files | more |\n|---|---|---|---|\n{rows}")
     parts += ["## What was asked for", _requirement(requirement)]
     parts.append(
@@ -167,9 +167,9 @@ def _documents(task: Task, documents: Mapping[str, str]) -> list[TaskPage]:
     return [read_document(path, documents[path]) for path in own]
 
 
-def _row(task: Task, replica: Replica, documents: list[TaskPage]) -> str:
+def _row(task: Task, queue_state: QueueState, documents: list[TaskPage]) -> str:
     files = ", ".join(f"`{path}`" for path in task.files if not path.startswith("docs/"))
     links = ", ".join(markdown.link(document.title, document.path) for document in documents)
     name = markdown.phrase(one_line(task.name.replace("\n", " ")))
-    cells = (name, f"executor_{replica.tasks[task.id].folder}", files, links)
+    cells = (name, f"executor_{queue_state.tasks[task.id].folder}", files, links)
     return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"

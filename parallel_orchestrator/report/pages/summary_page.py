@@ -98,7 +98,7 @@ def _fix_nodes(state: RunState) -> list[str]:
     needed = {before for task in state.plan.tasks for before in task.dependencies}
     last = [task.id for task in state.plan.tasks if task.id not in needed]
     lines = []
-    for fix in state.replica.fixes:
+    for fix in state.queue_state.fixes:
         lines.append(f'  {fix}["{fix} {FIX_NAME}"]:::{_class(state, fix)}')
         lines += [f"  {before} --> {fix}" for before in last]
         last = [fix]
@@ -106,13 +106,13 @@ def _fix_nodes(state: RunState) -> list[str]:
 
 
 def _class(state: RunState, task: str) -> str:
-    word = state.replica.tasks[task].state.value
+    word = state.queue_state.tasks[task].state.value
     return word if word in ("merged", "failed", "blocked") else "unfinished"
 
 
 def _levels(state: RunState) -> str:
-    nodes, depth = state.replica.graph.nodes, dict[str, int]()
-    for task in state.replica.graph.order:
+    nodes, depth = state.queue_state.graph.nodes, dict[str, int]()
+    for task in state.queue_state.graph.order:
         depth[task] = 1 + max((depth[one] for one in nodes[task].dependencies), default=0)
     lines = ["flowchart LR"]
     for level in range(1, max(depth.values()) + 1):

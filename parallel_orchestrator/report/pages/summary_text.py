@@ -19,7 +19,7 @@ from parallel_orchestrator.report.pages.advice_page import advice_lines, tree_li
 from parallel_orchestrator.report.pages.status_page import correction_lines, failure_lines
 from parallel_orchestrator.store.journal import read_each
 from parallel_orchestrator.store.paths import RunDirectory
-from parallel_orchestrator.store.queue.queue_state import Replica, TaskStatus
+from parallel_orchestrator.store.queue.queue_state import QueueState, TaskStatus
 from parallel_orchestrator.store.record_parser import TRANSCRIPT
 from parallel_orchestrator.system.invocation import command
 from parallel_orchestrator.system.terminal_text import counted, one_line
@@ -66,13 +66,13 @@ def estimate_question(advice: Advice) -> str:
     return f"estimate: {cost}. It is not a limit: this run has no --max-cost. Build it?"
 
 
-def reuse_note(run: RunDirectory, replica: Replica) -> str:
+def reuse_note(run: RunDirectory, queue_state: QueueState) -> str:
     """What a resume reuses, what it continues, and why: in one line."""
     ledger = read_ledger(run.ledger)
-    done = [task for task, status in replica.tasks.items() if status.state is TaskState.MERGED]
+    done = [task for task, status in queue_state.tasks.items() if status.state is TaskState.MERGED]
     turns_of = {
         task: ledger.turns(task, status.attempt)
-        for task, status in replica.tasks.items()
+        for task, status in queue_state.tasks.items()
         if status.state not in SETTLED
     }
     begun = {task: turns for task, turns in turns_of.items() if turns}
@@ -80,7 +80,7 @@ def reuse_note(run: RunDirectory, replica: Replica) -> str:
     parts = [counted(len(done), "task")]
     parts += [f"{counted(turns, 'turn')} of {task}" for task, turns in begun.items()]
     parts.append(f"${spent.usd:.2f}" if not spent.recorded_usd else f"{counted(spent.calls, 'recorded answer')}")
-    continued = [_continued(run, task, turns, replica.tasks[task]) for task, turns in begun.items()]
+    continued = [_continued(run, task, turns, queue_state.tasks[task]) for task, turns in begun.items()]
     fresh = [task for task, turns in turns_of.items() if not turns]
     continued += [f"{counted(len(fresh), 'task')} to begin"] if fresh else []
     return f"resuming: reusing {', '.join(parts)}; {'; '.join(continued) or 'nothing left to do but the last tests'}"

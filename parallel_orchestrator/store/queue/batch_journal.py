@@ -1,4 +1,4 @@
-"""batch.jsonl: how each scenario of a batch stands. Append-only; whoever writes holds batch.lock.
+"""batch.jsonl: how each scenario of a batch stands. Append-only; a writer holds batch.lock.
 
     {"session": "start", "executors": 8, "scenarios": {NAME: FOLDER, "shop": "shop-1a2b3c"}, "mono": 1.5}
     {"scenario": "todo", "state": "planned", "path": 7.0, "limit": 5, "sandbox": "required"}       may be opened
@@ -95,7 +95,7 @@ class BatchLog:
 
     def __init__(self, batch: BatchDirectory) -> None:
         self.batch = batch
-        self.replica = BatchReplica()
+        self.queue_state = BatchReplica()
         self._journal = Journal(batch.journal, BATCH)
         self._mutex = threading.RLock()
         self._lock = -1
@@ -104,8 +104,8 @@ class BatchLog:
         """The state after all that is in the file by now."""
         with self._mutex:
             for record in self._journal.each_new():
-                self.replica.apply(record)
-        return self.replica
+                self.queue_state.apply(record)
+        return self.queue_state
 
     def start_session(self, executors: int, scenarios: dict[str, str]) -> None:
         """Begin with these scenarios: name to folder."""
@@ -136,7 +136,7 @@ class BatchLog:
         if not self.refresh().ready:
             return False
         with self._held():
-            scenario = self.replica.longest_planned()
+            scenario = self.queue_state.longest_planned()
             if scenario is not None:
                 self._append(ScenarioMove(scenario=scenario, state=ScenarioState.OPEN))
             return scenario is not None
@@ -150,7 +150,7 @@ class BatchLog:
 
     def _append(self, record: BatchRecord) -> None:
         # Not synced: nothing is proven by this file that a run's own files do not prove.
-        self.replica.apply(self._journal.append(record, durable=False))
+        self.queue_state.apply(self._journal.append(record, durable=False))
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -196,15 +196,15 @@ class OpenRuns:
 
     def exhausted(self) -> bool:
         """Whether every scenario is closed. One whose tasks are settled may still get a fix task."""
-        replica = self._journal.replica
-        return replica.begun and not replica.left
+        queue_state = self._journal.queue_state
+        return queue_state.begun and not queue_state.left
 
     def close(self) -> None:
         """Close the journal's files."""
         self._journal.close()
 
     def _handle(self, name: str) -> RunHandle:
-        status = self._journal.replica.scenarios[name]
+        status = self._journal.queue_state.scenarios[name]
         run, planned = RunDirectory(self._journal.batch.root / status.folder), status.planned
         if planned is None or planned.sandbox is None:
             raise DamagedState(f"{self._journal.batch.journal}: {name} is open, and no record plans it")

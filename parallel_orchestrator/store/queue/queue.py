@@ -2,7 +2,7 @@
 
     under queue.lock:  read the new lines -> pick -> append
 
-Each worker keeps a replica and reads only what is new, so a claim costs the same at
+Each worker keeps a queue_state and reads only what is new, so a claim costs the same at
 100,000 tasks as at ten. The lock is a blocking flock, not a polled one: a waiter is
 woken by the kernel when the holder lets go or is killed. Nothing slow happens under
 it; the fsync that makes a finished task durable comes after it.
@@ -26,7 +26,7 @@ from parallel_orchestrator.records.lifecycle import TaskState
 from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.store.journal import Journal
 from parallel_orchestrator.store.paths import RunDirectory, repair_hint
-from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Advance, Claim, Replica, follow
+from parallel_orchestrator.store.queue.queue_state import MAX_DEATHS, Advance, Claim, QueueState, follow
 from parallel_orchestrator.store.record_parser import QUEUE
 from parallel_orchestrator.system.files import disk_error
 
@@ -35,7 +35,7 @@ class TaskQueue:
     """One process's handle on a run's queue. Not to be shared between threads, nor carried over a fork."""
 
     def __init__(self, run: RunDirectory, graph: TaskGraph, limit: int | None = None) -> None:
-        self.replica = Replica(graph)
+        self.queue_state = QueueState(graph)
         self._limit = limit
         """At most so many tasks are claimed at once."""
         self._journal = Journal(run.queue, QUEUE)
@@ -47,10 +47,10 @@ class TaskQueue:
         """Sequence number of the last record read or written."""
         return self._journal.next_seq - 1
 
-    def refresh(self) -> Replica:
+    def refresh(self) -> QueueState:
         """The state after all that is in the file by now. Takes no lock: readers never hold up writers."""
-        follow(self.replica, self._journal.each_new(), self._journal.path)
-        return self.replica
+        follow(self.queue_state, self._journal.each_new(), self._journal.path)
+        return self.queue_state
 
     def claim(self, executor: int) -> Advance:
         """Claim the ready task with the longest remaining path, if there is one."""
@@ -79,7 +79,7 @@ class TaskQueue:
             self._require(claim)
 
     def release(self, claim: Claim, why: str) -> Advance:
-        """Put a task back unfinished, at no fault of its own. Its attempt goes on with whoever claims it next."""
+        """Return an unfinished task that did not fail. The next executor that claims it continues its attempt."""
         with self._held() as advance:
             self._require(claim)
             self._move(advance, claim.task, TaskState.QUEUED, why=why)
@@ -92,12 +92,12 @@ class TaskQueue:
         """
         died = died and executor is not None
         with self._held() as advance:
-            for task, status in self.replica.tasks.items():
+            for task, status in self.queue_state.tasks.items():
                 if status.claim is None or executor not in (None, status.claim.executor):
                     continue
                 if died and status.deaths + 1 >= MAX_DEATHS:
-                    told = f"its executor died {MAX_DEATHS} times; last: {why}"
-                    self._move(advance, task, TaskState.FAILED, why=told, died=True)
+                    why_failed = f"its executor died {MAX_DEATHS} times; last: {why}"
+                    self._move(advance, task, TaskState.FAILED, why=why_failed, died=True)
                     self._block_dependents(advance, task)
                 else:
                     self._move(advance, task, TaskState.QUEUED, why=why, died=died)
@@ -106,12 +106,12 @@ class TaskQueue:
     def adopt(self, task: str, evidence: MergeEvidence) -> None:
         """Record a merge that is on the trunk but whose move was lost with its writer, whatever was thought since."""
         with self._held() as advance:
-            if task not in self.replica.tasks:
+            if task not in self.queue_state.tasks:
                 raise DamagedState(
                     f"{self._journal.path}: {task} is on the trunk, and no record here plans it. "
                     f"{repair_hint(self._journal.path)}"
                 )
-            status = self.replica.tasks[task]
+            status = self.queue_state.tasks[task]
             if status.state in (TaskState.FAILED, TaskState.BLOCKED):
                 self._move(advance, task, TaskState.QUEUED, why="its merged commit was found")
                 self._unblock_dependents(advance, task)
@@ -129,11 +129,11 @@ class TaskQueue:
         On disk when it returns. None when no round is left of `rounds`, or the whole has unsettled or failed tasks.
         """
         with self._held() as advance:
-            fix = self.replica.next_fix(rounds)
+            fix = self.queue_state.next_fix(rounds)
             if fix is None:
                 return None
             self._append(advance, FixPlanned(fix=fix, commit=red.commit, tests=red.tests, verify=red.verify, **_now()))
-            status = self.replica.tasks[fix]
+            status = self.queue_state.tasks[fix]
             if status.state is TaskState.FAILED:
                 why = "the person asked for another attempt"
                 self._move(advance, fix, TaskState.QUEUED, why=why, attempt=status.attempt + 1)
@@ -149,14 +149,14 @@ class TaskQueue:
         wrong = [task for task in wanted or () if task not in failed]
         if wrong:
             raise UsageError(f"{', '.join(wrong)} did not fail; failed tasks here: {', '.join(failed) or 'none'}")
-        if wanted is not None and not failed and not (red and not self.replica.unsettled):
+        if wanted is not None and not failed and not (red and not self.queue_state.unsettled):
             raise UsageError("no task failed here, so there is nothing to retry")
         return [] if wanted is None else list(wanted) or failed
 
     def retry(self, task: str, why: str) -> Advance:
         """Begin another attempt at a failed task; dependents that it blocked wait again."""
         with self._held() as advance:
-            status = self.replica.tasks[task]
+            status = self.queue_state.tasks[task]
             self._move(advance, task, TaskState.QUEUED, why=why, attempt=status.attempt + 1)
             self._unblock_dependents(advance, task)
         return advance
@@ -203,7 +203,7 @@ class TaskQueue:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _require(self, claim: Claim) -> None:
-        held = self.replica.tasks[claim.task].claim
+        held = self.queue_state.tasks[claim.task].claim
         if held is None or held.number != claim.number:
             now = f"claim {held.number} of executor {held.executor}" if held else "nobody"
             raise StaleClaim(
@@ -212,27 +212,27 @@ class TaskQueue:
             )
 
     def _claim_next(self, executor: int, advance: Advance) -> None:
-        task = self.replica.pick()
-        if task is not None and (self._limit is None or self.replica.held < self._limit):
+        task = self.queue_state.pick()
+        if task is not None and (self._limit is None or self.queue_state.held < self._limit):
             self._move(advance, task, TaskState.CLAIMED, executor=executor)
-            advance.claim = self.replica.tasks[task].claim
+            advance.claim = self.queue_state.tasks[task].claim
             advance.ready = max(0, advance.ready - 1)
 
     def _block_dependents(self, advance: Advance, task: str) -> None:
-        for dependent in self.replica.dependents(task):
-            if self.replica.tasks[dependent].state is TaskState.QUEUED:
+        for dependent in self.queue_state.dependents(task):
+            if self.queue_state.tasks[dependent].state is TaskState.QUEUED:
                 self._move(advance, dependent, TaskState.BLOCKED, why=f"{task} failed")
 
     def _unblock_dependents(self, advance: Advance, task: str) -> None:
-        for dependent in list(self.replica.dependents(task)):
-            if self.replica.tasks[dependent].state is TaskState.BLOCKED and not self._failed_before(dependent):
+        for dependent in list(self.queue_state.dependents(task)):
+            if self.queue_state.tasks[dependent].state is TaskState.BLOCKED and not self._failed_before(dependent):
                 self._move(advance, dependent, TaskState.QUEUED, why=f"waits for {task} again")
 
     def _failed_before(self, task: str) -> bool:
         """Whether another failed task still stands before `task`."""
         return any(
-            status.state is TaskState.FAILED and task in self.replica.dependents(other)
-            for other, status in self.replica.tasks.items()
+            status.state is TaskState.FAILED and task in self.queue_state.dependents(other)
+            for other, status in self.queue_state.tasks.items()
         )
 
     def _move(
@@ -248,7 +248,7 @@ class TaskQueue:
         died: bool = False,
     ) -> None:
         """Record that a task enters a state. Its present claim, if it has one, ends with that."""
-        status = self.replica.tasks[task]
+        status = self.queue_state.tasks[task]
         claim = status.claim
         move = Move(
             task=task,
@@ -265,7 +265,7 @@ class TaskQueue:
 
     def _append(self, advance: Advance, record: QueueRecord) -> None:
         record = self._journal.append(record, durable=False)
-        advance.ready += self.replica.apply(record)
+        advance.ready += self.queue_state.apply(record)
         advance.records.append(record)
 
 

@@ -61,7 +61,7 @@ class TaskStatus:
     waiting_for: int = 0
     """Dependencies that are not merged yet."""
     repairing: bool = False
-    """Its present attempt was sent back before, whoever held it since."""
+    """Its present attempt was sent back before."""
     why: str = ""
 
 
@@ -74,7 +74,7 @@ class Session:
     last: float
 
 
-class Replica:
+class QueueState:
     """The queue's state after the records applied so far."""
 
     def __init__(self, graph: TaskGraph) -> None:
@@ -132,7 +132,7 @@ class Replica:
         return self._enter(task, status, record)
 
     def _begin_session(self, record: SessionStart) -> None:
-        # Claims that a killed session left open end where its records do: nobody worked until this one began.
+        # Claims that a killed session left open end with its last record: no executor ran until this session.
         for status in self.tasks.values():
             if status.state is CLAIMED:
                 status.busy += max(0.0, self._last_mono - status.claimed_at)
@@ -268,11 +268,11 @@ class Replica:
         return counts
 
 
-def follow(replica: Replica, records: Iterable[QueueRecord], source: Path) -> None:
+def follow(queue_state: QueueState, records: Iterable[QueueRecord], source: Path) -> None:
     """Take in records of the journal `source`. Raises DamagedState at one that does not fit what came before."""
     for record in records:
         try:
-            replica.apply(record)
+            queue_state.apply(record)
         except (IllegalMove, KeyError, ValueError) as error:
             why = f"{error} is not in the plan" if isinstance(error, KeyError) else str(error)
             raise DamagedState(

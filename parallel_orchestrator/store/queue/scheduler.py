@@ -16,7 +16,7 @@ from parallel_orchestrator.records.outcome import Outcome
 from parallel_orchestrator.records.scenario import ExecutionEnv
 from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.queue.queue import TaskQueue
-from parallel_orchestrator.store.queue.queue_state import Claim, Replica
+from parallel_orchestrator.store.queue.queue_state import Claim, QueueState
 
 
 @dataclass(frozen=True)
@@ -128,26 +128,26 @@ class Scheduler:
     def room_for(self, executors: int) -> int:
         """How many of `executors` may find work; once no more runs open, at most one for each unsettled task."""
         self.refresh()
-        left = sum(queue.replica.unsettled for queue in self._queues.values())
+        left = sum(queue.queue_state.unsettled for queue in self._queues.values())
         return min(executors, left) if self._source.exhausted() else executors
 
     def is_open(self, handle: RunHandle) -> bool:
         """Whether its run is still open to executors, as far as the last refresh went."""
         return handle.run.root in self._open
 
-    def replicas(self) -> list[tuple[RunHandle, Replica]]:
+    def queue_states(self) -> list[tuple[RunHandle, QueueState]]:
         """The open runs and how they stand, as of the last refresh."""
-        return [(self._open[root], queue.replica) for root, queue in self._queues.items()]
+        return [(self._open[root], queue.queue_state) for root, queue in self._queues.items()]
 
-    def replica(self, run: RunDirectory) -> Replica:
+    def queue_state(self, run: RunDirectory) -> QueueState:
         """How one open run stands."""
-        return self._queues[run.root].replica
+        return self._queues[run.root].queue_state
 
     def claim(self, executor: int) -> ClaimedTask | None:
         """Claim the most pressing ready task of the open runs; where there is none, open another run."""
         while True:
             self.refresh()
-            ready = [(queue.replica.urgency(), root) for root, queue in self._queues.items()]
+            ready = [(queue.queue_state.urgency(), root) for root, queue in self._queues.items()]
             for _, root in sorted((urgency, root) for urgency, root in ready if urgency is not None):
                 claim = self._queues[root].claim(executor).claim
                 if claim is not None:
@@ -177,7 +177,7 @@ class Scheduler:
         return [
             ClaimedTask(self._open[root], status.claim)
             for root, queue in self._queues.items()
-            for status in queue.replica.tasks.values()
+            for status in queue.queue_state.tasks.values()
             if status.claim and status.claim.executor == executor
         ]
 
@@ -189,7 +189,7 @@ class Scheduler:
         """Put back what a dead executor holds, in whichever run (`TaskQueue.take_back`)."""
         self.refresh()
         for queue in self._queues.values():
-            if queue.replica.held:
+            if queue.queue_state.held:
                 queue.take_back(executor, why, **details)
 
     def close(self) -> None:
