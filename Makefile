@@ -27,7 +27,7 @@ demo: setup ## build the medium demo project from its recording, without a key; 
 	$(BIN)/python orchestrator.py run --config configs/demo.yaml --only medium $(if $(FRESH),--fresh)
 
 test: setup check ## check types, style and structure, then run the tests
-	$(BIN)/python -m pytest -n 10 --dist worksteal -m "not thorough"
+	$(BIN)/python -m pytest -n 6 --dist worksteal -m "not thorough"
 
 elsewhere: setup ## run the tests that depend on it in other places: /tmp, spaces, a linked home, another user, no bubblewrap
 	$(BIN)/python -m tests.checks.surroundings $(PLACES)
