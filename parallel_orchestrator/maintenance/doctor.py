@@ -36,7 +36,7 @@ class DoctorCheck:
     name: str
     level: Level
     """`note`: a run works all the same."""
-    message: str
+    told: str
     fix: str = ""
 
 
@@ -117,11 +117,9 @@ def disk(folder: Path) -> DoctorCheck:
     if not os.access(place, os.W_OK | os.X_OK):
         return DoctorCheck("disk", "fault", f"{place} cannot be written", "go to another folder, or use --output-dir")
     free = shutil.disk_usage(place).free >> 20
-    message = f"{free:,} MiB free in {place}"
+    told = f"{free:,} MiB free in {place}"
     level: Level = "fault" if free < _LEAST_FREE_MIB else "note" if free < _SCANT_FREE_MIB else "ok"
-    return DoctorCheck(
-        "disk", level, message, "" if level == "ok" else "make room, or use --output-dir on another disk"
-    )
+    return DoctorCheck("disk", level, told, "" if level == "ok" else "make room, or use --output-dir on another disk")
 
 
 def locks(folder: Path) -> DoctorCheck:
@@ -139,8 +137,8 @@ def locks(folder: Path) -> DoctorCheck:
 def terminal(environment: Mapping[str, str]) -> DoctorCheck:
     """Returns how a run will be displayed."""
     if not holds_signs(encoding := sys.stderr.encoding):
-        message = f"its encoding is {encoding}: one line for each change, signs that it lacks escaped"
-        return DoctorCheck("terminal", "note", message, "export LC_ALL=C.UTF-8")
+        told = f"its encoding is {encoding}: one line for each change, signs that it lacks escaped"
+        return DoctorCheck("terminal", "note", told, "export LC_ALL=C.UTF-8")
     if why := plain_because(environment):
         fix = "export TERM=xterm-256color" if why.startswith("TERM") else ""
         return DoctorCheck("terminal", "note" if fix else "ok", f"{why}: one line for each change", fix)
@@ -158,7 +156,7 @@ def page(checks: list[DoctorCheck]) -> str:
     words = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
     lines = []
     for check in checks:
-        lines.append(f"{words[check.level]}  {check.name:<9} {check.message}")
+        lines.append(f"{words[check.level]}  {check.name:<9} {check.told}")
         if check.fix:
             lines.append(f"{'':17}fix: {check.fix}")
     faults = sum(check.level == "fault" for check in checks)
