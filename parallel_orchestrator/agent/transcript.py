@@ -23,7 +23,7 @@ from parallel_orchestrator.messages_api.tool_calls import ToolCall, ToolResult, 
 from parallel_orchestrator.records.errors import DamagedState
 from parallel_orchestrator.records.journals import transcript as kinds
 from parallel_orchestrator.records.journals.transcript import ConversationStart, TranscriptRecord
-from parallel_orchestrator.store.journal import Journal, read_each
+from parallel_orchestrator.store.journal import Journal, misfit, read_each
 from parallel_orchestrator.store.paths import repair_hint
 from parallel_orchestrator.store.record_parser import TRANSCRIPT
 
@@ -247,10 +247,7 @@ def _checked_fold(records: Iterable[TranscriptRecord], path: Path) -> Conversati
         try:
             conversation.apply(record)
         except (KeyError, ValueError, TypeError) as error:
-            raise DamagedState(
-                f"{path}, line {record.seq}: the record does not fit the conversation before it "
-                f"({type(error).__name__}: {error}). Nothing was changed. {repair_hint(path)}"
-            ) from error
+            raise misfit(path, record, f"{type(error).__name__}: {error}", "the conversation before it") from error
     return conversation
 
 

@@ -48,6 +48,13 @@ _NEXT_PIECE = 2**20
 """Bytes that one read asks for. It may give fewer, and the kernel never gives more than 0x7ffff000."""
 
 
+def misfit(path: Path, record: JournalRecord, why: object, before: str = "those before it") -> DamagedState:
+    """Returns the error for a whole record of the journal `path` that contradicts the records before it."""
+    return DamagedState(
+        f"{path}, line {record.seq}: the record does not fit {before} ({why}). Nothing was changed. {repair_hint(path)}"
+    )
+
+
 def encode(seq: int, record: JournalRecord | Record) -> bytes:
     """One record as its line, newline included."""
     if isinstance(record, dict):

@@ -28,8 +28,7 @@ from parallel_orchestrator.records.journals.ledger import (
     RefusalRecord,
 )
 from parallel_orchestrator.records.usage import LedgerFold
-from parallel_orchestrator.store.journal import Journal, body_of
-from parallel_orchestrator.store.paths import repair_hint
+from parallel_orchestrator.store.journal import Journal, body_of, misfit
 from parallel_orchestrator.store.record_parser import LEDGER
 from parallel_orchestrator.system.files import read_at
 
@@ -227,10 +226,7 @@ class Ledger:
             try:
                 self._take(record, before, self._journal.offset - before)
             except ValueError as error:
-                raise DamagedState(
-                    f"{self._journal.path}, line {record.seq}: the record does not fit those before it ({error}). "
-                    f"Nothing was changed. {repair_hint(self._journal.path)}"
-                ) from error
+                raise misfit(self._journal.path, record, error) from error
             before = self._journal.offset
         self.torn_bytes = self._journal.repair_tail()
         self.dead_calls = self.fold.close_open()

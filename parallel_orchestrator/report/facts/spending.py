@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from parallel_orchestrator.records.errors import DamagedState, OrchestratorError
+from parallel_orchestrator.records.errors import OrchestratorError
 from parallel_orchestrator.records.journals.ledger import FaultRecord, IntentRecord, LedgerRecord
 from parallel_orchestrator.records.usage import LedgerFold, Spending, dollars
 from parallel_orchestrator.report.facts.documents import Tokens
 from parallel_orchestrator.report.facts.trouble import Trouble, following
-from parallel_orchestrator.store.journal import read_each
-from parallel_orchestrator.store.paths import RunDirectory, repair_hint
+from parallel_orchestrator.store.journal import misfit, read_each
+from parallel_orchestrator.store.paths import RunDirectory
 from parallel_orchestrator.store.record_parser import LEDGER
 from parallel_orchestrator.system.terminal_text import counted
 
@@ -115,10 +115,7 @@ class FollowedLedger(LedgerFold):
             try:
                 self.apply(record)
             except ValueError as error:
-                raise DamagedState(
-                    f"{source}, line {record.seq}: the record does not fit those before it ({error}). "
-                    f"Nothing was changed. {repair_hint(source)}"
-                ) from error
+                raise misfit(source, record, error) from error
 
     def apply(self, record: LedgerRecord) -> None:
         """Take in the ledger's next record."""

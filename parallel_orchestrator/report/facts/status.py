@@ -245,9 +245,8 @@ def _counts(tasks: list[TaskStatusLine]) -> TaskCounts:
 
 def _tests(state: RunState | None, summary: Summary | None) -> TestTotals | None:
     """Of the finished whole, or as they were at the last merge."""
-    if summary and summary.tests:
-        return TestTotals(passed=summary.tests.passed, failed=summary.tests.failed, skipped=summary.tests.skipped)
-    tests = next((evidence.tests for _, evidence in (state.merges() if state else ()) if evidence.tests), None)
+    merged = (evidence.tests for _, evidence in (state.merges() if state else ()) if evidence.tests)
+    tests = (summary.tests if summary else None) or next(merged, None)
     return TestTotals(passed=tests.passed, failed=tests.failed, skipped=tests.skipped) if tests else None
 
 
